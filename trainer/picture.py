@@ -1,0 +1,330 @@
+"""An untrusted image file in, RGB pixels out.
+
+Nothing in the file is believed before it is checked. Each reader below walks its format's own structure,
+checks the size, and gives the decoder a fresh file of the few parts that make the (first) picture: metadata,
+later frames, compressed comments and trailing bytes never reach it. A walk past the end of the file raises
+LookupError or struct.error, a decoder that gives up RuntimeError; read_picture makes one sentence of all of
+them.
+"""
+
+import os
+import re
+import struct
+import zlib
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.io import decode_gif, decode_jpeg, decode_png, decode_webp
+from torchvision.transforms import v2
+
+RESIZES = ("crop", "squash")
+
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 50_000_000
+# Real files stay far below these two; without them a small file could keep a processor busy for minutes.
+MAX_PARTS = 500_000
+MAX_SCANS = 64
+
+DAMAGED = "The picture is damaged or incomplete: please try another copy of it."
+UNREADABLE = "The file is not a picture that can be read here: please use JPEG, PNG, WebP or GIF."
+
+Read = tuple[Tensor, bytes]  # the picture, uint8 [3, height, width], and its EXIF block, which may be empty
+
+
+def read_picture(path: str | os.PathLike) -> Tensor:
+    """The picture in a JPEG, PNG, WebP or GIF file as uint8 [3, height, width], RGB, 0-255, upright.
+
+    The format is told from the file's bytes, never from its name. The EXIF orientation is applied,
+    transparency laid over white, and of an animation the first frame is taken; colour profiles are ignored.
+    More than MAX_BYTES or MAX_PIXELS is refused before anything is decoded; to decode takes up to about 30
+    bytes of memory a pixel.
+
+    Raises ValueError, with one sentence for whoever chose the file, for whatever else is wrong with it.
+    """
+    data = _file_bytes(path)
+    try:
+        if data.startswith(b"\xff\xd8\xff"):
+            picture, exif = _jpeg(data)
+        elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+            picture, exif = _png(data)
+        elif data.startswith((b"GIF87a", b"GIF89a")):
+            picture, exif = _gif(data)
+        elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            picture, exif = _webp(data)
+        else:
+            raise ValueError(UNREADABLE)
+        return _upright(picture, _orientation(exif)).contiguous()
+    except (LookupError, struct.error, RuntimeError, MemoryError) as error:
+        raise ValueError(DAMAGED) from error
+
+
+def fit(picture: Tensor, size: int, resize: str) -> Tensor:
+    """`picture`, uint8 [3, height, width], made square: uint8 [3, size, size], antialiased bilinear.
+
+    "crop" scales the shorter side to `size` and keeps the centre square, "squash" scales each side by itself.
+    A picture that has the size already is returned as it is. "crop" cuts before it scales: up to rounding the
+    same pixels, but a strip of 1 x 10,000 never becomes one of size x 10,000·size.
+
+    Raises ValueError for another rule.
+    """
+    if resize not in RESIZES:
+        raise ValueError(f"There is no resize rule {resize!r}: choose one of {', '.join(RESIZES)}.")
+    if picture.shape[1:] == (size, size):
+        return picture
+    if resize == "crop":
+        picture = v2.functional.center_crop(picture, [min(picture.shape[1:])])
+    return v2.functional.resize(picture, [size, size], antialias=True)
+
+
+def _file_bytes(path: str | os.PathLike) -> bytes:
+    path = Path(path)  # a server's, perhaps: no message repeats it
+    try:
+        if path.is_dir():
+            raise ValueError("This is a folder, not a picture: please choose a file.")
+        if not path.is_file():
+            raise ValueError("There is no such picture: please choose a file.")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ValueError("The picture cannot be opened: please choose another file.") from error
+    if not data:
+        raise ValueError("The file is empty: please choose another one.")
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"The file is too large: a picture may have at most {MAX_BYTES // 2**20} MiB.")
+    return data
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise ValueError(DAMAGED)
+    if width * height > MAX_PIXELS:
+        limit = f"at most {MAX_PIXELS // 1_000_000} million pixels are read"
+        raise ValueError(f"The picture is too large: it has {width:,} x {height:,} pixels, and {limit}.")
+
+
+# What has no body is passed over: a byte stuffed into coded data, a fill, a restart, TEM and SOI.
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+_SOF = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive; the rare rest is not read
+_SOS, _EOI, _EXIF = 0xDA, 0xD9, 0xE1
+_KEPT = {*_SOF, _SOS, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE}  # and DHT, DQT, DRI, JFIF, Adobe
+
+
+def _jpeg(data: bytes) -> Read:
+    """ITU-T T.81, annex B: segments of marker, length and body; a scan's data lasts to the next marker."""
+    kept, exif, channels, scans = bytearray(b"\xff\xd8"), b"", 0, 0
+    marker = _MARKER.search(data, 2)
+    for _ in range(MAX_PARTS):
+        if marker is None or data[marker.start() + 1] == _EOI:
+            break
+        start, kind = marker.start(), data[marker.start() + 1]
+        end = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
+        marker = _MARKER.search(data, end)
+        if kind in _SOF:
+            height, width, channels = struct.unpack_from(">HHB", data, start + 5)
+            _check_size(width, height)
+        elif kind == _SOS and marker is not None:
+            scans, end = scans + 1, marker.start()
+        elif kind == _EXIF and not exif and data.startswith(b"Exif\0\0", start + 4):
+            exif = data[start + 4 : end]
+        if kind in _KEPT:
+            kept += data[start:end]
+    if marker is None or data[marker.start() + 1] != _EOI or scans > MAX_SCANS:
+        raise ValueError(DAMAGED)
+    kept += b"\xff\xd9"
+    if channels != 4:
+        return decode_jpeg(_tensor(kept), mode="RGB"), exif
+    # Adobe's convention, which browsers and Pillow follow even where no Adobe segment is: 255 is no ink.
+    *inks, black = decode_jpeg(_tensor(kept), mode="UNCHANGED")
+    return torch.stack([_scaled(ink, black) for ink in inks]), exif
+
+
+def _png(data: bytes) -> Read:
+    """PNG specification, 5.3 (chunks of length, type, body and checksum) and 11 (what is in them)."""
+    chunks, at, kind = defaultdict(bytearray), 8, b""
+    for _ in range(MAX_PARTS):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        (checksum,) = struct.unpack_from(">I", data, end)
+        if kind == b"IEND" or checksum != zlib.crc32(memoryview(data)[at + 4 : end]):
+            break
+        if kind in (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"eXIf"):
+            chunks[kind] += memoryview(data)[at + 8 : end]
+        at = end + 4
+    if kind != b"IEND":
+        raise ValueError(DAMAGED)
+    header, clear, exif = chunks[b"IHDR"], chunks[b"tRNS"], bytes(chunks[b"eXIf"])
+    width, height, depth, colour = struct.unpack_from(">IIBB", header)
+    _check_size(width, height)
+    file = data[:8] + _png_chunk(b"IHDR", header)
+    if colour == 3:
+        file += _png_chunk(b"PLTE", _INDICES[: 3 << min(depth, 8)])
+    file = _tensor(file + _png_chunk(b"IDAT", chunks[b"IDAT"]) + _png_chunk(b"IEND", b""))
+    if colour == 3:  # "UNCHANGED" would leave the indices packed, several to a byte
+        return _painted(decode_png(file, mode="RGB")[0], chunks[b"PLTE"], clear), exif
+    samples, alpha = decode_png(file), None
+    if colour >= 4:
+        samples, alpha = samples[:-1], _eight_bit(samples[-1:])[0]
+    elif clear:
+        scale = 255 // (2**depth - 1) if depth < 8 else 1
+        keys = [key % 2**depth * scale for key in struct.unpack_from(f">{len(samples)}H", clear)]
+        opaque = torch.stack([sample != key for sample, key in zip(samples, keys, strict=True)])
+        alpha = opaque.any(0).byte() * 255
+    samples = _eight_bit(samples)
+    return (samples if alpha is None else _over_white(samples, alpha)).expand(3, -1, -1), exif
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+def _eight_bit(samples: Tensor) -> Tensor:
+    """uint8 or uint16 [channels, height, width] as uint8: PNG specification, 13.12, in integers."""
+    if samples.dtype == torch.uint8:
+        return samples
+    return torch.stack([((sample.int() * 255 + 32895) >> 16).byte() for sample in samples])
+
+
+def _gif(data: bytes) -> Read:
+    """GIF89a, 18 to 23: a logical screen, extensions, and the first image, which may cover a part of it.
+
+    The decoder gets that image alone, with colours that are its indices: it knows neither transparency nor
+    the place on the screen, and it reads past the end of a colour table that is too short for the indices.
+    """
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    table = _gif_table(data, 13, flags)
+    at, clear = 13 + len(table), None
+    for _ in range(MAX_PARTS):
+        if data[at] != 0x21:
+            break
+        if data[at + 1] == 0xF9:  # graphic control
+            clear = data[at + 6] if data[at + 3] & 1 else None
+        at = _gif_blocks_end(data, at + 2)
+    if data[at] != 0x2C:
+        raise ValueError(DAMAGED)
+    left, top, columns, rows, flags = struct.unpack_from("<4HB", data, at + 1)
+    # As in Pillow, an image that goes beyond the screen widens it.
+    width, height = max(width, left + columns), max(height, top + rows)
+    _check_size(width, height)
+    own = _gif_table(data, at + 10, flags)
+    at += 10 + len(own)
+    screen = struct.pack("<6sHHBBB", b"GIF89a", columns, rows, 0xF7, 0, 0) + _INDICES
+    image = struct.pack("<B4HB", 0x2C, 0, 0, columns, rows, flags & 0x40)
+    image += data[at : _gif_blocks_end(data, at + 1)]
+    # As in Pillow, what the image leaves uncovered is transparent, or where nothing is, the first colour.
+    indices = torch.full((height, width), clear or 0, dtype=torch.uint8)
+    indices[top : top + rows, left : left + columns] = decode_gif(_tensor(screen + image + b";"))[0]
+    return _painted(indices, own or table, b"" if clear is None else b"\xff" * clear + b"\0"), b""
+
+
+def _gif_table(data: bytes, at: int, flags: int) -> bytes:
+    return data[at : at + 3 * 2 ** (flags % 8 + 1)] if flags & 0x80 else b""
+
+
+def _gif_blocks_end(data: bytes, at: int) -> int:
+    while data[at]:
+        at += data[at] + 1
+    return at + 1
+
+
+def _webp(data: bytes) -> Read:
+    """RFC 9649: a RIFF file of one image, VP8 (with its ALPH) or VP8L, or of ANMF frames on a VP8X canvas."""
+    (size,) = struct.unpack_from("<I", data, 4)
+    if 8 + size > len(data):
+        raise ValueError(DAMAGED)
+    chunks = _webp_chunks(data[12 : 8 + size])
+    exif = chunks.get(b"EXIF", b"")
+    if b"ANMF" not in chunks:
+        return _webp_image(chunks), exif
+    frame, screen = chunks[b"ANMF"], chunks[b"VP8X"]
+    left, top = (2 * int.from_bytes(frame[at : at + 3], "little") for at in (0, 3))
+    width, height = (1 + int.from_bytes(screen[at : at + 3], "little") for at in (4, 7))
+    _check_size(width, height)
+    image = _webp_image(_webp_chunks(frame[16:]))
+    canvas = torch.full((3, height, width), 255, dtype=torch.uint8)
+    canvas[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+    return canvas, exif
+
+
+def _webp_image(chunks: dict[bytes, bytes]) -> Tensor:
+    """One image, of a still file's or a frame's chunks, over white; RFC 9649, 2.5 to 2.7, for the headers."""
+    if b"VP8 " in chunks:
+        width, height = (n & 0x3FFF for n in struct.unpack_from("<HH", chunks[b"VP8 "], 6))
+        parts = {kind: chunks[kind] for kind in (b"ALPH", b"VP8 ") if kind in chunks}
+    else:
+        (bits,) = struct.unpack_from("<I", chunks[b"VP8L"], 1)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        parts = {b"VP8L": chunks[b"VP8L"]}
+    _check_size(width, height)
+    if b"ALPH" in parts:
+        sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        parts = {b"VP8X": b"\x10\0\0\0" + sides, **parts}
+    body = b"WEBP"
+    for kind, part in parts.items():
+        body += struct.pack("<4sI", kind, len(part)) + part + b"\0" * (len(part) % 2)
+    image = decode_webp(_tensor(b"RIFF" + struct.pack("<I", len(body)) + body))
+    return _over_white(image[:3], image[3]) if len(image) == 4 else image
+
+
+def _webp_chunks(data: bytes) -> dict[bytes, bytes]:
+    """The first chunk of each kind that matters: its body by its type."""
+    chunks, at = {}, 0
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data):
+            return chunks
+        kind, size = struct.unpack_from("<4sI", data, at)
+        if at + 8 + size > len(data):
+            break
+        if kind in (b"VP8X", b"ANMF", b"ALPH", b"VP8 ", b"VP8L", b"EXIF"):
+            chunks.setdefault(kind, data[at + 8 : at + 8 + size])
+        at += 8 + size + size % 2
+    raise ValueError(DAMAGED)
+
+
+def _tensor(data: bytes | bytearray) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+_INDICES = bytes(i for i in range(256) for _ in "RGB")  # a colour table whose colours are their own indices
+
+
+def _painted(indices: Tensor, table: bytes, alphas: bytes) -> Tensor:
+    """The colours, over white, of uint8 `indices` [height, width] in `table`; past its end, opaque greys."""
+    colours = _tensor((table + _INDICES[len(table) :])[:768]).view(256, 3).T
+    colours = _over_white(colours, _tensor((alphas + b"\xff" * 256)[:256]))
+    return colours.index_select(1, indices.flatten().int()).view(3, *indices.shape)
+
+
+def _scaled(samples: Tensor, by: Tensor) -> Tensor:
+    return ((samples.int() * by + 127) // 255).byte()
+
+
+def _over_white(samples: Tensor, alpha: Tensor) -> Tensor:
+    # Channel by channel: the products need four times a channel's memory.
+    return torch.stack([255 - _scaled(255 - channel, alpha) for channel in samples])
+
+
+def _orientation(exif: bytes) -> int:
+    """TIFF 6.0: the SHORT of tag 274 in the first directory; 1, upright, where none can be found."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    with suppress(struct.error):
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (entries,) = struct.unpack_from(order + "H", exif, start)
+        for at in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, kind, value = struct.unpack_from(order + "HH4xH", exif, at)
+            if (tag, kind) == (274, 3):
+                return value
+    return 1
+
+
+def _upright(picture: Tensor, orientation: int) -> Tensor:
+    """TIFF 6.0, Orientation: 5 to 8 have rows and columns exchanged, then each is mirrored in its own way."""
+    if 5 <= orientation <= 8:
+        picture = picture.transpose(1, 2)
+    mirrored = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation, [])
+    return picture.flip(mirrored)

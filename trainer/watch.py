@@ -1,0 +1,55 @@
+"""Work that may hang, done where the caller can give up on it."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Report = Callable[[float, str], None]
+"""Takes progress: a fraction 0..1, and what is being done."""
+
+T = TypeVar("T")
+
+
+def watch(work: Callable[[Report], T], progress: Report, patience: float) -> T:
+    """Runs `work(report)` in a thread of its own and returns what it returns, or raises what it raises.
+
+    Its reports are passed on to `progress` here, in the caller's thread, the last one again after each half second of
+    silence. Raises TimeoutError after `patience` seconds of silence. No library's own timeout does that: looking up a
+    name has none, and retries multiply the others. The thread, a daemon, ends at its next report or with the process.
+    """
+    messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    abandoned = threading.Event()
+
+    def report(fraction: float, doing: str) -> None:
+        if abandoned.is_set():
+            raise SystemExit  # which no library takes for an error worth another try
+        messages.put(("report", (fraction, doing)))
+
+    def run() -> None:
+        try:
+            messages.put(("result", work(report)))
+        except BaseException as error:
+            messages.put(("error", error))
+
+    threading.Thread(target=run, daemon=True, name="watched").start()
+    latest, last_heard = (0.0, "Starting"), time.monotonic()
+    try:
+        while True:
+            left = last_heard + patience - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            try:
+                kind, value = messages.get(timeout=min(0.5, left))
+            except queue.Empty:
+                progress(*latest)
+                continue
+            if kind == "result":
+                return value
+            if kind == "error":
+                raise value
+            latest, last_heard = value, time.monotonic()
+            progress(*latest)
+    finally:
+        abandoned.set()
