@@ -1,0 +1,284 @@
+"""python -m trainer …: training and classifying without a page. Exit 2: the user's mistake; 130: interrupted."""
+
+import argparse
+import difflib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from trainer import checkpoint, data
+from trainer.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
+from trainer.device import DEVICES, choose_device
+from trainer.events import EpochEnded, Event, row
+from trainer.loop import train, training_split
+from trainer.model import OptimizerLabModel
+from trainer.predict import classify
+from trainer.run import Run
+from trainer.schedule import preview, spans_run
+
+# What a resumed run may change; its network, its images and their order are what make it the same run.
+_CONTINUATION = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} | ROW_SETTINGS
+
+_CIFAR10 = {"train": 50_000, "test": 10_000}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and what was perhaps meant."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = next((word for word in message.split() if word.startswith("--")), "")
+        close = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        hint = f" Did you mean {close[0]}?" if close and unknown not in self._option_string_actions else ""
+        self.exit(2, f"{self.prog}: {message}.{hint}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m trainer", description="Train on CIFAR-10, keep checkpoints, classify pictures.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, does: Callable, about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(command=does)
+        return added
+
+    starting = command("train", _train, "train a network and keep its checkpoints")
+    _add_settings(starting, SETTINGS)
+    _add_data(starting)
+    starting.add_argument("--checkpoints", type=Path, metavar="DIR", help="where runs are kept (default: checkpoints)")
+    starting.add_argument("--run", metavar="NAME", help="the run's name (default: from the settings and the time)")
+
+    going_on = command("resume", _resume, "go on with a run, exactly where its last epoch ended")
+    going_on.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    going_on.add_argument("--epochs", metavar="N", help="the new total (default: what was asked for at first)")
+    _add_settings(going_on, sorted(_CONTINUATION))
+    _add_data(going_on)
+
+    looking = command("classify", _classify, "say what a trained network sees in pictures")
+    looking.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or repo_id[@revision] on the Hub")
+    looking.add_argument("images", nargs="+", metavar="IMAGE")
+    looking.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (default: 5)")
+
+    drawing = command("preview-lr", _preview_lr, "print the lr of each step a run would take")
+    _add_settings(drawing, SETTINGS)
+    drawing.add_argument("--data", metavar="SOURCE", help="count this data's pictures (default: CIFAR-10's numbers)")
+
+    for added in (starting, going_on, looking, drawing):
+        added.add_argument("--json", action="store_true", help="one JSON object a line")
+    for added in (starting, going_on, looking):
+        added.add_argument("--device", choices=DEVICES, help="default: the fastest there is")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    for name in names:
+        declared = SETTINGS[name].metadata
+        choices = "|".join(declared.get("choices", ())) or {bool: "true|false"}.get(declared["kind"], "N")
+        count = {"nargs": "?", "const": "true"} if declared["kind"] is bool else {}
+        if declared.get("count", 1) != 1:
+            count = {"nargs": "+"}
+        flag = "--" + name.replace("_", "-")
+        about = declared["about"].replace("%", "%%")
+        parser.add_argument(flag, dest=f"setting_{name}", metavar=choices, help=about, **count)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="auto, hub, torchvision, synthetic, a repo_id, or a folder (default: $OPTIMIZER_LAB_DATA, or auto)",
+    )
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name.removeprefix("setting_"): text for name, text in vars(options).items() if text is not None}
+    return {
+        name: parse(name, " ".join(text) if isinstance(text, list) else text)
+        for name, text in given.items()
+        if f"setting_{name}" in vars(options)
+    }
+
+
+def _train(options: argparse.Namespace) -> int:
+    config = TrainConfig.from_settings(_settings(options))
+    device = choose_device(options.device)
+    checkpoints = options.checkpoints or Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
+    name = options.run or f"{config.optimizer}-{config.scheduler}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = checkpoints / checkpoint.check_name(name)
+    if folder.exists():
+        raise ValueError(f"There is a run in {folder} already; go on with it by `resume`, or choose another --run.")
+    images = _load_images(options.data)
+    return _follow(options, train(config, images, device=device), Run(config=config), folder, images)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    changes = _settings(options)
+    device = choose_device(options.device)
+    epochs = None if options.epochs is None else parse("epochs", options.epochs)
+    if not options.run.is_dir():
+        raise ValueError(f"There is no run in {options.run}.")
+    with checkpoint.writing(options.run):
+        kept = checkpoint.read(options.run)
+    kept = checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+    source = kept.data.get("source")
+    if options.data or (Path(str(source)).is_absolute() and not Path(source).exists()):
+        source = options.data
+    images = _load_images(source)
+    if images.digest != kept.data.get("digest"):
+        raise ValueError(
+            f"This run was trained on other pictures ({kept.data.get('name')}) than these ({images.name}); "
+            "name the right ones with --data."
+        )
+    run = Run(config=kept.config, history=list(kept.history))
+    return _follow(options, train(kept.config, images, device=device, resume=kept), run, options.run, images)
+
+
+def _follow(options: argparse.Namespace, events: Iterable[Event], run: Run, folder: Path, images) -> int:
+    """Trains with the run's folder kept, and shows it: rows of JSON, or a bar on stderr and a table on stdout."""
+    interrupted = False
+
+    def interrupt(*_):
+        # The second Ctrl-C does not wait for the next event.
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    bar = tqdm(total=run.config.epochs, disable=True if options.json else None, leave=False, bar_format=_BAR)
+    warning = ""
+    try:
+        with checkpoint.writing(folder):
+            if not options.json:
+                print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
+            facts = data.facts(images)
+            for event in checkpoint.record(events, run, folder, facts, stop=lambda: interrupted):
+                if run.warning not in ("", warning):
+                    print(run.warning, file=sys.stderr)
+                warning = run.warning
+                if options.json:
+                    if (shown := row(event, str(folder))) is not None:
+                        print(json.dumps(shown, ensure_ascii=False), flush=True)
+                    continue
+                bar.n = run.epochs_passed
+                if run.last_step is not None:
+                    bar.set_postfix_str(f"epoch {run.last_step.epoch}, loss {run.last_step.loss:.3f}", refresh=False)
+                bar.refresh()
+                if isinstance(event, EpochEnded):
+                    bar.clear()
+                    print(_table_row(event), flush=True)
+    finally:
+        bar.close()
+        signal.signal(signal.SIGINT, previous)
+    if not options.json:
+        print(f"\n{_last_words(run, folder)}")
+    if interrupted:
+        return 130
+    return 1 if run.warning else 0
+
+
+_BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
+_HEADER = "epoch  train loss  test loss  test accuracy        lr  seconds  images/s"
+
+
+def _table_row(ended: EpochEnded) -> str:
+    trained = ended.train_loss is not None
+    return (
+        f"{ended.epoch:5d}  {format(ended.train_loss, '10.4f') if trained else ' ' * 10}  {ended.test_loss:9.4f}  "
+        f"{ended.test_accuracy:13.2%}  {format(ended.lr, '8.3g') if trained else ' ' * 8}  {ended.seconds:7.1f}  "
+        f"{format(ended.images_per_second, '8,.0f') if trained else ''}"
+    ).rstrip()
+
+
+def _last_words(run: Run, folder: Path) -> str:
+    go_on = f"Go on with: python -m trainer resume {folder}"
+    if run.status == "diverged":
+        return f"The run diverged. {run.advice} Its last good epoch, {run.epoch}, is kept."
+    if run.status == "stopped":
+        return f"Stopped after epoch {run.epoch} of {run.config.epochs}. {go_on}"
+    best = run.best
+    return (
+        f"Done: {run.history[-1].test_accuracy:.2%} of the test pictures right, best {best.test_accuracy:.2%} "
+        f"in epoch {best.epoch}. Try it: python -m trainer classify {folder} PICTURE"
+    )
+
+
+def _load_images(source: str | None) -> data.ImageData:
+    with tqdm(total=1.0, disable=None, leave=False, bar_format="{desc} {percentage:3.0f}% |{bar}|") as bar:
+
+        def show(fraction: float, doing: str) -> None:
+            bar.n = fraction
+            bar.set_description_str(doing)
+
+        images = data.load_images(source, progress=show)
+    print(images.note, file=sys.stderr)
+    return images
+
+
+def _classify(options: argparse.Namespace) -> int:
+    if options.top < 1:
+        raise ValueError("--top must be 1 or more.")
+    where, _, revision = options.checkpoint.partition("@")
+    if Path(options.checkpoint).is_dir():
+        where, revision = options.checkpoint, ""
+    elif where.count("/") != 1 or where.startswith((".", "/")):
+        raise ValueError(f"There is no checkpoint in {options.checkpoint}.")
+    model = OptimizerLabModel.from_pretrained(where, **({"revision": revision} if revision else {}))
+    model.to(choose_device(options.device))
+    failed = False
+    for image in options.images:
+        try:
+            seen = classify(model, image)
+        except ValueError as error:
+            failed = True
+            print(f"error: {image}: {error}", file=sys.stderr)
+            continue
+        if options.json:
+            shown = {"image": image, "label": seen.label, "confidences": seen.confidences}
+            print(json.dumps(shown, ensure_ascii=False), flush=True)
+        else:
+            print(image)
+            for name, probability in list(seen.confidences.items())[: options.top]:
+                print(f"  {probability:7.2%}  {name}")
+    return 2 if failed else 0
+
+
+def _preview_lr(options: argparse.Namespace) -> int:
+    config = TrainConfig.from_settings(_settings(options))
+    if options.data:
+        count = len(training_split(config, _load_images(options.data)).labels)
+    else:
+        count = config.num_images or _CIFAR10[config.train_split]
+    if config.scheduler == "plateau":
+        print("plateau lowers lr by the loss, which only training tells; this is where it begins.", file=sys.stderr)
+    for step, lr in preview(config, num_batches=data.num_batches(count, config)):
+        print(json.dumps({"step": step, "lr": lr}) if options.json else f"{step}\t{lr:g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

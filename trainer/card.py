@@ -1,0 +1,94 @@
+"""The model card: a run's README.md, written from the run."""
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from trainer.run import Run
+
+_TEXT = """---
+{metadata}
+---
+
+# {title}
+
+A small convolutional network (`{architecture}`) trained with Optimizer Lab to tell {num_classes} classes apart:
+{class_names}. It knows nothing else: every picture is one of these to it.
+
+After epoch {epoch} of {epochs} it had {accuracy:.2%} of the test pictures of {data} right (loss {loss:.4f}).
+
+## Use it
+
+```python
+from trainer import OptimizerLabModel, classify
+model = OptimizerLabModel.from_pretrained(".")  # this folder, or the repo's id on the Hub
+print(classify(model, "picture.png").confidences)
+```
+
+`trainer` is the library of the Optimizer Lab Space. The weights alone are plain safetensors:
+`safetensors.torch.load_file("model.safetensors")`; `config.json` says how pictures are prepared.
+
+## Settings
+
+| setting | value |
+| --- | --- |
+{settings}
+
+## Epochs
+
+| epoch | train loss | test loss | test accuracy | lr |
+| ---: | ---: | ---: | ---: | ---: |
+{history}
+"""
+
+
+def model_card(run: Run, data: Mapping[str, Any], model_config: Mapping[str, Any]) -> str:
+    """The card as Markdown with the Hub's front matter: results as model-index, use, settings, history."""
+    last = run.history[-1]
+    title = f"{model_config['architecture']} by {run.config.optimizer}, {run.config.scheduler}"
+    metadata = ModelCardData(
+        license="apache-2.0",
+        library_name="pytorch",
+        pipeline_tag="image-classification",
+        tags=["cifar10", "image-classification", "optimizer-lab"],
+        model_name=title,
+        eval_results=[
+            EvalResult(
+                task_type="image-classification",
+                dataset_type="uoft-cs/cifar10" if data["name"].startswith("CIFAR-10") else "other",
+                dataset_name=data["name"],
+                dataset_split="test",
+                metric_type="accuracy",
+                metric_value=last.test_accuracy,
+            )
+        ],
+    )
+    return _TEXT.format(
+        metadata=metadata.to_yaml(),
+        title=title,
+        architecture=model_config["architecture"],
+        num_classes=len(model_config["class_names"]),
+        class_names=", ".join(map(_escaped, model_config["class_names"])),
+        data=_escaped(data["name"]),
+        epoch=last.epoch,
+        epochs=run.config.epochs,
+        accuracy=last.test_accuracy,
+        loss=last.test_loss,
+        settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in run.config.settings().items()),
+        history="\n".join(
+            f"| {row.epoch} | {_number(row.train_loss)} | {_number(row.test_loss)} | {row.test_accuracy:.2%} "
+            f"| {_number(row.lr)} |"
+            for row in run.history
+        ),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _escaped(value: Any) -> str:
+    """Text that Markdown and HTML show as it is: class and data names may come from anyone."""
+    return "".join(f"\\{letter}" if letter in r"\`*_[]{}()#+-!|~:" else letter for letter in html.escape(str(value)))

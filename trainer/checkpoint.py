@@ -1,0 +1,318 @@
+"""A run's folder on disk, written so that no crash can break it.
+
+All files of a new state are written to `.staging`, which is then renamed to `.committed`: that instant is the commit.
+Moving the files to their places can be cut short at any point and is finished by whoever opens the run next.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from trainer.card import model_card
+from trainer.config import TrainConfig
+from trainer.events import CheckpointReady, EpochEnded, Event, Finished, plain
+from trainer.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
+from trainer.run import STATUSES, Run
+
+CARD_FILE, HISTORY_FILE, TENSORS_FILE = "README.md", "training.json", "training.safetensors"
+FORMAT = 1
+
+_MEBIBYTE = 1 << 20
+_STAGING, _COMMITTED, _LOCK = ".staging", ".committed", ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state at the end of an epoch, as `train(resume=…)` takes it up."""
+
+    config: TrainConfig
+    data: Mapping[str, Any]  # name, source, revision and digest of the images
+    history: tuple[EpochEnded, ...]
+    weights: Mapping[str, torch.Tensor]
+    tensors: Mapping[str, torch.Tensor]  # "optimizer.<parameter>.<name>" and "gradient.<parameter>"
+    state: Mapping[str, Any]  # see CheckpointReady
+    continued_with: Mapping[str, Any] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Epochs ended."""
+        return self.history[-1].epoch
+
+    @property
+    def schedule_from(self) -> int:
+        """The epoch after which the schedule began; 0 unless a continuation chose a new one."""
+        return self.state["schedule_from"]
+
+
+def check_name(name: str) -> str:
+    """The name of a run's folder, or ValueError: letters, digits, `.`, `_` and `-`, at most 96, no dot in front."""
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}", name):
+        raise ValueError("A run's name may have letters, digits, '.', '_' and '-', up to 96, and no dot in front.")
+    return name
+
+
+def new_key() -> str:
+    """A name that nobody can guess: 128 random bits as 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Holds the run as its one writer; makes the folder if it is new, mends it if its last writer died.
+
+    Raises ValueError when another tab or command is writing it, or when the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not thread-local: a page's generator is taken up by one thread after another.
+        lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise ValueError("This run is in training in another tab or command; stop it there first.") from None
+    except OSError as error:
+        raise ValueError(f"The run's folder cannot be written: {_reason(error)}.") from None
+    try:
+        _settle(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def record(
+    events: Iterable[Event],
+    run: Run,
+    folder: Path,
+    data: Mapping[str, Any],
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Passes on the events of `train` while folding them into `run` and keeping the run's folder up to date.
+
+    A CheckpointReady is passed on only once it is safely on disk. A disk that refuses does not end the run:
+    `run.warning` says so, and the epochs it missed are written as soon as it takes them. When `stop()` turns true the
+    run finishes as `stopped` at the next event.
+    """
+    unsaved: list[CheckpointReady] = []
+    for event in events:
+        if stop() and not isinstance(event, Finished):
+            events.close()
+            event = Finished(reason="stopped")
+        run.apply(event)
+        if isinstance(event, CheckpointReady):
+            unsaved.append(event)
+        if isinstance(event, CheckpointReady | Finished):
+            saved = _save(folder, run, data, unsaved)
+            if not saved and isinstance(event, CheckpointReady):
+                continue
+        yield event
+        if isinstance(event, Finished):
+            return
+
+
+def read(folder: Path) -> Checkpoint:
+    """The state in a run's folder, to resume from. The folder is not trusted; ValueError says what is wrong with it."""
+    content = _read_history(folder)
+    run = _run(content)
+    if not run.history:
+        raise ValueError(f"{HISTORY_FILE} is damaged: it has no epochs.")
+    weights = OptimizerLabModel.from_pretrained(folder).state_dict()
+    # No optimizer here keeps more than three tensors a weight, to which a carried gradient may come.
+    size = 4 * sum(tensor.numel() for tensor in weights.values())
+    tensors = read_tensors(folder / TENSORS_FILE, at_most=4 * size)
+    state, digests = _entry(content, "state", dict), _entry(content, "files", dict)
+    if state.get("schedule_from") not in range(run.epoch + 1):
+        raise ValueError(f"{HISTORY_FILE} is damaged: its schedule has no beginning.")
+    for name in (WEIGHTS_FILE, TENSORS_FILE):
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digests.get(name):
+            raise ValueError(f"{name} is not the one that belongs to this run's {HISTORY_FILE}.")
+    return Checkpoint(
+        config=run.config,
+        data=_entry(content, "data", dict),
+        history=tuple(run.history),
+        weights=weights,
+        tensors=tensors,
+        state=state,
+    )
+
+
+def read_run(folder: Path) -> Run:
+    """The run as its folder tells it: curves and status; `interrupted` where it was left without a last word."""
+    run = _run(_read_history(folder))
+    if run.status == "training" and not _is_written(folder):
+        run.status = "interrupted"
+    return run
+
+
+def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[str, Any], spans_run: bool) -> Checkpoint:
+    """The checkpoint made ready to go on: to `epochs` in all (None: as first asked), with `changes` to its settings.
+
+    Any change begins the schedule anew over the epochs that are left; without one, the run goes on exactly as if it
+    had never been cut. `spans_run` says that the schedule was as long as the run, and so is spent at its end
+    (`schedule.spans_run`). Raises ValueError where there is nothing to train, or nothing to train it with.
+    """
+    config, done = checkpoint.config, checkpoint.epoch
+    total = config.epochs if epochs is None else epochs
+    config = replace(config, epochs=total)
+    if total <= done:
+        raise ValueError(f"This run has trained {done} epochs already; ask for more than that to go on.")
+    if not changes:
+        if spans_run and total != checkpoint.config.epochs:
+            raise ValueError(
+                f"The {config.scheduler} schedule of this run was as long as the run, {checkpoint.config.epochs} "
+                "epochs; choose the scheduler to go on with, for example constant and a small lr."
+            )
+        return replace(checkpoint, config=config)
+    config = checkpoint.config.changed({**changes, "epochs": total})
+    kept = {"gradient"} | ({"optimizer"} if config.optimizer == checkpoint.config.optimizer else set())
+    return replace(
+        checkpoint,
+        config=config,
+        tensors={name: tensor for name, tensor in checkpoint.tensors.items() if name.split(".")[0] in kept},
+        state={"schedule_from": done, "scaler": checkpoint.state.get("scaler", {})},
+        continued_with=dict(changes),
+    )
+
+
+def delete(folder: Path) -> None:
+    """Removes a run for good; ValueError while it is being trained."""
+    with writing(folder):
+        for path in folder.iterdir():
+            if path.name != _LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save(folder: Path, run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) -> bool:
+    try:
+        if unsaved:
+            _commit(folder, _files(run, data, unsaved))
+            unsaved.clear()
+        elif run.history:
+            content = _read_history(folder)
+            _commit(folder, {HISTORY_FILE: _json({**content, "status": run.status, "advice": run.advice})})
+    except OSError as error:
+        run.warning = (
+            f"The run could not be saved: {_reason(error)}. It goes on, and is saved as soon as the disk takes it."
+        )
+        return False
+    run.warning = ""
+    return True
+
+
+def _files(run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) -> dict[str, bytes]:
+    last = unsaved[-1]
+    content = {
+        "format": FORMAT,
+        "config": run.config.settings(),
+        "data": dict(data),
+        "status": run.status,
+        "advice": run.advice,
+        "history": [plain(row) for row in run.history],
+        "state": last.state,
+        "files": {
+            WEIGHTS_FILE: hashlib.sha256(last.model).hexdigest(),
+            TENSORS_FILE: hashlib.sha256(last.training).hexdigest(),
+        },
+    }
+    return {
+        **{f"epochs/epoch-{ready.epoch:04d}.safetensors": ready.model for ready in unsaved},
+        CONFIG_FILE: _json(last.model_config),
+        WEIGHTS_FILE: last.model,
+        TENSORS_FILE: last.training,
+        HISTORY_FILE: _json(content),
+        CARD_FILE: model_card(run, data, last.model_config).encode(),
+    }
+
+
+def _commit(folder: Path, files: Mapping[str, bytes]) -> None:
+    _settle(folder)
+    staging = folder / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        for name, content in files.items():
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        staging.rename(folder / _COMMITTED)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    _settle(folder)
+
+
+def _settle(folder: Path) -> None:
+    committed = folder / _COMMITTED
+    if not committed.is_dir():
+        return
+    for path in sorted(committed.rglob("*")):
+        if path.is_file():
+            place = folder / path.relative_to(committed)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+    shutil.rmtree(committed)
+
+
+def _is_written(folder: Path) -> bool:
+    if not (folder / _LOCK).exists():
+        return False
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
+
+
+def _read_history(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ValueError("There is no such run.")
+    committed = folder / _COMMITTED / HISTORY_FILE
+    content = read_json(committed if committed.exists() else folder / HISTORY_FILE, at_most=64 * _MEBIBYTE)
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{HISTORY_FILE} was written by another version of this app, or by something else.")
+    return content
+
+
+def _run(content: Mapping[str, Any]) -> Run:
+    rows = _entry(content, "history", list)
+    try:
+        history = [EpochEnded(**{part.name: row.get(part.name) for part in fields(EpochEnded)}) for row in rows]
+    except AttributeError:
+        raise ValueError(f"{HISTORY_FILE} is damaged: an epoch is no object.") from None
+    for number, row in enumerate(history):
+        if row.epoch != number or not all(isinstance(v, int | float | None | dict) for v in asdict(row).values()):
+            raise ValueError(f"{HISTORY_FILE} is damaged: its epochs are not in order.")
+    status = content.get("status")
+    if status not in STATUSES:
+        raise ValueError(f"{HISTORY_FILE} is damaged: its status is not one this app knows.")
+    config = TrainConfig.from_settings(_entry(content, "config", dict))
+    return Run(config=config, history=history, status=status, advice=str(content.get("advice", "")))
+
+
+def _entry(content: Mapping[str, Any], name: str, kind: type) -> Any:
+    if not isinstance(content.get(name), kind):
+        raise ValueError(f"{HISTORY_FILE} is damaged: it lacks {name}.")
+    return content[name]
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "the disk refused").lower()

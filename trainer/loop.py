@@ -1,0 +1,184 @@
+"""train() and evaluate(): the generator at the heart."""
+
+import math
+import time
+from collections.abc import Generator, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.checkpoint import Checkpoint
+from trainer.config import TrainConfig
+from trainer.data import ImageData, Split, batches, num_batches, subset, to_device
+from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
+from trainer.learner import Learner, build_learner, checkpoint_of
+from trainer.model import OptimizerLabModel
+
+# Often enough that a bar moves and a Stop is felt at once, seldom enough that reading the losses costs nothing.
+_SECONDS_BETWEEN_YIELDS = 0.4
+_EVALUATION_BATCH = 500
+
+
+def train(
+    config: TrainConfig, data: ImageData, *, device: str | torch.device = "cpu", resume: Checkpoint | None = None
+) -> Iterator[Event]:
+    """Trains on `data` as `config` says; yields what happens, at least about once a second.
+
+    Epoch 0 is the untrained network. Each epoch ends with EpochEnded and CheckpointReady; the last event is Finished,
+    `completed` or `diverged`. Given `resume`, it goes on after that checkpoint's last epoch: on a CPU bit for bit as
+    if it had never stopped. No prints, no files, no environment, no global random state.
+
+    Raises ValueError at once, before the first event is asked for, where the config does not fit the data, the device
+    or the checkpoint.
+    """
+    split = training_split(config, data)
+    device = torch.device(device)
+    if config.precision == "float16" and device.type != "cuda":
+        raise ValueError("precision float16 needs a CUDA GPU; use float32 or bfloat16 here.")
+    per_epoch = num_batches(len(split.labels), config)
+    learner = build_learner(config, data, split, num_batches=per_epoch, device=device, resume=resume)
+    return _epochs(config, learner, to_device(split, device), to_device(data.test, device), per_epoch, resume)
+
+
+def _epochs(
+    config: TrainConfig, learner: Learner, split: Split, test: Split, per_epoch: int, resume: Checkpoint | None
+) -> Iterator[Event]:
+    carry_gradients = config.zero_grad_every != 1
+    first, continued_with = (resume.epoch, resume.continued_with) if resume else (0, None)
+    if not resume:
+        begun = time.perf_counter()
+        test_loss, test_accuracy = yield from evaluate(learner.model, test, epoch=0)
+        yield EpochEnded(
+            epoch=0,
+            train_loss=None,
+            train_loss_sum=None,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            lr=None,
+            grad_norm=None,
+            seconds=time.perf_counter() - begun,
+            images_per_second=None,
+        )
+        yield checkpoint_of(learner, epoch=0, carry_gradients=carry_gradients)
+
+    for epoch in range(first + 1, config.epochs + 1):
+        begun = time.perf_counter()
+        trained = yield from _train_epoch(config, learner, split, epoch, per_epoch)
+        training_seconds = time.perf_counter() - begun
+        if config.scheduler_unit == "epoch" and config.scheduler != "plateau":
+            learner.scheduler.step()
+        # The last step of an epoch may be the one that broke the network: its own loss was still a number.
+        if trained is not None:
+            test_loss, test_accuracy = yield from evaluate(learner.model, test, epoch=epoch)
+        if trained is None or not math.isfinite(test_loss):
+            yield Finished(reason="diverged", advice=_advice(config, epoch))
+            return
+        if config.scheduler == "plateau":
+            learner.scheduler.step(test_loss)
+        train_loss_sum, grad_norm, lr = trained
+        num_images = len(split.labels) - (len(split.labels) % config.batch_size if config.drop_last else 0)
+        yield EpochEnded(
+            epoch=epoch,
+            train_loss=train_loss_sum / per_epoch,
+            train_loss_sum=train_loss_sum,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            lr=lr,
+            grad_norm=grad_norm,
+            seconds=time.perf_counter() - begun,
+            images_per_second=num_images / training_seconds,
+            continued_with=continued_with if epoch == first + 1 else None,
+        )
+        yield checkpoint_of(learner, epoch=epoch, carry_gradients=carry_gradients)
+    yield Finished(reason="completed")
+
+
+def evaluate(
+    model: OptimizerLabModel, split: Split, *, epoch: int = 0
+) -> Generator[EvaluationLogged, None, tuple[float, float]]:
+    """Yields signs of life and returns (mean loss per image, accuracy 0–1) of the model on a split."""
+    count, last_yield = len(split.labels), time.perf_counter()
+    loss = torch.zeros((), device=split.labels.device)
+    correct = torch.zeros((), device=split.labels.device, dtype=torch.int64)
+    model.eval()
+    for start in range(0, count, _EVALUATION_BATCH):
+        with torch.inference_mode():
+            labels = split.labels[start : start + _EVALUATION_BATCH]
+            outputs = model(split.images[start : start + _EVALUATION_BATCH])
+            loss += functional.cross_entropy(outputs, labels, reduction="sum")
+            correct += (outputs.argmax(1) == labels).sum()
+        if time.perf_counter() - last_yield > _SECONDS_BETWEEN_YIELDS:
+            yield EvaluationLogged(epoch=epoch, fraction=min(1.0, (start + _EVALUATION_BATCH) / count))
+            last_yield = time.perf_counter()
+    return loss.item() / count, correct.item() / count
+
+
+def training_split(config: TrainConfig, data: ImageData) -> Split:
+    """The images the config trains on; ValueError where it asks for more than there are."""
+    split = {"train": data.train, "test": data.test}[config.train_split]
+    if config.num_images > len(split.labels):
+        raise ValueError(f"num_images must not be above the {len(split.labels):,} pictures of the split.")
+    split = subset(split, config.num_images)
+    if config.batch_size > len(split.labels):
+        raise ValueError(f"batch_size must not be above the {len(split.labels):,} pictures there are to learn from.")
+    return split
+
+
+def _train_epoch(
+    config: TrainConfig, learner: Learner, split: Split, epoch: int, per_epoch: int
+) -> Generator[StepLogged, None, tuple[float, float, float] | None]:
+    """Yields every batch of an epoch; returns (sum of losses, mean gradient norm, last lr), or None if it diverged."""
+    model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
+    begun = last_yield = time.perf_counter()
+    parameters = list(model.parameters())
+    one = torch.ones((), device=parameters[0].device)
+    step = (epoch - 1) * per_epoch
+    unread: list[tuple[int, float, Tensor, Tensor]] = []
+    loss_sum = norm_sum = 0.0
+    model.train()
+    for images, labels in batches(split, config, epoch):
+        step += 1
+        lr = optimizer.param_groups[0]["lr"]
+        if config.zero_grad_every == 1:
+            optimizer.zero_grad()
+        with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
+            loss = functional.cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
+        scaler.scale(loss / max(1, config.zero_grad_every)).backward()
+        norm = nn.utils.get_total_norm([p.grad for p in parameters]) / scaler.scale(one)
+        if step % max(1, config.zero_grad_every) == 0:
+            scaler.step(optimizer)
+            scaler.update()
+            if config.zero_grad_every > 1:
+                optimizer.zero_grad()
+            if config.scheduler_unit == "batch":
+                learner.scheduler.step()
+        unread.append((step, lr, loss.detach(), norm))
+
+        if time.perf_counter() - last_yield > _SECONDS_BETWEEN_YIELDS or step == epoch * per_epoch:
+            # The only point at which the host waits for the device.
+            read = torch.stack([torch.stack((loss, norm)) for _, _, loss, norm in unread]).tolist()
+            for (number, its_lr, _, _), (its_loss, its_norm) in zip(unread, read, strict=True):
+                loss_sum, norm_sum = loss_sum + its_loss, norm_sum + its_norm
+                yield StepLogged(
+                    epoch=epoch,
+                    step=number,
+                    num_steps=config.epochs * per_epoch,
+                    loss=its_loss,
+                    lr=its_lr,
+                    grad_norm=its_norm,
+                    epoch_seconds=time.perf_counter() - begun,
+                )
+                if not math.isfinite(its_loss):
+                    return None
+            unread.clear()
+            last_yield = time.perf_counter()
+    return loss_sum, norm_sum / per_epoch, lr
+
+
+def _advice(config: TrainConfig, epoch: int) -> str:
+    if config.zero_grad_every == 0:
+        cure = "the gradients are never cleared and grow at every step: set zero_grad_every to 1"
+    else:
+        cure = f"try an lr of {config.lr / 10:g}, or a warm-up of a few steps"
+    return f"In epoch {epoch} the loss became infinite or not a number. What usually helps: {cure}."

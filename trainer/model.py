@@ -1,0 +1,211 @@
+"""The networks, and the one class that carries a network with all it needs to meet a picture."""
+
+import json
+import math
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from trainer.config import ACTIVATIONS
+from trainer.picture import RESIZES
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+_MOST_CLASSES, _LONGEST_NAME, _LARGEST_CONFIG = 1000, 100, 1 << 20
+_WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def quick(num_classes: int, image_size: int, activation: str) -> nn.Sequential:
+    """The tutorial's network, known in the field as Caffe's cifar10_quick; 145,578 parameters for ten classes of 32×32.
+
+    Takes float [n, 3, image_size, image_size] and gives logits [n, num_classes].
+    """
+    act = {"none": nn.Identity, "relu": nn.ReLU}[activation]
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 32, 5, padding=2),
+            act1=act(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(32, 32, 5, padding=2),
+            act2=act(),
+            pool2=nn.MaxPool2d(2),
+            conv3=nn.Conv2d(32, 64, 5, padding=2),
+            act3=act(),
+            pool3=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            linear1=nn.Linear(64 * (image_size // 8) ** 2, 64),
+            act4=act(),
+            linear2=nn.Linear(64, num_classes),
+        )
+    )
+
+
+ARCHITECTURES = {"quick": quick}
+
+
+class OptimizerLabModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="pytorch",
+    license="apache-2.0",
+    pipeline_tag="image-classification",
+    tags=["cifar10", "optimizer-lab"],
+):
+    """A network with its class names and preprocessing: what config.json and model.safetensors hold together.
+
+    Its arguments are config.json, checked like a stranger's; ValueError says in one sentence what is wrong with them.
+    `mean` and `std` are per channel, in units where a pixel goes from 0 to 1. `softmax` puts a Softmax layer at the
+    end: the network then gives probabilities, and `probabilities` applies no second one.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        architecture: str = "quick",
+        activation: str = "relu",
+        softmax: bool = False,
+        image_size: int = 32,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        resize: str = "crop",
+    ):
+        super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"This app knows the networks {', '.join(ARCHITECTURES)}; the checkpoint has another.")
+        if activation not in ACTIVATIONS or not isinstance(softmax, bool) or resize not in RESIZES:
+            raise ValueError("The checkpoint's activation, softmax or resize rule is not one this app knows.")
+        if type(image_size) is not int or image_size % 8 or not 8 <= image_size <= 128:
+            raise ValueError("The checkpoint's image size must be a multiple of 8 from 8 to 128.")
+        self.class_names = check_class_names(class_names)
+        self.image_size, self.resize, self.softmax = image_size, resize, softmax
+        # Not weights: they travel in config.json and only ride along to the device.
+        self.register_buffer("mean", _per_channel(mean, low=0.0), persistent=False)
+        self.register_buffer("std", _per_channel(std, low=1e-4), persistent=False)
+        self.network = ARCHITECTURES[architecture](len(self.class_names), image_size, activation)
+        if softmax:
+            self.network.append(nn.Softmax(dim=1))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images [n, 3, image_size, image_size], 0–255, to the network's outputs, float [n, classes]."""
+        pixels = images.to(dtype=torch.float32, memory_format=torch.channels_last)
+        return self.network(pixels.div_(255).sub_(self.mean).div_(self.std))
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """uint8 images [n, 3, image_size, image_size] to class probabilities, float32 [n, classes]; rows add to 1."""
+        outputs = self(images).float()
+        return outputs if self.softmax else outputs.softmax(dim=1)
+
+    @property
+    def config(self) -> dict:
+        """What config.json says: the arguments that build this network again."""
+        return dict(self._hub_mixin_config)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "OptimizerLabModel":
+        """The network of a checkpoint folder or of `repo_id` on the Hub (`revision=` chooses an epoch).
+
+        Raises ValueError where the folder or the repo is not a sound checkpoint of this app; the Hub's own errors
+        (`huggingface_hub.errors`) where it cannot be reached.
+        """
+        _check_config(_file(pretrained_model_name_or_path, CONFIG_FILE, **kwargs))
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id, map_location="cpu", **kwargs):
+        # The mixin's own would fall back to a pickle, load loosely and print.
+        hub = {name: kwargs.pop(name, None) for name in _HUB_ARGUMENTS}
+        try:
+            model = cls(**kwargs)
+        except TypeError:
+            raise ValueError(f"{CONFIG_FILE} lacks class_names, or has an entry of the wrong kind.") from None
+        load_weights(model, _file(model_id, WEIGHTS_FILE, **hub))
+        return model.to(map_location).eval()
+
+
+_HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+
+
+def _file(model_id: str | Path, name: str, **hub) -> Path:
+    folder = Path(model_id)
+    if folder.is_dir():
+        return folder / name
+    known = {key: hub[key] for key in _HUB_ARGUMENTS if hub.get(key) is not None}
+    return Path(hf_hub_download(str(model_id), name, **known))
+
+
+def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The class names as a tuple, or ValueError: two to a thousand different, short, printable names."""
+    if isinstance(names, str) or not isinstance(names, Sequence) or not 2 <= len(names) <= _MOST_CLASSES:
+        raise ValueError(f"There must be from 2 to {_MOST_CLASSES:,} class names.")
+    for name in names:
+        printable = isinstance(name, str) and not any(unicodedata.category(letter)[0] == "C" for letter in name)
+        if not printable or not name.strip() or len(name) > _LONGEST_NAME:
+            raise ValueError(f"A class name must be printable and have from 1 to {_LONGEST_NAME} letters.")
+    if len(set(names)) < len(names):
+        raise ValueError("Two classes have the same name.")
+    return tuple(names)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fills `model` from a safetensors file; ValueError unless it holds exactly the model's tensors, all finite.
+
+    float16 and bfloat16 files are accepted and widened.
+    """
+    wanted = model.state_dict()
+    tensors = read_tensors(path, at_most=4 * sum(tensor.numel() for tensor in wanted.values()))
+    if tensors.keys() != wanted.keys():
+        raise ValueError(f"{path.name} does not hold the weights of this network.")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape or tensor.dtype not in _WEIGHT_TYPES:
+            raise ValueError(f"{path.name} does not hold the weights of this network: {name} has another shape.")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path.name} is damaged: some weights in {name} are not finite.")
+    model.load_state_dict(tensors)
+
+
+def read_tensors(path: Path, *, at_most: int) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; ValueError if it is missing, damaged or holds over `at_most` bytes of them."""
+    try:
+        if path.stat().st_size > at_most + _LARGEST_CONFIG:
+            raise ValueError(f"{path.name} is larger than what it should hold.")
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing.") from None
+    except (OSError, SafetensorError):
+        raise ValueError(f"{path.name} is damaged or not a safetensors file.") from None
+
+
+def read_json(path: Path, *, at_most: int) -> dict:
+    """The JSON object in a file; ValueError if it is missing, damaged or larger than `at_most` bytes."""
+    try:
+        if path.stat().st_size > at_most:
+            raise ValueError(f"{path.name} is larger than what it should hold.")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing.") from None
+    except (OSError, RecursionError, json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(f"{path.name} is damaged: it cannot be read as JSON.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is damaged: it does not hold an object.")
+    return content
+
+
+def _check_config(path: Path) -> None:
+    read_json(path, at_most=_LARGEST_CONFIG)
+
+
+def _per_channel(values: Sequence[float], *, low: float) -> Tensor:
+    sound = isinstance(values, Sequence) and len(values) == 3
+    if not sound or not all(type(v) in (int, float) and math.isfinite(v) and low <= v <= 1 for v in values):
+        raise ValueError(f"The checkpoint's mean and std must be three numbers each, from {low:g} to 1.")
+    return torch.tensor(values, dtype=torch.float32).reshape(1, 3, 1, 1)

@@ -1,0 +1,33 @@
+"""One picture in, class probabilities out: the one way in which page, API, command line and library classify."""
+
+import os
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from trainer.model import OptimizerLabModel
+from trainer.picture import fit, read_picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a network thinks of a picture: the likeliest class, and every class with its probability, likeliest first.
+
+    `seen` is the picture the network really got, uint8 [3, size, size].
+    """
+
+    label: str
+    confidences: dict[str, float]
+    seen: Tensor
+
+
+def classify(model: OptimizerLabModel, picture: str | os.PathLike | Tensor) -> Prediction:
+    """Classifies an image file, or uint8 RGB pixels [3, height, width], with the model's own resize rule.
+
+    Raises ValueError with one sentence where the file is no picture that can be read.
+    """
+    pixels = picture if isinstance(picture, Tensor) else read_picture(picture)
+    seen = fit(pixels, model.image_size, model.resize)
+    probabilities = model.probabilities(seen.unsqueeze(0).to(model.mean.device))[0].tolist()
+    ranked = sorted(zip(model.class_names, probabilities, strict=True), key=lambda pair: -pair[1])
+    return Prediction(label=ranked[0][0], confidences=dict(ranked), seen=seen)
