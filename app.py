@@ -1,0 +1,42 @@
+"""The Space's front door: wraps train for the GPU, builds the page, launches."""
+
+import os
+
+import spaces  # isort: skip - before torch, which a ZeroGPU Space must not wake in this process
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.checkpoint import Checkpoint
+from trainer.config import TrainConfig
+from trainer.data import ImageData
+from trainer.device import choose_device
+from trainer.events import Event
+from trainer.loop import train
+from ui.lab import Lab
+from ui.layout import STYLE, build_page
+
+
+@spaces.GPU(duration=120)
+def train_on_gpu(config: TrainConfig, images: ImageData, kept: Checkpoint | None) -> Iterator[Event]:
+    """train() on the fastest device there is; on ZeroGPU inside a worker that has the GPU."""
+    yield from train(config, images, device=choose_device(), resume=kept)
+
+
+def main() -> None:
+    """Builds the page and serves it, on http://127.0.0.1:7860 unless Gradio's environment variables say otherwise."""
+    checkpoints = Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
+    try:
+        lab = Lab(checkpoints=checkpoints, device=choose_device(), train=train_on_gpu)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    page = build_page(lab)
+    page.queue(max_size=64, default_concurrency_limit=8)
+    page.launch(css=STYLE, footer_links=[], run_history=False, max_file_size="64mb", show_error=False)
+
+
+if __name__ == "__main__":
+    main()

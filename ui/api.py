@@ -1,0 +1,88 @@
+"""The public endpoints, typed: what gradio_client sees, and nothing else."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, TypedDict
+
+import gradio as gr
+
+from trainer import checkpoint
+from trainer.config import TrainConfig
+from trainer.data import facts, num_batches
+from trainer.events import StepLogged
+from trainer.events import row as public_row
+from trainer.loop import training_split
+from trainer.model import OptimizerLabModel
+from trainer.predict import classify as classify_picture
+from trainer.run import Run
+from trainer.schedule import preview
+from ui.handlers import said, uploaded
+from ui.lab import Lab
+
+_SECONDS_BETWEEN_STEPS = 0.1
+
+
+class Guess(TypedDict):
+    """The likeliest class, and the probability of every class, likeliest first."""
+
+    label: str
+    confidences: dict[str, float]
+
+
+class PlannedStep(TypedDict):
+    """The learning rate of one batch, counted from 1 over the whole run."""
+
+    step: int
+    lr: float
+
+
+def add_endpoints(lab: Lab) -> None:
+    """Adds the endpoints to the Blocks being built."""
+
+    @said
+    def train(config: dict) -> Iterator[dict]:
+        """Trains a new run; one row of the public stream at a time. Of the steps it sends about ten a second.
+
+        `config` holds the settings by name, {} for the defaults. The rows' `checkpoint` is the run's key.
+        """
+        settings = TrainConfig.from_settings(config)
+        images = _images(lab)
+        events = lab.train(settings, images, None)
+        folder = lab.new_run()
+        last_step = 0.0
+        with checkpoint.writing(folder):
+            for event in checkpoint.record(events, Run(config=settings), folder, facts(images)):
+                if isinstance(event, StepLogged):
+                    if time.monotonic() - last_step < _SECONDS_BETWEEN_STEPS:
+                        continue
+                    last_step = time.monotonic()
+                if (shown := public_row(event, folder.name)) is not None:
+                    yield shown
+
+    @said
+    def classify(image: gr.FileData, checkpoint: str) -> Guess:
+        """What a checkpoint (a run's key, or a bundled one's name) sees in an uploaded picture."""
+        model = OptimizerLabModel.from_pretrained(lab.checkpoint(checkpoint)).to(lab.device)
+        seen = classify_picture(model, uploaded(image))
+        return {"label": seen.label, "confidences": seen.confidences}
+
+    @said
+    def preview_lr(config: dict) -> list[PlannedStep]:
+        """The learning rate of every batch of a run with these settings on the app's images."""
+        settings = TrainConfig.from_settings(config)
+        per_epoch = num_batches(len(training_split(settings, _images(lab)).labels), settings)
+        if settings.epochs * per_epoch > 200_000:
+            raise ValueError("This run has over 200,000 batches: ask for fewer epochs or larger batches.")
+        return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
+
+    # Gradio reads an iterator's hint as no type at all; each row is a dict.
+    train.__annotations__["return"] = dict[str, Any]
+    gr.api(train, api_name="train", concurrency_id="train", concurrency_limit=1)
+    gr.api(classify, api_name="classify", concurrency_limit=4)
+    gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)
+
+
+def _images(lab: Lab):
+    while (images := lab.images) is None:
+        time.sleep(0.2)
+    return images

@@ -1,0 +1,47 @@
+// Draws a Vega-Lite spec once, then feeds its named data sets: the view, and the tooltip one reads, stay.
+const box = element.querySelector('.chart');
+let view = null, drawn = null, width = 0, queue = Promise.resolve();
+let dark = document.body.classList.contains('dark');
+
+function look() {
+  const style = getComputedStyle(element);
+  const ink = style.getPropertyValue('--body-text-color').trim();
+  const faint = style.getPropertyValue('--border-color-primary').trim();
+  return {
+    background: 'transparent', font: style.fontFamily, view: {stroke: null}, padding: {left: 2, right: 12, top: 8, bottom: 2},
+    axis: {labelColor: ink, titleColor: ink, titleFontWeight: 'normal', gridColor: faint, domainColor: faint,
+      tickColor: faint, labelFontSize: 11, titleFontSize: 12},
+    legend: {labelColor: ink, labelFontSize: 12},
+  };
+}
+
+async function draw() {
+  const value = props.value;
+  // In a tab that is not open there is no width: it is drawn when it opens.
+  if (!value || !value.spec || !box.clientWidth || !window.vegaEmbed) return;
+  const text = JSON.stringify(value.spec);
+  if (text !== drawn) {
+    width = box.clientWidth;
+    const spec = {...JSON.parse(text), width};
+    const made = await vegaEmbed(box, spec, {actions: false, renderer: 'svg', config: look(), tooltip: {theme: 'custom'}});
+    if (view) view.finalize();
+    view = made.view;
+    drawn = text;
+  } else if (width !== box.clientWidth) {
+    width = box.clientWidth;
+    view.width(width);
+  }
+  for (const [name, rows] of Object.entries(value.data || {})) view.data(name, JSON.parse(JSON.stringify(rows)));
+  await view.runAsync();
+}
+
+const update = () => { queue = queue.then(draw).catch(error => console.error('chart', error)); };
+new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) update(); }).observe(box);
+new MutationObserver(() => {
+  if (dark === document.body.classList.contains('dark')) return;
+  dark = !dark;
+  drawn = null;
+  update();
+}).observe(document.body, {attributes: true, attributeFilter: ['class']});
+const waiting = setInterval(() => { if (window.vegaEmbed) { clearInterval(waiting); update(); } }, 50);
+watch('value', update);

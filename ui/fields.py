@@ -1,0 +1,132 @@
+"""The settings' widgets, made from the declarations in trainer.config, and back from their values to a config."""
+
+import math
+from typing import Any
+
+import gradio as gr
+
+from trainer.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, Row, TrainConfig, parse
+
+ROWS = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
+
+# What stands outside the optimizer's and the scheduler's own settings, in the page's order.
+NETWORK = ("model", "activation", "softmax", "seed", "precision")
+DATA = ("batch_size", "train_split", "num_images", "shuffle", "drop_last", "augment", "normalize")
+LOSS = ("label_smoothing", "zero_grad_every")
+
+# The power of ten at each slider's left end; one notch further left is 0 where 0 is allowed.
+LOWEST_POWER = {"lr": -6, "weight_decay": -6}
+
+Widgets = dict[str, gr.components.Component]
+
+
+def build(name: str, *, visible: bool = True) -> gr.components.Component:
+    """The widget of one setting, with its help beside it."""
+    declared, value = SETTINGS[name].metadata, default(name)
+    about = {"label": name, "info": declared["about"], "visible": visible, "elem_id": f"setting-{name}"}
+    if declared["kind"] is bool:
+        return gr.Checkbox(value=bool(value), **about)
+    if declared["kind"] is str:
+        return gr.Dropdown(choices=list(declared["choices"]), value=value, **about)
+    if declared["count"] != 1 or _may_be_unset(name):
+        return gr.Textbox(value=value, placeholder="unset", max_lines=1, **about)
+    if name == "epochs":
+        return gr.Slider(1, 100, value=value, step=1, **about)
+    return gr.Number(value=value, precision=0 if declared["kind"] is int else None, **about)
+
+
+def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Slider:
+    """A slider that moves `number` in powers of ten and follows it; both in the browser, without the server."""
+    low = LOWEST_POWER[name] - (0 if SETTINGS[name].metadata["open_low"] else 1)
+    slider = gr.Slider(
+        low, 1, value=_power(number.value, low), step=1, label=f"{name}, powers of ten", show_label=False,
+        buttons=[], visible=visible, elem_id=f"power-{name}", elem_classes=["power"],
+    )  # fmt: skip
+    zero = f"power < {LOWEST_POWER[name]} ? 0 : "
+    to_number = f"(power) => {zero}Number((10 ** power).toPrecision(1))"
+    to_power = f"(value) => value > 0 ? Math.min(1, Math.max({low}, Math.round(Math.log10(value)))) : {low}"
+    private = {"api_visibility": "private", "api_name": f"_power_{name}", "queue": False, "show_progress": "hidden"}
+    slider.input(None, slider, number, js=to_number, **private)
+    number.input(None, number, slider, js=to_power, **{**private, "api_name": f"_number_{name}"})
+    return slider
+
+
+def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> Any:
+    """What the widget of a setting shows at first, or when its row is chosen; None where the row lacks it."""
+    row = {**OPTIMIZERS[optimizer].defaults, **SCHEDULERS[scheduler].defaults}
+    value = row.get(name) if name in ROW_SETTINGS else SETTINGS[name].default
+    if name == "scheduler_unit":
+        value = SCHEDULERS[scheduler].unit
+    return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
+
+
+def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown) -> None:
+    """Makes the choice of an optimizer or a scheduler show its own settings, with its own defaults, and no others."""
+    names = row_settings(part)
+    sliders = [name for name in powers if name in names]
+
+    def update(chosen: str) -> list[Any]:
+        row = ROWS[part][chosen]
+        updates = [gr.update(visible=name in row.defaults, value=default(name, **{part: chosen})) for name in names]
+        for name in sliders:
+            low = powers[name].minimum
+            value = _power(row.defaults.get(name, 0), low)
+            updates.append(gr.update(visible=name in row.defaults, value=value))
+        unit = [gr.update(value=row.unit)] if part == "scheduler" else []
+        return [*updates, row.about, *unit]
+
+    widgets[part].input(
+        update,
+        widgets[part],
+        [
+            *(widgets[name] for name in names),
+            *(powers[name] for name in sliders),
+            about,
+            *([widgets["scheduler_unit"]] if part == "scheduler" else []),
+        ],
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+        api_name=f"_choose_{part}",
+    )
+
+
+def row_settings(part: str) -> list[str]:
+    """Every setting that some optimizer, or some scheduler, has as its own, in the order of TrainConfig."""
+    own = {name for row in ROWS[part].values() for name in row.defaults}
+    return [name for name in SETTINGS if name in own]
+
+
+def read_config(values: dict[str, Any]) -> TrainConfig:
+    """The config that the widgets show; of the optimizers' and schedulers' settings only the chosen ones' count.
+
+    Raises ValueError with the sentence to show.
+    """
+    chosen: list[Row] = []
+    for part, rows in ROWS.items():
+        if values[part] not in rows:
+            raise ValueError(f"Choose one of these: {', '.join(rows)}.")
+        chosen.append(rows[values[part]])
+    own = {name for row in chosen for name in row.defaults}
+    settings = {}
+    for name, value in values.items():
+        if value is None or value == "" or (name in ROW_SETTINGS and name not in own):
+            continue
+        is_text = isinstance(value, str) and SETTINGS[name].metadata["kind"] is not str
+        settings[name] = parse(name, value) if is_text else value
+    return TrainConfig.from_settings(settings)
+
+
+def row_changes(config: TrainConfig) -> dict[str, Any]:
+    """The chosen optimizer and scheduler with their settings, as a resumed run takes them up."""
+    names = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} | ROW_SETTINGS
+    return {name: value for name, value in config.settings().items() if name in names}
+
+
+def _may_be_unset(name: str) -> bool:
+    """Whether a row has the setting with no value of its own: the run's length, say, decides then."""
+    return any(row.defaults.get(name, 0) is None for rows in ROWS.values() for row in rows.values())
+
+
+def _power(value: float, low: int) -> int:
+    return min(1, max(low, round(math.log10(value)))) if value else low

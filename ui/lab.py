@@ -1,0 +1,124 @@
+"""Lab: what one running app shares among its visitors, and what it keeps apart between them."""
+
+import hashlib
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from trainer import checkpoint
+from trainer.config import TrainConfig
+from trainer.data import ImageData, load_images
+from trainer.events import Event
+
+BUNDLED = Path(__file__).parent.parent / "checkpoints"
+
+_OWNER = ".owner"
+_KEY = re.compile(r"[0-9a-f]{32}")
+
+Train = Callable[[TrainConfig, ImageData, checkpoint.Checkpoint | None], Iterator[Event]]
+
+
+class Lab:
+    """The images, loaded once in the background; the folder of runs; who trains and who asked to stop.
+
+    A visitor is known by a random key that their browser keeps. A run's folder remembers the digest of that key, so
+    that a run can be shown, resumed, downloaded and deleted by its visitor alone; the run's own key, as hard to guess,
+    lets anyone who was given it classify with it.
+    """
+
+    def __init__(self, *, checkpoints: Path, device: torch.device, train: Train):
+        self.checkpoints, self.device, self.train = checkpoints, device, train
+        self.loading: tuple[float, str] = (0.0, "Looking for pictures to learn from")
+        self._images: ImageData | None = None
+        self._failure = ""
+        self._stops: dict[str, threading.Event] = {}
+        threading.Thread(target=self._load, daemon=True).start()
+
+    @property
+    def images(self) -> ImageData | None:
+        """The images, or None while they are being loaded; ValueError where there are none to be had."""
+        if self._failure:
+            raise ValueError(self._failure)
+        return self._images
+
+    def expect_stop(self, visitor: str) -> threading.Event:
+        """A fresh flag that `stop` raises: taken when the visitor asks for a training, before it gets its turn."""
+        self._stops[visitor] = threading.Event()
+        return self._stops[visitor]
+
+    def stop_flag(self, visitor: str) -> threading.Event:
+        """The flag of the visitor's latest request to train."""
+        return self._stops.get(visitor) or self.expect_stop(visitor)
+
+    def stop(self, visitor: str) -> None:
+        """Asks the visitor's training, running or waiting for its turn, to end at its next event."""
+        self.stop_flag(visitor).set()
+
+    def new_run(self, visitor: str | None = None) -> Path:
+        """A folder for a new run, not made yet where nobody owns it."""
+        folder = self.checkpoints / checkpoint.new_key()
+        if visitor is not None:
+            try:
+                folder.mkdir(parents=True)
+                (folder / _OWNER).write_text(_digest(visitor))
+            except OSError as error:
+                raise ValueError(
+                    f"No run can be kept here: {(error.strerror or 'the disk refused').lower()}."
+                ) from None
+        return folder
+
+    def runs_of(self, visitor: str | None) -> list[Path]:
+        """The folders of a visitor's runs, the latest first."""
+        if not visitor or not self.checkpoints.is_dir():
+            return []
+        owner = _digest(visitor)
+        own = [
+            folder for folder in self.checkpoints.iterdir() if _KEY.fullmatch(folder.name) and _owner(folder) == owner
+        ]
+        return sorted(own, key=lambda folder: (folder / _OWNER).stat().st_mtime, reverse=True)
+
+    def own_run(self, visitor: str | None, key: str | None) -> Path:
+        """The folder of a visitor's own run; ValueError for anyone else's, without a hint that it exists."""
+        folder = self.checkpoints / key if key and _KEY.fullmatch(key) else None
+        if folder is None or not visitor or _owner(folder) != _digest(visitor):
+            raise ValueError("There is no such run among yours; it may have been deleted.")
+        return folder
+
+    def checkpoint(self, name: str | None) -> Path:
+        """The folder of a run's key or of a bundled checkpoint's name; ValueError where there is none."""
+        if name and _KEY.fullmatch(name) and (self.checkpoints / name).is_dir():
+            return self.checkpoints / name
+        if name in bundled():
+            return BUNDLED / name
+        raise ValueError("There is no such checkpoint: choose a run's key or one that comes with the app.")
+
+    def _load(self) -> None:
+        try:
+            self._images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
+        except ValueError as error:
+            self._failure = str(error)
+
+
+def new_visitor() -> str:
+    """A key for a browser that has none yet: 128 random bits."""
+    return secrets.token_hex(16)
+
+
+def bundled() -> list[str]:
+    """The names of the checkpoints that come with the app, of those it was given."""
+    return [name for name in ("quick", "fast") if (BUNDLED / name / "config.json").exists()]
+
+
+def _owner(folder: Path) -> str | None:
+    try:
+        return (folder / _OWNER).read_text()
+    except OSError:
+        return None
+
+
+def _digest(visitor: str) -> str:
+    return hashlib.sha256(visitor.encode()).hexdigest()
