@@ -114,7 +114,7 @@ _KEPT = {*_SOF, _SOS, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE}  # and DHT, DQT, DRI, JFIF, 
 
 def _jpeg(data: bytes) -> Read:
     """ITU-T T.81, annex B: segments of marker, length and body; a scan's data lasts to the next marker."""
-    kept, exif, channels, scans = bytearray(b"\xff\xd8"), b"", 0, 0
+    kept, exif, scans = bytearray(b"\xff\xd8"), b"", 0
     marker = _MARKER.search(data, 2)
     for _ in range(MAX_PARTS):
         if marker is None or data[marker.start() + 1] == _EOI:
@@ -123,7 +123,7 @@ def _jpeg(data: bytes) -> Read:
         end = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
         marker = _MARKER.search(data, end)
         if kind in _SOF:
-            height, width, channels = struct.unpack_from(">HHB", data, start + 5)
+            height, width = struct.unpack_from(">HH", data, start + 5)
             _check_size(width, height)
         elif kind == _SOS and marker is not None:
             scans, end = scans + 1, marker.start()
@@ -133,12 +133,7 @@ def _jpeg(data: bytes) -> Read:
             kept += data[start:end]
     if marker is None or data[marker.start() + 1] != _EOI or scans > MAX_SCANS:
         raise ValueError(DAMAGED)
-    kept += b"\xff\xd9"
-    if channels != 4:
-        return decode_jpeg(_tensor(kept), mode="RGB"), exif
-    # Adobe's convention, which browsers and Pillow follow even where no Adobe segment is: 255 is no ink.
-    *inks, black = decode_jpeg(_tensor(kept), mode="UNCHANGED")
-    return torch.stack([_scaled(ink, black) for ink in inks]), exif
+    return decode_jpeg(_tensor(kept + b"\xff\xd9"), mode="RGB"), exif
 
 
 def _png(data: bytes) -> Read:
@@ -160,7 +155,7 @@ def _png(data: bytes) -> Read:
     _check_size(width, height)
     file = data[:8] + _png_chunk(b"IHDR", header)
     if colour == 3:
-        file += _png_chunk(b"PLTE", _INDICES[: 3 << min(depth, 8)])
+        file += _png_chunk(b"PLTE", _INDICES[: 3 << depth])
     file = _tensor(file + _png_chunk(b"IDAT", chunks[b"IDAT"]) + _png_chunk(b"IEND", b""))
     if colour == 3:  # "UNCHANGED" would leave the indices packed, several to a byte
         return _painted(decode_png(file, mode="RGB")[0], chunks[b"PLTE"], clear), exif
@@ -190,8 +185,8 @@ def _eight_bit(samples: Tensor) -> Tensor:
 def _gif(data: bytes) -> Read:
     """GIF89a, 18 to 23: a logical screen, extensions, and the first image, which may cover a part of it.
 
-    The decoder gets that image alone, with colours that are its indices: it knows neither transparency nor
-    the place on the screen, and it reads past the end of a colour table that is too short for the indices.
+    The decoder gets that image alone, with colours that are its indices: by itself it paints the background
+    colour where nothing is, and reads past the end of a colour table that is too short for the indices.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     table = _gif_table(data, 13, flags)
@@ -297,13 +292,9 @@ def _painted(indices: Tensor, table: bytes, alphas: bytes) -> Tensor:
     return colours.index_select(1, indices.flatten().int()).view(3, *indices.shape)
 
 
-def _scaled(samples: Tensor, by: Tensor) -> Tensor:
-    return ((samples.int() * by + 127) // 255).byte()
-
-
 def _over_white(samples: Tensor, alpha: Tensor) -> Tensor:
-    # Channel by channel: the products need four times a channel's memory.
-    return torch.stack([255 - _scaled(255 - channel, alpha) for channel in samples])
+    # Channel by channel: a product needs four times a channel's memory.
+    return torch.stack([255 - (((255 - channel).int() * alpha + 127) // 255).byte() for channel in samples])
 
 
 def _orientation(exif: bytes) -> int:
