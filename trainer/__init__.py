@@ -1,5 +1,11 @@
 """Optimizer Lab's library: train on images, keep the checkpoint, classify a picture."""
 
+import os
+
+# Torch's threads spin while they wait for each other; on a machine with anything else to do, such as a page to serve,
+# that makes the small steps of this network many times slower. Read once, when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from trainer.config import TrainConfig
 from trainer.data import ImageData, load_images
 from trainer.loop import evaluate, train

@@ -32,7 +32,7 @@ from ui.lab import Lab, bundled, new_visitor
 
 _SECONDS_BETWEEN_UPDATES = 0.5
 _MOST_PREVIEWED = 200_000  # batches: more would hold the page up for seconds
-_SECONDS_TO_LET_GO = 4.0  # what a training needs to notice that its page was left
+_SECONDS_TO_LET_GO = 15.0  # what a training needs to notice that its page was left
 
 # Numbers of CIFAR-10, for what is drawn before the images are there.
 _NUM_IMAGES, _NUM_CLASSES = 50_000, 10
@@ -167,14 +167,19 @@ def download(lab: Lab, visitor: str, key: str | None) -> str:
     return str(path)
 
 
-@said
-def draw_preview(lab: Lab, *values: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The schedule that the settings plan, drawn by what trains; nothing while they are not sound."""
+def draw_preview(lab: Lab, *values: Any, names: tuple[str, ...]) -> list[Any]:
+    """The schedule that the settings plan, drawn by what trains, and a word on it: what is wrong, where they are."""
     try:
         config = _config(names, values) if values else TrainConfig()
-        return plots.lr_chart(_planned(config, lab.images), None, epochs=config.epochs, height=130)
-    except ValueError:
-        return plots.lr_chart([], None, epochs=TrainConfig().epochs, height=130)
+        planned = _planned(config, lab.images)
+    except ValueError as error:
+        return [plots.lr_chart([], None, epochs=TrainConfig().epochs, height=130), _advice(str(error))]
+    word = ""
+    if config.scheduler == "plateau":
+        word = "Drawn where it begins: plateau lowers lr by the loss, which only training tells."
+    elif not planned:
+        word = f"Too long to draw: over {_MOST_PREVIEWED:,} batches."
+    return [plots.lr_chart(planned, None, epochs=config.epochs, height=130), f"<div class='note'>{word}</div>"]
 
 
 def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
@@ -190,7 +195,7 @@ def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
         model = OptimizerLabModel.from_pretrained(lab.checkpoint(name)).to(lab.device)
         seen = classify_picture(model, uploaded(picture))
     except ValueError as error:
-        return [f"<div class='status'><div class='advice'>{html.escape(str(error))}</div></div>", None, None]
+        return [f"<div class='status'>{_advice(str(error))}</div>", None, None]
     likely = seen.confidences[seen.label]
     sure = "It says" if likely > 0.5 else "It is not sure; its best guess is"
     known = ", ".join(map(html.escape, model.class_names))
@@ -263,7 +268,7 @@ def status(run: Run | None, *, live: bool = False) -> str:
     if run.best is not None and run.epoch:
         words.append(f"best test accuracy {run.best.test_accuracy:.1%} (epoch {run.best.epoch})")
     text = " · ".join([*words, *filter(None, [more])])
-    advice = "".join(f"<div class='advice'>{html.escape(line)}</div>" for line in (run.advice, run.warning) if line)
+    advice = "".join(_advice(line) for line in (run.advice, run.warning) if line)
     share = run.epochs_passed / run.config.epochs
     return f"<div class='status'><b>{title}</b> · {html.escape(text)}{_bar(share)}{advice}</div>"
 
@@ -384,6 +389,10 @@ def _table_row(row: EpochEnded, best: bool) -> str:
         shown(row.images_per_second, ",.0f"),
     )
     return f"<tr{' class=best' if best else ''}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _advice(sentence: str) -> str:
+    return f"<div class='advice'>{html.escape(sentence)}</div>"
 
 
 def _bar(share: float) -> str:

@@ -15,8 +15,9 @@ _HEADER = """<header><h1>Optimizer Lab</h1>
 <p>Train a small network on ten kinds of pictures; see what optimizer and learning rate do to it.</p></header>"""
 
 _PRIVATE = {"api_visibility": "private"}
-# Events that answer at once and never wait in line behind a training.
-_AT_ONCE = {**_PRIVATE, "queue": False, "show_progress": "hidden"}
+# Events that never wait in line behind a training. They go through the queue all the same: without it a sentence that
+# is raised does not reach the visitor.
+_AT_ONCE = {**_PRIVATE, "concurrency_limit": None, "show_progress": "hidden"}
 
 
 def build_page(lab: Lab) -> gr.Blocks:
@@ -30,7 +31,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         with gr.Tabs() as tabs:
             with gr.Tab("Train", id="train"), gr.Row(elem_id="bench"):
                 with gr.Column(scale=3, min_width=320, elem_id="settings"):
-                    widgets, preview = _settings(lab)
+                    widgets, preview, word = _settings(lab)
                 with gr.Column(scale=6, min_width=320, elem_id="results"):
                     with gr.Row(elem_id="buttons"):
                         train = gr.Button("Train", variant="primary", elem_id="train")
@@ -54,7 +55,7 @@ def build_page(lab: Lab) -> gr.Blocks:
             [page.load, *(widget.change for widget in settings)],
             partial(handlers.draw_preview, lab, names=names),
             settings,
-            preview,
+            [preview, word],
             trigger_mode="always_last",
             api_name="_draw_preview",
             **_AT_ONCE,
@@ -94,7 +95,7 @@ def build_page(lab: Lab) -> gr.Blocks:
     return page
 
 
-def _settings(lab: Lab) -> tuple[fields.Widgets, gr.HTML]:
+def _settings(lab: Lab) -> tuple[fields.Widgets, gr.HTML, gr.HTML]:
     """The left side: every setting, with only the chosen optimizer's and scheduler's own ones in sight."""
     widgets: fields.Widgets = {}
     powers: fields.Widgets = {}
@@ -120,9 +121,9 @@ def _settings(lab: Lab) -> tuple[fields.Widgets, gr.HTML]:
         add_row("optimizer", "sgd", OPTIMIZERS)
     with gr.Group():
         widgets["scheduler"] = fields.build("scheduler")
-        preview = plots.live_chart(
-            handlers.draw_preview(lab, names=()), height=130, label="The learning rate as planned", elem_id="preview"
-        )
+        chart, words = handlers.draw_preview(lab, names=())
+        preview = plots.live_chart(chart, height=130, label="The learning rate as planned", elem_id="preview")
+        word = gr.HTML(words, elem_id="preview-word")
         add_row("scheduler", "onecycle", SCHEDULERS)
         add(["scheduler_unit", "num_warmup_steps"])
     with gr.Accordion("Network", open=False):
@@ -133,7 +134,7 @@ def _settings(lab: Lab) -> tuple[fields.Widgets, gr.HTML]:
         add(fields.LOSS)
     for part, about in abouts.items():
         fields.follow_row(part, widgets, powers, about)
-    return widgets, preview
+    return widgets, preview, word
 
 
 def _results(lab: Lab) -> list[gr.components.Component]:

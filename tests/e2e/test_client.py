@@ -1,0 +1,169 @@
+"""The public endpoints through the real gradio_client, and what a stranger's hand-made requests get."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from torchvision.io import write_png
+
+SMALL = {"epochs": 2, "num_images": 512, "batch_size": 64, "lr": 0.02}
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    connected = Client(app.url, verbose=False)
+    yield connected
+    connected.close()
+
+
+@pytest.fixture(scope="module")
+def rows(client):
+    """The rows of one small training."""
+    return list(client.submit(SMALL, api_name="/train"))
+
+
+@pytest.fixture(scope="module")
+def picture(images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("picture") / "shape.png"
+    write_png(images.test.images[0].contiguous(), str(path))
+    return path
+
+
+def call(app, name: str, data: list) -> str:
+    """What a raw HTTP request to an endpoint, private or not, is answered."""
+    request = urllib.request.Request(
+        f"{app.url}/gradio_api/call/{name}",
+        json.dumps({"data": data}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{app.url}/gradio_api/call/{name}/{event}", timeout=60) as stream:
+        return stream.read().decode()
+
+
+def test_exactly_the_documented_endpoints_are_public_and_typed(client):
+    """Nothing else can be seen, and each parameter and result has a type."""
+    seen = client.view_api(return_format="dict", print_info=False)
+    assert set(seen["named_endpoints"]) == {"/train", "/classify", "/preview_lr"}
+    assert seen["unnamed_endpoints"] == {}
+    for endpoint in seen["named_endpoints"].values():
+        for part in endpoint["parameters"] + endpoint["returns"]:
+            assert part["python_type"]["type"] not in ("Any", ""), endpoint
+
+
+def test_train_streams_the_rows_of_the_command_line(rows):
+    """The stream has steps, an epoch and a checkpoint each, and ends with its reason and the run's key."""
+    assert [row["epoch"] for row in rows if row["event"] == "epoch"] == [0, 1, 2]
+    assert [row["epoch"] for row in rows if row["event"] == "checkpoint"] == [0, 1, 2]
+    assert {"loss", "lr", "grad_norm", "step"} <= next(row for row in rows if row["event"] == "step").keys()
+    assert rows[-1]["event"] == "finished"
+    assert rows[-1]["reason"] == "completed"
+    assert len(rows[-1]["checkpoint"]) == 32, "a key, never a path"
+    untrained, *_, last = [row for row in rows if row["event"] == "epoch"]
+    assert untrained["train_loss"] is None
+    assert last["train_loss"] < 2.4
+
+
+def test_page_api_command_line_and_library_agree(app, client, rows, picture, command_line):
+    """One picture and one checkpoint: the same probabilities to 1e-6, whichever way one asks."""
+    key = rows[-1]["checkpoint"]
+    folder = app.checkpoints / key
+    api = client.predict(handle_file(picture), key, api_name="/classify")["confidences"]
+    line = command_line("classify", folder, picture, "--json")
+    command = json.loads(line.stdout)["confidences"]
+
+    from trainer import OptimizerLabModel, classify
+
+    library = classify(OptimizerLabModel.from_pretrained(folder), picture).confidences
+    page = json.loads(call(app, "_classify", [{"path": _uploaded(client, picture)}, key]).split("data: ", 1)[1])[1]
+    shown = {entry["label"]: entry["confidence"] for entry in page["confidences"]}
+    assert len(api) == 10
+    assert sum(api.values()) == pytest.approx(1, abs=1e-5)
+    for other in (command, library):
+        assert other == pytest.approx(api, abs=1e-6)
+    assert len(shown) == 5
+    assert shown == pytest.approx({name: api[name] for name in shown}, abs=1e-6)
+
+
+def _uploaded(client, picture) -> str:
+    import httpx
+
+    with picture.open("rb") as file:
+        answer = httpx.post(f"{client.src}gradio_api/upload", files={"files": file})
+    return answer.json()[0]
+
+
+def test_preview_is_the_schedule_that_the_run_had(client, rows):
+    """The lr drawn before is the lr that trained."""
+    planned = {row["step"]: row["lr"] for row in client.predict(SMALL, api_name="/preview_lr")}
+    logged = {row["step"]: row["lr"] for row in rows if row["event"] == "step"}
+    assert len(planned) == 16
+    assert logged == {step: planned[step] for step in logged}
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"lr": 0}, "lr"),
+        ({"nonsense": 1}, "nonsense"),
+        ({"step_size": 3}, "step_size"),
+        ({"num_images": 10**6}, "num_images"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_sentence(client, config, word):
+    """The client gets the sentence, not a traceback or a bare class name."""
+    with pytest.raises(AppError, match=word):
+        client.submit(config, api_name="/train").result()
+
+
+def test_a_wrong_picture_or_checkpoint_is_told_in_one_sentence(client, rows, tmp_path):
+    """A text file named .png and a guessed key are refused kindly."""
+    text = tmp_path / "text.png"
+    text.write_text("hello")
+    with pytest.raises(AppError, match="picture"):
+        client.predict(handle_file(text), rows[-1]["checkpoint"], api_name="/classify")
+    for name in ("0" * 32, "../..", "", rows[-1]["checkpoint"] + "/epochs"):
+        with pytest.raises(AppError, match="no such checkpoint"):
+            client.predict(handle_file(text), name, api_name="/classify")
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../../etc/hostname", "http://127.0.0.1:1/x.png", ""])
+def test_no_file_of_the_server_can_be_classified(app, rows, path):
+    """A hand-made request that names a path of the server reads nothing."""
+    for name in ("classify", "_classify"):
+        answer = call(app, name, [{"path": path}, rows[-1]["checkpoint"]])
+        assert "confidences" not in answer
+
+
+def test_nobody_shows_deletes_downloads_or_resumes_a_run_of_another(app, rows):
+    """Private endpoints can be called by hand; a run's key alone gives none of its owner's rights."""
+    key = rows[-1]["checkpoint"]
+    for name in ("_show", "_delete", "_download"):
+        assert "event: error" in call(app, name, ["a stranger", key]), name
+    assert (app.checkpoints / key / "model.safetensors").exists()
+
+
+def test_a_client_that_leaves_stops_its_training(app, client):
+    """A cancelled training gives its turn back, and its run can still be read."""
+    job = client.submit({"epochs": 100, "num_images": 5000}, api_name="/train")
+    while not job.outputs():
+        time.sleep(0.1)
+    job.cancel()
+    begun = time.monotonic()
+    again = list(client.submit({**SMALL, "epochs": 1}, api_name="/train"))
+    assert again[-1]["event"] == "finished"
+    assert time.monotonic() - begun < 60
+
+
+def test_the_server_answers_wrong_shapes_without_dying(app):
+    """Missing and superfluous arguments are refused; the app goes on."""
+    for data in ([], [None], [1, 2, 3, 4], [{}, {}]):
+        with suppress(urllib.error.HTTPError):
+            assert "confidences" not in call(app, "classify", data)
+    assert app.process.poll() is None

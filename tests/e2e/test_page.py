@@ -1,0 +1,185 @@
+"""The page in a real browser, pressed as a newcomer presses it."""
+
+import re
+
+import pytest
+from torchvision.io import write_png
+
+EPOCHS_IN_PLOT = "#loss path[aria-roledescription='point'], #loss .mark-symbol path"
+
+
+@pytest.fixture
+def page(app, browser):
+    """A visitor with a browser of their own, on the page; fails the test if the page's scripts fail."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    opened = context.new_page()
+    errors = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    visit(opened, app.url)
+    yield opened
+    context.close()
+    assert errors == []
+
+
+def visit(page, url):
+    page.goto(url)
+    page.wait_for_selector("#note >> text=Training on")
+    page.wait_for_selector("#loss svg")
+
+
+def status_says(page, pattern, timeout=120_000):
+    page.wait_for_function(
+        "pattern => new RegExp(pattern).test(document.querySelector('#status').innerText)",
+        arg=pattern,
+        timeout=timeout,
+    )
+
+
+def epochs_in_table(page) -> list[int]:
+    return [int(re.match(r"\d+", text)[0]) for text in page.locator("#table td:first-child").all_inner_texts()]
+
+
+def points(page) -> int:
+    """How many points of the loss curves are drawn."""
+    return page.locator(EPOCHS_IN_PLOT).count()
+
+
+def test_the_main_job(app, page, images, tmp_path, screenshots):
+    """Train untouched, watch, stop, reload, resume, classify a picture, download, delete: nothing is lost."""
+    page.click("#train")
+    # Something moves at once: the bar, and the loss within the epoch.
+    page.wait_for_function("parseFloat(document.querySelector('#status .fill').style.width) > 0", timeout=30_000)
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=180_000)
+    assert points(page) >= 5, "two curves of epochs 0, 1, 2"
+    page.screenshot(path=screenshots / "training.png", full_page=True)
+
+    page.click("#stop")
+    status_says(page, "^Stopped", timeout=5_000)
+    kept = epochs_in_table(page)
+
+    page.reload()
+    visit(page, app.url)
+    status_says(page, "^Stopped")
+    assert epochs_in_table(page) == kept
+    assert points(page) >= 5
+
+    page.click("#resume")
+    page.wait_for_function(
+        "before => document.querySelectorAll('#table tbody tr').length > before", arg=len(kept), timeout=120_000
+    )
+    page.click("#stop")
+    status_says(page, "^Stopped", timeout=5_000)
+    assert epochs_in_table(page)[-len(kept) :] == kept
+
+    picture = tmp_path / "shape.png"
+    write_png(images.test.images[0].contiguous(), str(picture))
+    page.click("#go-classify")
+    page.set_input_files("#picture input[type=file]", picture)
+    page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
+    page.wait_for_selector("#seen img")
+    assert page.locator("#label").inner_text().split()
+    page.screenshot(path=screenshots / "classify.png", full_page=True)
+
+    page.get_by_role("tab", name="Train").click()
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename.endswith(".zip")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#delete")
+    status_says(page, "^Ready")
+
+
+def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
+    """kill -9 in the middle of an epoch: the run is there, marked interrupted, and goes on."""
+    page.click("#train")
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 2", timeout=120_000)
+    app.restart()
+    visit(page, app.url)
+    status_says(page, "^Interrupted")
+    before = len(epochs_in_table(page))
+    page.click("#resume")
+    page.wait_for_function(
+        "before => document.querySelectorAll('#table tbody tr').length > before", arg=before, timeout=120_000
+    )
+    page.click("#stop")
+    status_says(page, "^Stopped", timeout=5_000)
+
+
+def test_leaving_the_page_interrupts_the_run_and_frees_the_turn(app, page):
+    """A reload in the middle of an epoch: the run is found, and its visitor can train again at once."""
+    page.click("#train")
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 1", timeout=60_000)
+    visit(page, app.url)
+    status_says(page, "^Interrupted", timeout=15_000)
+    page.click("#train")
+    status_says(page, "^Training", timeout=15_000)
+    page.click("#stop")
+    status_says(page, "^Stopped", timeout=5_000)
+
+
+def test_only_the_chosen_rows_settings_are_seen(page):
+    """Adam has betas and no momentum; step has gamma and no pct_start; the defaults are the row's."""
+    assert page.locator("#setting-momentum").is_visible()
+    choose(page, "optimizer", "adam")
+    page.wait_for_selector("#setting-betas", state="visible")
+    assert not page.locator("#setting-momentum").is_visible()
+    assert page.locator("#setting-lr input").input_value() == "0.003"
+    choose(page, "scheduler", "step")
+    page.wait_for_selector("#setting-gamma", state="visible")
+    assert not page.locator("#setting-pct_start").is_visible()
+
+
+def test_lr_moves_in_powers_of_ten(page):
+    """One notch of the slider is a power of ten, and the slider follows the number."""
+    slider = page.locator("#power-lr input[type=range]")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("document.querySelector('#setting-lr input').value === '0.01'")
+    page.fill("#setting-lr input", "0.0001")
+    page.wait_for_function("document.querySelector('#power-lr input[type=range]').value === '-4'")
+
+
+def test_a_wrong_setting_is_told_before_anything_starts(page):
+    """The sentence is shown, and Train can be pressed again."""
+    page.fill("#setting-momentum input", "1.5")
+    page.click("#train")
+    page.wait_for_selector("text=momentum must be a number from 0 to just below 1")
+    assert page.locator("#train").is_enabled()
+    status_says(page, "^Ready")
+
+
+def test_a_broken_picture_is_told_where_the_answer_would_be(page, tmp_path):
+    """A text file named .png: a sentence, no toast that goes away, no dead page."""
+    text = tmp_path / "text.png"
+    text.write_text("hello")
+    page.click("#go-classify")
+    page.set_input_files("#picture input[type=file]", text)
+    page.wait_for_selector("#says .advice")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 400])
+def test_the_page_fits(app, browser, width, theme, screenshots):
+    """Nothing is wider than the screen, and the chart is drawn, on a desk and on a phone, by day and by night."""
+    page = browser.new_page(viewport={"width": width, "height": 1000})
+    visit(page, f"{app.url}/?__theme={theme}")
+    page.wait_for_timeout(500)  # fonts and charts settle; nothing can be waited for that says so
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.screenshot(path=screenshots / f"page-{width}-{theme}.png", full_page=True)
+    page.close()
+
+
+def test_the_page_asks_nobody_else_for_anything(app, browser):
+    """No request leaves for another host: it works in a class without internet."""
+    page = browser.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    visit(page, app.url)
+    page.close()
+    assert [url for url in asked if not url.startswith((app.url, "data:", "blob:"))] == []
+
+
+def choose(page, name: str, value: str) -> None:
+    box = page.locator(f"#setting-{name} input")
+    box.click()
+    page.get_by_role("option", name=value, exact=True).click()
