@@ -91,4 +91,5 @@ def _number(value: float | None) -> str:
 
 def _escaped(value: Any) -> str:
     """Text that Markdown and HTML show as it is: class and data names may come from anyone."""
-    return "".join(f"\\{letter}" if letter in r"\`*_[]{}()#+-!|~:" else letter for letter in html.escape(str(value)))
+    text = html.escape(" ".join(str(value).split()))
+    return "".join(f"\\{letter}" if letter in r"\`*_[]{}()#+-!|~:" else letter for letter in text)

@@ -6,6 +6,7 @@ Moving the files to their places can be cut short at any point and is finished b
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from trainer.card import model_card
 from trainer.config import TrainConfig
-from trainer.events import CheckpointReady, EpochEnded, Event, Finished, plain
+from trainer.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, StepLogged, plain
 from trainer.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
 from trainer.run import STATUSES, Run
 
@@ -29,6 +30,7 @@ CARD_FILE, HISTORY_FILE, TENSORS_FILE = "README.md", "training.json", "training.
 FORMAT = 1
 
 _MEBIBYTE = 1 << 20
+_MORE_TENSORS = ("momentum", "amsgrad", "centered")
 _STAGING, _COMMITTED, _LOCK = ".staging", ".committed", ".lock"
 
 
@@ -83,7 +85,10 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"The run's folder cannot be written: {_reason(error)}.") from None
     try:
-        _settle(folder)
+        try:
+            _settle(folder)
+        except OSError as error:
+            raise ValueError(f"The run's folder cannot be written: {_reason(error)}.") from None
         yield
     finally:
         lock.release()
@@ -101,11 +106,11 @@ def record(
 
     A CheckpointReady is passed on only once it is safely on disk. A disk that refuses does not end the run:
     `run.warning` says so, and the epochs it missed are written as soon as it takes them. When `stop()` turns true the
-    run finishes as `stopped` at the next event.
+    run finishes as `stopped` at the next sign of life: an epoch that has ended is kept, and the untrained network is.
     """
     unsaved: list[CheckpointReady] = []
     for event in events:
-        if stop() and not isinstance(event, Finished):
+        if stop() and (isinstance(event, StepLogged) or (isinstance(event, EvaluationLogged) and run.history)):
             events.close()
             event = Finished(reason="stopped")
         run.apply(event)
@@ -174,7 +179,9 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
             )
         return replace(checkpoint, config=config)
     config = checkpoint.config.changed({**changes, "epochs": total})
-    kept = {"gradient"} | ({"optimizer"} if config.optimizer == checkpoint.config.optimizer else set())
+    # With one of these switched on an optimizer keeps a tensor more, which it would look for in vain.
+    same = all(bool(getattr(config, name)) == bool(getattr(checkpoint.config, name)) for name in _MORE_TENSORS)
+    kept = {"gradient"} | ({"optimizer"} if same and config.optimizer == checkpoint.config.optimizer else set())
     return replace(
         checkpoint,
         config=config,
@@ -295,13 +302,21 @@ def _run(content: Mapping[str, Any]) -> Run:
     except AttributeError:
         raise ValueError(f"{HISTORY_FILE} is damaged: an epoch is no object.") from None
     for number, row in enumerate(history):
-        if row.epoch != number or not all(isinstance(v, int | float | None | dict) for v in asdict(row).values()):
-            raise ValueError(f"{HISTORY_FILE} is damaged: its epochs are not in order.")
+        if row.epoch != number or not all(_is_sound(name, value) for name, value in asdict(row).items()):
+            raise ValueError(f"{HISTORY_FILE} is damaged: its epochs are not in order, or have entries of another kind.")
     status = content.get("status")
     if status not in STATUSES:
         raise ValueError(f"{HISTORY_FILE} is damaged: its status is not one this app knows.")
     config = TrainConfig.from_settings(_entry(content, "config", dict))
     return Run(config=config, history=history, status=status, advice=str(content.get("advice", "")))
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    if name == "continued_with":
+        return value is None or isinstance(value, dict)
+    if value is None:
+        return name in ("train_loss", "train_loss_sum", "lr", "grad_norm", "images_per_second")
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _entry(content: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -474,7 +474,7 @@ def _checked(name: str, declared: Mapping[str, Any], value: Any) -> Any:
         return value
     if declared["count"] == 1:
         return _checked_number(declared, value, refusal)
-    if isinstance(value, str) or not hasattr(value, "__len__") or not 1 <= len(value) <= 100:
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= 100:
         raise refusal
     if declared["count"] and len(value) != declared["count"]:
         raise refusal
@@ -489,7 +489,7 @@ def _checked_number(declared: Mapping[str, Any], value: Any, refusal: ValueError
     except (ValueError, OverflowError):  # int(nan), int(inf), float(10**400)
         raise refusal from None
     low, high = declared["low"], declared["high"]
-    if not math.isfinite(number) or number != value or not low <= number <= high:
+    if number != value or not low <= number <= high or not math.isfinite(number):
         raise refusal
     if (declared["open_low"] and number == low) or (declared["open_high"] and number == high):
         raise refusal
@@ -514,5 +514,7 @@ def _range(declared: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > 1000:  # Python itself refuses to write out the longest
+        return "a number of that size"
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 40 else text[:40] + "…"

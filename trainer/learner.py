@@ -49,7 +49,7 @@ def build_learner(
     learner = Learner(
         model=model,
         optimizer=optimizer,
-        scheduler=build_scheduler(config, optimizer, epochs=config.epochs - schedule_from, num_batches=num_batches),
+        scheduler=build_scheduler(config, optimizer, num_batches=num_batches, after_epoch=schedule_from),
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "float16"),
         schedule_from=schedule_from,
     )
@@ -114,13 +114,17 @@ def _restore(learner: Learner, kept: Checkpoint) -> None:
                 parameter.grad = torch.empty_like(parameter).copy_(tensor)
             else:
                 parameter, key = rest.rsplit(".", 1)
+                if tensor.dtype != torch.float32 or tensor.shape not in ((), model.get_parameter(parameter).shape):
+                    raise ValueError(f"{name} has another kind or shape than its parameter.")
                 state.setdefault(places[parameter], {})[key] = tensor
-        groups = optimizer.state_dict()["param_groups"]
+        known = optimizer.state_dict()
+        groups, state = known["param_groups"], state or known["state"]  # Adagrad has a state before its first step
         if "optimizer" in kept.state:
-            groups = [{**group, **_tuples(own)} for group, own in zip(groups, kept.state["optimizer"], strict=True)]
+            groups = [_filled(group, _tuples(own)) for group, own in zip(groups, kept.state["optimizer"], strict=True)]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         if "scheduler" in kept.state:
-            learner.scheduler.load_state_dict(copy.deepcopy(kept.state["scheduler"]))  # torch pops from it
+            scheduled = copy.deepcopy(kept.state["scheduler"])  # torch pops from it
+            learner.scheduler.load_state_dict(_filled(learner.scheduler.state_dict(), scheduled))
         learner.scaler.load_state_dict(kept.state["scaler"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError("The checkpoint does not fit the run it belongs to: its files are damaged.") from error
@@ -142,6 +146,21 @@ def _is_plain(value: Any) -> bool:
     if type(value) is list:
         return all(map(_is_plain, value))
     return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
+
+
+def _filled(known: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """The kept entries over the known ones; KeyError or TypeError for an entry that nobody here would have written."""
+    if "_schedulers" in kept:
+        parts = zip(known["_schedulers"], kept["_schedulers"], strict=True)
+        kept = {**kept, "_schedulers": [_filled(*part) for part in parts]}
+    for name, value in kept.items():
+        if _kind(value) is not _kind(known[name]):
+            raise TypeError(name)
+    return {**known, **kept}
+
+
+def _kind(value: Any) -> type:
+    return float if type(value) is int else type(value)
 
 
 def _tuples(group: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Run: what is known of a training so far, folded from its events. Standard library only."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from trainer.config import TrainConfig
 from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
@@ -12,6 +13,15 @@ _MOST_POINTS = 800  # more than a plot has pixels for
 _SMOOTHING = 0.96
 
 
+class Point(NamedTuple):
+    """A batch as a plot within the epochs shows it."""
+
+    epochs: float  # passed, counting the part of the one in progress
+    loss: float
+    smoothed: float
+    lr: float
+
+
 @dataclass(kw_only=True)
 class Run:
     """Curves, status and progress of one run. `apply` is the only thing that changes it, and reads no clock."""
@@ -21,8 +31,7 @@ class Run:
     status: str = "training"
     advice: str = ""
     warning: str = ""  # what the user should know now, such as a disk that takes no checkpoint
-    # Within the epochs: (epochs passed, batch loss, smoothed loss), thinned evenly where there are many.
-    steps: list[tuple[float, float, float]] = field(default_factory=list)
+    steps: list[Point] = field(default_factory=list)  # within the epochs; thinned evenly where there are many
     last_step: StepLogged | None = None
     evaluated: float = 0.0  # 0–1: how far the evaluation at the end of the epoch in progress has come
     _smoothed: tuple[float, float] = (0.0, 0.0)
@@ -83,7 +92,7 @@ class Run:
         self._smoothed = (total, weight)
         if step.step % self._stride == 0 or not self.steps:
             passed = step.epoch - 1 + self._part_of_epoch(step)
-            self.steps.append((passed, step.loss, total / weight))
+            self.steps.append(Point(passed, step.loss, total / weight, step.lr))
         if len(self.steps) > _MOST_POINTS:
             self.steps = self.steps[::2]
             self._stride *= 2

@@ -32,18 +32,19 @@ def spans_run(config: TrainConfig) -> bool:
     )
 
 
-def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, epochs: int, num_batches: int):
-    """The chosen torch scheduler, warm-up included, for `epochs` epochs of `num_batches` batches.
+def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: int, after_epoch: int = 0):
+    """The chosen torch scheduler, warm-up included, for the run's epochs of `num_batches` batches after `after_epoch`.
 
     Its step() is due after each of `config.scheduler_unit`: each optimizer step ("batch") or each epoch; plateau's
     takes the test loss. Raises ValueError where the run is too short for its warm-up or its cycle.
     """
-    steps_per_epoch = 1 if config.scheduler_unit == "epoch" else num_batches / (config.zero_grad_every or 1)
-    num_steps = int(epochs * steps_per_epoch) - config.num_warmup_steps
+    batches_per_step = num_batches if config.scheduler_unit == "epoch" else config.zero_grad_every or 1
+    begin, end = (epoch * num_batches // batches_per_step for epoch in (after_epoch, config.epochs))
+    num_steps = end - begin - config.num_warmup_steps
+    if num_steps < 1 and config.num_warmup_steps:
+        raise ValueError(f"num_warmup_steps must be below the run's {end - begin} scheduler steps.")
     if num_steps < 1:
-        raise ValueError(
-            f"num_warmup_steps must be below the run's {num_steps + config.num_warmup_steps} scheduler steps."
-        )
+        raise ValueError("zero_grad_every must not be above the number of batches: the run would take no step at all.")
     own = dict(config.row_settings["scheduler"])
     match config.scheduler:
         case "constant":
@@ -57,17 +58,22 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, epochs: int, n
             _check_onecycle(config, num_steps)
         case "cyclic":
             own["base_lr"] = config.lr / 4 if own["base_lr"] is None else own["base_lr"]
-            own["step_size_up"] = own["step_size_up"] or max(1, round(2 * steps_per_epoch))
+            own["step_size_up"] = own["step_size_up"] or max(1, round(2 * num_batches / batches_per_step))
             own["max_lr"] = config.lr
             # SequentialLR starts every schedule from the optimizer's first lr; this one begins at its bottom.
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = own["base_lr"]
     own = {name: value for name, value in own.items() if value is not None}
-    if not config.num_warmup_steps:
-        return CLASSES[config.scheduler](optimizer, **own)
-    warmup = lr_scheduler.LinearLR(optimizer, start_factor=_WARMUP_START, total_iters=config.num_warmup_steps)
-    main = CLASSES[config.scheduler](optimizer, **own)
-    return lr_scheduler.SequentialLR(optimizer, [warmup, main], milestones=[config.num_warmup_steps])
+    if config.num_warmup_steps:
+        warmup = lr_scheduler.LinearLR(optimizer, start_factor=_WARMUP_START, total_iters=config.num_warmup_steps)
+        main = CLASSES[config.scheduler](optimizer, **own)
+        scheduler = lr_scheduler.SequentialLR(optimizer, [warmup, main], milestones=[config.num_warmup_steps])
+    else:
+        scheduler = CLASSES[config.scheduler](optimizer, **own)
+    # Does nothing without a gradient. The scheduler warns unless it has seen a step before its own, but the first real
+    # one may come after an epoch's end (zero_grad_every), or not at all (a gradient scaler that found infinity).
+    optimizer.step()
+    return scheduler
 
 
 def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
@@ -88,8 +94,7 @@ def preview(config: TrainConfig, *, num_batches: int) -> Iterator[tuple[int, flo
     Plateau depends on a loss that nobody knows yet: its preview is the lr it starts with.
     """
     optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
-    scheduler = build_scheduler(config, optimizer, epochs=config.epochs, num_batches=num_batches)
-    optimizer.step()  # does nothing without a gradient, and tells the scheduler that the order is right
+    scheduler = build_scheduler(config, optimizer, num_batches=num_batches)
     every = config.zero_grad_every or 1
     for step in range(1, config.epochs * num_batches + 1):
         yield step, optimizer.param_groups[0]["lr"]

@@ -1,0 +1,147 @@
+"""What several test files share: settings of the session, small image sets, and one command line in a process."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+# Before anything imports huggingface_hub, which reads HF_HOME once; processes that tests start take both over.
+_HOME = tempfile.mkdtemp(prefix="optimizer-lab-tests-")
+os.environ["HF_HOME"] = _HOME
+_REAL_DATA = os.environ.get("OPTIMIZER_LAB_DATA", "")
+os.environ["OPTIMIZER_LAB_DATA"] = "synthetic"
+os.environ["OPTIMIZER_LAB_DEVICE"] = "cpu"
+os.environ.pop("OPTIMIZER_LAB_CHECKPOINTS", None)
+# Torch's threads wait for each other in a spin, which on a busy machine makes steps this small fifty times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+def _failed_in_ci(report):
+    """Where CI=true a skipped test is a failed one: a missing browser or data set must not look like a success."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} was skipped, which CI=true does not allow. {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _failed_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _failed_in_ci((yield))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    """No test depends on how this process was started; only `real_images` knows."""
+    monkeypatch.setenv("OPTIMIZER_LAB_DATA", "synthetic")
+    monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", "cpu")
+    monkeypatch.delenv("OPTIMIZER_LAB_CHECKPOINTS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def images():
+    """512 drawn training pictures and 200 test pictures: an epoch takes well under a second."""
+    from trainer.data import load_images, subset
+
+    data = load_images("synthetic")
+    return replace(data, train=subset(data.train, 512), test=subset(data.test, 200), digest="512/200")
+
+
+@pytest.fixture(scope="session")
+def tiny(images):
+    """26 training pictures and 20 test pictures of 8×8: an epoch takes some milliseconds."""
+    from trainer.data import Split
+
+    def small(split, count):
+        pixels = split.images[:count, :, 4:28:3, 4:28:3].contiguous(memory_format=_channels_last())
+        return Split(images=pixels, labels=split.labels[:count].clone())
+
+    return replace(images, train=small(images.train, 26), test=small(images.test, 20), digest="26/20")
+
+
+def _channels_last():
+    import torch
+
+    return torch.channels_last
+
+
+@pytest.fixture(scope="session")
+def image_folder(images, tmp_path_factory) -> Path:
+    """A folder of drawn pictures as --data takes it, so small that a command line on it takes no time."""
+    from torchvision.io import write_png
+
+    folder = tmp_path_factory.mktemp("pictures") / "drawn"
+    for split, count in (("train", 40), ("test", 20)):
+        pictures = getattr(images, split)
+        for index in range(count):
+            name = images.class_names[int(pictures.labels[index]) % 3]
+            path = folder / split / name / f"{index:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(pictures.images[index].contiguous(), str(path))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_images():
+    """CIFAR-10 itself, where OPTIMIZER_LAB_DATA names a folder that has it."""
+    from trainer.data import load_images
+
+    if not Path(_REAL_DATA or "-").is_dir():
+        pytest.skip("set OPTIMIZER_LAB_DATA to a copy of CIFAR-10")
+    return load_images(_REAL_DATA)
+
+
+@pytest.fixture
+def trained(tmp_path) -> Callable:
+    """A function that trains in a folder, as the command line does: trained(config, data, …) -> (folder, Run)."""
+    from trainer import checkpoint
+    from trainer.data import facts
+    from trainer.loop import train
+    from trainer.run import Run
+
+    def run_in_folder(config, data, *, folder=None, resume=None, until=None):
+        """`until`: stop as soon as so many epochs are on disk."""
+        folder = folder or tmp_path / "run"
+        run = Run(config=config, history=list(resume.history) if resume else [])
+        stop = (lambda: run.epoch >= until) if until is not None else (lambda: False)
+        with checkpoint.writing(folder):
+            events = train(config, data, resume=resume)
+            for _ in checkpoint.record(events, run, folder, facts(data), stop=stop):
+                pass
+        return folder, run
+
+    return run_in_folder
+
+
+@pytest.fixture
+def command_line() -> Callable:
+    """A function that runs `python -m trainer …` in a process of its own."""
+
+    def run(*arguments, **options) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "trainer", *map(str, arguments)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            **options,
+        )
+
+    return run
