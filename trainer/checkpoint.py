@@ -303,7 +303,9 @@ def _run(content: Mapping[str, Any]) -> Run:
         raise ValueError(f"{HISTORY_FILE} is damaged: an epoch is no object.") from None
     for number, row in enumerate(history):
         if row.epoch != number or not all(_is_sound(name, value) for name, value in asdict(row).items()):
-            raise ValueError(f"{HISTORY_FILE} is damaged: its epochs are not in order, or have entries of another kind.")
+            raise ValueError(
+                f"{HISTORY_FILE} is damaged: its epochs are not in order, or have entries of another kind."
+            )
     status = content.get("status")
     if status not in STATUSES:
         raise ValueError(f"{HISTORY_FILE} is damaged: its status is not one this app knows.")

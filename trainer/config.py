@@ -38,7 +38,7 @@ OPTIMIZERS = {
         Row(
             name="sgd",
             about="Steps straight down the gradient; momentum remembers the way it was going.",
-            defaults={"lr": 0.05, "momentum": 0.9, "dampening": 0.0, "weight_decay": 5e-4, "nesterov": False},
+            defaults={"lr": 0.02, "momentum": 0.9, "dampening": 0.0, "weight_decay": 5e-4, "nesterov": False},
         ),
         Row(
             name="adam",
@@ -157,12 +157,12 @@ SCHEDULERS = {
             name="onecycle",
             about="Raises lr to its peak, then lowers it far below where it began, once over the whole run.",
             defaults={
-                "pct_start": 0.3,
+                "pct_start": 0.2,
                 "anneal_strategy": "cos",
                 "cycle_momentum": False,
                 "base_momentum": None,
                 "max_momentum": None,
-                "div_factor": 25.0,
+                "div_factor": 10.0,
                 "final_div_factor": 1e4,
                 "three_phase": False,
             },

@@ -18,14 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.config import TrainConfig
-from trainer.dataset import SPLITS, Pictures, first_line
-from trainer.source import Source, as_clause, find_source
+from trainer.dataset import SPLITS, Pictures
+from trainer.sentence import as_clause, first_line
+from trainer.source import Source, find_source
 from trainer.watch import Report
 
 # What `auto` tries, in this order, before it settles for drawn shapes.
 _REAL = ("hub", "torchvision")
 _METADATA = "optimizer-lab"
 _PADDING = 2
+_TOGETHER = 1024
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,11 +139,16 @@ def batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[Ten
     with the milder crop of Jordan (2024, arXiv:2404.00498), whose mirrored border leaves no black edge to learn from.
     """
     images, labels = split.images.permute(0, 2, 3, 1), split.labels
-    draws = torch.from_numpy(_draw_epoch(len(labels), config, epoch)).to(labels.device)
-    for batch in range(num_batches(len(labels), config)):
-        order, flips, down, across = draws[:, batch * config.batch_size : (batch + 1) * config.batch_size]
+    used = num_batches(len(labels), config) * config.batch_size
+    draws = torch.from_numpy(_draw_epoch(len(labels), config, epoch)[:, :used]).to(labels.device)
+    # Several small batches are gathered at once: the few steps it takes cost more than the pixels they move.
+    together = max(1, _TOGETHER // config.batch_size) * config.batch_size
+    for start in range(0, used, together):
+        order, flips, down, across = draws[:, start : start + together]
         chosen = _moved(images, order, flips, down, across) if config.augment else images[order]
-        yield chosen.permute(0, 3, 1, 2), labels[order]
+        yield from zip(
+            chosen.permute(0, 3, 1, 2).split(config.batch_size), labels[order].split(config.batch_size), strict=True
+        )
 
 
 def _channel_statistics(channel: Tensor) -> tuple[float, float]:

@@ -5,9 +5,8 @@ Either way they are fitted to SIZE by SIZE, and decoded by torchvision alone, ne
 
 import logging
 import random
-import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from trainer.model import check_class_names
 from trainer.picture import fit, read_picture
+from trainer.sentence import as_clause, first_line
 from trainer.watch import Report
 
 SIZE = 32
@@ -56,12 +56,10 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
         for split in SPLITS:
             if split not in splits:
                 raise ValueError(f"{what} has no {split} split.")
-        features, test_features = (splits[split].features or {} for split in SPLITS)
+        features = splits["train"].features or {}  # of both: `datasets` casts one split to the other's
         image = _column(features, datasets.Image, what)
         label = _column(features, datasets.ClassLabel, what)
-        if test_features.get(label) != features[label]:
-            raise ValueError(f"{what} has other classes in its test split than in its train split.")
-        class_names = check_class_names(features[label].names)
+        class_names = _checked(features[label].names, what)
 
         sizes = splits["train"].info.splits or {}
         expected = sum(sizes[split].num_examples or 0 for split in SPLITS if split in sizes)
@@ -79,13 +77,7 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
                 done += len(table)
                 _check_count(done, what)
                 report(_share(done, expected), f"Reading {name}: {done:,} pictures")
-            if not labels:
-                raise ValueError(f"{what} has no pictures in its {split} split.")
-            # -1 stands for a label that is withheld, as the test splits of competitions have it.
-            if not all(label is not None and 0 <= label < len(class_names) for label in labels):
-                raise ValueError(f"{what} has pictures without a label in its {split} split.")
-            images = torch.frombuffer(pixels, dtype=torch.uint8).view(-1, SIZE, SIZE, 3)
-            read.append((images, torch.tensor(labels)))
+            read.append(_as_tensors(pixels, labels, len(class_names), f"in its {split} split", what))
     return Pictures(_honest_name(name, class_names, formats), class_names, *read)
 
 
@@ -108,9 +100,7 @@ def find_pictures(folder: Path, what: str) -> tuple[tuple[str, ...], tuple[Files
     class_names, test_names = (tuple(classes) for classes in found.values())
     if lonely := sorted(set(class_names) ^ set(test_names)):
         raise ValueError(f"{what} has the class {lonely[0]!r} in only one of train and test.")
-    if len(class_names) < 2:
-        raise ValueError(f"{what} has only one class, {class_names[0]!r}: it takes two to tell them apart.")
-    check_class_names(class_names)
+    _checked(class_names, what)
     train, test = (_files(classes, f"{what} has no pictures in {split}") for split, classes in found.items())
     _check_count(len(train) + len(test), what)
     return class_names, (train, test)
@@ -119,7 +109,8 @@ def find_pictures(folder: Path, what: str) -> tuple[tuple[str, ...], tuple[Files
 def read_pictures(name: str, class_names: tuple[str, ...], splits: tuple[Files, Files], report: Report) -> Pictures:
     """The pictures find_pictures has found. Raises ValueError, with the file's name, for one that cannot be read."""
     done, total, read = 0, sum(map(len, splits)), []
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         for files in splits:
             images = torch.empty(len(files), SIZE, SIZE, 3, dtype=torch.uint8)
             for image, picture in zip(images, pool.map(_read_file, [file for file, _ in files]), strict=True):
@@ -127,6 +118,9 @@ def read_pictures(name: str, class_names: tuple[str, ...], splits: tuple[Files, 
                 done += 1
                 report(done / total, f"Reading {name}: {done:,} of {total:,} pictures")
             read.append((images, torch.tensor([label for _, label in files])))
+    finally:
+        # Or an interrupt would wait for all the pictures still to be read.
+        pool.shutdown(cancel_futures=True)
     return Pictures(name, class_names, *read)
 
 
@@ -159,13 +153,6 @@ def _explained(what: str) -> Iterator[None]:
         raise ValueError(f"{what} cannot be read ({first_line(error)}).") from error
 
 
-def first_line(error: object) -> str:
-    """An error's message, as far as it fits into a sentence of ours; its type where it has none."""
-    # strerror goes without the path, which is nobody's business on a public page.
-    message = getattr(error, "strerror", None) or re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip())
-    return message.partition("\n")[0].rstrip(".")[:200] or type(error).__name__
-
-
 def _tables(rows: Any, what: str) -> Iterator[Any]:
     with _explained(what):
         yield from rows.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE)
@@ -177,6 +164,13 @@ def _column(features: Mapping[str, Any], kind: type, what: str) -> str:
         if isinstance(feature, kind):
             return column
     raise ValueError(f"{what} has no column of the type {kind.__name__}.")
+
+
+def _checked(class_names: Sequence[str], what: str) -> tuple[str, ...]:
+    try:
+        return check_class_names(class_names)
+    except ValueError as error:
+        raise ValueError(f"{what} cannot be used: {as_clause(error)}.") from error
 
 
 def _decode(encoded: Mapping[str, Any] | None, what: str) -> tuple[Tensor, str]:
@@ -191,6 +185,17 @@ def _decode(encoded: Mapping[str, Any] | None, what: str) -> tuple[Tensor, str]:
         raise ValueError(f"{what} holds a moving picture or one with 16 bits a colour, which is not read here.")
     kind = "JPEG" if data.startswith(b"\xff\xd8\xff") else "PNG" if data.startswith(b"\x89PNG") else "other"
     return fit(picture, SIZE, "crop"), kind
+
+
+def _as_tensors(
+    pixels: bytearray, labels: list[int | None], num_classes: int, where: str, what: str
+) -> tuple[Tensor, Tensor]:
+    if not labels:
+        raise ValueError(f"{what} has no pictures {where}.")
+    # -1 stands for a label that is withheld, as the test splits of competitions have it.
+    if not all(label is not None and 0 <= label < num_classes for label in labels):
+        raise ValueError(f"{what} has pictures without a label {where}.")
+    return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, SIZE, SIZE, 3), torch.tensor(labels)
 
 
 def _honest_name(name: str, class_names: tuple[str, ...], formats: set[str]) -> str:

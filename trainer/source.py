@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from trainer import synthetic
-from trainer.dataset import CIFAR10_REPO, Pictures, find_pictures, first_line, read_dataset, read_pictures
-from trainer.model import check_class_names
+from trainer.dataset import CIFAR10_CLASSES, CIFAR10_REPO, Pictures, find_pictures, read_dataset, read_pictures
+from trainer.sentence import as_clause, first_line
 from trainer.watch import Report, watch
 
 CIFAR10_REVISION = "0b2714987fa478483af9968de7c934580d0bb9a2"
@@ -57,10 +58,13 @@ class Source:
         Raises ValueError with one sentence where the server does not answer within reach_seconds or falls silent for
         STALL_SECONDS, and where what it sends, or what is in the folder, is no image set.
         """
-        if self.reach is None:
-            return watch(self.fetch, progress, math.inf)
-        _within(self.reach_seconds, self.reach, progress, f"{self.server} could not be reached within")
-        return _within(STALL_SECONDS, self.fetch, progress, f"{self.server} answered, then was silent for")
+        try:
+            if self.reach is None:
+                return watch(self.fetch, progress, math.inf)
+            _within(self.reach_seconds, self.reach, progress, f"{self.server} could not be reached within")
+            return _within(STALL_SECONDS, self.fetch, progress, f"{self.server} answered, then was silent for")
+        except (OSError, RuntimeError, HTTPException) as error:
+            raise ValueError(f"The images could not be read ({first_line(error)}).") from error
 
 
 def find_source(address: str) -> Source:
@@ -98,12 +102,6 @@ def _commit(repo_id: str, revision: str | None) -> str:
     except ValueError as error:
         # Whoever mistyped a folder did not mean the Hub.
         raise ValueError(f"There is no folder {repo_id} here, and {as_clause(error)}.") from error
-
-
-def as_clause(sentence: object) -> str:
-    """A sentence to go on with after a comma or a colon."""
-    text = str(sentence).removesuffix(".")
-    return text[:1].lower() + text[1:]
 
 
 def _within(seconds: float, work: Callable[[Report], T], progress: Report, complaint: str) -> T:
@@ -193,7 +191,7 @@ def _fetch_torchvision(report: Report) -> Pictures:
         # The archive holds pickles, which torchvision opens only after it has checked the MD5 of each.
         train, test = (CIFAR10(root, train=is_train, download=True) for is_train in (True, False))
         splits = [(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in (train, test)]
-        return Pictures("CIFAR-10", check_class_names(train.classes), *splits)
+        return Pictures("CIFAR-10", CIFAR10_CLASSES, *splits)
 
 
 def _download(url: str, path: Path, report: Report) -> None:
@@ -213,6 +211,7 @@ def _open(url: str, method: str = "GET") -> Iterator[Any]:
         with urllib.request.urlopen(request, timeout=STALL_SECONDS) as answer:  # noqa: S310
             yield answer
     except urllib.error.HTTPError as error:
+        error.close()
         raise ValueError(f"{_TORCHVISION.server} answered with HTTP status {error.code}.") from error
     except OSError as error:
         reason = getattr(error, "reason", error)

@@ -2,11 +2,12 @@
 
 Each picture shows one shape in a random colour, place, size and rotation, on a shaded background with a few
 strokes and some noise. Nothing gives the class away but the outline: colours, brightness and position are drawn
-alike for all classes, so a linear model stays near guessing where a small convolutional network learns.
+alike for all classes. A linear model gets a quarter of them right, a small convolutional network nearly all.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -52,14 +53,27 @@ def draw_shapes(seed: int = 0) -> tuple[Tensor, Tensor]:
     Each class has the same number of pictures, in the whole set, not in each split.
     """
     rng = torch.Generator().manual_seed(seed)
-    per_class = (NUM_TRAIN + NUM_TEST) // len(CLASS_NAMES)
-    order = torch.randperm(per_class * len(CLASS_NAMES), generator=rng)
-    labels = order % len(CLASS_NAMES)
-    images = torch.empty(len(order), SIZE, SIZE, 3, dtype=torch.uint8)
-    for label, outline in enumerate(_OUTLINES):
-        for places in (labels == label).nonzero()[:, 0].split(_AT_ONCE):
-            images[places] = _draw(outline, len(places), rng)
+    labels = torch.randperm(NUM_TRAIN + NUM_TEST, generator=rng) % len(CLASS_NAMES)
+    images = torch.empty(len(labels), SIZE, SIZE, 3, dtype=torch.uint8)
+    with _one_thread():
+        for label, outline in enumerate(_OUTLINES):
+            for places in (labels == label).nonzero()[:, 0].split(_AT_ONCE):
+                images[places] = _draw(outline, len(places), rng)
     return images, labels
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch from sharing out its work: of many small steps each would wait for the slowest thread.
+
+    On two busy cores that made ten seconds and more of the one second that the drawing takes.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _draw(outline: Callable[[Tensor, Tensor], Tensor], num: int, rng: torch.Generator) -> Tensor:

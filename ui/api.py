@@ -84,5 +84,7 @@ def add_endpoints(lab: Lab) -> None:
 
 def _images(lab: Lab):
     while (images := lab.images) is None:
+        if lab.failure:
+            raise ValueError(f"There are no pictures to train on: {lab.failure}")
         time.sleep(0.2)
     return images

@@ -37,6 +37,9 @@ _SECONDS_TO_LET_GO = 15.0  # what a training needs to notice that its page was l
 # Numbers of CIFAR-10, for what is drawn before the images are there.
 _NUM_IMAGES, _NUM_CLASSES = 50_000, 10
 
+INVITATION = """<div class='status'>Choose a picture: a file, the webcam, the clipboard, or a test picture below.
+<span class='quiet'>A network knows only the classes it learned; to it, every picture is one of them.</span></div>"""
+
 _STATUS = {
     "training": ("Training", "in another tab"),
     "completed": ("Done", ""),
@@ -88,7 +91,7 @@ def load(lab: Lab, visitor: str | None) -> Iterator[list[Any]]:
         ]
         # A reloaded page's own training still runs until its next event finds nobody there.
         letting_go = run is not None and run.status == "training" and time.monotonic() - begun < _SECONDS_TO_LET_GO
-        if images is not None and not letting_go:
+        if (images is not None or lab.failure) and not letting_go:
             return
         time.sleep(_SECONDS_BETWEEN_UPDATES)
 
@@ -188,7 +191,7 @@ def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
     A mistake is told in the sentence's place: it stays as long as the picture does.
     """
     if picture is None:
-        return ["", None, None]
+        return [INVITATION, None, None]
     try:
         if not name:
             raise ValueError("There is no trained network yet: press Train, and come back after its first epoch.")
@@ -232,6 +235,8 @@ def uploaded(value: Any) -> Path:
 
 def images_note(lab: Lab) -> str:
     """Which pictures the app trains on, or how far they have come, as HTML."""
+    if lab.failure:
+        return _advice(f"There are no pictures to train on: {lab.failure}")
     if lab.images is not None:
         return f"<div class='note'>{html.escape(lab.images.note)}</div>"
     fraction, doing = lab.loading
@@ -321,6 +326,8 @@ def _follow(
 def _images(lab: Lab) -> Iterator[list[Any]]:
     """Yields how far the images have come until they are there, and returns them."""
     while (images := lab.images) is None:
+        if lab.failure:
+            raise ValueError(f"There are no pictures to train on: {lab.failure}")
         fraction, doing = lab.loading
         waiting = f"<div class='status'><b>Waiting for the pictures</b> · {html.escape(doing)}{_bar(fraction)}</div>"
         yield [waiting, *results(None, None)[1:], *_unchanged()]

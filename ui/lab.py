@@ -33,17 +33,10 @@ class Lab:
     def __init__(self, *, checkpoints: Path, device: torch.device, train: Train):
         self.checkpoints, self.device, self.train = checkpoints, device, train
         self.loading: tuple[float, str] = (0.0, "Looking for pictures to learn from")
-        self._images: ImageData | None = None
-        self._failure = ""
+        self.images: ImageData | None = None  # None while they are being loaded, or where there are none
+        self.failure = ""  # why there are none
         self._stops: dict[str, threading.Event] = {}
         threading.Thread(target=self._load, daemon=True).start()
-
-    @property
-    def images(self) -> ImageData | None:
-        """The images, or None while they are being loaded; ValueError where there are none to be had."""
-        if self._failure:
-            raise ValueError(self._failure)
-        return self._images
 
     def expect_stop(self, visitor: str) -> threading.Event:
         """A fresh flag that `stop` raises: taken when the visitor asks for a training, before it gets its turn."""
@@ -98,9 +91,10 @@ class Lab:
 
     def _load(self) -> None:
         try:
-            self._images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
+            self.images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
         except ValueError as error:
-            self._failure = str(error)
+            self.failure = str(error)
+        print(self.failure or self.images.note, flush=True)
 
 
 def new_visitor() -> str:

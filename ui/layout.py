@@ -197,7 +197,7 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.Gallery]:
                 elem_id="picture",
             )
         with gr.Column(min_width=300):
-            says = gr.HTML(elem_id="says")
+            says = gr.HTML(handlers.INVITATION, elem_id="says")
             label = gr.Label(num_top_classes=5, label="What the network thinks", elem_id="label")
             seen = gr.Image(
                 label="What the network really sees",
