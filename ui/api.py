@@ -1,5 +1,6 @@
 """The public endpoints, typed: what gradio_client sees, and nothing else."""
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any, TypedDict
@@ -39,7 +40,7 @@ class PlannedStep(TypedDict):
 def add_endpoints(lab: Lab) -> None:
     """Adds the endpoints to the Blocks being built."""
 
-    @said
+    @_said_as_it_goes
     def train(config: dict) -> Iterator[dict]:
         """Trains a new run; one row of the public stream at a time. Of the steps it sends about ten a second.
 
@@ -80,6 +81,19 @@ def add_endpoints(lab: Lab) -> None:
     gr.api(train, api_name="train", concurrency_id="train", concurrency_limit=1)
     gr.api(classify, api_name="classify", concurrency_limit=4)
     gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)
+
+
+def _said_as_it_goes(handler):
+    """What `said` does, for a generator."""
+
+    @functools.wraps(handler)
+    def telling(*args, **kwargs):
+        try:
+            yield from handler(*args, **kwargs)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return telling
 
 
 def _images(lab: Lab):

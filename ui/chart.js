@@ -23,7 +23,7 @@ async function draw() {
   if (text !== drawn) {
     width = box.clientWidth;
     const spec = {...JSON.parse(text), width};
-    const made = await vegaEmbed(box, spec, {actions: false, renderer: 'svg', config: look(), tooltip: {theme: 'custom'}});
+    const made = await vegaEmbed(box, spec, {actions: false, renderer: 'svg', config: look(), tooltip: {theme: 'custom'}, logLevel: 1});
     if (view) view.finalize();
     view = made.view;
     drawn = text;

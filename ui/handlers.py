@@ -2,11 +2,11 @@
 
 import functools
 import html
-import inspect
 import itertools
 import shutil
 import tempfile
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,6 +34,9 @@ _SECONDS_BETWEEN_UPDATES = 0.5
 _MOST_PREVIEWED = 200_000  # batches: more would hold the page up for seconds
 _SECONDS_TO_LET_GO = 15.0  # what a training needs to notice that its page was left
 
+# How many components `results` and `_choices` fill.
+_NUM_RESULTS, _NUM_CHOICES = 5, 2
+
 # Numbers of CIFAR-10, for what is drawn before the images are there.
 _NUM_IMAGES, _NUM_CLASSES = 50_000, 10
 
@@ -51,29 +54,38 @@ _STATUS = {
 
 
 def said(handler: Callable) -> Callable:
-    """The handler with a user's mistake (ValueError) told as the page tells it, in its one sentence."""
-    if inspect.isgeneratorfunction(handler):
+    """The handler with a user's mistake (ValueError) told as a message, in its one sentence."""
 
-        @functools.wraps(handler)
-        def telling(*args, **kwargs):
-            try:
-                yield from handler(*args, **kwargs)
-            except ValueError as error:
-                raise gr.Error(str(error), print_exception=False) from None
-
-    else:
-
-        @functools.wraps(handler)
-        def telling(*args, **kwargs):
-            try:
-                return handler(*args, **kwargs)
-            except ValueError as error:
-                raise gr.Error(str(error), print_exception=False) from None
+    @functools.wraps(handler)
+    def telling(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
 
     return telling
 
 
-@said
+def shown(handler: Callable) -> Callable:
+    """The generator, which trains, with whatever ends it early told where the run's status stands, to stay there.
+
+    It never raises: what resets the buttons comes after it, and Gradio runs nothing after an error.
+    """
+
+    @functools.wraps(handler)
+    def telling(*args, **kwargs):
+        try:
+            yield from handler(*args, **kwargs)
+        except ValueError as error:
+            yield [_stopped_short(str(error)), *_unchanged(_NUM_RESULTS - 1 + _NUM_CHOICES)]
+        except Exception:
+            traceback.print_exc()
+            sentence = "Something in the app went wrong. The run is kept up to its last whole epoch."
+            yield [_stopped_short(sentence), *_unchanged(_NUM_RESULTS - 1 + _NUM_CHOICES)]
+
+    return telling
+
+
 def load(lab: Lab, visitor: str | None) -> Iterator[list[Any]]:
     """A page is opened: the visitor's key, their latest run with its curves, and how the images are coming along."""
     visitor = visitor if isinstance(visitor, str) and visitor else new_visitor()
@@ -115,7 +127,7 @@ def rest() -> list[Any]:
     return [gr.update(interactive=True), gr.update(interactive=True), gr.update(value="Stop", interactive=False)]
 
 
-@said
+@shown
 def train(lab: Lab, visitor: str, *values: Any, names: tuple[str, ...]) -> Iterator[list[Any]]:
     """Trains a new run and shows it as it goes."""
     config = _config(names, values)
@@ -123,7 +135,7 @@ def train(lab: Lab, visitor: str, *values: Any, names: tuple[str, ...]) -> Itera
     yield from _follow(lab, visitor, config, images, lab.new_run(visitor))
 
 
-@said
+@shown
 def resume(
     lab: Lab, visitor: str, key: str | None, epochs: float | None, anew: bool, *values: Any, names: tuple[str, ...]
 ) -> Iterator[list[Any]]:
@@ -360,8 +372,12 @@ def _read(folder: Path | None) -> Run | None:
         return None
 
 
-def _unchanged() -> list[Any]:
-    return [gr.skip(), gr.skip()]
+def _unchanged(count: int = _NUM_CHOICES) -> list[Any]:
+    return [gr.skip()] * count
+
+
+def _stopped_short(sentence: str) -> str:
+    return f"<div class='status'><b>Not trained</b>{_bar(0)}{_advice(sentence)}</div>"
 
 
 def _choices(lab: Lab, visitor: str, chosen: Path | None) -> list[Any]:

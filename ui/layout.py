@@ -72,7 +72,9 @@ def build_page(lab: Lab) -> gr.Blocks:
                 concurrency_id="train", concurrency_limit=1, show_progress="minimal", show_progress_on=results[0],
                 **_PRIVATE,
             )  # fmt: skip
-            trained.then(handlers.rest, None, [train, resume, stop], api_name=f"_rest_{name}", **_AT_ONCE)
+            # A full queue refuses the training before its handler can say anything.
+            for ended, outcome in ((trained.success, "ended"), (trained.failure, "refused")):
+                ended(handlers.rest, None, [train, resume, stop], api_name=f"_rest_{name}_{outcome}", **_AT_ONCE)
 
         training(train, handlers.train, [], "train")
         training(resume, handlers.resume, [runs, epochs, anew], "resume")
