@@ -134,7 +134,7 @@ def test_lr_moves_in_powers_of_ten(page):
     slider = page.locator("#power-lr input[type=range]")
     slider.focus()
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function("document.querySelector('#setting-lr input').value === '0.01'")
+    page.wait_for_function("document.querySelector('#setting-lr input').value === '0.001'")
     page.fill("#setting-lr input", "0.0001")
     page.wait_for_function("document.querySelector('#power-lr input[type=range]').value === '-4'")
 
