@@ -269,25 +269,24 @@ def results(run: Run | None, images: ImageData | None, planned: list[tuple[float
 
 
 def status(run: Run | None, *, live: bool = False) -> str:
-    """The run's state and progress bar, as HTML."""
+    """The run's state and progress bar, as HTML; `live` while it is trained for this page."""
     if run is None:
-        return f"<div class='status'><b>Ready.</b> Press Train: the settings are good as they are.{_bar(0)}</div>"
+        return _status("Ready.", "Press Train: the settings are good as they are.", 0)
+    if live and not run.history:
+        return _status("Starting", "measuring the untrained network", run.evaluated)
     title, more = _STATUS[run.status]
     words = [f"epoch {run.epoch} of {run.config.epochs}"]
     if live:
-        more = ""
-        at = min(run.config.epochs, int(run.epochs_passed) + 1)
-        words = [f"epoch {at} of {run.config.epochs}"]
+        more = f"testing {run.evaluated:.0%}" if run.evaluated else ""
+        words = [f"epoch {min(run.config.epochs, run.epoch + 1)} of {run.config.epochs}"]
         if run.last_step is not None:
             words.append(f"loss {run.steps[-1].smoothed:.3f}")
         if run.seconds_left is not None:
             words.append(f"about {_duration(run.seconds_left)} left")
-    if run.best is not None and run.epoch:
+    if run.epoch:
         words.append(f"best test accuracy {run.best.test_accuracy:.1%} (epoch {run.best.epoch})")
     text = " · ".join([*words, *filter(None, [more])])
-    advice = "".join(_advice(line) for line in (run.advice, run.warning) if line)
-    share = run.epochs_passed / run.config.epochs
-    return f"<div class='status'><b>{title}</b> · {html.escape(text)}{_bar(share)}{advice}</div>"
+    return _status(title, text, run.epochs_passed / run.config.epochs, run.advice, run.warning)
 
 
 def table(run: Run | None) -> str:
@@ -341,8 +340,7 @@ def _images(lab: Lab) -> Iterator[list[Any]]:
         if lab.failure:
             raise ValueError(f"There are no pictures to train on: {lab.failure}")
         fraction, doing = lab.loading
-        waiting = f"<div class='status'><b>Waiting for the pictures</b> · {html.escape(doing)}{_bar(fraction)}</div>"
-        yield [waiting, *results(None, None)[1:], *_unchanged()]
+        yield [_status("Waiting for the pictures", doing, fraction), *results(None, None)[1:], *_unchanged()]
         time.sleep(_SECONDS_BETWEEN_UPDATES)
     return images
 
@@ -377,7 +375,12 @@ def _unchanged(count: int = _NUM_CHOICES) -> list[Any]:
 
 
 def _stopped_short(sentence: str) -> str:
-    return f"<div class='status'><b>Not trained</b>{_bar(0)}{_advice(sentence)}</div>"
+    return _status("Not trained", "", 0, sentence)
+
+
+def _status(title: str, text: str, share: float, *advice: str) -> str:
+    advised = "".join(_advice(sentence) for sentence in advice if sentence)
+    return f"<div class='status'><b>{title}</b> {html.escape(text)}{_bar(share)}{advised}</div>"
 
 
 def _choices(lab: Lab, visitor: str, chosen: Path | None) -> list[Any]:

@@ -1,0 +1,75 @@
+"""What visitors share and what is kept apart between them."""
+
+import pytest
+import torch
+
+from trainer.config import TrainConfig
+from trainer.loop import train
+from ui.lab import Lab, new_visitor
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return Lab(checkpoints=tmp_path, device=torch.device("cpu"), train=train)
+
+
+def test_a_run_is_its_visitors_alone(lab):
+    """Its owner finds it; with the key, but another visitor, or none, it does not exist."""
+    visitor, stranger = new_visitor(), new_visitor()
+    run = lab.new_run(visitor)
+    assert lab.own_run(visitor, run.name) == run
+    assert lab.runs_of(visitor) == [run]
+    assert lab.runs_of(stranger) == lab.runs_of(None) == []
+    for other in (stranger, None, "", visitor.upper()):
+        with pytest.raises(ValueError, match="no such run"):
+            lab.own_run(other, run.name)
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "", None, "a" * 33, "A" * 32, "/etc", "quick/../..", "0" * 32])
+def test_no_name_leads_out_of_the_folder(lab, name):
+    """Only a key of 32 hexadecimal digits, or a bundled name, is a checkpoint."""
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        lab.checkpoint(name)
+    with pytest.raises(ValueError, match="no such run"):
+        lab.own_run("visitor", name)
+
+
+def test_the_latest_run_comes_first(lab):
+    """Sorted by when they were begun, whatever their random names."""
+    import os
+
+    visitor = new_visitor()
+    runs = [lab.new_run(visitor) for _ in range(4)]
+    for age, run in enumerate(runs):
+        os.utime(run / ".owner", (1000 - age, 1000 - age))
+    assert lab.runs_of(visitor) == runs
+
+
+def test_stop_reaches_the_latest_training_of_its_visitor_alone(lab):
+    """One visitor's Stop leaves another's training alone, and does not stop the visitor's next."""
+    one, other = lab.expect_stop("one"), lab.expect_stop("other")
+    lab.stop("one")
+    assert one.is_set()
+    assert not other.is_set()
+    assert not lab.expect_stop("one").is_set()
+
+
+def test_the_visitors_key_is_on_no_disk(lab, tmp_path):
+    """What is kept is its digest: who reads the disk cannot pose as the visitor."""
+    visitor = new_visitor()
+    lab.new_run(visitor)
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert kept
+    assert visitor.encode() not in kept
+
+
+def test_images_load_in_the_background(lab):
+    """The app does not wait for them; they arrive."""
+    import time
+
+    for _ in range(600):
+        if lab.images is not None:
+            break
+        time.sleep(0.1)
+    assert lab.images.name == "synthetic"
+    assert TrainConfig().batch_size < len(lab.images.train.labels)
