@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from trainer import checkpoint, data
 from trainer.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
 from trainer.device import DEVICES, choose_device
 from trainer.events import EpochEnded, Event, row
+from trainer.lessons import LESSONS
 from trainer.loop import train, training_split
 from trainer.model import OptimizerLabModel
 from trainer.predict import classify
@@ -35,17 +37,22 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, **kwargs)
 
+    @property
+    def flags(self) -> list[str]:
+        """The options of this very command: those of another would be no help."""
+        return list(self._option_string_actions)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line; returns the exit status."""
-    parser = _parser()
-    options, unknown = parser.parse_known_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
     if unknown:
-        close = difflib.get_close_matches(unknown[0], [_flag(name) for name in SETTINGS], n=1)
-        parser.error(f"there is no option {unknown[0]}" + (f"; did you mean {close[0]}?" if close else ""))
+        name = unknown[0].partition("=")[0]
+        close = difflib.get_close_matches(name, options.parser.flags, n=1)
+        options.parser.error(f"there is no option {name}" + (f"; did you mean {close[0]}?" if close else ""))
     try:
         return options.command(options)
     except ValueError as error:
@@ -65,10 +72,13 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, does: Callable, about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=about, description=about)
-        added.set_defaults(command=does)
+        added.set_defaults(command=does, parser=added)
         return added
 
     starting = command("train", _train, "train a network and keep its checkpoints")
+    starting.add_argument(
+        "--lesson", choices=LESSONS, metavar="NAME", help="begin with a lesson's settings; see lessons"
+    )
     _add_settings(starting, SETTINGS)
     _add_data(starting)
     starting.add_argument("--checkpoints", type=Path, metavar="DIR", help="where runs are kept (default: checkpoints)")
@@ -89,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(drawing, SETTINGS)
     drawing.add_argument("--data", metavar="SOURCE", help="count this data's pictures (default: CIFAR-10's numbers)")
 
-    for added in (starting, going_on, looking, drawing):
+    telling = command("lessons", _lessons, "list the lessons: experiments, some of them instructive mistakes")
+
+    for added in (starting, going_on, looking, drawing, telling):
         added.add_argument("--json", action="store_true", help="one JSON object a line")
     for added in (starting, going_on, looking):
         added.add_argument("--device", choices=DEVICES, help="default: the fastest there is")
@@ -129,7 +141,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    config = TrainConfig.from_settings(_settings(options))
+    lesson = LESSONS.get(options.lesson)
+    config = lesson.config.changed(_settings(options)) if lesson else TrainConfig.from_settings(_settings(options))
     device = choose_device(options.device)
     checkpoints = options.checkpoints or Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
     name = options.run or f"{config.optimizer}-{config.scheduler}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -177,6 +190,7 @@ def _follow(options: argparse.Namespace, events: Iterable[Event], run: Run, fold
     warning = ""
     try:
         with checkpoint.writing(folder):
+            print(images.note, file=sys.stderr)
             if not options.json:
                 print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
             facts = data.facts(images)
@@ -238,9 +252,7 @@ def _load_images(source: str | None) -> data.ImageData:
             bar.n = fraction
             bar.set_description_str(doing)
 
-        images = data.load_images(source, progress=show)
-    print(images.note, file=sys.stderr)
-    return images
+        return data.load_images(source, progress=show)
 
 
 def _classify(options: argparse.Namespace) -> int:
@@ -271,10 +283,21 @@ def _classify(options: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
+def _lessons(options: argparse.Namespace) -> int:
+    for lesson in LESSONS.values():
+        if options.json:
+            print(json.dumps(asdict(lesson), ensure_ascii=False))
+        else:
+            print(f"{lesson.name}: {lesson.title}\n  {lesson.before}\n  {lesson.after}\n")
+    return 0
+
+
 def _preview_lr(options: argparse.Namespace) -> int:
     config = TrainConfig.from_settings(_settings(options))
     if options.data:
-        count = len(training_split(config, _load_images(options.data)).labels)
+        images = _load_images(options.data)
+        count = len(training_split(config, images).labels)
+        print(images.note, file=sys.stderr)
     else:
         count = config.num_images or _CIFAR10[config.train_split]
     if config.scheduler == "plateau":

@@ -14,8 +14,10 @@ _TEXT = """---
 
 # {title}
 
-A small convolutional network (`{architecture}`) trained with Optimizer Lab to tell {num_classes} classes apart:
-{class_names}. It knows nothing else: every picture is one of these to it.
+A small convolutional network (`{architecture}`), trained with Optimizer Lab.
+
+It tells {num_classes} classes apart: {class_names}.
+It knows nothing else: every picture is one of these to it.
 
 After epoch {epoch} of {epochs} it had {accuracy:.2%} of the test pictures of {data} right (loss {loss:.4f}).
 
@@ -91,5 +93,5 @@ def _number(value: float | None) -> str:
 
 def _escaped(value: Any) -> str:
     """Text that Markdown and HTML show as it is: class and data names may come from anyone."""
-    text = html.escape(" ".join(str(value).split()))
+    text = html.escape(" ".join(str(value).split()), quote=False)
     return "".join(f"\\{letter}" if letter in r"\`*_[]{}()#+-!|~:" else letter for letter in text)

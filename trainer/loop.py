@@ -178,7 +178,7 @@ def _train_epoch(
 
 def _advice(config: TrainConfig, epoch: int) -> str:
     if config.zero_grad_every == 0:
-        cure = "the gradients are never cleared and grow at every step: set zero_grad_every to 1"
+        cure = "The gradients are never cleared and grow at every step; set zero_grad_every to 1."
     else:
-        cure = f"try an lr of {config.lr / 10:g}, or a warm-up of a few steps"
-    return f"In epoch {epoch} the loss became infinite or not a number. What usually helps: {cure}."
+        cure = f"What usually helps: an lr of {config.lr / 10:g}, or a warm-up of a few steps."
+    return f"In epoch {epoch} the loss became infinite or not a number. {cure}"

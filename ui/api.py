@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, TypedDict
 
 import gradio as gr
@@ -12,6 +13,7 @@ from trainer.config import TrainConfig
 from trainer.data import facts, num_batches
 from trainer.events import StepLogged
 from trainer.events import row as public_row
+from trainer.lessons import LESSONS
 from trainer.loop import training_split
 from trainer.model import OptimizerLabModel
 from trainer.predict import classify as classify_picture
@@ -28,6 +30,19 @@ class Guess(TypedDict):
 
     label: str
     confidences: dict[str, float]
+
+
+class Experiment(TypedDict):
+    """A lesson: its settings, what its mended twin changes, what to look for, what happened, and what was printed."""
+
+    name: str
+    title: str
+    settings: dict[str, Any]
+    mended: dict[str, Any]
+    before: str
+    after: str
+    printed: list[float]
+    printed_unit: str
 
 
 class PlannedStep(TypedDict):
@@ -76,10 +91,16 @@ def add_endpoints(lab: Lab) -> None:
             raise ValueError("This run has over 200,000 batches: ask for fewer epochs or larger batches.")
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
 
+    def lessons() -> list[Experiment]:
+        """The lessons, in their order; `settings` of each are a config for /train."""
+        settings = {name: lesson.config.settings() for name, lesson in LESSONS.items()}
+        return [{**asdict(lesson), "settings": settings[name]} for name, lesson in LESSONS.items()]
+
     # Gradio reads an iterator's hint as no type at all; each row is a dict.
     train.__annotations__["return"] = dict[str, Any]
     gr.api(train, api_name="train", concurrency_id="train", concurrency_limit=1)
     gr.api(classify, api_name="classify", concurrency_limit=4)
+    gr.api(lessons, api_name="lessons", concurrency_limit=4)
     gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)
 
 

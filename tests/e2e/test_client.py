@@ -50,7 +50,7 @@ def call(app, name: str, data: list) -> str:
 def test_exactly_the_documented_endpoints_are_public_and_typed(client):
     """Nothing else can be seen, and each parameter and result has a type."""
     seen = client.view_api(return_format="dict", print_info=False)
-    assert set(seen["named_endpoints"]) == {"/train", "/classify", "/preview_lr"}
+    assert set(seen["named_endpoints"]) == {"/train", "/classify", "/preview_lr", "/lessons"}
     assert seen["unnamed_endpoints"] == {}
     for endpoint in seen["named_endpoints"].values():
         for part in endpoint["parameters"] + endpoint["returns"]:
@@ -97,6 +97,16 @@ def _uploaded(client, picture) -> str:
     with picture.open("rb") as file:
         answer = httpx.post(f"{client.src}gradio_api/upload", files={"files": file})
     return answer.json()[0]
+
+
+def test_a_lessons_settings_are_a_config_for_training(client):
+    """What /lessons tells can be previewed and trained as it stands."""
+    told = {lesson["name"]: lesson for lesson in client.predict(api_name="/lessons")}
+    assert told["softmax-plateau"]["settings"]["softmax"] is True
+    frozen = {**told["sgd-step-per-batch"]["settings"], "epochs": 1}
+    lrs = [row["lr"] for row in client.predict(frozen, api_name="/preview_lr")]
+    assert lrs[0] == 0.01
+    assert lrs[-1] < 1e-6
 
 
 def test_preview_is_the_schedule_that_the_run_had(client, rows):
