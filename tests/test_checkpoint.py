@@ -70,6 +70,22 @@ def test_a_checkpoint_is_passed_on_only_once_it_is_on_disk(tiny, tmp_path):
     assert seen == [0, 1, 2, 3]
 
 
+def test_an_epoch_is_written_once(tiny, trained, tmp_path):
+    """A later commit leaves the weights of earlier epochs as they are: a long run does not write ever more."""
+    places = [tmp_path / "run" / f"epochs/epoch-{epoch:04d}.safetensors" for epoch in range(3)]
+    folder, _ = trained(CONFIG, tiny, until=2)
+    before = [path.stat().st_ino for path in places]
+    kept = checkpoint.read(folder)
+    trained(kept.config, tiny, folder=folder, resume=kept)
+    assert [path.stat().st_ino for path in places] == before
+    seen = set()
+    with checkpoint.writing(tmp_path / "other"):
+        for event in checkpoint.record(train(CONFIG, tiny), Run(config=CONFIG), tmp_path / "other", facts(tiny)):
+            if isinstance(event, CheckpointReady):
+                seen.add((tmp_path / "other/epochs/epoch-0000.safetensors").stat().st_ino)
+    assert len(seen) == 1
+
+
 def test_a_stop_keeps_every_epoch_that_has_ended(tiny, tmp_path):
     """Asked for between an epoch's row and its checkpoint, or before the first: the run ends at the next batch."""
     run = Run(config=CONFIG)

@@ -17,6 +17,8 @@ def test_a_run_is_its_visitors_alone(lab):
     """Its owner finds it; with the key, but another visitor, or none, it does not exist."""
     visitor, stranger = new_visitor(), new_visitor()
     run = lab.new_run(visitor)
+    assert lab.runs_of(visitor) == [], "nothing is in it yet"
+    (run / "training.json").touch()
     assert lab.own_run(visitor, run.name) == run
     assert lab.runs_of(visitor) == [run]
     assert lab.runs_of(stranger) == lab.runs_of(None) == []
@@ -41,17 +43,30 @@ def test_the_latest_run_comes_first(lab):
     visitor = new_visitor()
     runs = [lab.new_run(visitor) for _ in range(4)]
     for age, run in enumerate(runs):
+        (run / "training.json").touch()
         os.utime(run / ".owner", (1000 - age, 1000 - age))
     assert lab.runs_of(visitor) == runs
 
 
-def test_stop_reaches_the_latest_training_of_its_visitor_alone(lab):
-    """One visitor's Stop leaves another's training alone, and does not stop the visitor's next."""
-    one, other = lab.expect_stop("one"), lab.expect_stop("other")
-    lab.stop("one")
-    assert one.is_set()
-    assert not other.is_set()
-    assert not lab.expect_stop("one").is_set()
+def test_stop_ends_what_its_visitor_asked_for_before_it_and_nothing_else(lab):
+    """Running or waiting, in whichever tab; not another visitor's, and not the visitor's next."""
+    import time
+
+    one, other = new_visitor(), new_visitor()
+    before = time.monotonic()
+    lab.stop(one)
+    assert lab.is_stopped(one, before)
+    assert not lab.is_stopped(other, before)
+    assert not lab.is_stopped(one, time.monotonic() + 1e-3)
+
+
+@pytest.mark.parametrize("visitor", [None, {}, [], 3, "", "x" * 32, "../" * 8, "0" * 2_000_000])
+def test_a_forged_visitor_is_refused(lab, visitor):
+    """What a hand-made request may send in the key's place gets a sentence, and leaves nothing behind."""
+    for does in (lab.stop, lab.new_run if visitor is not None else lab.stop):
+        with pytest.raises(ValueError, match="reload"):
+            does(visitor)
+    assert lab.runs_of(visitor) == []
 
 
 def test_the_visitors_key_is_on_no_disk(lab, tmp_path):

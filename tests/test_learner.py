@@ -36,7 +36,6 @@ CASES = [
     {"optimizer": "sgd", "momentum": 0.0},
     {"optimizer": "adam", "amsgrad": True, "precision": "bfloat16"},
     {"optimizer": "rmsprop", "centered": True, "momentum": 0.5, "precision": "bfloat16", "zero_grad_every": 3},
-    {"optimizer": "asgd", "t0": 5},
     {"softmax": True, "activation": "none", "normalize": False, "train_split": "test"},
     {"label_smoothing": 0.1, "drop_last": True, "shuffle": False, "augment": False, "num_images": 20},
 ]

@@ -29,13 +29,9 @@ OTHER = {
     "initial_accumulator_value": 0.5,
     "rho": 0.77,
     "momentum_decay": 0.125,
-    "lambd": 0.5,
-    "t0": 3.0,
-    "etas": (0.25, 1.75),
-    "step_sizes": (1e-5, 2.0),
 }
 # What else must be set for it to make sense.
-WITH = {"dampening": {"momentum": 0.5}}
+WITH = {"dampening": {"momentum": 0.5}, "decoupled_weight_decay": {"weight_decay": 0.1}}
 PAIRS = [(name, setting) for name, row in OPTIMIZERS.items() for setting in row.defaults]
 
 

@@ -286,12 +286,19 @@ def test_other_values_are_complete():
 
 
 def test_plateau_lowers_lr_once_the_loss_stalls(tiny):
-    """With an lr of nothing the loss stands still: after `patience` epochs lr is multiplied, down to min_lr."""
+    """A loss that does not halve is no progress here: after `patience` epochs lr is multiplied, down to min_lr."""
     config = TrainConfig(
-        scheduler="plateau", patience=1, factor=0.5, lr=1e-12, min_lr=2e-13, epochs=9, batch_size=26, augment=False
+        scheduler="plateau",
+        patience=1,
+        factor=0.5,
+        threshold=0.5,
+        lr=1e-4,
+        min_lr=2e-5,
+        epochs=9,
+        batch_size=26,
     )
     lrs = [event.lr for event in train(config, tiny) if isinstance(event, EpochEnded) and event.epoch]
-    assert lrs == pytest.approx([1e-12] * 3 + [5e-13] * 2 + [2.5e-13] * 2 + [2e-13] * 2, rel=1e-9)
+    assert lrs == pytest.approx([1e-4] * 3 + [5e-5] * 2 + [2.5e-5] * 2 + [2e-5] * 2, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize(

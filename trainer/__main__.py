@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from tqdm import tqdm
 
 from trainer import checkpoint, data
@@ -145,12 +146,19 @@ def _train(options: argparse.Namespace) -> int:
     config = lesson.config.changed(_settings(options)) if lesson else TrainConfig.from_settings(_settings(options))
     device = choose_device(options.device)
     checkpoints = options.checkpoints or Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
-    name = options.run or f"{config.optimizer}-{config.scheduler}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = options.run or f"{config.optimizer}-{config.scheduler}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = checkpoints / checkpoint.check_name(name)
-    if folder.exists():
-        raise ValueError(f"There is a run in {folder} already; go on with it by `resume`, or choose another --run.")
+    _refuse_another_run(folder)
     images = _load_images(options.data)
-    return _follow(options, train(config, images, device=device), Run(config=config), folder, images)
+    events = train(config, images, device=device)
+    with checkpoint.writing(folder):
+        _refuse_another_run(folder)  # begun by another command meanwhile
+        return _follow(options, events, Run(config=config), folder, images)
+
+
+def _refuse_another_run(folder: Path) -> None:
+    if checkpoint.is_run(folder):
+        raise ValueError(f"There is a run in {folder} already; go on with it by `resume`, or choose another --run.")
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -161,18 +169,24 @@ def _resume(options: argparse.Namespace) -> int:
         raise ValueError(f"There is no run in {options.run}.")
     with checkpoint.writing(options.run):
         kept = checkpoint.read(options.run)
-    kept = checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+        kept = checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+        images = _same_images(kept, options.data)
+        run = Run(config=kept.config, history=list(kept.history))
+        return _follow(options, train(kept.config, images, device=device, resume=kept), run, options.run, images)
+
+
+def _same_images(kept: checkpoint.Checkpoint, given: str | None) -> data.ImageData:
+    """The images a run was trained on; ValueError where `given`, or what is found, are others."""
     source = kept.data.get("source")
-    if options.data or (Path(str(source)).is_absolute() and not Path(source).exists()):
-        source = options.data
+    if given or (Path(str(source)).is_absolute() and not Path(source).exists()):
+        source = given
     images = _load_images(source)
     if images.digest != kept.data.get("digest"):
         raise ValueError(
             f"This run was trained on other pictures ({kept.data.get('name')}) than these ({images.name}); "
             "name the right ones with --data."
         )
-    run = Run(config=kept.config, history=list(kept.history))
-    return _follow(options, train(kept.config, images, device=device, resume=kept), run, options.run, images)
+    return images
 
 
 def _follow(options: argparse.Namespace, events: Iterable[Event], run: Run, folder: Path, images) -> int:
@@ -189,26 +203,25 @@ def _follow(options: argparse.Namespace, events: Iterable[Event], run: Run, fold
     bar = tqdm(total=run.config.epochs, disable=True if options.json else None, leave=False, bar_format=_BAR)
     warning = ""
     try:
-        with checkpoint.writing(folder):
-            print(images.note, file=sys.stderr)
-            if not options.json:
-                print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
-            facts = data.facts(images)
-            for event in checkpoint.record(events, run, folder, facts, stop=lambda: interrupted):
-                if run.warning not in ("", warning):
-                    print(run.warning, file=sys.stderr)
-                warning = run.warning
-                if options.json:
-                    if (shown := row(event, str(folder))) is not None:
-                        print(json.dumps(shown, ensure_ascii=False), flush=True)
-                    continue
-                bar.n = run.epochs_passed
-                if run.last_step is not None:
-                    bar.set_postfix_str(f"epoch {run.last_step.epoch}, loss {run.last_step.loss:.3f}", refresh=False)
-                bar.refresh()
-                if isinstance(event, EpochEnded):
-                    bar.clear()
-                    print(_table_row(event), flush=True)
+        print(images.note, file=sys.stderr)
+        if not options.json:
+            print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
+        facts = data.facts(images)
+        for event in checkpoint.record(events, run, folder, facts, stop=lambda: interrupted):
+            if run.warning not in ("", warning):
+                print(run.warning, file=sys.stderr)
+            warning = run.warning
+            if options.json:
+                if (shown := row(event, str(folder) if checkpoint.is_run(folder) else None)) is not None:
+                    print(json.dumps(shown, ensure_ascii=False, allow_nan=False), flush=True)
+                continue
+            bar.n = run.epochs_passed
+            if run.last_step is not None:
+                bar.set_postfix_str(f"epoch {run.last_step.epoch}, loss {run.last_step.loss:.3f}", refresh=False)
+            bar.refresh()
+            if isinstance(event, EpochEnded):
+                bar.clear()
+                print(_table_row(event), flush=True)
     finally:
         bar.close()
         signal.signal(signal.SIGINT, previous)
@@ -233,6 +246,8 @@ def _table_row(ended: EpochEnded) -> str:
 
 
 def _last_words(run: Run, folder: Path) -> str:
+    if run.warning:
+        return run.warning
     go_on = f"Go on with: python -m trainer resume {folder}"
     if run.status == "diverged":
         return f"The run diverged. {run.advice} Its last good epoch, {run.epoch}, is kept."
@@ -261,9 +276,12 @@ def _classify(options: argparse.Namespace) -> int:
     where, _, revision = options.checkpoint.partition("@")
     if Path(options.checkpoint).is_dir():
         where, revision = options.checkpoint, ""
-    elif where.count("/") != 1 or where.startswith((".", "/")):
+    elif where.count("/") != 1 or where.startswith((".", "/")) or Path(where).parent.is_dir():
         raise ValueError(f"There is no checkpoint in {options.checkpoint}.")
-    model = OptimizerLabModel.from_pretrained(where, **({"revision": revision} if revision else {}))
+    try:
+        model = OptimizerLabModel.from_pretrained(where, **({"revision": revision} if revision else {}))
+    except (HfHubHTTPError, OSError, HFValidationError):
+        raise ValueError(f"There is no checkpoint {options.checkpoint} on the Hub, or no way there.") from None
     model.to(choose_device(options.device))
     failed = False
     for image in options.images:
@@ -275,7 +293,7 @@ def _classify(options: argparse.Namespace) -> int:
             continue
         if options.json:
             shown = {"image": image, "label": seen.label, "confidences": seen.confidences}
-            print(json.dumps(shown, ensure_ascii=False), flush=True)
+            print(json.dumps(shown, ensure_ascii=False, allow_nan=False), flush=True)
         else:
             print(image)
             for name, probability in list(seen.confidences.items())[: options.top]:
@@ -286,7 +304,7 @@ def _classify(options: argparse.Namespace) -> int:
 def _lessons(options: argparse.Namespace) -> int:
     for lesson in LESSONS.values():
         if options.json:
-            print(json.dumps(asdict(lesson), ensure_ascii=False))
+            print(json.dumps(asdict(lesson), ensure_ascii=False, allow_nan=False))
         else:
             print(f"{lesson.name}: {lesson.title}\n  {lesson.before}\n  {lesson.after}\n")
     return 0

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -31,6 +32,7 @@ FORMAT = 1
 
 _MEBIBYTE = 1 << 20
 _MORE_TENSORS = ("momentum", "amsgrad", "centered")
+_TRIES = 50
 _STAGING, _COMMITTED, _LOCK = ".staging", ".committed", ".lock"
 
 
@@ -141,9 +143,12 @@ def read(folder: Path) -> Checkpoint:
     for name in (WEIGHTS_FILE, TENSORS_FILE):
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digests.get(name):
             raise ValueError(f"{name} is not the one that belongs to this run's {HISTORY_FILE}.")
+    data = _entry(content, "data", dict)
+    if not all(value is None or isinstance(value, str) for value in data.values()):
+        raise ValueError(f"{HISTORY_FILE} is damaged: its data is not told in words.")
     return Checkpoint(
         config=run.config,
-        data=_entry(content, "data", dict),
+        data=data,
         history=tuple(run.history),
         weights=weights,
         tensors=tensors,
@@ -191,6 +196,30 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
     )
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder has at least the untrained network of a run; one that died before that can be begun again."""
+    return (folder / HISTORY_FILE).exists() or (folder / _COMMITTED / HISTORY_FILE).exists()
+
+
+def pack(folder: Path) -> dict[str, bytes]:
+    """The run's files as they go to the Hub, by name, all of one state, also while the run is being trained.
+
+    Raises ValueError where they do not belong together.
+    """
+    for _ in range(_TRIES):
+        try:
+            files = {
+                path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."
+            }
+            digests = _entry(json.loads(files[HISTORY_FILE]), "files", dict)
+        except (FileNotFoundError, KeyError):
+            digests = None
+        if digests and all(hashlib.sha256(files.get(name, b"")).hexdigest() == digests[name] for name in digests):
+            return files
+        time.sleep(0.02)  # between one file's move to its place and the next
+    raise ValueError("The run's files do not belong together: some are missing or damaged.")
+
+
 def delete(folder: Path) -> None:
     """Removes a run for good; ValueError while it is being trained."""
     with writing(folder):
@@ -209,8 +238,9 @@ def _save(folder: Path, run: Run, data: Mapping[str, Any], unsaved: list[Checkpo
             content = _read_history(folder)
             _commit(folder, {HISTORY_FILE: _json({**content, "status": run.status, "advice": run.advice})})
     except OSError as error:
-        run.warning = (
-            f"The run could not be saved: {_reason(error)}. It goes on, and is saved as soon as the disk takes it."
+        goes_on = "It goes on, and is saved as soon as the disk takes it."
+        run.warning = f"The run could not be saved: {_reason(error)}. " + (
+            goes_on if run.status == "training" else "What was saved before is still there."
         )
         return False
     run.warning = ""
@@ -302,7 +332,11 @@ def _run(content: Mapping[str, Any]) -> Run:
     except AttributeError:
         raise ValueError(f"{HISTORY_FILE} is damaged: an epoch is no object.") from None
     for number, row in enumerate(history):
-        if row.epoch != number or not all(_is_sound(name, value) for name, value in asdict(row).items()):
+        if (
+            type(row.epoch) is not int
+            or row.epoch != number
+            or not all(_is_sound(name, value) for name, value in asdict(row).items())
+        ):
             raise ValueError(
                 f"{HISTORY_FILE} is damaged: its epochs are not in order, or have entries of another kind."
             )
@@ -318,7 +352,9 @@ def _is_sound(name: str, value: Any) -> bool:
         return value is None or isinstance(value, dict)
     if value is None:
         return name in ("train_loss", "train_loss_sum", "lr", "grad_norm", "images_per_second")
-    return type(value) in (int, float) and math.isfinite(value)
+    if type(value) is int:
+        return abs(value) < 2**53
+    return type(value) is float and math.isfinite(value)
 
 
 def _entry(content: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -31,7 +31,8 @@ class Row:
 # torch's names and defaults, except where a default would not train: `lr` suits the default run, Adam's
 # relatives get less than SGD. Left out on purpose: `maximize` (it climbs the loss), the switches that change speed
 # and not results (`foreach`, `fused`, `capturable`, `differentiable`), LBFGS (wants a closure), SparseAdam (sparse
-# gradients) and Muon (matrices only).
+# gradients), Muon (matrices only), ASGD (what counts is its average, which nothing here would evaluate) and Rprop (it
+# reads lr at its first step alone: no schedule would reach it).
 OPTIMIZERS = {
     row.name: row
     for row in (
@@ -118,16 +119,6 @@ OPTIMIZERS = {
             name="adamax",
             about="Adam with the largest recent gradient in place of the mean square.",
             defaults={"lr": 0.003, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
-        ),
-        Row(
-            name="asgd",
-            about="SGD that also keeps the average of the weights it has passed through.",
-            defaults={"lr": 0.05, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6, "weight_decay": 0.0},
-        ),
-        Row(
-            name="rprop",
-            about="Looks at the gradient's sign only; made for the whole set as one batch, noisy with small ones.",
-            defaults={"lr": 1e-4, "etas": (0.5, 1.2), "step_sizes": (1e-6, 50.0)},
         ),
     )
 }
@@ -238,6 +229,9 @@ def _fraction(about: str, count=1):
 
 _MANY = 10**9
 
+# torch's own base_momentum and max_momentum, where the setting is unset.
+_MOMENTUM_CYCLES = {"onecycle": (0.85, 0.95), "cyclic": (0.8, 0.9)}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
@@ -267,13 +261,7 @@ class TrainConfig:
     eps: float | None = _number(None, 0, math.inf, "A small number that keeps a division from being one by 0.")
     amsgrad: bool | None = _switch(None, "Never forget the largest squared gradient seen.")
     decoupled_weight_decay: bool | None = _switch(None, "Take weight decay out of the gradient, as AdamW does.")
-    alpha: float | None = _number(
-        None,
-        0,
-        1,
-        "RMSprop: how slowly the mean square forgets. ASGD: how fast its lr falls.",
-        open_high=True,
-    )
+    alpha: float | None = _fraction("How slowly the mean of the squared gradient forgets.")
     centered: bool | None = _switch(None, "Divide by the gradient's spread rather than by its size.")
     lr_decay: float | None = _number(None, 0, math.inf, "lr is divided by 1 + steps × this.")
     initial_accumulator_value: float | None = _number(
@@ -281,19 +269,6 @@ class TrainConfig:
     )
     rho: float | None = _fraction("How slowly the running mean of squared gradients forgets.")
     momentum_decay: float | None = _number(None, 0, math.inf, "How fast NAdam's momentum warms up.")
-    lambd: float | None = _number(None, 0, math.inf, "How strongly ASGD decays.")
-    t0: float | None = _number(None, 0, math.inf, "The step at which ASGD starts to average.")
-    etas: tuple[float, float] | None = _number(
-        None,
-        0,
-        math.inf,
-        "What a step is multiplied by when the sign flips, and when it stays.",
-        count=2,
-        open_low=True,
-    )
-    step_sizes: tuple[float, float] | None = _number(
-        None, 0, math.inf, "The smallest and the largest step of a weight.", count=2
-    )
 
     scheduler: str = _choice("onecycle", SCHEDULERS, "How lr changes while the network learns.")
     scheduler_unit: str | None = _choice(
@@ -323,7 +298,7 @@ class TrainConfig:
         ("triangular", "triangular2", "exp_range"),
         "Swings of equal height, halved after each, or shrinking by gamma at every step.",
     )
-    start_factor: float | None = _number(None, 0, 1, "What lr is multiplied by at the start.", open_low=True)
+    start_factor: float | None = _number(None, 1e-6, 1, "What lr is multiplied by at the start.")
     end_factor: float | None = _number(None, 0, 1, "What lr is multiplied by at the end.")
     total_iters: int | None = _whole(None, 1, _MANY, "Scheduler steps from start to end; unset: the whole run.")
     factor: float | None = _number(
@@ -437,18 +412,20 @@ def _check_together(config: TrainConfig) -> None:
         raise ValueError("nesterov needs a momentum above 0 and a dampening of 0.")
     if config.dampening and not config.momentum:
         raise ValueError("dampening does nothing without momentum; set momentum above 0 or dampening to 0.")
-    if config.etas and not config.etas[0] < 1 < config.etas[1]:
-        raise ValueError("etas must be one number below 1 and one above 1, such as 0.5, 1.2.")
-    if config.step_sizes and config.step_sizes[0] > config.step_sizes[1]:
-        raise ValueError("step_sizes must be the smallest step and then the largest, such as 1e-6, 50.")
+    if config.decoupled_weight_decay and not config.weight_decay:
+        raise ValueError("decoupled_weight_decay does nothing while weight_decay is 0.")
     if config.milestones is not None and list(config.milestones) != sorted(set(config.milestones)):
         raise ValueError("milestones must rise from each to the next, such as 6, 9.")
     if not config.cycle_momentum and (config.base_momentum is not None or config.max_momentum is not None):
         raise ValueError("base_momentum and max_momentum do nothing unless cycle_momentum is true.")
     if config.cycle_momentum and config.momentum is None and config.betas is None:
         raise ValueError(f"cycle_momentum needs an optimizer with momentum or betas; {config.optimizer} has neither.")
-    if None not in (config.base_momentum, config.max_momentum) and config.base_momentum > config.max_momentum:
-        raise ValueError("base_momentum must not be above max_momentum.")
+    if config.cycle_momentum:
+        base, top = _MOMENTUM_CYCLES[config.scheduler]
+        base = base if config.base_momentum is None else config.base_momentum
+        top = top if config.max_momentum is None else config.max_momentum
+        if base > top:
+            raise ValueError(f"base_momentum must not be above max_momentum; here they are {base:g} and {top:g}.")
     if config.scheduler == "cyclic" and config.mode != "exp_range" and config.gamma != 1:
         raise ValueError("gamma does nothing in this mode of the cyclic scheduler; mode exp_range uses it.")
     for name in ("base_lr", "eta_min", "min_lr"):

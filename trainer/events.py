@@ -74,10 +74,11 @@ def plain(fact) -> dict[str, Any]:
     }
 
 
-def row(event: Event, checkpoint: str) -> dict[str, Any] | None:
+def row(event: Event, checkpoint: str | None) -> dict[str, Any] | None:
     """The event as a row of the public stream (`--json`, `/train`); None for what the stream leaves out.
 
-    `checkpoint` is where the caller's reader finds the run: a folder on the command line, a run's key in the API.
+    `checkpoint` is where the caller's reader finds the run: a folder on the command line, a run's key in the API; None
+    where nothing could be saved.
     """
     match event:
         case StepLogged():

@@ -177,7 +177,7 @@ def read_tensors(path: Path, *, at_most: int) -> dict[str, Tensor]:
     try:
         if path.stat().st_size > at_most + _LARGEST_CONFIG:
             raise ValueError(f"{path.name} is larger than what it should hold.")
-        with safe_open(path, framework="pt") as file:
+        with safe_open(_regular(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise ValueError(f"{path.name} is missing.") from None
@@ -190,7 +190,7 @@ def read_json(path: Path, *, at_most: int) -> dict:
     try:
         if path.stat().st_size > at_most:
             raise ValueError(f"{path.name} is larger than what it should hold.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(_regular(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path.name} is missing.") from None
     except (OSError, RecursionError, json.JSONDecodeError, UnicodeDecodeError):
@@ -200,12 +200,19 @@ def read_json(path: Path, *, at_most: int) -> dict:
     return content
 
 
+def _regular(path: Path) -> Path:
+    """The path of a file that ends: a pipe or a device in a stranger's folder could be read forever."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path
+
+
 def _check_config(path: Path) -> None:
     read_json(path, at_most=_LARGEST_CONFIG)
 
 
 def _per_channel(values: Sequence[float], *, low: float) -> Tensor:
     sound = isinstance(values, Sequence) and len(values) == 3
-    if not sound or not all(type(v) in (int, float) and math.isfinite(v) and low <= v <= 1 for v in values):
+    if not sound or not all(type(v) in (int, float) and low <= v <= 1 and math.isfinite(v) for v in values):
         raise ValueError(f"The checkpoint's mean and std must be three numbers each, from {low:g} to 1.")
     return torch.tensor(values, dtype=torch.float32).reshape(1, 3, 1, 1)

@@ -16,8 +16,6 @@ CLASSES = {
     "nadam": optim.NAdam,
     "radam": optim.RAdam,
     "adamax": optim.Adamax,
-    "asgd": optim.ASGD,
-    "rprop": optim.Rprop,
 }
 
 

@@ -60,6 +60,9 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: i
             own["base_lr"] = config.lr / 4 if own["base_lr"] is None else own["base_lr"]
             own["step_size_up"] = own["step_size_up"] or max(1, round(2 * num_batches / batches_per_step))
             own["max_lr"] = config.lr
+            if config.mode == "triangular2":
+                # torch's own 1 / 2 ** (cycle - 1) overflows after a thousand cycles; this comes to 0.
+                own.update(scale_fn=lambda cycle: 0.5 ** (cycle - 1), scale_mode="cycle")
             # SequentialLR starts every schedule from the optimizer's first lr; this one begins at its bottom.
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = own["base_lr"]

@@ -10,6 +10,7 @@ import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from gradio.utils import get_upload_folder
 from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ImageData, facts, num_batches
-from trainer.events import CheckpointReady, EpochEnded, Finished
+from trainer.events import CheckpointReady, EpochEnded, Event
 from trainer.loop import training_split
 from trainer.model import OptimizerLabModel
 from trainer.predict import classify as classify_picture
@@ -28,7 +29,7 @@ from trainer.run import Run
 from trainer.schedule import preview, spans_run
 from ui import plots
 from ui.fields import read_config, row_changes
-from ui.lab import Lab, bundled, new_visitor
+from ui.lab import Lab, bundled, checked_visitor, is_key, new_visitor
 
 _SECONDS_BETWEEN_UPDATES = 0.5
 _MOST_PREVIEWED = 200_000  # batches: more would hold the page up for seconds
@@ -88,7 +89,7 @@ def shown(handler: Callable) -> Callable:
 
 def load(lab: Lab, visitor: str | None) -> Iterator[list[Any]]:
     """A page is opened: the visitor's key, their latest run with its curves, and how the images are coming along."""
-    visitor = visitor if isinstance(visitor, str) and visitor else new_visitor()
+    visitor = visitor if is_key(visitor) else new_visitor()
     begun = time.monotonic()
     while True:
         folder = next(iter(lab.runs_of(visitor)), None)
@@ -109,13 +110,20 @@ def load(lab: Lab, visitor: str | None) -> Iterator[list[Any]]:
 
 
 @said
-def ask(lab: Lab, visitor: str, *values: Any, names: tuple[str, ...]) -> list[Any]:
-    """Train is pressed: the settings are checked before the queue, and the buttons answer at once."""
-    _config(names, values)
-    lab.expect_stop(visitor)
-    return [gr.update(interactive=False), gr.update(interactive=False), gr.update(interactive=True)]
+def ask(lab: Lab, visitor: str, anew: bool, *values: Any, names: tuple[str, ...]) -> list[Any]:
+    """Train or Resume is pressed: the settings, where they count, are checked before the queue; the buttons answer.
+
+    The first value is when it was asked, which tells a Stop that comes later from one that came before.
+    """
+    checked_visitor(visitor)
+    if anew:
+        config = _config(names, values)
+        if lab.images is not None:
+            training_split(config, lab.images)
+    return [time.monotonic(), gr.update(interactive=False), gr.update(interactive=False), gr.update(interactive=True)]
 
 
+@said
 def stop(lab: Lab, visitor: str) -> Any:
     """Stop is pressed."""
     lab.stop(visitor)
@@ -128,28 +136,41 @@ def rest() -> list[Any]:
 
 
 @shown
-def train(lab: Lab, visitor: str, *values: Any, names: tuple[str, ...]) -> Iterator[list[Any]]:
+def train(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str, ...]) -> Iterator[list[Any]]:
     """Trains a new run and shows it as it goes."""
     config = _config(names, values)
-    images = yield from _images(lab)
-    yield from _follow(lab, visitor, config, images, lab.new_run(visitor))
+    images = yield from _images(lab, visitor, asked)
+    planned = _planned(config, images)
+    events = lab.train(config, images, None)
+    folder = lab.new_run(visitor)
+    try:
+        with checkpoint.writing(folder):
+            yield from _follow(lab, visitor, asked, events, Run(config=config), planned, images, folder)
+    finally:
+        if not checkpoint.is_run(folder):  # refused or left before it began
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @shown
 def resume(
-    lab: Lab, visitor: str, key: str | None, epochs: float | None, anew: bool, *values: Any, names: tuple[str, ...]
+    lab: Lab, visitor: str, asked: float, key: str | None, epochs: float | None, anew: bool, *values: Any, names
 ) -> Iterator[list[Any]]:
     """Goes on with the visitor's run `key`, to `epochs` in all; if `anew`, with the optimizer and scheduler shown."""
     folder = lab.own_run(visitor, key)
-    images = yield from _images(lab)
+    images = yield from _images(lab, visitor, asked)
     with checkpoint.writing(folder):
         kept = checkpoint.read(folder)
-    if kept.data.get("digest") != images.digest:
-        raise ValueError(f"This run was trained on other pictures ({kept.data.get('name')}) than the app has now.")
-    changes = row_changes(_config(names, values)) if anew else {}
-    total = max(int(epochs or 0), kept.config.epochs)
-    kept = checkpoint.continued(kept, epochs=total, changes=changes, spans_run=spans_run(kept.config))
-    yield from _follow(lab, visitor, kept.config, images, folder, kept)
+        if kept.data.get("digest") != images.digest:
+            raise ValueError(f"This run was trained on other pictures ({kept.data.get('name')}) than the app has now.")
+        changes = row_changes(_config(names, values)) if anew else {}
+        total = max(int(min(epochs or 0, 1e6)), kept.config.epochs)
+        kept = checkpoint.continued(kept, epochs=total, changes=changes, spans_run=spans_run(kept.config))
+        begun = kept.schedule_from
+        rest = replace(kept.config, epochs=kept.config.epochs - begun)
+        planned = [(begun + at, lr) for at, lr in _planned(rest, images)]
+        events = lab.train(kept.config, images, kept)
+        run = Run(config=kept.config, history=list(kept.history))
+        yield from _follow(lab, visitor, asked, events, run, planned, images, folder)
 
 
 @said
@@ -176,9 +197,8 @@ def download(lab: Lab, visitor: str, key: str | None) -> str:
     # In Gradio's own folder, from which alone it gives files out, and which it clears.
     path = Path(tempfile.mkdtemp(dir=_made(get_upload_folder()))) / "optimizer-lab-checkpoint.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and not file.name.startswith("."):
-                archive.write(file, file.name)
+        for name, content in checkpoint.pack(folder).items():
+            archive.writestr(name, content)
     return str(path)
 
 
@@ -220,8 +240,9 @@ def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
 
 
 def sample(lab: Lab, index: int) -> Any:
-    """The test picture that was pressed, uint8 [size, size, 3], as the picture to classify."""
-    return samples(lab.images)[index][0]
+    """The test picture that was pressed, uint8 [size, size, 3], as the picture to classify; None if there is none."""
+    pictures = samples(lab.images)
+    return pictures[index][0] if index in range(len(pictures)) else None
 
 
 def samples(images: ImageData | None) -> list[tuple[Any, str]]:
@@ -301,48 +322,44 @@ def table(run: Run | None) -> str:
 def _follow(
     lab: Lab,
     visitor: str,
-    config: TrainConfig,
+    asked: float,
+    events: Iterator[Event],
+    run: Run,
+    planned: list[tuple[float, float]],
     images: ImageData,
     folder: Path,
-    kept: checkpoint.Checkpoint | None = None,
 ) -> Iterator[list[Any]]:
-    run = Run(config=config, history=list(kept.history) if kept else [])
-    begins = kept.schedule_from if kept else 0
-    planned = [(begins + at, lr) for at, lr in _planned(replace(config, epochs=config.epochs - begins), images)]
-    flag, last_update = lab.stop_flag(visitor), 0.0
-
     def update(*, live: bool) -> list[Any]:
-        shown = results(run, images, planned)
-        return [status(run, live=live), *shown[1:]]
+        return [status(run, live=live), *results(run, images, planned)[1:]]
 
-    try:
-        with checkpoint.writing(folder):
+    last_update = 0.0
+    yield [*update(live=True), *_unchanged()]
+    stopped = partial(lab.is_stopped, visitor, asked)
+    for event in checkpoint.record(events, run, folder, facts(images), stop=stopped):
+        if isinstance(event, CheckpointReady):
+            # The first makes the run one that can be chosen; later ones its label.
+            yield [*update(live=True), *_choices(lab, visitor, folder)]
+        elif isinstance(event, EpochEnded) or time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
             yield [*update(live=True), *_unchanged()]
-            events = lab.train(config, images, kept)
-            for event in checkpoint.record(events, run, folder, facts(images), stop=flag.is_set):
-                if isinstance(event, CheckpointReady):
-                    # The first makes the run one that can be chosen; later ones its label.
-                    yield [*update(live=True), *_choices(lab, visitor, folder)]
-                elif isinstance(event, EpochEnded) or time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
-                    yield [*update(live=True), *_unchanged()]
-                    last_update = time.monotonic()
-                if isinstance(event, Finished):
-                    break
-    finally:
-        if not run.history:  # refused before it began: no run at all
-            shutil.rmtree(folder, ignore_errors=True)
+            last_update = time.monotonic()
     yield [*update(live=False), *_choices(lab, visitor, folder)]
 
 
-def _images(lab: Lab) -> Iterator[list[Any]]:
-    """Yields how far the images have come until they are there, and returns them."""
-    while (images := lab.images) is None:
+def _images(lab: Lab, visitor: str, asked: float) -> Iterator[list[Any]]:
+    """Yields how far the images have come until they are there, and returns them.
+
+    Raises ValueError where there are none, or where Stop was pressed while the training waited for them or its turn.
+    """
+    checked_visitor(visitor)
+    while not lab.is_stopped(visitor, asked):
         if lab.failure:
             raise ValueError(f"There are no pictures to train on: {lab.failure}")
+        if lab.images is not None:
+            return lab.images
         fraction, doing = lab.loading
         yield [_status("Waiting for the pictures", doing, fraction), *results(None, None)[1:], *_unchanged()]
         time.sleep(_SECONDS_BETWEEN_UPDATES)
-    return images
+    raise ValueError("It was stopped before it began.")
 
 
 def _config(names: tuple[str, ...], values: tuple[Any, ...]) -> TrainConfig:

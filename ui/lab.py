@@ -4,8 +4,11 @@ import hashlib
 import re
 import secrets
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,29 +38,25 @@ class Lab:
         self.loading: tuple[float, str] = (0.0, "Looking for pictures to learn from")
         self.images: ImageData | None = None  # None while they are being loaded, or where there are none
         self.failure = ""  # why there are none
-        self._stops: dict[str, threading.Event] = {}
+        self._stops: dict[str, float] = {}
         threading.Thread(target=self._load, daemon=True).start()
 
-    def expect_stop(self, visitor: str) -> threading.Event:
-        """A fresh flag that `stop` raises: taken when the visitor asks for a training, before it gets its turn."""
-        self._stops[visitor] = threading.Event()
-        return self._stops[visitor]
-
-    def stop_flag(self, visitor: str) -> threading.Event:
-        """The flag of the visitor's latest request to train."""
-        return self._stops.get(visitor) or self.expect_stop(visitor)
-
     def stop(self, visitor: str) -> None:
-        """Asks the visitor's training, running or waiting for its turn, to end at its next event."""
-        self.stop_flag(visitor).set()
+        """Asks the visitor's trainings, running or waiting for their turn, to end at their next event."""
+        self._stops[checked_visitor(visitor)] = time.monotonic()
+
+    def is_stopped(self, visitor: str, asked: float) -> bool:
+        """Whether Stop was pressed after the training that was asked for at `asked` (seconds of `time.monotonic`)."""
+        return self._stops.get(visitor, -1.0) >= asked
 
     def new_run(self, visitor: str | None = None) -> Path:
         """A folder for a new run, not made yet where nobody owns it."""
         folder = self.checkpoints / checkpoint.new_key()
         if visitor is not None:
+            owner = _digest(checked_visitor(visitor))
             try:
                 folder.mkdir(parents=True)
-                (folder / _OWNER).write_text(_digest(visitor))
+                (folder / _OWNER).write_text(owner)
             except OSError as error:
                 raise ValueError(
                     f"No run can be kept here: {(error.strerror or 'the disk refused').lower()}."
@@ -76,14 +75,14 @@ class Lab:
 
     def own_run(self, visitor: str | None, key: str | None) -> Path:
         """The folder of a visitor's own run; ValueError for anyone else's, without a hint that it exists."""
-        folder = self.checkpoints / key if key and _KEY.fullmatch(key) else None
-        if folder is None or not visitor or _owner(folder) != _digest(visitor):
+        folder = self.checkpoints / key if is_key(key) else None
+        if folder is None or not is_key(visitor) or _owner(folder) != _digest(visitor):
             raise ValueError("There is no such run among yours; it may have been deleted.")
         return folder
 
     def checkpoint(self, name: str | None) -> Path:
         """The folder of a run's key or of a bundled checkpoint's name; ValueError where there is none."""
-        if name and _KEY.fullmatch(name) and (self.checkpoints / name).is_dir():
+        if is_key(name) and (self.checkpoints / name).is_dir():
             return self.checkpoints / name
         if name in bundled():
             return BUNDLED / name
@@ -94,12 +93,27 @@ class Lab:
             self.images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
         except ValueError as error:
             self.failure = str(error)
+        except Exception:
+            traceback.print_exc()
+            self.failure = "Loading them went wrong; the app's log says more."
         print(self.failure or self.images.note, flush=True)
 
 
 def new_visitor() -> str:
     """A key for a browser that has none yet: 128 random bits."""
     return secrets.token_hex(16)
+
+
+def is_key(value: Any) -> bool:
+    """Whether a value, which anyone may have sent, has the form of a visitor's or a run's key."""
+    return isinstance(value, str) and _KEY.fullmatch(value) is not None
+
+
+def checked_visitor(value: Any) -> str:
+    """The visitor's key, or ValueError where a request brought something else."""
+    if not is_key(value):
+        raise ValueError("This browser is not known here: reload the page.")
+    return value
 
 
 def bundled() -> list[str]:

@@ -61,14 +61,17 @@ def build_page(lab: Lab) -> gr.Blocks:
             **_AT_ONCE,
         )
 
-        def training(button: gr.Button, handler, inputs: list, name: str) -> None:
+        asked_at = gr.State(0.0)
+        always = gr.State(True)
+
+        def training(button: gr.Button, handler, inputs: list, checks: gr.components.Component, name: str) -> None:
             """Wires a button that trains: checked at once, then in turn, then the buttons as they were."""
             asked = button.click(
-                partial(handlers.ask, lab, names=names), [visitor, *settings], [train, resume, stop],
+                partial(handlers.ask, lab, names=names), [visitor, checks, *settings], [asked_at, train, resume, stop],
                 api_name=f"_ask_{name}", **_AT_ONCE,
             )  # fmt: skip
             trained = asked.success(
-                partial(handler, lab, names=names), [visitor, *inputs, *settings], shown, api_name=f"_{name}",
+                partial(handler, lab, names=names), [visitor, asked_at, *inputs, *settings], shown, api_name=f"_{name}",
                 concurrency_id="train", concurrency_limit=1, show_progress="minimal", show_progress_on=results[0],
                 **_PRIVATE,
             )  # fmt: skip
@@ -76,8 +79,8 @@ def build_page(lab: Lab) -> gr.Blocks:
             for ended, outcome in ((trained.success, "ended"), (trained.failure, "refused")):
                 ended(handlers.rest, None, [train, resume, stop], api_name=f"_rest_{name}_{outcome}", **_AT_ONCE)
 
-        training(train, handlers.train, [], "train")
-        training(resume, handlers.resume, [runs, epochs, anew], "resume")
+        training(train, handlers.train, [], always, "train")
+        training(resume, handlers.resume, [runs, epochs, anew], anew, "resume")
         stop.click(partial(handlers.stop, lab), visitor, stop, api_name="_stop", **_AT_ONCE)
         go_classify.click(lambda: gr.Tabs(selected="classify"), None, tabs, api_name="_go_classify", **_AT_ONCE)
 
@@ -173,7 +176,7 @@ def _own_runs() -> tuple[gr.components.Component, ...]:
             )
             anew = gr.Checkbox(
                 label="with the settings shown",
-                info="Go on with the optimizer and scheduler chosen here, over the epochs left.",
+                info="Go on with the optimizer and scheduler chosen here: needed once the run's own schedule is spent.",
                 elem_id="anew",
             )
         with gr.Row():
