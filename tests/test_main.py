@@ -188,7 +188,7 @@ def test_runs_go_where_the_environment_says(image_folder, tmp_path, monkeypatch,
     monkeypatch.setenv("OPTIMIZER_LAB_DATA", str(image_folder))
     assert main(["train", "--epochs", "1", "--batch-size", "40", "--scheduler", "constant"]) == 0
     (folder,) = (tmp_path / "kept").iterdir()
-    assert re.fullmatch(r"sgd-constant-\d{8}-\d{6}", folder.name)
+    assert re.fullmatch(r"sgd-constant-\d{8}-\d{6}-\d+", folder.name)
     assert checkpoint.read(folder).epoch == 1
 
 

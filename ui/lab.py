@@ -65,12 +65,11 @@ class Lab:
 
     def runs_of(self, visitor: str | None) -> list[Path]:
         """The folders of a visitor's runs, the latest first."""
-        if not visitor or not self.checkpoints.is_dir():
+        if not is_key(visitor) or not self.checkpoints.is_dir():
             return []
         owner = _digest(visitor)
-        own = [
-            folder for folder in self.checkpoints.iterdir() if _KEY.fullmatch(folder.name) and _owner(folder) == owner
-        ]
+        folders = (folder for folder in self.checkpoints.iterdir() if is_key(folder.name))
+        own = [folder for folder in folders if _owner(folder) == owner and checkpoint.is_run(folder)]
         return sorted(own, key=lambda folder: (folder / _OWNER).stat().st_mtime, reverse=True)
 
     def own_run(self, visitor: str | None, key: str | None) -> Path:
