@@ -1,5 +1,8 @@
 """What visitors share and what is kept apart between them."""
 
+import os
+import time
+
 import pytest
 import torch
 
@@ -10,7 +13,17 @@ from ui.lab import Lab, new_visitor
 
 @pytest.fixture
 def lab(tmp_path):
-    return Lab(checkpoints=tmp_path, device=torch.device("cpu"), train=train)
+    """A lab whose images have arrived by the time its test is over: no thread outlives the tests."""
+    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), train=train)
+    yield made
+    arrive(made)
+
+
+def arrive(lab):
+    for _ in range(600):
+        if lab.images is not None or lab.failure:
+            return
+        time.sleep(0.1)
 
 
 def test_a_run_is_its_visitors_alone(lab):
@@ -38,8 +51,6 @@ def test_no_name_leads_out_of_the_folder(lab, name):
 
 def test_the_latest_run_comes_first(lab):
     """Sorted by when they were begun, whatever their random names."""
-    import os
-
     visitor = new_visitor()
     runs = [lab.new_run(visitor) for _ in range(4)]
     for age, run in enumerate(runs):
@@ -50,8 +61,6 @@ def test_the_latest_run_comes_first(lab):
 
 def test_stop_ends_what_its_visitor_asked_for_before_it_and_nothing_else(lab):
     """Running or waiting, in whichever tab; not another visitor's, and not the visitor's next."""
-    import time
-
     one, other = new_visitor(), new_visitor()
     before = time.monotonic()
     lab.stop(one)
@@ -80,11 +89,6 @@ def test_the_visitors_key_is_on_no_disk(lab, tmp_path):
 
 def test_images_load_in_the_background(lab):
     """The app does not wait for them; they arrive."""
-    import time
-
-    for _ in range(600):
-        if lab.images is not None:
-            break
-        time.sleep(0.1)
+    arrive(lab)
     assert lab.images.name == "synthetic"
     assert TrainConfig().batch_size < len(lab.images.train.labels)
