@@ -179,8 +179,8 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
     if not changes:
         if spans_run and total != checkpoint.config.epochs:
             raise ValueError(
-                f"The {config.scheduler} schedule of this run was as long as the run, {checkpoint.config.epochs} "
-                "epochs; choose the scheduler to go on with, for example constant and a small lr."
+                f"The {config.scheduler} schedule of this run was as long as the run, and is spent; "
+                "choose the scheduler to go on with, for example constant and a small lr."
             )
         return replace(checkpoint, config=config)
     config = checkpoint.config.changed({**changes, "epochs": total})

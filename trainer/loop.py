@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.checkpoint import Checkpoint
-from trainer.config import TrainConfig
+from trainer.config import OPTIMIZERS, TrainConfig
 from trainer.data import ImageData, Split, batches, num_batches, subset, to_device
 from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
 from trainer.learner import Learner, build_learner, checkpoint_of
@@ -180,5 +180,6 @@ def _advice(config: TrainConfig, epoch: int) -> str:
     if config.zero_grad_every == 0:
         cure = "The gradients are never cleared and grow at every step; set zero_grad_every to 1."
     else:
-        cure = f"What usually helps: an lr of {config.lr / 10:g}, or a warm-up of a few steps."
+        lower = min(config.lr / 10, OPTIMIZERS[config.optimizer].defaults["lr"])
+        cure = f"What usually helps: an lr of {lower:g}, or a warm-up of a few steps."
     return f"In epoch {epoch} the loss became infinite or not a number. {cure}"

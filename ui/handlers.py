@@ -48,7 +48,7 @@ _STATUS = {
     "training": ("Training", "in another tab"),
     "completed": ("Done", ""),
     "stopped": ("Stopped", "its last whole epoch is kept; Resume goes on from there"),
-    "diverged": ("Diverged", ""),
+    "diverged": ("Diverged", "the last epoch with a sound loss is kept"),
     "out_of_time": ("Out of time", "Resume goes on from its last epoch"),
     "interrupted": ("Interrupted", "the page was left or the app ended; Resume goes on from its last epoch"),
 }
@@ -329,20 +329,20 @@ def _follow(
     images: ImageData,
     folder: Path,
 ) -> Iterator[list[Any]]:
-    def update(*, live: bool) -> list[Any]:
-        return [status(run, live=live), *results(run, images, planned)[1:]]
+    def update() -> list[Any]:
+        return [status(run, live=run.status == "training"), *results(run, images, planned)[1:]]
 
     last_update = 0.0
-    yield [*update(live=True), *_unchanged()]
+    yield [*update(), *_unchanged()]
     stopped = partial(lab.is_stopped, visitor, asked)
     for event in checkpoint.record(events, run, folder, facts(images), stop=stopped):
         if isinstance(event, CheckpointReady):
             # The first makes the run one that can be chosen; later ones its label.
-            yield [*update(live=True), *_choices(lab, visitor, folder)]
+            yield [*update(), *_choices(lab, visitor, folder)]
         elif isinstance(event, EpochEnded) or time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
-            yield [*update(live=True), *_unchanged()]
+            yield [*update(), *_unchanged()]
             last_update = time.monotonic()
-    yield [*update(live=False), *_choices(lab, visitor, folder)]
+    yield [*update(), *_choices(lab, visitor, folder)]
 
 
 def _images(lab: Lab, visitor: str, asked: float) -> Iterator[list[Any]]:

@@ -35,7 +35,7 @@ def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) 
 def loss_chart(run: Run | None, *, epochs: int, num_classes: int) -> dict[str, Any]:
     """Train and test loss per epoch, the running loss within the epochs, and where guessing lies."""
     x = alt.X("epoch:Q", title="epoch", scale=alt.Scale(domain=[0, epochs], nice=False), axis=_whole(epochs))
-    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=True))
+    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", minExtent=32))
     color = alt.Color(
         "curve:N",
         scale=alt.Scale(domain=["train", "test"], range=[TRAIN, TEST]),
@@ -75,14 +75,14 @@ def accuracy_chart(run: Run | None, *, epochs: int, num_classes: int) -> dict[st
 def lr_chart(planned: list[tuple[float, float]], run: Run | None, *, epochs: int, height: int) -> dict[str, Any]:
     """The planned learning rate, dashed, as (epochs passed, lr), and over it the one the run really had."""
     x = alt.X("epoch:Q", title="epoch", scale=alt.Scale(domain=[0, epochs], nice=False), axis=_whole(epochs))
-    y = alt.Y("lr:Q", title="lr", axis=alt.Axis(format="~g", tickCount=4))
+    y = alt.Y("lr:Q", title="lr", axis=alt.Axis(format=".3~g", tickCount=4))
     tip = [alt.Tooltip("epoch:Q", format=".2f"), alt.Tooltip("lr:Q", format=".3~g")]
     plan = alt.Chart(alt.Data(name="planned", values=[]))
     layers = (
         plan.mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN, interpolate="step-after").encode(x, y)
         + plan.mark_point(opacity=0, size=60).encode(x, y, tooltip=tip)
         + alt.Chart(alt.Data(name="had", values=[]))
-        .mark_line(strokeWidth=2.5, color=TRAIN, interpolate="step-after")
+        .mark_line(strokeWidth=2.5, color=TRAIN, interpolate="step-before")
         .encode(x, y, tooltip=tip)
     )
     thinned = planned[:: math.ceil(len(planned) / _MOST_PLANNED) or 1]
@@ -112,9 +112,10 @@ def _loss_rows(run: Run | None) -> dict[str, list[dict[str, Any]]]:
 def _lr_rows(run: Run | None) -> list[dict[str, float]]:
     if run is None:
         return []
-    if run.steps:
-        return [{"epoch": round(point.epochs, 4), "lr": point.lr} for point in run.steps]
-    return [{"epoch": row.epoch, "lr": row.lr} for row in run.history if row.lr is not None]
+    # Of epochs that another process trained only the last lr of each is known.
+    begun = run.steps[0].epochs if run.steps else math.inf
+    earlier = [{"epoch": row.epoch, "lr": row.lr} for row in run.history if row.lr is not None and row.epoch <= begun]
+    return earlier + [{"epoch": round(point.epochs, 4), "lr": point.lr} for point in run.steps]
 
 
 def _whole(epochs: int) -> alt.Axis:
