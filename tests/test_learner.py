@@ -242,6 +242,18 @@ def test_a_state_that_does_not_fit_is_refused(breaks, tiny, two_epochs):
         train(kept.config, tiny, resume=kept)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "nadam", "adadelta"])
+def test_half_of_an_optimizers_tensors_is_refused(optimizer, tiny, two_epochs):
+    """A stranger's checkpoint with one kind of tensor taken out: told before torch looks for it in vain."""
+    _, kept = two_epochs(scheduler="constant", optimizer=optimizer)
+    kinds = sorted({name.rpartition(".")[2] for name in kept.tensors})
+    assert len(kinds) > 1
+    left = {name: tensor for name, tensor in kept.tensors.items() if not name.endswith(kinds[0])}
+    kept = go_on(replace(kept, tensors=left), epochs=3)
+    with pytest.raises(ValueError, match="does not fit"):
+        train(kept.config, tiny, resume=kept)
+
+
 def test_gradients_are_kept_only_where_the_next_batch_adds_to_them(tiny):
     """training.safetensors has gradients with zero_grad_every 3 and 0, and none with 1."""
     from safetensors.torch import load

@@ -117,6 +117,10 @@ def _restore(learner: Learner, kept: Checkpoint) -> None:
                 if tensor.dtype != torch.float32 or tensor.shape not in ((), model.get_parameter(parameter).shape):
                     raise ValueError(f"{name} has another kind or shape than its parameter.")
                 state.setdefault(places[parameter], {})[key] = tensor
+        if state and (
+            len(state) < len(places) or any(values.keys() != _moments(optimizer) for values in state.values())
+        ):
+            raise ValueError("Some of the optimizer's tensors are missing, or too many.")
         known = optimizer.state_dict()
         groups, state = known["param_groups"], state or known["state"]  # Adagrad has a state before its first step
         if "optimizer" in kept.state:
@@ -128,6 +132,16 @@ def _restore(learner: Learner, kept: Checkpoint) -> None:
         learner.scaler.load_state_dict(kept.state["scaler"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError("The checkpoint does not fit the run it belongs to: its files are damaged.") from error
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of the tensors that this kind of optimizer keeps for a parameter once it has taken a step."""
+    probe = torch.nn.Parameter(torch.zeros(1))
+    probe.grad = torch.zeros(1)
+    taken = {name: optimizer.param_groups[0][name] for name in optimizer.defaults}
+    stepped = type(optimizer)([{"params": [probe], **taken}])
+    stepped.step()
+    return {name for name, value in stepped.state[probe].items() if isinstance(value, Tensor)}
 
 
 def _bytes(tensors: dict[str, Tensor]) -> bytes:
