@@ -1,5 +1,6 @@
 """The page's charts: Vega-Lite specs made with Altair, and the component that keeps one drawn while its data moves."""
 
+import functools
 import math
 import os
 from pathlib import Path
@@ -15,6 +16,10 @@ from trainer.run import Run
 TRAIN, TEST, PLAN = "#3b82f6", "#f97316", "#9ca3af"
 
 _MOST_PLANNED = 400  # points of a planned schedule: more than a plot has pixels for
+
+
+# Altair takes some 25 ms to make and check a spec, and a live page would ask for three of the same at each update.
+_MADE_ONCE = functools.lru_cache(maxsize=64)
 
 
 def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) -> gr.HTML:
@@ -34,6 +39,11 @@ def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) 
 
 def loss_chart(run: Run | None, *, epochs: int, num_classes: int) -> dict[str, Any]:
     """Train and test loss per epoch, the running loss within the epochs, and where guessing lies."""
+    return {"spec": _loss_spec(epochs, num_classes), "data": _loss_rows(run)}
+
+
+@_MADE_ONCE
+def _loss_spec(epochs: int, num_classes: int) -> dict[str, Any]:
     x = alt.X("epoch:Q", title="epoch", scale=alt.Scale(domain=[0, epochs], nice=False), axis=_whole(epochs))
     y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", minExtent=32))
     color = alt.Color(
@@ -53,11 +63,17 @@ def loss_chart(run: Run | None, *, epochs: int, num_classes: int) -> dict[str, A
         + ended.mark_line(strokeWidth=2.5).encode(x, y, color)
         + ended.mark_point(filled=True, size=50, opacity=1).encode(x, y, color, tooltip=tip)
     )
-    return {"spec": _spec(layers, 300), "data": _loss_rows(run)}
+    return _spec(layers, 300)
 
 
 def accuracy_chart(run: Run | None, *, epochs: int, num_classes: int) -> dict[str, Any]:
     """Test accuracy per epoch, and where guessing lies."""
+    rows = [{"epoch": row.epoch, "accuracy": row.test_accuracy} for row in run.history] if run else []
+    return {"spec": _accuracy_spec(epochs, num_classes), "data": {"epochs": rows}}
+
+
+@_MADE_ONCE
+def _accuracy_spec(epochs: int, num_classes: int) -> dict[str, Any]:
     x = alt.X("epoch:Q", title="epoch", scale=alt.Scale(domain=[0, epochs], nice=False), axis=_whole(epochs))
     y = alt.Y("accuracy:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"))
     ended = alt.Chart(alt.Data(name="epochs", values=[]))
@@ -68,12 +84,20 @@ def accuracy_chart(run: Run | None, *, epochs: int, num_classes: int) -> dict[st
         + ended.mark_line(strokeWidth=2.5, color=TEST).encode(x, y)
         + ended.mark_point(filled=True, size=50, opacity=1, color=TEST).encode(x, y, tooltip=tip)
     )
-    rows = [{"epoch": row.epoch, "accuracy": row.test_accuracy} for row in run.history] if run else []
-    return {"spec": _spec(layers, 190), "data": {"epochs": rows}}
+    return _spec(layers, 190)
 
 
 def lr_chart(planned: list[tuple[float, float]], run: Run | None, *, epochs: int, height: int) -> dict[str, Any]:
     """The planned learning rate, dashed, as (epochs passed, lr), and over it the one the run really had."""
+    thinned = planned[:: math.ceil(len(planned) / _MOST_PLANNED) or 1]
+    return {
+        "spec": _lr_spec(epochs, height),
+        "data": {"planned": [{"epoch": at, "lr": lr} for at, lr in thinned], "had": _lr_rows(run)},
+    }
+
+
+@_MADE_ONCE
+def _lr_spec(epochs: int, height: int) -> dict[str, Any]:
     x = alt.X("epoch:Q", title="epoch", scale=alt.Scale(domain=[0, epochs], nice=False), axis=_whole(epochs))
     y = alt.Y("lr:Q", title="lr", axis=alt.Axis(format=".3~g", tickCount=4))
     tip = [alt.Tooltip("epoch:Q", format=".2f"), alt.Tooltip("lr:Q", format=".3~g")]
@@ -85,11 +109,7 @@ def lr_chart(planned: list[tuple[float, float]], run: Run | None, *, epochs: int
         .mark_line(strokeWidth=2.5, color=TRAIN, interpolate="step-before")
         .encode(x, y, tooltip=tip)
     )
-    thinned = planned[:: math.ceil(len(planned) / _MOST_PLANNED) or 1]
-    return {
-        "spec": _spec(layers, height),
-        "data": {"planned": [{"epoch": at, "lr": lr} for at, lr in thinned], "had": _lr_rows(run)},
-    }
+    return _spec(layers, height)
 
 
 def _loss_rows(run: Run | None) -> dict[str, list[dict[str, Any]]]:
