@@ -119,7 +119,7 @@ def trained(tmp_path) -> Callable:
     def run_in_folder(config, data, *, folder=None, resume=None, until=None):
         """`until`: stop as soon as so many epochs are on disk."""
         folder = folder or tmp_path / "run"
-        run = Run(config=config, history=list(resume.history) if resume else [])
+        run = checkpoint.resumed(resume) if resume else Run(config=config)
         stop = (lambda: run.epoch >= until) if until is not None else (lambda: False)
         with checkpoint.writing(folder):
             events = train(config, data, resume=resume)

@@ -1,6 +1,7 @@
 """A run's folder: no crash, full disk or second writer can break it, and a stranger's is read without trust."""
 
 import json
+import math
 import os
 import pickle
 import resource
@@ -506,3 +507,53 @@ def test_best_and_curves_come_back(tiny, trained):
     folder, run = trained(CONFIG, tiny)
     assert checkpoint.read_run(folder).best == run.best
     assert all(isinstance(epoch, EpochEnded) for epoch in checkpoint.read_run(folder).history)
+
+
+# --- the curve within the epochs
+
+
+def test_the_curve_within_the_epochs_is_kept(tiny, trained):
+    """What a plot shows between two epochs' ends is there after a restart, and goes on in a resumed run."""
+    folder, run = trained(CONFIG, tiny, until=2)
+    kept = checkpoint.read_run(folder).curve.points
+    assert [point.epochs for point in kept] == pytest.approx([point.epochs for point in run.curve.points[: len(kept)]])
+    assert [point.smoothed for point in kept] == pytest.approx(
+        [point.smoothed for point in run.curve.points[: len(kept)]], rel=1e-5
+    )
+    again = checkpoint.resumed(checkpoint.read(folder))
+    assert [point.epochs for point in again.curve.points] == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+
+
+def test_a_diverged_run_keeps_the_batch_that_broke_it(tiny, trained):
+    """Where it broke is seen after a restart, in an epoch that no checkpoint follows."""
+    folder, run = trained(replace(CONFIG, lr=1e4), tiny)
+    again = checkpoint.read_run(folder)
+    assert not math.isfinite(again.curve.points[-1].loss)
+    assert again.diverged_at == run.diverged_at == pytest.approx(run.curve.points[-1].epochs)
+    assert checkpoint.read(folder).curve.points == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"curve": None},
+        {"curve": {}},
+        {"points": None},
+        {"points": [[1, 2]]},
+        {"points": [["x"] * 5]},
+        {"points": [[10**400] * 5]},
+        {"points": [[1.0] * 5] * 10_000},
+        {"stride": 0},
+        {"stride": 1.5},
+        {"weight": -0.04 / 0.96},
+        {"total": "x"},
+    ],
+)
+def test_a_strangers_curve_is_checked(tiny, trained, damage):
+    """Numbers in rows of five, few of them, and nothing that would divide by zero."""
+    folder, _ = trained(replace(CONFIG, epochs=1), tiny)
+    told = json.loads((folder / "training.json").read_text())
+    told = {**told, "curve": damage.get("curve", {**told["curve"], **damage})}
+    (folder / "training.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"training\.json is damaged"):
+        checkpoint.read_run(folder)

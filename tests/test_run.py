@@ -107,8 +107,10 @@ def test_a_checkpoint_changes_nothing():
 
 def test_smoothed_loss_has_no_bias_towards_zero():
     """The first value is the loss itself, a constant stays constant, and a jump is followed slowly."""
-    assert [point.smoothed for point in run(*[step(n, 2.0) for n in range(1, 9)]).steps] == pytest.approx([2.0] * 8)
-    points = run(*[step(n, 2.0) for n in range(1, 8)], step(8, 100.0)).steps
+    assert [point.smoothed for point in run(*[step(n, 2.0) for n in range(1, 9)]).curve.points] == pytest.approx(
+        [2.0] * 8
+    )
+    points = run(*[step(n, 2.0) for n in range(1, 8)], step(8, 100.0)).curve.points
     assert 2.0 < points[-1].smoothed < 25
     assert points[-1].loss == 100.0
 
@@ -117,8 +119,8 @@ def test_smoothed_loss_has_no_bias_towards_zero():
 def test_points_are_thinned_evenly(count):
     """However long a run, a plot has at most 800 points, evenly spread from its beginning to its end."""
     folded = run(*[step(n, float(n), epochs=10, per_epoch=count // 10) for n in range(1, count + 1)], epochs=10)
-    assert min(count, 400) <= len(folded.steps) <= 800
-    places = [point.epochs for point in folded.steps]
+    assert min(count, 400) <= len(folded.curve.points) <= 800
+    places = [point.epochs for point in folded.curve.points]
     assert places == sorted(set(places))
     assert places[0] <= 0.1
     assert places[-1] > 9.9
@@ -129,5 +131,5 @@ def test_points_are_thinned_evenly(count):
 def test_runs_do_not_share_their_lists():
     """Each has curves of its own."""
     one = run(ended(0), step(1))
-    assert (run().history, run().steps) == ([], [])
-    assert len(one.history) == len(one.steps) == 1
+    assert (run().history, run().curve.points) == ([], [])
+    assert len(one.history) == len(one.curve.points) == 1

@@ -171,7 +171,7 @@ def _resume(options: argparse.Namespace) -> int:
         kept = checkpoint.read(options.run)
         kept = checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
         images = _same_images(kept, options.data)
-        run = Run(config=kept.config, history=list(kept.history))
+        run = checkpoint.resumed(kept)
         return _follow(options, train(kept.config, images, device=device, resume=kept), run, options.run, images)
 
 

@@ -5,6 +5,7 @@ Moving the files to their places can be cut short at any point and is finished b
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -12,9 +13,9 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from trainer.card import model_card
 from trainer.config import TrainConfig
 from trainer.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, StepLogged, plain
 from trainer.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
-from trainer.run import STATUSES, Run
+from trainer.run import STATUSES, Curve, Point, Run
 
 CARD_FILE, HISTORY_FILE, TENSORS_FILE = "README.md", "training.json", "training.safetensors"
 FORMAT = 1
@@ -46,6 +47,7 @@ class Checkpoint:
     weights: Mapping[str, torch.Tensor]
     tensors: Mapping[str, torch.Tensor]  # "optimizer.<parameter>.<name>" and "gradient.<parameter>"
     state: Mapping[str, Any]  # see CheckpointReady
+    curve: Curve  # within the epochs that have ended
     continued_with: Mapping[str, Any] | None = None
 
     @property
@@ -96,6 +98,29 @@ def writing(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@dataclass(kw_only=True)
+class Keeper:
+    """A run and the folder it is kept in: takes the run's events, and writes each state they complete."""
+
+    run: Run
+    folder: Path
+    data: Mapping[str, Any]
+    _unsaved: list[CheckpointReady] = field(default_factory=list)
+
+    def keep(self, event: Event) -> bool:
+        """Folds the event into the run; False where it is a checkpoint that the disk has not taken.
+
+        A disk that refuses does not end the run: `run.warning` says so, and the epochs it missed are written as soon as
+        it takes them.
+        """
+        self.run.apply(event)
+        if isinstance(event, CheckpointReady):
+            self._unsaved.append(event)
+        if isinstance(event, CheckpointReady | Finished):
+            return _save(self.folder, self.run, self.data, self._unsaved) or isinstance(event, Finished)
+        return True
+
+
 def record(
     events: Iterable[Event],
     run: Run,
@@ -104,27 +129,36 @@ def record(
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Passes on the events of `train` while folding them into `run` and keeping the run's folder up to date.
-
-    A CheckpointReady is passed on only once it is safely on disk. A disk that refuses does not end the run:
-    `run.warning` says so, and the epochs it missed are written as soon as it takes them. When `stop()` turns true the
-    run finishes as `stopped` at the next sign of life: an epoch that has ended is kept, and the untrained network is.
-    """
-    unsaved: list[CheckpointReady] = []
-    for event in events:
-        if stop() and (isinstance(event, StepLogged) or (isinstance(event, EvaluationLogged) and run.history)):
-            events.close()
-            event = Finished(reason="stopped")
-        run.apply(event)
-        if isinstance(event, CheckpointReady):
-            unsaved.append(event)
-        if isinstance(event, CheckpointReady | Finished):
-            saved = _save(folder, run, data, unsaved)
-            if not saved and isinstance(event, CheckpointReady):
-                continue
+    """What `record_race` does, for the events of one run."""
+    keepers = [Keeper(run=run, folder=folder, data=data)]
+    for _, event in record_race(((0, event) for event in events), keepers, stop=stop):
         yield event
-        if isinstance(event, Finished):
+
+
+def record_race(
+    events: Iterable[tuple[int, Event]], keepers: Sequence[Keeper], *, stop: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, Event]]:
+    """Passes on the events of `race` while its runs and their folders are kept up to date.
+
+    A CheckpointReady is passed on only once it is safely on disk. When `stop()` turns true every unfinished run ends as
+    `stopped` at the next sign of life: epochs that have ended are kept, and so is the first untrained network.
+    """
+    for index, event in events:
+        is_begun = any(keeper.run.history for keeper in keepers)
+        if isinstance(event, StepLogged | EvaluationLogged) and is_begun and stop():
+            events.close()
+            yield from _stopped(keepers)
             return
+        if keepers[index].keep(event):
+            yield index, event
+
+
+def _stopped(keepers: Sequence[Keeper]) -> Iterator[tuple[int, Event]]:
+    finished = Finished(reason="stopped")
+    for index, keeper in enumerate(keepers):
+        if keeper.run.status == "training":
+            keeper.keep(finished)
+            yield index, finished
 
 
 def read(folder: Path) -> Checkpoint:
@@ -153,7 +187,14 @@ def read(folder: Path) -> Checkpoint:
         weights=weights,
         tensors=tensors,
         state=state,
+        curve=replace(run.curve, points=[point for point in run.curve.points if point.epochs <= run.epoch]),
     )
+
+
+def resumed(checkpoint: Checkpoint) -> Run:
+    """The run as it goes on from a checkpoint: its settings, its history and its curves so far."""
+    curve = replace(checkpoint.curve, points=list(checkpoint.curve.points))
+    return Run(config=checkpoint.config, history=list(checkpoint.history), curve=curve)
 
 
 def read_run(folder: Path) -> Run:
@@ -236,7 +277,10 @@ def _save(folder: Path, run: Run, data: Mapping[str, Any], unsaved: list[Checkpo
             unsaved.clear()
         elif run.history:
             content = _read_history(folder)
-            _commit(folder, {HISTORY_FILE: _json({**content, "status": run.status, "advice": run.advice})})
+            last = {"status": run.status, "advice": run.advice}
+            if run.status == "diverged":  # within an epoch that no checkpoint will follow
+                last["curve"] = _curve_entry(run.curve)
+            _commit(folder, {HISTORY_FILE: _json({**content, **last})})
     except OSError as error:
         goes_on = "It goes on, and is saved as soon as the disk takes it."
         run.warning = f"The run could not be saved: {_reason(error)}. " + (
@@ -256,6 +300,7 @@ def _files(run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) ->
         "status": run.status,
         "advice": run.advice,
         "history": [plain(row) for row in run.history],
+        "curve": _curve_entry(run.curve),
         "state": last.state,
         "files": {
             WEIGHTS_FILE: hashlib.sha256(last.model).hexdigest(),
@@ -344,7 +389,30 @@ def _run(content: Mapping[str, Any]) -> Run:
     if status not in STATUSES:
         raise ValueError(f"{HISTORY_FILE} is damaged: its status is not one this app knows.")
     config = TrainConfig.from_settings(_entry(content, "config", dict))
-    return Run(config=config, history=history, status=status, advice=str(content.get("advice", "")))
+    curve = _curve(_entry({"curve": _curve_entry(Curve()), **content}, "curve", dict))
+    return Run(config=config, history=history, status=status, advice=str(content.get("advice", "")), curve=curve)
+
+
+def _curve_entry(curve: Curve) -> dict[str, Any]:
+    """The curve for JSON, its points to the digits that a plot can show."""
+    points = [[float(f"{value:.6g}") if math.isfinite(value) else None for value in point] for point in curve.points]
+    return {**plain(replace(curve, points=[])), "points": points}
+
+
+def _curve(entry: Mapping[str, Any]) -> Curve:
+    points, stride, total, weight = (entry.get(name) for name in ("points", "stride", "total", "weight"))
+    rows = points if isinstance(points, list) and len(points) < 10_000 else [None]
+    if (
+        not all(isinstance(row, list) and len(row) == len(Point._fields) for row in rows)
+        or not all(value is None or _is_number(value) for value in [*itertools.chain(*rows), total])
+        or type(stride) is not int
+        or not 1 <= stride < 2**31
+        or not _is_number(weight)
+        or not 0 <= weight <= 1
+    ):
+        raise ValueError(f"{HISTORY_FILE} is damaged: its curve has entries of another kind.")
+    *rows, (total,) = ([math.nan if value is None else value for value in row] for row in [*rows, [total]])
+    return Curve(points=[Point(*row) for row in rows], stride=stride, total=total, weight=weight)
 
 
 def _is_sound(name: str, value: Any) -> bool:
@@ -352,9 +420,11 @@ def _is_sound(name: str, value: Any) -> bool:
         return value is None or isinstance(value, dict)
     if value is None:
         return name in ("train_loss", "train_loss_sum", "lr", "grad_norm", "images_per_second")
-    if type(value) is int:
-        return abs(value) < 2**53
-    return type(value) is float and math.isfinite(value)
+    return _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return (type(value) is int and abs(value) < 2**53) or (type(value) is float and math.isfinite(value))
 
 
 def _entry(content: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -1,5 +1,6 @@
 """Run: what is known of a training so far, folded from its events. Standard library only."""
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +21,29 @@ class Point(NamedTuple):
     loss: float
     smoothed: float
     lr: float
+    grad_norm: float
+
+
+@dataclass(kw_only=True)
+class Curve:
+    """The batches as a plot within the epochs shows them, thinned evenly where there are many."""
+
+    points: list[Point] = field(default_factory=list)
+    stride: int = 1  # every so manyth batch is a point
+    total: float = 0.0  # of the smoothed loss: the weighted sum of the losses so far
+    weight: float = 0.0  # and the sum of their weights
+
+    def add(self, step: StepLogged, epochs: float) -> None:
+        """Takes a batch in, after which `epochs` have passed."""
+        # An exponential mean without its bias towards 0 (Kingma & Ba 2015, §3).
+        self.total = _SMOOTHING * self.total + (1 - _SMOOTHING) * step.loss
+        self.weight = _SMOOTHING * self.weight + (1 - _SMOOTHING)
+        # The batch that broke the network is the one to see, wherever it falls.
+        if step.step % self.stride == 0 or not self.points or not math.isfinite(step.loss):
+            self.points.append(Point(epochs, step.loss, self.total / self.weight, step.lr, step.grad_norm))
+        if len(self.points) > _MOST_POINTS:
+            self.points = self.points[::2]
+            self.stride *= 2
 
 
 @dataclass(kw_only=True)
@@ -31,17 +55,16 @@ class Run:
     status: str = "training"
     advice: str = ""
     warning: str = ""  # what the user should know now, such as a disk that takes no checkpoint
-    steps: list[Point] = field(default_factory=list)  # within the epochs; thinned evenly where there are many
+    curve: Curve = field(default_factory=Curve)
     last_step: StepLogged | None = None
     evaluated: float = 0.0  # 0–1: how far the evaluation at the end of the epoch in progress has come
-    _smoothed: tuple[float, float] = (0.0, 0.0)
-    _stride: int = 1
 
     def apply(self, event: Event) -> None:
         """Takes one event in. A CheckpointReady changes nothing: it is about files."""
         match event:
             case StepLogged():
-                self._add_step(event)
+                self.last_step = event
+                self.curve.add(event, event.epoch - 1 + self._part_of_epoch(event))
             case EvaluationLogged():
                 self.evaluated = event.fraction
             case EpochEnded():
@@ -68,6 +91,13 @@ class Run:
         return self.epoch + self._part_of_epoch(self.last_step)
 
     @property
+    def diverged_at(self) -> float | None:
+        """Epochs passed when the loss was no number any more; None where it always was one."""
+        if self.status != "diverged":
+            return None
+        return max([float(self.epoch), *(point.epochs for point in self.curve.points[-1:])])
+
+    @property
     def seconds_left(self) -> float | None:
         """Seconds until the last epoch ends, from the last epoch's pace; None while there is no pace yet."""
         trained = [row for row in self.history if row.epoch > 0]
@@ -82,17 +112,3 @@ class Run:
     def _part_of_epoch(self, step: StepLogged) -> float:
         per_epoch = step.num_steps / self.config.epochs
         return min(1.0, (step.step - (step.epoch - 1) * per_epoch) / per_epoch)
-
-    def _add_step(self, step: StepLogged) -> None:
-        self.last_step = step
-        # An exponential mean without its bias towards 0 (Kingma & Ba 2015, §3).
-        total, weight = self._smoothed
-        total = _SMOOTHING * total + (1 - _SMOOTHING) * step.loss
-        weight = _SMOOTHING * weight + (1 - _SMOOTHING)
-        self._smoothed = (total, weight)
-        if step.step % self._stride == 0 or not self.steps:
-            passed = step.epoch - 1 + self._part_of_epoch(step)
-            self.steps.append(Point(passed, step.loss, total / weight, step.lr))
-        if len(self.steps) > _MOST_POINTS:
-            self.steps = self.steps[::2]
-            self._stride *= 2

@@ -301,7 +301,7 @@ def status(run: Run | None, *, live: bool = False) -> str:
         more = f"testing {run.evaluated:.0%}" if run.evaluated else ""
         words = [f"epoch {min(run.config.epochs, run.epoch + 1)} of {run.config.epochs}"]
         if run.last_step is not None:
-            words.append(f"loss {run.steps[-1].smoothed:.3f}")
+            words.append(f"loss {run.curve.points[-1].smoothed:.3f}")
         if run.seconds_left is not None:
             words.append(f"about {_duration(run.seconds_left)} left")
     if run.epoch:

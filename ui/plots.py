@@ -123,7 +123,7 @@ def _loss_rows(run: Run | None) -> dict[str, list[dict[str, Any]]]:
     ]
     steps = [
         {"epoch": round(point.epochs, 4), "loss": round(point.smoothed, 4)}
-        for point in run.steps
+        for point in run.curve.points
         if math.isfinite(point.smoothed)
     ]
     return {"epochs": curves, "steps": steps}
@@ -133,9 +133,9 @@ def _lr_rows(run: Run | None) -> list[dict[str, float]]:
     if run is None:
         return []
     # Of epochs that another process trained only the last lr of each is known.
-    begun = run.steps[0].epochs if run.steps else math.inf
+    begun = run.curve.points[0].epochs if run.curve.points else math.inf
     earlier = [{"epoch": row.epoch, "lr": row.lr} for row in run.history if row.lr is not None and row.epoch <= begun]
-    return earlier + [{"epoch": round(point.epochs, 4), "lr": point.lr} for point in run.steps]
+    return earlier + [{"epoch": round(point.epochs, 4), "lr": point.lr} for point in run.curve.points]
 
 
 def _whole(epochs: int) -> alt.Axis:
