@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,19 @@ _EVALUATION_BATCH = 500
 
 
 def train(
-    config: TrainConfig, data: ImageData, *, device: str | torch.device = "cpu", resume: Checkpoint | None = None
+    config: TrainConfig,
+    data: ImageData,
+    *,
+    device: str | torch.device = "cpu",
+    resume: Checkpoint | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Event]:
     """Trains on `data` as `config` says; yields what happens, at least about once a second.
 
     Epoch 0 is the untrained network. Each epoch ends with EpochEnded and CheckpointReady; the last event is Finished,
     `completed` or `diverged`. Given `resume`, it goes on after that checkpoint's last epoch: on a CPU bit for bit as
-    if it had never stopped. No prints, no files, no environment, no global random state.
+    if it had never stopped. `clock` gives the seconds that times are told in: those of its own turns where it takes
+    turns with others. No prints, no files, no environment, no global random state.
 
     Raises ValueError at once, before the first event is asked for, where the config does not fit the data, the device
     or the checkpoint.
@@ -38,16 +44,22 @@ def train(
         raise ValueError("precision float16 needs a CUDA GPU; use float32 or bfloat16 here.")
     per_epoch = num_batches(len(split.labels), config)
     learner = build_learner(config, data, split, num_batches=per_epoch, device=device, resume=resume)
-    return _epochs(config, learner, to_device(split, device), to_device(data.test, device), per_epoch, resume)
+    return _epochs(config, learner, to_device(split, device), to_device(data.test, device), per_epoch, resume, clock)
 
 
 def _epochs(
-    config: TrainConfig, learner: Learner, split: Split, test: Split, per_epoch: int, resume: Checkpoint | None
+    config: TrainConfig,
+    learner: Learner,
+    split: Split,
+    test: Split,
+    per_epoch: int,
+    resume: Checkpoint | None,
+    clock: Callable[[], float],
 ) -> Iterator[Event]:
     carry_gradients = config.zero_grad_every != 1
     first, continued_with = (resume.epoch, resume.continued_with) if resume else (0, None)
     if not resume:
-        begun = time.perf_counter()
+        begun = clock()
         test_loss, test_accuracy = yield from evaluate(learner.model, test, epoch=0)
         yield EpochEnded(
             epoch=0,
@@ -57,15 +69,15 @@ def _epochs(
             test_accuracy=test_accuracy,
             lr=None,
             grad_norm=None,
-            seconds=time.perf_counter() - begun,
+            seconds=clock() - begun,
             images_per_second=None,
         )
         yield checkpoint_of(learner, epoch=0, carry_gradients=carry_gradients)
 
     for epoch in range(first + 1, config.epochs + 1):
-        begun = time.perf_counter()
-        trained = yield from _train_epoch(config, learner, split, epoch, per_epoch)
-        training_seconds = time.perf_counter() - begun
+        begun = clock()
+        trained = yield from _train_epoch(config, learner, split, epoch, per_epoch, clock)
+        training_seconds = clock() - begun
         if config.scheduler_unit == "epoch" and config.scheduler != "plateau":
             learner.scheduler.step()
         # The last step of an epoch may be the one that broke the network: its own loss was still a number.
@@ -86,7 +98,7 @@ def _epochs(
             test_accuracy=test_accuracy,
             lr=lr,
             grad_norm=grad_norm,
-            seconds=time.perf_counter() - begun,
+            seconds=clock() - begun,
             images_per_second=num_images / training_seconds,
             continued_with=continued_with if epoch == first + 1 else None,
         )
@@ -126,11 +138,16 @@ def training_split(config: TrainConfig, data: ImageData) -> Split:
 
 
 def _train_epoch(
-    config: TrainConfig, learner: Learner, split: Split, epoch: int, per_epoch: int
+    config: TrainConfig,
+    learner: Learner,
+    split: Split,
+    epoch: int,
+    per_epoch: int,
+    clock: Callable[[], float],
 ) -> Generator[StepLogged, None, tuple[float, float, float] | None]:
     """Yields every batch of an epoch; returns (sum of losses, mean gradient norm, last lr), or None if it diverged."""
     model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
-    begun = last_yield = time.perf_counter()
+    begun = last_yield = clock()
     parameters = list(model.parameters())
     one = torch.ones((), device=parameters[0].device)
     step = (epoch - 1) * per_epoch
@@ -155,7 +172,7 @@ def _train_epoch(
                 learner.scheduler.step()
         unread.append((step, lr, loss.detach(), norm))
 
-        if time.perf_counter() - last_yield > _SECONDS_BETWEEN_YIELDS or step == epoch * per_epoch:
+        if clock() - last_yield > _SECONDS_BETWEEN_YIELDS or step == epoch * per_epoch:
             # The only point at which the host waits for the device.
             read = torch.stack([torch.stack((loss, norm)) for _, _, loss, norm in unread]).tolist()
             for (number, its_lr, _, _), (its_loss, its_norm) in zip(unread, read, strict=True):
@@ -167,12 +184,12 @@ def _train_epoch(
                     loss=its_loss,
                     lr=its_lr,
                     grad_norm=its_norm,
-                    epoch_seconds=time.perf_counter() - begun,
+                    epoch_seconds=clock() - begun,
                 )
                 if not math.isfinite(its_loss):
                     return None
             unread.clear()
-            last_yield = time.perf_counter()
+            last_yield = clock()
     return loss_sum, norm_sum / per_epoch, lr
 
 

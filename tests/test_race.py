@@ -1,0 +1,134 @@
+"""Trainings side by side: each as if it were alone, none ahead of the others."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from trainer import checkpoint
+from trainer.config import TrainConfig
+from trainer.data import facts
+from trainer.events import CheckpointReady, EpochEnded, Finished, StepLogged
+from trainer.loop import train
+from trainer.race import MOST_SEEDS, MOST_SETTINGS, over_seeds, race
+from trainer.run import Run
+
+CONFIG = TrainConfig(epochs=3, batch_size=8, scheduler="constant")
+ADAM = TrainConfig(epochs=3, batch_size=8, scheduler="constant", optimizer="adam")
+
+
+def timeless(event):
+    """The event without its times, which no two runs share."""
+    times = {"seconds", "images_per_second", "epoch_seconds"} & set(type(event).__dataclass_fields__)
+    return replace(event, **dict.fromkeys(times, 0.0))
+
+
+def test_each_contender_trains_as_if_it_were_alone(tiny):
+    """Event by event, weights included, what `train` yields, whatever runs beside it."""
+    configs = [CONFIG, ADAM, CONFIG.changed({"zero_grad_every": 0}), CONFIG.changed({"batch_size": 4, "epochs": 1})]
+    events = list(race([(config, None) for config in configs], tiny))
+    for place, config in enumerate(configs):
+        alone = [timeless(event) for event in train(config, tiny)]
+        assert [timeless(event) for index, event in events if index == place] == alone
+
+
+def test_a_race_of_one_is_a_training(tiny):
+    """The one code path: the same events under place 0."""
+    events = list(race([(CONFIG, None)], tiny))
+    assert {place for place, _ in events} == {0}
+    assert [timeless(event) for _, event in events] == [timeless(event) for event in train(CONFIG, tiny)]
+
+
+def test_all_advance_together(tiny):
+    """At any time, no contender is more than a batch of the coarsest ahead in epochs, small batches or large."""
+    configs = [CONFIG, CONFIG.changed({"batch_size": 2}), ADAM]
+    passed = dict.fromkeys(range(3), 0.0)
+    for place, event in race([(config, None) for config in configs], tiny):
+        if isinstance(event, StepLogged):
+            passed[place] = event.step / event.num_steps * configs[place].epochs
+            assert max(passed.values()) - min(passed.values()) <= 1 / 4 + 1e-9
+
+
+def test_who_diverges_leaves_the_others_to_go_on(tiny):
+    """One Finished each, with its own reason."""
+    events = race([(CONFIG.changed({"lr": 1e4}), None), (CONFIG, None)], tiny)
+    reasons = {place: event.reason for place, event in events if isinstance(event, Finished)}
+    assert reasons == {0: "diverged", 1: "completed"}
+
+
+def test_the_same_seed_starts_from_the_same_weights(tiny):
+    """Contenders over the same seeds share their untrained networks; another seed has another."""
+    configs = over_seeds([CONFIG, ADAM], 2)
+    assert [(config.optimizer, config.seed) for config in configs] == [("sgd", 0), ("sgd", 1), ("adam", 0), ("adam", 1)]
+    untrained = {}
+    for place, event in race([(config, None) for config in configs], tiny):
+        if isinstance(event, CheckpointReady) and event.epoch == 0:
+            untrained[place] = event.model
+    assert untrained[0] == untrained[2]
+    assert untrained[1] == untrained[3]
+    assert untrained[0] != untrained[1]
+
+
+def test_times_are_those_of_a_contenders_own_turns(tiny):
+    """What another's epochs and the reader take is not in them."""
+    begun = time.perf_counter()
+    seconds = 0.0
+    for _, event in race([(CONFIG, None), (ADAM, None)], tiny):
+        if isinstance(event, EpochEnded):
+            seconds += event.seconds
+            time.sleep(0.05)
+    assert 0 < seconds <= time.perf_counter() - begun - 8 * 0.05
+
+
+@pytest.mark.parametrize(
+    ("configs", "num_seeds", "sentence"),
+    [
+        ([], 1, "Add settings"),
+        ([CONFIG, CONFIG.changed({"seed": 3})], 1, "the same"),
+        ([CONFIG.changed({"lr": 1.0 / n}) for n in range(1, MOST_SETTINGS + 2)], 1, "up to 6"),
+        ([CONFIG], 0, "1 to 5"),
+        ([CONFIG], MOST_SEEDS + 1, "1 to 5"),
+    ],
+)
+def test_what_is_no_race_is_told(configs, num_seeds, sentence):
+    """None, too many, or the same twice: a sentence each."""
+    with pytest.raises(ValueError, match=sentence):
+        over_seeds(configs, num_seeds)
+
+
+def test_a_config_that_does_not_fit_is_told_before_anything_runs(tiny):
+    """At the call, not at the first event."""
+    with pytest.raises(ValueError, match="batch_size"):
+        race([(CONFIG, None), (CONFIG.changed({"batch_size": 1000}), None)], tiny)
+
+
+def test_stop_keeps_every_contender_and_resume_goes_on_exactly(tiny, tmp_path):
+    """Stopped in the middle, each folder holds its last epoch, and what follows is what would have followed."""
+    configs = [CONFIG, ADAM]
+
+    def keepers(runs):
+        return [
+            checkpoint.Keeper(run=run, folder=tmp_path / str(place), data=facts(tiny)) for place, run in enumerate(runs)
+        ]
+
+    for place in range(2):
+        (tmp_path / str(place)).mkdir()
+    kept = keepers([Run(config=config) for config in configs])
+    events = race([(config, None) for config in configs], tiny)
+    last = [
+        (place, event.reason)
+        for place, event in checkpoint.record_race(events, kept, stop=lambda: kept[1].run.epoch >= 1)
+        if isinstance(event, Finished)
+    ]
+    assert last == [(0, "stopped"), (1, "stopped")]
+
+    states = [checkpoint.read(tmp_path / str(place)) for place in range(2)]
+    assert all(1 <= state.epoch < 3 for state in states)
+    resumed = keepers([checkpoint.resumed(state) for state in states])
+    for _ in checkpoint.record_race(race([(state.config, state) for state in states], tiny), resumed):
+        pass
+    for place, config in enumerate(configs):
+        whole = [event for event in train(config, tiny) if isinstance(event, EpochEnded)]
+        run = checkpoint.read_run(tmp_path / str(place))
+        assert run.status == "completed"
+        assert [timeless(row) for row in run.history] == [timeless(row) for row in whole]

@@ -1,0 +1,88 @@
+"""Several trainings side by side, on one device, none ahead of the others."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from trainer.checkpoint import Checkpoint
+from trainer.config import TrainConfig
+from trainer.data import ImageData, to_device
+from trainer.events import Event, Finished, StepLogged
+from trainer.loop import train
+
+MOST_SETTINGS, MOST_SEEDS = 6, 5
+
+
+def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConfig]:
+    """Each config with the same seeds, as many as asked for, from the first config's on: the contenders of a race.
+
+    The same seed gives the same initial weights and the same batches in the same order. Raises ValueError where there
+    is nothing to race, too much of it, or the same twice.
+    """
+    if not configs:
+        raise ValueError("Add settings to the race first.")
+    if len(configs) > MOST_SETTINGS:
+        raise ValueError(f"A race takes up to {MOST_SETTINGS} settings.")
+    if not 1 <= num_seeds <= MOST_SEEDS:
+        raise ValueError(f"A race takes from 1 to {MOST_SEEDS} seeds.")
+    first = configs[0].seed
+    if len({replace(config, seed=first) for config in configs}) < len(configs):
+        raise ValueError("Two of the settings are the same.")
+    return [config.changed({"seed": first + number}) for config in configs for number in range(num_seeds)]
+
+
+def race(
+    contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
+    data: ImageData,
+    *,
+    device: str | torch.device = "cpu",
+) -> Iterator[tuple[int, Event]]:
+    """Trains every contender, a config with the checkpoint it goes on from, if any; yields (its place, what happens).
+
+    It is always the turn of whoever has passed the fewest epochs, so that all advance together; a contender that is
+    done, or diverged, leaves the others to go on. A race of one is what `train` does. Each contender's times count its
+    own turns alone. Raises ValueError at once where a config does not fit the data, the device or its checkpoint.
+    """
+    data = replace(data, train=to_device(data.train, device), test=to_device(data.test, device))
+    clocks = [_Clock() for _ in contenders]
+    trainings = [
+        train(config, data, device=device, resume=kept, clock=clock.read)
+        for (config, kept), clock in zip(contenders, clocks, strict=True)
+    ]
+    return _take_turns(contenders, trainings, clocks)
+
+
+def _take_turns(
+    contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
+    trainings: Sequence[Iterator[Event]],
+    clocks: Sequence["_Clock"],
+) -> Iterator[tuple[int, Event]]:
+    passed = {place: float(kept.epoch if kept else 0) for place, (_, kept) in enumerate(contenders)}
+    while passed:
+        place = min(passed, key=passed.get)
+        clocks[place].start()
+        event = next(trainings[place])
+        clocks[place].stop()
+        if isinstance(event, StepLogged):
+            passed[place] = event.step / event.num_steps * contenders[place][0].epochs
+        elif isinstance(event, Finished):
+            del passed[place]
+        yield place, event
+
+
+class _Clock:
+    """Seconds in which a contender had its turn."""
+
+    def __init__(self):
+        self.before, self.since = 0.0, None
+
+    def start(self) -> None:
+        self.since = time.perf_counter()
+
+    def stop(self) -> None:
+        self.before, self.since = self.read(), None
+
+    def read(self) -> float:
+        return self.before + (0.0 if self.since is None else time.perf_counter() - self.since)
