@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from trainer import train
+from trainer import TrainConfig, train
 from trainer.data import subset
 from trainer.events import EpochEnded, Finished, StepLogged
-from trainer.lessons import LESSONS
+from trainer.lessons import LESSONS, lesson_of, zero_grad_lab
 
 MISTAKES = ("softmax-plateau", "adam-step-per-batch", "sgd-step-per-batch")
 
@@ -37,6 +37,37 @@ def test_every_lesson_is_sound_and_told(lesson):
     assert lesson.config.activation == "none"
     assert lesson.before
     assert lesson.after
+
+
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+def test_a_lesson_is_known_by_its_settings(lesson):
+    """Shortened, or with another seed, it is still the lesson; its mended twin is not."""
+    assert lesson_of(lesson.config.changed({"epochs": 2, "seed": 5})) is lesson
+    assert lesson_of(lesson.twin) is not lesson
+    assert lesson_of(TrainConfig()) is None
+
+
+def test_accumulated_gradients_are_those_of_one_large_batch(images):
+    """k batches of n, their loss divided by k, equal one batch of k·n: the same losses, epoch by epoch."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "epochs": 2, "batch_size": 32, "lr": 0.1, "scheduler": "constant"}
+    every, accumulated, never, large = zero_grad_lab(TrainConfig.from_settings(plain), 4)
+    assert (large.batch_size, accumulated.zero_grad_every, never.zero_grad_every) == (128, 4, 0)
+    by_four, at_once = (
+        [(e.train_loss, e.test_loss, e.grad_norm) for e in train(config, images) if isinstance(e, EpochEnded)][1:]
+        for config in (accumulated, large)
+    )
+    for (loss, test_loss, _), (its_loss, its_test_loss, _) in zip(by_four, at_once, strict=True):
+        assert loss == pytest.approx(its_loss, abs=1e-5)
+        assert test_loss == pytest.approx(its_test_loss, abs=1e-5)
+    other = [e.test_loss for e in train(every, images) if isinstance(e, EpochEnded)]
+    assert other[-1] != pytest.approx(at_once[-1][1], abs=1e-4), "four times as many steps are another training"
+
+
+@pytest.mark.parametrize("every", [1, 0, 10**6])
+def test_a_lab_that_is_none_is_told(every):
+    """Nothing to accumulate, or more than a batch may be."""
+    with pytest.raises(ValueError, match=r"\.$"):
+        zero_grad_lab(TrainConfig(), every)
 
 
 @pytest.mark.parametrize("name", MISTAKES[1:])

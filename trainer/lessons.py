@@ -5,7 +5,7 @@ CIFAR-10's test split, without shuffling, normalisation or activation functions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainer.config import TrainConfig
@@ -121,3 +121,24 @@ LESSONS = {
         ),
     )
 }  # fmt: skip
+
+
+def lesson_of(config: TrainConfig) -> Lesson | None:
+    """The lesson that a config is, over however many epochs and with whatever seed; None where it is none."""
+    return next((one for one in LESSONS.values() if _timeless(one.config) == _timeless(config)), None)
+
+
+def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
+    """The config with gradients cleared at each batch, every `every` batches, never, and with one batch as large as
+    `every`: the second and the last are the same training, where the optimizer is plain SGD.
+
+    Raises ValueError where `every` is below 2, or the large batch above what a batch may be.
+    """
+    if every < 2:
+        raise ValueError("To accumulate gradients, clear them every 2 batches or more.")
+    cleared = [config.changed({"zero_grad_every": number}) for number in (1, every, 0)]
+    return [*cleared, cleared[0].changed({"batch_size": config.batch_size * every})]
+
+
+def _timeless(config: TrainConfig) -> TrainConfig:
+    return replace(config, epochs=1, seed=0)
