@@ -137,6 +137,32 @@ def training_split(config: TrainConfig, data: ImageData) -> Split:
     return split
 
 
+def train_batch(
+    config: TrainConfig, learner: Learner, images: Tensor, labels: Tensor, step: int
+) -> tuple[Tensor, Tensor]:
+    """Learns from one batch, of which `step` counts from 1 over the whole run; the model is in training mode.
+
+    Returns its mean loss, as it went in, and the norm of the gradient, as scalars that stay on the device. Gradients
+    are cleared, and optimizer and scheduler stepped, where zero_grad_every and scheduler_unit say so.
+    """
+    optimizer, scaler = learner.optimizer, learner.scaler
+    if config.zero_grad_every == 1:
+        optimizer.zero_grad()
+    with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
+        loss = functional.cross_entropy(learner.model(images), labels, label_smoothing=config.label_smoothing)
+    scaler.scale(loss / max(1, config.zero_grad_every)).backward()
+    norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters()])
+    norm = norm / scaler.scale(torch.ones((), device=norm.device))
+    if step % max(1, config.zero_grad_every) == 0:
+        scaler.step(optimizer)
+        scaler.update()
+        if config.zero_grad_every > 1:
+            optimizer.zero_grad()
+        if config.scheduler_unit == "batch":
+            learner.scheduler.step()
+    return loss.detach(), norm
+
+
 def _train_epoch(
     config: TrainConfig,
     learner: Learner,
@@ -146,31 +172,16 @@ def _train_epoch(
     clock: Callable[[], float],
 ) -> Generator[StepLogged, None, tuple[float, float, float] | None]:
     """Yields every batch of an epoch; returns (sum of losses, mean gradient norm, last lr), or None if it diverged."""
-    model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
     begun = last_yield = clock()
-    parameters = list(model.parameters())
-    one = torch.ones((), device=parameters[0].device)
     step = (epoch - 1) * per_epoch
     unread: list[tuple[int, float, Tensor, Tensor]] = []
     loss_sum = norm_sum = 0.0
-    model.train()
+    learner.model.train()
     for images, labels in batches(split, config, epoch):
         step += 1
-        lr = optimizer.param_groups[0]["lr"]
-        if config.zero_grad_every == 1:
-            optimizer.zero_grad()
-        with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
-            loss = functional.cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
-        scaler.scale(loss / max(1, config.zero_grad_every)).backward()
-        norm = nn.utils.get_total_norm([p.grad for p in parameters]) / scaler.scale(one)
-        if step % max(1, config.zero_grad_every) == 0:
-            scaler.step(optimizer)
-            scaler.update()
-            if config.zero_grad_every > 1:
-                optimizer.zero_grad()
-            if config.scheduler_unit == "batch":
-                learner.scheduler.step()
-        unread.append((step, lr, loss.detach(), norm))
+        lr = learner.optimizer.param_groups[0]["lr"]
+        loss, norm = train_batch(config, learner, images, labels, step)
+        unread.append((step, lr, loss, norm))
 
         if clock() - last_yield > _SECONDS_BETWEEN_YIELDS or step == epoch * per_epoch:
             # The only point at which the host waits for the device.
