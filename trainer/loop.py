@@ -38,13 +38,10 @@ def train(
     Raises ValueError at once, before the first event is asked for, where the config does not fit the data, the device
     or the checkpoint.
     """
-    split = training_split(config, data)
     device = torch.device(device)
-    if config.precision == "float16" and device.type != "cuda":
-        raise ValueError("precision float16 needs a CUDA GPU; use float32 or bfloat16 here.")
+    split, learner = begin(config, data, device=device, resume=resume)
     per_epoch = num_batches(len(split.labels), config)
-    learner = build_learner(config, data, split, num_batches=per_epoch, device=device, resume=resume)
-    return _epochs(config, learner, to_device(split, device), to_device(data.test, device), per_epoch, resume, clock)
+    return _epochs(config, learner, split, to_device(data.test, device), per_epoch, resume, clock)
 
 
 def _epochs(
@@ -124,6 +121,21 @@ def evaluate(
             yield EvaluationLogged(epoch=epoch, fraction=min(1.0, (start + _EVALUATION_BATCH) / count))
             last_yield = time.perf_counter()
     return loss.item() / count, correct.item() / count
+
+
+def begin(
+    config: TrainConfig, data: ImageData, *, device: torch.device, resume: Checkpoint | None
+) -> tuple[Split, Learner]:
+    """The images to train on, on the device, and the learner at its beginning, or as `resume` left it.
+
+    Raises ValueError where the config does not fit the data, the device or the checkpoint.
+    """
+    split = training_split(config, data)
+    if config.precision == "float16" and device.type != "cuda":
+        raise ValueError("precision float16 needs a CUDA GPU; use float32 or bfloat16 here.")
+    per_epoch = num_batches(len(split.labels), config)
+    learner = build_learner(config, data, split, num_batches=per_epoch, device=device, resume=resume)
+    return to_device(split, device), learner
 
 
 def training_split(config: TrainConfig, data: ImageData) -> Split:

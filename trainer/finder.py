@@ -1,0 +1,161 @@
+"""The learning-rate range test: which lr suits the other settings."""
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.config import OPTIMIZERS, TrainConfig
+from trainer.data import ImageData, Split, batches
+from trainer.events import plain
+from trainer.learner import Learner
+from trainer.loop import begin, train_batch
+
+_DECADES = 3  # above and below the lr that suits the optimizer's default run
+_NUM_IMAGES = 12_800  # that the ramp takes, where that makes neither too few steps nor too many
+_FEWEST_STEPS, _MOST_STEPS = 100, 3200
+_MEMORY = 0.1  # of the ramp: what the smoothed loss is a mean of, and what its start is measured on
+_EXPLODED = 2.0  # times the loss of the start
+_MARGIN = 3.0  # between the suggestion and where divergence begins
+_SECONDS_BETWEEN_YIELDS = 0.4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One batch of the ramp. `step` counts batches from 1; `loss` is the batch's mean, as it went in."""
+
+    step: int
+    num_steps: int  # of the whole ramp, which ends sooner where the loss explodes
+    lr: float
+    loss: float
+    smoothed: float  # the mean over about the last tenth of the ramp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What the trials come to: an lr to take, or None where nothing can be suggested, and why, in one sentence."""
+
+    suggestion: float | None
+    diverges_at: float | None  # the lr from which on the loss does not come back; None where it always did
+    reason: str
+
+
+def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device = "cpu") -> Iterator[Trial | Finding]:
+    """The range test on a network of its own; yields each Trial, at least about once a second, and at last a Finding.
+
+    It trains as `config` says, with `train`'s own work of a batch, but for the schedule: lr rises exponentially from a
+    thousandth of the optimizer's default to a thousand times that, one optimizer step at a time, until the smoothed
+    loss is twice that of the start, or no number (Smith 2015, arXiv:1506.01186, section 3.3, who raises it linearly).
+    The smoothed loss is an exponential mean without its bias towards 0 (Kingma & Ba 2015, arXiv:1412.6980, section 3).
+
+    The suggestion is the lr at which the smoothed loss has fallen half of the way from its start (or from guessing, ln
+    of the number of classes, if that is lower) to its lowest: about where it falls fastest. That level is crossed on a
+    slope, so that it hardly moves with the seed, where the steepest point and the lowest, which others take, are flat
+    or noisy. Divergence begins where the loss rises above the same level for good; the suggestion keeps to a third of
+    that lr or below. It is for training with a constant lr, and as well for the peak of a schedule. Nothing is
+    suggested where the loss falls by less than one batch's usually differs from another's, or where gradients are never
+    cleared.
+
+    No prints, no files, no environment, no global random state. Raises ValueError at once, before the first trial is
+    asked for, where the config does not fit the data or the device.
+    """
+    constant = config.changed({"scheduler": "constant", "scheduler_unit": "epoch", "num_warmup_steps": 0})
+    split, learner = begin(constant, data, device=torch.device(device), resume=None)
+    return _find(constant, learner, split, len(data.class_names))
+
+
+def row(fact: Trial | Finding) -> dict[str, Any]:
+    """The trial or finding as a row of the public stream; numbers that are not finite become None."""
+    return {"event": "trial" if isinstance(fact, Trial) else "suggestion", **plain(fact)}
+
+
+def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> Finding:
+    """What the trials of a ramp come to, as `find_lr` tells it; there is at least one."""
+    untouched = [trial.loss for trial in trials[: round(trials[0].num_steps * _MEMORY)] if math.isfinite(trial.loss)]
+    start = min(statistics.fmean(untouched or [math.inf]), math.log(num_classes))
+    noise = statistics.pstdev(untouched) if untouched else math.inf
+    lowest = min(range(len(trials)), key=lambda place: _or_infinity(trials[place].smoothed))
+    end = trials[lowest].smoothed
+    has_learned = start - end > noise
+    level = (start + end) / 2 if has_learned else _EXPLODED * trials[0].loss
+
+    above = [place for place, trial in enumerate(trials) if _or_infinity(trial.smoothed) > level]
+    back = max((place for place in range(len(trials)) if place not in set(above)), default=-1)
+    diverges_at = _rounded(trials[back + 1].lr) if back + 1 < len(trials) else None
+    if config.zero_grad_every == 0:
+        reason = "Gradients that are never cleared grow until any lr diverges; set zero_grad_every to 1 first."
+        return Finding(suggestion=None, diverges_at=diverges_at, reason=reason)
+    if not has_learned:
+        reason = f"The loss never fell clearly below {start:.2f}, from an lr of {trials[0].lr:.2g} "
+        if diverges_at is None:
+            reason += f"up to {trials[-1].lr:.2g}: there is nothing to suggest."
+        else:
+            reason += f"up to {diverges_at:g}, where it diverges: there is nothing to suggest."
+        return Finding(suggestion=None, diverges_at=diverges_at, reason=reason)
+
+    half = trials[max((place for place in above if place < lowest), default=-1) + 1].lr
+    reason = f"The loss fell from {start:.2f} to {end:.2f}, and was half of the way down at an lr of {half:.2g}"
+    if diverges_at is None:
+        return Finding(suggestion=_rounded(half), diverges_at=None, reason=f"{reason}; it never diverged.")
+    if half <= diverges_at / _MARGIN:
+        reason = f"{reason}, far below {diverges_at:g}, where it diverges."
+        return Finding(suggestion=_rounded(half), diverges_at=diverges_at, reason=reason)
+    reason = f"{reason}, but from {diverges_at:g} on it diverges, and a third of that is a safer choice."
+    return Finding(suggestion=_rounded(diverges_at / _MARGIN), diverges_at=diverges_at, reason=reason)
+
+
+def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int) -> Iterator[Trial | Finding]:
+    together = max(1, config.zero_grad_every)  # batches that share an lr
+    raises = min(max(_NUM_IMAGES // (config.batch_size * together), _FEWEST_STEPS), _MOST_STEPS)
+    num_steps = raises * together
+    keep = 1 - 1 / (_MEMORY * num_steps)
+    trials: list[Trial] = []
+    unread: list[tuple[float, Tensor]] = []
+    total = weight = 0.0
+    last_yield = time.perf_counter()
+    learner.model.train()
+    for step, (images, labels) in enumerate(islice(_passes(split, config), num_steps), 1):
+        lr = OPTIMIZERS[config.optimizer].defaults["lr"] * 10 ** _exponent((step - 1) // together / (raises - 1))
+        for group in learner.optimizer.param_groups:
+            group["lr"] = lr
+        loss, _ = train_batch(config, learner, images, labels, step)
+        unread.append((lr, loss))
+        if time.perf_counter() - last_yield < _SECONDS_BETWEEN_YIELDS and step < num_steps:
+            continue
+        # The only point at which the host waits for the device.
+        read = torch.stack([loss for _, loss in unread]).tolist()
+        for (its_lr, _), its_loss in zip(unread, read, strict=True):
+            total, weight = keep * total + (1 - keep) * its_loss, keep * weight + (1 - keep)
+            trial = Trial(step=len(trials) + 1, num_steps=num_steps, lr=its_lr, loss=its_loss, smoothed=total / weight)
+            trials.append(trial)
+            yield trial
+            if not trial.smoothed <= _EXPLODED * trials[0].loss:
+                yield suggest(config, trials, num_classes)
+                return
+        unread.clear()
+        last_yield = time.perf_counter()
+    yield suggest(config, trials, num_classes)
+
+
+def _passes(split: Split, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch after the other, without end."""
+    for epoch in count(1):
+        yield from batches(split, config, epoch)
+
+
+def _exponent(fraction: float) -> float:
+    return _DECADES * (2 * fraction - 1)
+
+
+def _or_infinity(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
+def _rounded(lr: float) -> float:
+    return float(f"{lr:.1e}")
