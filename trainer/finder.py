@@ -21,8 +21,9 @@ _DECADES = 3  # above and below the lr that suits the optimizer's default run
 _NUM_IMAGES = 12_800  # that the ramp takes, where that makes neither too few steps nor too many
 _FEWEST_STEPS, _MOST_STEPS = 100, 3200
 _MEMORY = 0.1  # of the ramp: what the smoothed loss is a mean of, and what its start is measured on
+_CLEAR = 4.0  # times the uncertainty of the start's mean: a fall that is no accident
 _EXPLODED = 2.0  # times the loss of the start
-_MARGIN = 3.0  # between the suggestion and where divergence begins
+_MARGIN = 5.0  # between the suggestion and where divergence begins
 _SECONDS_BETWEEN_YIELDS = 0.4
 
 
@@ -57,10 +58,9 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     The suggestion is the lr at which the smoothed loss has fallen half of the way from its start (or from guessing, ln
     of the number of classes, if that is lower) to its lowest: about where it falls fastest. That level is crossed on a
     slope, so that it hardly moves with the seed, where the steepest point and the lowest, which others take, are flat
-    or noisy. Divergence begins where the loss rises above the same level for good; the suggestion keeps to a third of
-    that lr or below. It is for training with a constant lr, and as well for the peak of a schedule. Nothing is
-    suggested where the loss falls by less than one batch's usually differs from another's, or where gradients are never
-    cleared.
+    or noisy. Divergence begins where the loss rises above the same level for good, and the suggestion is at most a
+    fifth of that. It is for a constant lr, and as well for the peak of a schedule. Nothing is suggested where the fall
+    is no clearer than chance, or where gradients are never cleared.
 
     No prints, no files, no environment, no global random state. Raises ValueError at once, before the first trial is
     asked for, where the config does not fit the data or the device.
@@ -76,38 +76,39 @@ def row(fact: Trial | Finding) -> dict[str, Any]:
 
 
 def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> Finding:
-    """What the trials of a ramp come to, as `find_lr` tells it; there is at least one."""
-    untouched = [trial.loss for trial in trials[: round(trials[0].num_steps * _MEMORY)] if math.isfinite(trial.loss)]
+    """What the trials of a ramp, one or more, come to, as `find_lr` tells it."""
+    begun = round(trials[0].num_steps * _MEMORY)  # trials at an lr too low to change anything
+    untouched = [trial.loss for trial in trials[:begun] if math.isfinite(trial.loss)]
     start = min(statistics.fmean(untouched or [math.inf]), math.log(num_classes))
-    noise = statistics.pstdev(untouched) if untouched else math.inf
-    lowest = min(range(len(trials)), key=lambda place: _or_infinity(trials[place].smoothed))
-    end = trials[lowest].smoothed
-    has_learned = start - end > noise
-    level = (start + end) / 2 if has_learned else _EXPLODED * trials[0].loss
+    uncertainty = statistics.stdev(untouched) / math.sqrt(len(untouched)) if len(untouched) > 1 else math.inf
+    smoothed = [trial.smoothed if math.isfinite(trial.smoothed) else math.inf for trial in trials]
+    lowest = min(range(min(begun, len(trials) - 1), len(trials)), key=smoothed.__getitem__)
+    has_learned = start - smoothed[lowest] > _CLEAR * uncertainty
+    level = (start + smoothed[lowest]) / 2 if has_learned else _EXPLODED * trials[0].loss
+    half = next((place + 1 for place in reversed(range(lowest)) if smoothed[place] > level), 0)
+    lost = next((place + 1 for place in reversed(range(len(trials))) if smoothed[place] <= level), 0)
+    diverges_at = _rounded(trials[lost].lr) if lost < len(trials) else None
 
-    above = [place for place, trial in enumerate(trials) if _or_infinity(trial.smoothed) > level]
-    back = max((place for place in range(len(trials)) if place not in set(above)), default=-1)
-    diverges_at = _rounded(trials[back + 1].lr) if back + 1 < len(trials) else None
+    suggestion = None
     if config.zero_grad_every == 0:
         reason = "Gradients that are never cleared grow until any lr diverges; set zero_grad_every to 1 first."
-        return Finding(suggestion=None, diverges_at=diverges_at, reason=reason)
-    if not has_learned:
-        reason = f"The loss never fell clearly below {start:.2f}, from an lr of {trials[0].lr:.2g} "
+    elif not has_learned:
+        reason = f"The loss never fell clearly below {start:.2f}, from an lr of {trials[0].lr:.2g} up to "
+        reason += f"{trials[-1].lr:.2g}" if diverges_at is None else f"{diverges_at:g}, where it diverges"
+        reason += ": there is nothing to suggest."
+    else:
+        suggestion = _rounded(trials[half].lr)
+        reason = (
+            f"The loss fell from {start:.2f} to {smoothed[lowest]:.2f} and was half of the way down at {suggestion:g}"
+        )
         if diverges_at is None:
-            reason += f"up to {trials[-1].lr:.2g}: there is nothing to suggest."
+            reason += "; it never diverged."
+        elif suggestion <= diverges_at / _MARGIN:
+            reason += f", well below {diverges_at:g}, from which on it diverges."
         else:
-            reason += f"up to {diverges_at:g}, where it diverges: there is nothing to suggest."
-        return Finding(suggestion=None, diverges_at=diverges_at, reason=reason)
-
-    half = trials[max((place for place in above if place < lowest), default=-1) + 1].lr
-    reason = f"The loss fell from {start:.2f} to {end:.2f}, and was half of the way down at an lr of {half:.2g}"
-    if diverges_at is None:
-        return Finding(suggestion=_rounded(half), diverges_at=None, reason=f"{reason}; it never diverged.")
-    if half <= diverges_at / _MARGIN:
-        reason = f"{reason}, far below {diverges_at:g}, where it diverges."
-        return Finding(suggestion=_rounded(half), diverges_at=diverges_at, reason=reason)
-    reason = f"{reason}, but from {diverges_at:g} on it diverges, and a third of that is a safer choice."
-    return Finding(suggestion=_rounded(diverges_at / _MARGIN), diverges_at=diverges_at, reason=reason)
+            suggestion = _rounded(diverges_at / _MARGIN)
+            reason += f"; as it diverges from {diverges_at:g} on, a fifth of that is the safer choice."
+    return Finding(suggestion=suggestion, diverges_at=diverges_at, reason=reason)
 
 
 def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int) -> Iterator[Trial | Finding]:
@@ -151,10 +152,6 @@ def _passes(split: Split, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]
 
 def _exponent(fraction: float) -> float:
     return _DECADES * (2 * fraction - 1)
-
-
-def _or_infinity(value: float) -> float:
-    return value if math.isfinite(value) else math.inf
 
 
 def _rounded(lr: float) -> float:
