@@ -18,12 +18,12 @@ from trainer.learner import Learner
 from trainer.loop import begin, train_batch
 
 _DECADES = 3  # above and below the lr that suits the optimizer's default run
-_NUM_IMAGES = 12_800  # that the ramp takes, where that makes neither too few steps nor too many
+_NUM_IMAGES = 25_600  # that the ramp takes, where that makes neither too few steps nor too many
 _FEWEST_STEPS, _MOST_STEPS = 100, 3200
 _MEMORY = 0.1  # of the ramp: what the smoothed loss is a mean of, and what its start is measured on
 _CLEAR = 4.0  # times the uncertainty of the start's mean: a fall that is no accident
-_EXPLODED = 2.0  # times the loss of the start
-_MARGIN = 5.0  # between the suggestion and where divergence begins
+_EXPLODED = 1.5  # times the untrained network's loss, or that of guessing
+_MARGIN = 3.0  # between the suggestion and where divergence begins
 _SECONDS_BETWEEN_YIELDS = 0.4
 
 
@@ -50,16 +50,17 @@ class Finding:
 def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device = "cpu") -> Iterator[Trial | Finding]:
     """The range test on a network of its own; yields each Trial, at least about once a second, and at last a Finding.
 
-    It trains as `config` says, with `train`'s own work of a batch, but for the schedule: lr rises exponentially from a
-    thousandth of the optimizer's default to a thousand times that, one optimizer step at a time, until the smoothed
-    loss is twice that of the start, or no number (Smith 2015, arXiv:1506.01186, section 3.3, who raises it linearly).
-    The smoothed loss is an exponential mean without its bias towards 0 (Kingma & Ba 2015, arXiv:1412.6980, section 3).
+    It trains as `config` says, with `train`'s own work of a batch, but for the schedule: lr rises from a thousandth of
+    the optimizer's default to a thousand times that, by the same factor at each optimizer step, until the smoothed loss
+    is half as high again as at the start, or no number. Smith (2015, arXiv:1506.01186, section 3.3) raises it by the
+    same amount; the factor, and to stop early, is fastai's. The smoothed loss is an exponential mean without its bias
+    towards 0 (Kingma & Ba 2015, arXiv:1412.6980, section 3).
 
     The suggestion is the lr at which the smoothed loss has fallen half of the way from its start (or from guessing, ln
     of the number of classes, if that is lower) to its lowest: about where it falls fastest. That level is crossed on a
     slope, so that it hardly moves with the seed, where the steepest point and the lowest, which others take, are flat
     or noisy. Divergence begins where the loss rises above the same level for good, and the suggestion is at most a
-    fifth of that. It is for a constant lr, and as well for the peak of a schedule. Nothing is suggested where the fall
+    third of that. It is for a constant lr, and as well for the peak of a schedule. Nothing is suggested where the fall
     is no clearer than chance, or where gradients are never cleared.
 
     No prints, no files, no environment, no global random state. Raises ValueError at once, before the first trial is
@@ -84,7 +85,7 @@ def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> F
     smoothed = [trial.smoothed if math.isfinite(trial.smoothed) else math.inf for trial in trials]
     lowest = min(range(min(begun, len(trials) - 1), len(trials)), key=smoothed.__getitem__)
     has_learned = start - smoothed[lowest] > _CLEAR * uncertainty
-    level = (start + smoothed[lowest]) / 2 if has_learned else _EXPLODED * trials[0].loss
+    level = (start + smoothed[lowest]) / 2 if has_learned else _ceiling(trials, num_classes)
     half = next((place + 1 for place in reversed(range(lowest)) if smoothed[place] > level), 0)
     lost = next((place + 1 for place in reversed(range(len(trials))) if smoothed[place] <= level), 0)
     diverges_at = _rounded(trials[lost].lr) if lost < len(trials) else None
@@ -107,7 +108,7 @@ def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> F
             reason += f", well below {diverges_at:g}, from which on it diverges."
         else:
             suggestion = _rounded(diverges_at / _MARGIN)
-            reason += f"; as it diverges from {diverges_at:g} on, a fifth of that is the safer choice."
+            reason += f"; as it diverges from {diverges_at:g} on, a third of that is the safer choice."
     return Finding(suggestion=suggestion, diverges_at=diverges_at, reason=reason)
 
 
@@ -136,7 +137,7 @@ def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int)
             trial = Trial(step=len(trials) + 1, num_steps=num_steps, lr=its_lr, loss=its_loss, smoothed=total / weight)
             trials.append(trial)
             yield trial
-            if not trial.smoothed <= _EXPLODED * trials[0].loss:
+            if not trial.smoothed <= _ceiling(trials, num_classes):
                 yield suggest(config, trials, num_classes)
                 return
         unread.clear()
@@ -148,6 +149,11 @@ def _passes(split: Split, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]
     """The batches of one epoch after the other, without end."""
     for epoch in count(1):
         yield from batches(split, config, epoch)
+
+
+def _ceiling(trials: Sequence[Trial], num_classes: int) -> float:
+    """The smoothed loss above which there is no way back."""
+    return _EXPLODED * max(trials[0].loss, math.log(num_classes))
 
 
 def _exponent(fraction: float) -> float:

@@ -21,22 +21,23 @@ def finder_chart(
     `finding` adds the suggestion and, shaded, where it diverges; `planned` (lowest, highest lr of the schedule; above
     0) a bar along the axis. The loss is cut off where it explodes.
     """
-    low, high = (trials[0].lr, trials[-1].lr) if trials else (1e-5, 10.0)
-    if planned is not None:
-        low, high = min(low, planned[0]), max(high, planned[1])
+    diverging = finding.diverges_at if finding else None
+    suggested = finding.suggestion if finding else None
+    lrs = [trial.lr for trial in trials] + list(planned or ()) + ([] if diverging is None else [2 * diverging])
+    low, high = (min(lrs), max(lrs)) if lrs else (1e-5, 10.0)
     losses = [trial.smoothed for trial in trials if math.isfinite(trial.smoothed)]
-    # The smoothed loss of the first trials is near that of the start, which is the worst worth telling apart.
-    bottom, start = min(losses, default=0.0), losses[0] if losses else 1.0
-    bottom, top = bottom - 0.5 * (start - bottom) - 0.02, start + 0.8 * (start - bottom) + 0.02
+    # The worst worth telling apart is a loss somewhat above that of the start.
+    start, lowest = (losses[0], min(losses)) if losses else (math.log(10), math.log(10))
+    span = max(start - lowest, 0.05)
+    bottom, top = lowest - 0.4 * span, start + 0.6 * span
     rows = [
         {"lr": trial.lr, "loss": _drawn(trial.loss, bottom, top), "smoothed": _drawn(trial.smoothed, bottom, top)}
         for trial in trials
     ]
-    diverging = finding.diverges_at if finding else None
-    suggested = finding.suggestion if finding else None
     return {
-        "spec": _finder_spec(float(f"{low:.2g}"), float(f"{high * 1.005:.3g}")),
+        "spec": _finder_spec(),
         "data": {
+            "frame": [{"lr": low, "loss": bottom}, {"lr": high, "loss": top}],
             "trials": rows,
             "diverging": [] if diverging is None else [{"lr": diverging, "end": high, "text": "diverges"}],
             "suggested": [] if suggested is None else [{"lr": suggested, "text": f"suggested: {suggested:g}"}],
@@ -45,10 +46,10 @@ def finder_chart(
     }
 
 
-@functools.lru_cache(maxsize=64)
-def _finder_spec(low: float, high: float) -> dict[str, Any]:
+@functools.cache
+def _finder_spec() -> dict[str, Any]:
     axis = alt.Axis(format="~g", labelOverlap=True, tickCount=8)
-    x = alt.X("lr:Q", title="lr", scale=alt.Scale(type="log", domain=[low, high], nice=False, clamp=True), axis=axis)
+    x = alt.X("lr:Q", title="lr", scale=alt.Scale(type="log", nice=False), axis=axis)
     scale = alt.Scale(zero=False, nice=False)
     raw = alt.Y("loss:Q", title="loss", scale=scale, axis=alt.Axis(format=".3~g", minExtent=32))
     smoothed = alt.Y("smoothed:Q", title="loss", scale=scale)
@@ -58,7 +59,9 @@ def _finder_spec(low: float, high: float) -> dict[str, Any]:
     suggested = alt.Chart(alt.Data(name="suggested", values=[]))
     planned = alt.Chart(alt.Data(name="planned", values=[]))
     layers = (
-        diverging.mark_rect(color=_BAD, opacity=0.12).encode(x, x2="end:Q")
+        # Not to be seen: it spreads the axes, which a domain in the spec would do only by drawing all anew.
+        alt.Chart(alt.Data(name="frame", values=[])).mark_point(opacity=0).encode(x, raw)
+        + diverging.mark_rect(color=_BAD, opacity=0.12).encode(x, x2="end:Q")
         + diverging.mark_text(color=_BAD, align="left", dx=4, fontSize=11).encode(x, text="text:N", y=alt.value(10))
         + trials.mark_point(filled=True, size=14, opacity=0.35, color=TRAIN).encode(x, raw)
         + trials.mark_line(strokeWidth=2.5, color=TRAIN).encode(x, smoothed, tooltip=tip)
