@@ -140,17 +140,17 @@ def last(config, data):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_suggestion_is_stable_and_trains(optimizer, small):
-    """Two seeds agree within a factor of 2, and a short training at that lr is about as good as the best of a grid."""
-    config = TrainConfig(optimizer=optimizer, batch_size=32, epochs=3, scheduler="constant")
+    """Two seeds agree within a factor of 2, and a short training at that lr beats a tenth and ten times of it."""
+    config = TrainConfig(optimizer=optimizer, batch_size=32, epochs=8, augment=False, scheduler="constant")
     findings = [found(config.changed({"seed": seed}), small)[1] for seed in (0, 1)]
     suggestions = [finding.suggestion for finding in findings]
     assert max(suggestions) <= 2 * min(suggestions)
     for finding in findings:
         assert f"{finding.suggestion:g}" in finding.reason or "third" in finding.reason
         assert finding.diverges_at is None or finding.suggestion <= finding.diverges_at / 2.9
-    grid = [last(config.changed({"lr": config.lr * 10**power}), small) for power in (-2, -1, 0, 1)]
-    assert last(config.changed({"lr": suggestions[0]}), small) < min(grid) + 0.25
-    assert last(config.changed({"lr": suggestions[0], "scheduler": "onecycle"}), small) < math.log(CLASSES)
+    grid = [last(config.changed({"lr": lr}), small) for lr in (suggestions[0] / 10, suggestions[0] * 10)]
+    for scheduler in ("constant", "onecycle"):
+        assert last(config.changed({"lr": suggestions[0], "scheduler": scheduler}), small) < min(*grid, 1.5)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ _NUM_IMAGES = 25_600  # that the ramp takes, where that makes neither too few st
 _FEWEST_STEPS, _MOST_STEPS = 100, 3200
 _MEMORY = 0.1  # of the ramp: what the smoothed loss is a mean of, and what its start is measured on
 _CLEAR = 4.0  # times the uncertainty of the start's mean: a fall that is no accident
+_LEAST_FALL = 0.004  # of the loss of the start: less is no learning but how often each class occurs
 _EXPLODED = 1.5  # times the untrained network's loss, or that of guessing
 _MARGIN = 3.0  # between the suggestion and where divergence begins
 _SECONDS_BETWEEN_YIELDS = 0.4
@@ -61,7 +62,7 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     slope, so that it hardly moves with the seed, where the steepest point and the lowest, which others take, are flat
     or noisy. Divergence begins where the loss rises above the same level for good, and the suggestion is at most a
     third of that. It is for a constant lr, and as well for the peak of a schedule. Nothing is suggested where the fall
-    is no clearer than chance, or where gradients are never cleared.
+    is no clearer than chance or below 0.4 %, or where gradients are never cleared.
 
     No prints, no files, no environment, no global random state. Raises ValueError at once, before the first trial is
     asked for, where the config does not fit the data or the device.
@@ -84,7 +85,7 @@ def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> F
     uncertainty = statistics.stdev(untouched) / math.sqrt(len(untouched)) if len(untouched) > 1 else math.inf
     smoothed = [trial.smoothed if math.isfinite(trial.smoothed) else math.inf for trial in trials]
     lowest = min(range(min(begun, len(trials) - 1), len(trials)), key=smoothed.__getitem__)
-    has_learned = start - smoothed[lowest] > _CLEAR * uncertainty
+    has_learned = start - smoothed[lowest] > max(_CLEAR * uncertainty, _LEAST_FALL * start)
     level = (start + smoothed[lowest]) / 2 if has_learned else _ceiling(trials, num_classes)
     half = next((place + 1 for place in reversed(range(lowest)) if smoothed[place] > level), 0)
     lost = next((place + 1 for place in reversed(range(len(trials))) if smoothed[place] <= level), 0)
