@@ -1,4 +1,4 @@
-"""The Space's front door: wraps train for the GPU, builds the page, launches."""
+"""The Space's front door: wraps train and find_lr for the GPU, builds the page, launches."""
 
 import os
 
@@ -15,6 +15,7 @@ from trainer.config import TrainConfig
 from trainer.data import ImageData
 from trainer.device import choose_device
 from trainer.events import Event
+from trainer.finder import Finding, Trial, find_lr
 from trainer.loop import train
 from ui.lab import Lab
 from ui.layout import STYLE, build_page
@@ -26,11 +27,17 @@ def train_on_gpu(config: TrainConfig, images: ImageData, kept: Checkpoint | None
     yield from train(config, images, device=choose_device(), resume=kept)
 
 
+@spaces.GPU(duration=60)
+def find_lr_on_gpu(config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
+    """find_lr() where train_on_gpu trains."""
+    yield from find_lr(config, images, device=choose_device())
+
+
 def main() -> None:
     """Builds the page and serves it, on http://127.0.0.1:7860 unless Gradio's environment variables say otherwise."""
     checkpoints = Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
     try:
-        lab = Lab(checkpoints=checkpoints, device=choose_device(), train=train_on_gpu)
+        lab = Lab(checkpoints=checkpoints, device=choose_device(), train=train_on_gpu, find_lr=find_lr_on_gpu)
     except ValueError as error:
         sys.exit(f"error: {error}")
     page = build_page(lab)

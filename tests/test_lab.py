@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trainer.config import TrainConfig
+from trainer.finder import find_lr
 from trainer.loop import train
 from ui.lab import Lab, new_visitor
 
@@ -14,7 +15,7 @@ from ui.lab import Lab, new_visitor
 @pytest.fixture
 def lab(tmp_path):
     """A lab whose images have arrived by the time its test is over: no thread outlives the tests."""
-    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), train=train)
+    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), train=train, find_lr=find_lr)
     yield made
     arrive(made)
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from trainer import checkpoint
+from trainer import checkpoint, finder
 from trainer.__main__ import main
 from trainer.config import SETTINGS
 
@@ -135,6 +135,8 @@ MISTAKES = {
     "no such data": (["train", "--data", "nowhere"], "There is no image source"),
     "a batch too large": (["train", "--batch-size", "41"], "batch_size must not be above the 40 pictures"),
     "float16 on a CPU": (["train", "--precision", "float16", "--batch-size", "8"], "float16 needs a CUDA GPU"),
+    "a search that cannot be": (["find-lr", "--batch-size", "41"], "batch_size must not be above the 40 pictures"),
+    "a typo of find-lr": (["find-lr", "--optimiser", "adam"], "did you mean --optimizer?"),
     "an unknown device": (["train", "--device", "gpu"], "invalid choice: 'gpu'"),
     "no such run": (["resume", "nowhere"], "There is no run in nowhere"),
     "no such checkpoint": (["classify", "nowhere", "x.png"], "There is no checkpoint in nowhere"),
@@ -299,6 +301,37 @@ def test_preview_lr(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+FIND = ("find-lr", "--batch-size", "40", "--scheduler", "constant")
+
+
+@pytest.fixture
+def short_ramp(monkeypatch):
+    """A search of a hundred steps."""
+    monkeypatch.setattr(finder, "_MOST_STEPS", 100)
+
+
+def test_find_lr_in_rows(image_folder, tmp_path, monkeypatch, capsys, short_ramp):
+    """Trials with a rising lr, then the suggestion; strict JSON; no run is left behind."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*FIND, "--data", str(image_folder), "--json"]) == 0
+    *trials, last = [strict(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["event"] for row in trials} == {"trial"}
+    assert all(row.keys() == {"event", "step", "num_steps", "lr", "loss", "smoothed"} for row in trials)
+    assert [row["lr"] for row in trials] == sorted({row["lr"] for row in trials})
+    assert last.keys() == {"event", "suggestion", "diverges_at", "reason"}
+    assert last["event"] == "suggestion"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_find_lr_in_words(image_folder, capsys, short_ramp):
+    """A short table, and the suggestion, or that there is none, with its reason."""
+    assert main([*FIND, "--data", str(image_folder), "--weight-decay", "100"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["lr", "loss", "smoothed"]
+    assert 5 < len(lines) < 30
+    assert lines[-1].startswith("Suggested lr: none. The loss never fell")
+
+
 # --- processes of their own
 
 
@@ -365,6 +398,17 @@ def test_interrupt_keeps_the_run(at, tmp_path, forty):
     assert run.status == "stopped"
     assert 1 <= run.epoch < 40
     assert forty(tmp_path / "run", run.epoch + 1)
+
+
+def test_interrupt_ends_a_search(image_folder):
+    """Ctrl-C: exit 130, one word on stderr beside what the images are."""
+    process = start(*FIND, "--data", image_folder, "--zero-grad-every", "100", "--epochs", "100", "--json")
+    assert strict(process.stdout.readline())["event"] == "trial"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in error
 
 
 def test_a_reader_that_has_seen_enough(at):

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import math
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from tqdm import tqdm
 
-from trainer import checkpoint, data
+from trainer import checkpoint, data, finder
 from trainer.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
 from trainer.device import DEVICES, choose_device
 from trainer.events import EpochEnded, Event, row
@@ -28,6 +29,8 @@ from trainer.schedule import preview, spans_run
 
 # What a resumed run may change; its network, its images and their order are what make it the same run.
 _CONTINUATION = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} | ROW_SETTINGS
+
+_ROWS_OF_TRIALS = 24
 
 _CIFAR10 = {"train": 50_000, "test": 10_000}
 
@@ -96,15 +99,19 @@ def _parser() -> argparse.ArgumentParser:
     looking.add_argument("images", nargs="+", metavar="IMAGE")
     looking.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (default: 5)")
 
+    finding = command("find-lr", _find_lr, "try the learning rates, lowest first, and suggest one")
+    _add_settings(finding, SETTINGS)
+    _add_data(finding)
+
     drawing = command("preview-lr", _preview_lr, "print the lr of each step a run would take")
     _add_settings(drawing, SETTINGS)
     drawing.add_argument("--data", metavar="SOURCE", help="count this data's pictures (default: CIFAR-10's numbers)")
 
     telling = command("lessons", _lessons, "list the lessons: experiments, some of them instructive mistakes")
 
-    for added in (starting, going_on, looking, drawing, telling):
+    for added in (starting, going_on, looking, finding, drawing, telling):
         added.add_argument("--json", action="store_true", help="one JSON object a line")
-    for added in (starting, going_on, looking):
+    for added in (starting, going_on, looking, finding):
         added.add_argument("--device", choices=DEVICES, help="default: the fastest there is")
     return parser
 
@@ -307,6 +314,30 @@ def _lessons(options: argparse.Namespace) -> int:
             print(json.dumps(asdict(lesson), ensure_ascii=False, allow_nan=False))
         else:
             print(f"{lesson.name}: {lesson.title}\n  {lesson.before}\n  {lesson.after}\n")
+    return 0
+
+
+def _find_lr(options: argparse.Namespace) -> int:
+    config = TrainConfig.from_settings(_settings(options))
+    device = choose_device(options.device)
+    images = _load_images(options.data)
+    facts = finder.find_lr(config, images, device=device)
+    print(images.note, file=sys.stderr)
+    trials: list[finder.Trial] = []
+    with tqdm(total=1.0, disable=True if options.json else None, leave=False, bar_format=_BAR) as bar:
+        for fact in facts:
+            if options.json:
+                print(json.dumps(finder.row(fact), allow_nan=False), flush=True)
+            if isinstance(fact, finder.Trial):
+                trials.append(fact)
+                bar.n = fact.step / fact.num_steps
+                bar.set_postfix_str(f"lr {fact.lr:.2g}, loss {fact.smoothed:.3f}")
+    if not options.json:
+        print("       lr      loss  smoothed")
+        for trial in trials[:: math.ceil(len(trials) / _ROWS_OF_TRIALS)]:
+            print(f"{trial.lr:9.2g}  {trial.loss:8.4g}  {trial.smoothed:8.4g}")
+        suggestion = "none" if fact.suggestion is None else f"{fact.suggestion:g}"
+        print(f"\nSuggested lr: {suggestion}. {fact.reason}")
     return 0
 
 

@@ -38,13 +38,10 @@ def train(
     Raises ValueError at once, before the first event is asked for, where the config does not fit the data, the device
     or the checkpoint.
     """
-    split = training_split(config, data)
     device = torch.device(device)
-    if config.precision == "float16" and device.type != "cuda":
-        raise ValueError("precision float16 needs a CUDA GPU; use float32 or bfloat16 here.")
+    split, learner = begin(config, data, device=device, resume=resume)
     per_epoch = num_batches(len(split.labels), config)
-    learner = build_learner(config, data, split, num_batches=per_epoch, device=device, resume=resume)
-    return _epochs(config, learner, to_device(split, device), to_device(data.test, device), per_epoch, resume, clock)
+    return _epochs(config, learner, split, to_device(data.test, device), per_epoch, resume, clock)
 
 
 def _epochs(
@@ -126,6 +123,21 @@ def evaluate(
     return loss.item() / count, correct.item() / count
 
 
+def begin(
+    config: TrainConfig, data: ImageData, *, device: torch.device, resume: Checkpoint | None
+) -> tuple[Split, Learner]:
+    """The images to train on, on the device, and the learner at its beginning, or as `resume` left it.
+
+    Raises ValueError where the config does not fit the data, the device or the checkpoint.
+    """
+    split = training_split(config, data)
+    if config.precision == "float16" and device.type != "cuda":
+        raise ValueError("precision float16 needs a CUDA GPU; use float32 or bfloat16 here.")
+    per_epoch = num_batches(len(split.labels), config)
+    learner = build_learner(config, data, split, num_batches=per_epoch, device=device, resume=resume)
+    return to_device(split, device), learner
+
+
 def training_split(config: TrainConfig, data: ImageData) -> Split:
     """The images the config trains on; ValueError where it asks for more than there are."""
     split = {"train": data.train, "test": data.test}[config.train_split]
@@ -137,6 +149,32 @@ def training_split(config: TrainConfig, data: ImageData) -> Split:
     return split
 
 
+def train_batch(
+    config: TrainConfig, learner: Learner, images: Tensor, labels: Tensor, step: int
+) -> tuple[Tensor, Tensor]:
+    """Learns from one batch, of which `step` counts from 1 over the whole run; the model is in training mode.
+
+    Returns its mean loss, as it went in, and the norm of the gradient, as scalars that stay on the device. Gradients
+    are cleared, and optimizer and scheduler stepped, where zero_grad_every and scheduler_unit say so.
+    """
+    optimizer, scaler = learner.optimizer, learner.scaler
+    if config.zero_grad_every == 1:
+        optimizer.zero_grad()
+    with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
+        loss = functional.cross_entropy(learner.model(images), labels, label_smoothing=config.label_smoothing)
+    scaler.scale(loss / max(1, config.zero_grad_every)).backward()
+    norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters()])
+    norm = norm / scaler.scale(torch.ones((), device=norm.device))
+    if step % max(1, config.zero_grad_every) == 0:
+        scaler.step(optimizer)
+        scaler.update()
+        if config.zero_grad_every > 1:
+            optimizer.zero_grad()
+        if config.scheduler_unit == "batch":
+            learner.scheduler.step()
+    return loss.detach(), norm
+
+
 def _train_epoch(
     config: TrainConfig,
     learner: Learner,
@@ -146,31 +184,16 @@ def _train_epoch(
     clock: Callable[[], float],
 ) -> Generator[StepLogged, None, tuple[float, float, float] | None]:
     """Yields every batch of an epoch; returns (sum of losses, mean gradient norm, last lr), or None if it diverged."""
-    model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
     begun = last_yield = clock()
-    parameters = list(model.parameters())
-    one = torch.ones((), device=parameters[0].device)
     step = (epoch - 1) * per_epoch
     unread: list[tuple[int, float, Tensor, Tensor]] = []
     loss_sum = norm_sum = 0.0
-    model.train()
+    learner.model.train()
     for images, labels in batches(split, config, epoch):
         step += 1
-        lr = optimizer.param_groups[0]["lr"]
-        if config.zero_grad_every == 1:
-            optimizer.zero_grad()
-        with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
-            loss = functional.cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
-        scaler.scale(loss / max(1, config.zero_grad_every)).backward()
-        norm = nn.utils.get_total_norm([p.grad for p in parameters]) / scaler.scale(one)
-        if step % max(1, config.zero_grad_every) == 0:
-            scaler.step(optimizer)
-            scaler.update()
-            if config.zero_grad_every > 1:
-                optimizer.zero_grad()
-            if config.scheduler_unit == "batch":
-                learner.scheduler.step()
-        unread.append((step, lr, loss.detach(), norm))
+        lr = learner.optimizer.param_groups[0]["lr"]
+        loss, norm = train_batch(config, learner, images, labels, step)
+        unread.append((step, lr, loss, norm))
 
         if clock() - last_yield > _SECONDS_BETWEEN_YIELDS or step == epoch * per_epoch:
             # The only point at which the host waits for the device.

@@ -11,7 +11,7 @@ import gradio as gr
 from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.data import facts, num_batches
-from trainer.events import StepLogged
+from trainer.events import StepLogged, plain
 from trainer.events import row as public_row
 from trainer.lessons import LESSONS
 from trainer.loop import training_split
@@ -23,6 +23,7 @@ from ui.handlers import said, uploaded
 from ui.lab import Lab
 
 _SECONDS_BETWEEN_STEPS = 0.1
+_MOST_SECONDS_OF_SEARCH = 120
 
 
 class Guess(TypedDict):
@@ -50,6 +51,23 @@ class PlannedStep(TypedDict):
 
     step: int
     lr: float
+
+
+class TriedStep(TypedDict):
+    """One batch of a range test; None for a loss that is no finite number."""
+
+    lr: float
+    loss: float | None
+    smoothed: float | None
+
+
+class FoundLr(TypedDict):
+    """A range test: the lr to take, where divergence begins (None: nothing, nowhere), why, and every batch of it."""
+
+    suggestion: float | None
+    diverges_at: float | None
+    reason: str
+    rows: list[TriedStep]
 
 
 def add_endpoints(lab: Lab) -> None:
@@ -91,6 +109,20 @@ def add_endpoints(lab: Lab) -> None:
             raise ValueError("This run has over 200,000 batches: ask for fewer epochs or larger batches.")
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
 
+    @said
+    def find_lr(config: dict) -> FoundLr:
+        """The range test with these settings, on the app's images: which lr suits them. Touches no run."""
+        facts = lab.find_lr(TrainConfig.from_settings(config), _images(lab))
+        told, begun = [], time.monotonic()
+        for fact in facts:
+            told.append(plain(fact))
+            # Unlike a stream, this would go on for a client that left long ago.
+            if time.monotonic() - begun > _MOST_SECONDS_OF_SEARCH:
+                facts.close()
+                raise ValueError("The search takes too long here; a smaller batch_size or zero_grad_every helps.")
+        *trials, finding = told
+        return {**finding, "rows": [{name: trial[name] for name in TriedStep.__annotations__} for trial in trials]}
+
     def lessons() -> list[Experiment]:
         """The lessons, in their order; `settings` of each are a config for /train."""
         settings = {name: lesson.config.settings() for name, lesson in LESSONS.items()}
@@ -99,6 +131,7 @@ def add_endpoints(lab: Lab) -> None:
     # Gradio reads an iterator's hint as no type at all; each row is a dict.
     train.__annotations__["return"] = dict[str, Any]
     gr.api(train, api_name="train", concurrency_id="train", concurrency_limit=1)
+    gr.api(find_lr, api_name="find_lr", concurrency_id="train", concurrency_limit=1)
     gr.api(classify, api_name="classify", concurrency_limit=4)
     gr.api(lessons, api_name="lessons", concurrency_limit=4)
     gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)

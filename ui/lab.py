@@ -16,6 +16,7 @@ from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ImageData, load_images
 from trainer.events import Event
+from trainer.finder import Finding, Trial
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
@@ -23,6 +24,7 @@ _OWNER = ".owner"
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 Train = Callable[[TrainConfig, ImageData, checkpoint.Checkpoint | None], Iterator[Event]]
+FindLr = Callable[[TrainConfig, ImageData], Iterator[Trial | Finding]]
 
 
 class Lab:
@@ -33,8 +35,9 @@ class Lab:
     lets anyone who was given it classify with it.
     """
 
-    def __init__(self, *, checkpoints: Path, device: torch.device, train: Train):
-        self.checkpoints, self.device, self.train = checkpoints, device, train
+    def __init__(self, *, checkpoints: Path, device: torch.device, train: Train, find_lr: FindLr):
+        self.checkpoints, self.device = checkpoints, device
+        self.train, self.find_lr = train, find_lr
         self.loading: tuple[float, str] = (0.0, "Looking for pictures to learn from")
         self.images: ImageData | None = None  # None while they are being loaded, or where there are none
         self.failure = ""  # why there are none

@@ -50,7 +50,7 @@ def call(app, name: str, data: list) -> str:
 def test_exactly_the_documented_endpoints_are_public_and_typed(client):
     """Nothing else can be seen, and each parameter and result has a type."""
     seen = client.view_api(return_format="dict", print_info=False)
-    assert set(seen["named_endpoints"]) == {"/train", "/classify", "/preview_lr", "/lessons"}
+    assert set(seen["named_endpoints"]) == {"/train", "/classify", "/preview_lr", "/find_lr", "/lessons"}
     assert seen["unnamed_endpoints"] == {}
     for endpoint in seen["named_endpoints"].values():
         for part in endpoint["parameters"] + endpoint["returns"]:
@@ -115,6 +115,21 @@ def test_preview_is_the_schedule_that_the_run_had(client, rows):
     logged = {row["step"]: row["lr"] for row in rows if row["event"] == "step"}
     assert len(planned) == 16
     assert logged == {step: planned[step] for step in logged}
+
+
+def test_find_lr_tells_every_step_and_a_reason(app, client):
+    """One dict: a rising lr with its losses, a suggestion among them, and no run of it on the disk."""
+    before = set(app.checkpoints.iterdir())
+    told = client.predict({"batch_size": 256, "num_images": 512}, api_name="/find_lr")
+    assert told.keys() == {"suggestion", "diverges_at", "reason", "rows"}
+    lrs = [row["lr"] for row in told["rows"]]
+    assert lrs == sorted(set(lrs))
+    assert told["rows"][0].keys() == {"lr", "loss", "smoothed"}
+    assert lrs[0] < told["suggestion"] < lrs[-1]
+    assert told["reason"].endswith(".")
+    assert set(app.checkpoints.iterdir()) == before
+    with pytest.raises(AppError, match="num_images"):
+        client.predict({"num_images": 10**6}, api_name="/find_lr")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""The chart of a range test: one spec for all its updates, and only what can be seen in its data."""
+
+import math
+
+from trainer.finder import Finding, Trial
+from ui.finder_plot import finder_chart
+
+LOSSES = [2.3, 2.3, 2.2, 2.0, 2.1, 9.0, math.inf]
+TRIALS = [
+    Trial(step=place + 1, num_steps=7, lr=10.0 ** (place - 5), loss=loss, smoothed=loss)
+    for place, loss in enumerate(LOSSES)
+]
+FINDING = Finding(suggestion=0.002, diverges_at=1.0, reason="")
+
+
+def test_new_trials_move_the_chart_and_do_not_draw_it_anew():
+    """The spec is the same from the first trial to the finding; only data change."""
+    specs = [finder_chart(TRIALS[:count], None, None)["spec"] for count in (0, 1, 4)]
+    chart = finder_chart(TRIALS, FINDING, (1e-6, 0.02))
+    assert all(spec == chart["spec"] for spec in specs)
+    layers = [layer["data"]["name"] for layer in chart["spec"]["layer"]]
+    assert set(layers) == set(chart["data"])
+
+
+def test_the_explosion_is_cut_off_and_the_axis_holds_everything():
+    """Losses far above the start are left out; the frame takes in the schedule and the divergence."""
+    data = finder_chart(TRIALS, FINDING, (1e-6, 0.02))["data"]
+    assert [row["smoothed"] for row in data["trials"]] == [2.3, 2.3, 2.2, 2.0, 2.1, None, None]
+    low, high = data["frame"]
+    assert low["lr"] == 1e-6
+    assert high["lr"] == 10.0
+    assert low["loss"] < 2.0 < 2.3 < high["loss"] < 9
+    assert data["diverging"] == [{"lr": 1.0, "end": 10.0, "text": "diverges"}]
+    assert data["suggested"][0]["lr"] == 0.002
+
+
+def test_nothing_found_marks_nothing():
+    """No rule and no shade where there is no suggestion and no divergence."""
+    data = finder_chart(TRIALS[:4], Finding(suggestion=None, diverges_at=None, reason=""), None)["data"]
+    assert data["suggested"] == data["diverging"] == data["planned"] == []

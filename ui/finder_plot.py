@@ -1,0 +1,82 @@
+"""The chart of a learning-rate range test."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from trainer.finder import Finding, Trial
+from ui.plots import PLAN, TEST, TRAIN
+
+_BAD = "#ef4444"
+
+
+def finder_chart(
+    trials: Sequence[Trial], finding: Finding | None, planned: tuple[float, float] | None
+) -> dict[str, Any]:
+    """Loss over lr, which is logarithmic: each batch faint, their smoothed mean as a line; later trials only move them.
+
+    `finding` adds the suggestion and, shaded, where it diverges; `planned` (lowest, highest lr of the schedule; above
+    0) a bar along the axis. The loss is cut off where it explodes.
+    """
+    diverging = finding.diverges_at if finding else None
+    suggested = finding.suggestion if finding else None
+    lrs = [trial.lr for trial in trials] + list(planned or ()) + ([] if diverging is None else [2 * diverging])
+    low, high = (min(lrs), max(lrs)) if lrs else (1e-5, 10.0)
+    losses = [trial.smoothed for trial in trials if math.isfinite(trial.smoothed)]
+    # The worst worth telling apart is a loss somewhat above that of the start.
+    start, lowest = (losses[0], min(losses)) if losses else (math.log(10), math.log(10))
+    span = max(start - lowest, 0.05)
+    bottom, top = lowest - 0.4 * span, start + 0.6 * span
+    rows = [
+        {"lr": trial.lr, "loss": _drawn(trial.loss, bottom, top), "smoothed": _drawn(trial.smoothed, bottom, top)}
+        for trial in trials
+    ]
+    return {
+        "spec": _finder_spec(),
+        "data": {
+            "frame": [{"lr": low, "loss": bottom}, {"lr": high, "loss": top}],
+            "trials": rows,
+            "diverging": [] if diverging is None else [{"lr": diverging, "end": high, "text": "diverges"}],
+            "suggested": [] if suggested is None else [{"lr": suggested, "text": f"suggested: {suggested:g}"}],
+            "planned": [] if planned is None else [{"lr": planned[0], "end": planned[1], "text": "planned schedule"}],
+        },
+    }
+
+
+@functools.cache
+def _finder_spec() -> dict[str, Any]:
+    axis = alt.Axis(format="~g", labelOverlap=True, tickCount=8)
+    x = alt.X("lr:Q", title="lr", scale=alt.Scale(type="log", nice=False), axis=axis)
+    scale = alt.Scale(zero=False, nice=False)
+    raw = alt.Y("loss:Q", title="loss", scale=scale, axis=alt.Axis(format=".3~g", minExtent=32))
+    smoothed = alt.Y("smoothed:Q", title="loss", scale=scale)
+    tip = [alt.Tooltip("lr:Q", format=".3~g"), alt.Tooltip("smoothed:Q", format=".4f")]
+    trials = alt.Chart(alt.Data(name="trials", values=[]))
+    diverging = alt.Chart(alt.Data(name="diverging", values=[]))
+    suggested = alt.Chart(alt.Data(name="suggested", values=[]))
+    planned = alt.Chart(alt.Data(name="planned", values=[]))
+    layers = (
+        # Not to be seen: it spreads the axes, which a domain in the spec would do only by drawing all anew.
+        alt.Chart(alt.Data(name="frame", values=[])).mark_point(opacity=0).encode(x, raw)
+        + diverging.mark_rect(color=_BAD, opacity=0.12).encode(x, x2="end:Q")
+        + diverging.mark_text(color=_BAD, align="left", dx=4, fontSize=11).encode(x, text="text:N", y=alt.value(10))
+        + trials.mark_point(filled=True, size=14, opacity=0.35, color=TRAIN).encode(x, raw)
+        + trials.mark_line(strokeWidth=2.5, color=TRAIN).encode(x, smoothed, tooltip=tip)
+        + suggested.mark_rule(color=TEST, strokeWidth=2).encode(x)
+        + suggested.mark_text(color=TEST, align="right", dx=-5, fontSize=12, fontWeight="bold").encode(
+            x, text="text:N", y=alt.value(10)
+        )
+        + planned.mark_rule(color=PLAN, strokeWidth=7, opacity=0.7).encode(x, x2="end:Q", y=alt.value(256))
+        + planned.mark_text(color=PLAN, align="left", baseline="bottom", dy=-6, fontSize=11).encode(
+            x, text="text:N", y=alt.value(256)
+        )
+    )
+    sized = layers.properties(height=300, autosize=alt.AutoSizeParams(type="fit", contains="padding"))
+    return sized.to_dict()
+
+
+def _drawn(loss: float, bottom: float, top: float) -> float | None:
+    return round(loss, 4) if bottom <= loss <= top else None
