@@ -35,6 +35,7 @@ def test_every_lesson_is_sound_and_told(lesson):
     assert {name for name in own if own[name] != twin.get(name)} == set(lesson.mended)
     assert lesson.config.train_split == "test"
     assert lesson.config.activation == "none"
+    assert len(lesson.printed) == len(lesson.printed_at)
     assert lesson.before
     assert lesson.after
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from trainer.config import TrainConfig
 
+NUM_BATCHES = 156  # of 64 among the 10,000 test pictures: an epoch of the notebook
+
 _TUTORIAL = {
     "activation": "none",
     "normalize": False,
@@ -40,6 +42,7 @@ class Lesson:
     after: str  # what happened, and why
     printed: tuple[float, ...] = field(default=())  # the notebook's figures
     printed_unit: str = "epoch"  # of `printed`: sums of batch losses an epoch, or losses a batch
+    printed_at: tuple[int, ...] = field(default=())  # which epochs, or batches, they are of; counted from 1
 
     @property
     def config(self) -> TrainConfig:
@@ -63,8 +66,9 @@ LESSONS = {
             before="Watch the loss within the epoch: 2.3026 is ln 10, the loss of guessing among ten classes.",
             after="The loss fell by about 0.01 in 156 steps. It is on its way, but one pass at this lr hardly leaves "
             "guessing behind; more epochs, or momentum, get there.",
-            printed=(2.2978, 2.2988, 2.3163, 2.3253),
+            printed=(2.2978, 2.2988, 2.3163, 2.3253, 2.2804),
             printed_unit="batch",
+            printed_at=(1, 2, 3, 4, NUM_BATCHES),
         ),
         Lesson(
             name="softmax-plateau",
@@ -79,6 +83,7 @@ LESSONS = {
                 359.2307, 359.2193, 359.2079, 359.1968, 359.1857, 359.1743,
                 359.1625, 359.1497, 359.1360, 359.1210, 359.1043, 359.0850,
             ),
+            printed_at=tuple(range(1, 13)),
         ),
         Lesson(
             name="adam-step-per-batch",
@@ -89,6 +94,7 @@ LESSONS = {
             after="lr falls tenfold every 5 batches: after some 50 nothing can move any more. The loss stays, to the "
             "last digit, wherever Adam's first big steps had thrown it.",
             printed=(1018.9046630859375, *[826.07275390625] * 19),
+            printed_at=tuple(range(1, 21)),
         ),
         Lesson(
             name="sgd-step-per-batch",
@@ -98,6 +104,7 @@ LESSONS = {
             before="The same schedule with SGD. Where will it freeze?",
             after="At the starting point: before lr was gone, SGD had taken only a few small steps.",
             printed=(359.4925, *[359.4839] * 19),
+            printed_at=tuple(range(1, 21)),
         ),
         Lesson(
             name="zero-grad-never",

@@ -44,6 +44,7 @@ class Experiment(TypedDict):
     after: str
     printed: list[float]
     printed_unit: str
+    printed_at: list[int]
 
 
 class PlannedStep(TypedDict):

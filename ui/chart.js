@@ -1,6 +1,6 @@
 // Draws a Vega-Lite spec once, then feeds its named data sets: the view, and the tooltip one reads, stay.
-const box = element.querySelector('.chart');
-let view = null, drawn = null, width = 0, queue = Promise.resolve();
+const box = element.querySelector('.chart'), choice = element.querySelector('.views');
+let view = null, drawn = null, width = 0, queue = Promise.resolve(), chosen = null, offered = null, first = null;
 let dark = document.body.classList.contains('dark');
 
 function look() {
@@ -15,11 +15,29 @@ function look() {
   };
 }
 
+// The views of one chart, such as linear and logarithmic. A visitor's choice stays until the chart offers others.
+function offer(value) {
+  const names = Object.keys(value.specs);
+  if (names.join('|') !== offered || value.view !== first) {
+    offered = names.join('|');
+    first = chosen = value.view;
+    choice.replaceChildren(...(names.length > 1 ? names : []).map(name => {
+      const button = document.createElement('button');
+      button.textContent = name;
+      button.onclick = () => { chosen = name; update(); };
+      return button;
+    }));
+  }
+  for (const button of choice.children) button.setAttribute('aria-pressed', button.textContent === chosen);
+}
+
 async function draw() {
   const value = props.value;
+  if (!value || !value.specs) return;
+  offer(value);
   // In a tab that is not open there is no width: it is drawn when it opens.
-  if (!value || !value.spec || !box.clientWidth || !window.vegaEmbed) return;
-  const text = JSON.stringify(value.spec);
+  if (!box.clientWidth || !window.vegaEmbed) return;
+  const text = JSON.stringify(value.specs[chosen]);
   if (text !== drawn) {
     width = box.clientWidth;
     const spec = {...JSON.parse(text), width};
@@ -31,7 +49,9 @@ async function draw() {
     width = box.clientWidth;
     view.width(width);
   }
-  for (const [name, rows] of Object.entries(value.data || {})) view.data(name, JSON.parse(JSON.stringify(rows)));
+  for (const [name, rows] of Object.entries(value.data || {})) {
+    try { view.data(name, JSON.parse(JSON.stringify(rows))); } catch (error) { /* a chart without that layer */ }
+  }
   await view.runAsync();
 }
 
