@@ -28,13 +28,11 @@ def current_language() -> str:
     request = LocalContext.request.get(None)
     if request is None:
         return "en"
-    asked = str(request.query_params.get("lang", "")).lower()
+    asked = request.query_params.get("lang", "").lower()
     # Browsers send the language they prefer first; navigator.language is the same one.
-    return "zh" if (asked if asked.startswith(("zh", "en")) else _preferred(request.headers)).startswith("zh") else "en"
-
-
-def _preferred(headers) -> str:
-    return headers.get("accept-language", "").strip().lower()
+    accepted = request.headers.get("accept-language", "").lower()
+    language = asked if asked.startswith(("zh", "en")) else accepted
+    return "zh" if language.startswith("zh") else "en"
 
 
 class _ScriptFirst:
