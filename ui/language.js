@@ -1,16 +1,24 @@
 // Runs before Gradio, which reads the browser's language once, from navigator.
 (() => {
+  // In another site's frame a browser may refuse to keep anything, and Gradio would not even start.
+  try {
+    localStorage.length;
+  } catch {
+    const kept = new Map();
+    const value = {
+      getItem: (name) => kept.get(name) ?? null,
+      setItem: (name, text) => kept.set(name, `${text}`),
+      removeItem: (name) => kept.delete(name),
+    };
+    Object.defineProperty(window, "localStorage", { value });
+  }
+
   const key = "optimizer-lab-language";
   const known = (language) => /^zh\b/i.test(language) ? "zh" : /^en\b/i.test(language) ? "en" : null;
   const address = new URL(location.href);
   const asked = known(address.searchParams.get("lang") ?? "");
-  let chosen = asked;
-  try {
-    if (asked) localStorage.setItem(key, asked);
-    else chosen = known(localStorage.getItem(key) ?? "");
-  } catch {
-    // In another site's frame a browser may keep nothing; the address alone says it then.
-  }
+  if (asked) localStorage.setItem(key, asked);
+  const chosen = asked ?? known(localStorage.getItem(key) ?? "");
   if (chosen && !asked) {
     // The server reads the address too.
     address.searchParams.set("lang", chosen);
