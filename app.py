@@ -18,7 +18,9 @@ from trainer.events import Event
 from trainer.finder import Finding, Trial, find_lr
 from trainer.loop import train
 from ui.lab import Lab
+from ui.language import MIDDLEWARE
 from ui.layout import STYLE, build_page
+from ui.words import i18n
 
 
 @spaces.GPU(duration=120)
@@ -42,7 +44,16 @@ def main() -> None:
         sys.exit(f"error: {error}")
     page = build_page(lab)
     page.queue(max_size=64, default_concurrency_limit=8)
-    page.launch(css=STYLE, footer_links=[], run_history=False, max_file_size="64mb", show_error=False)
+    page.launch(
+        css=STYLE,
+        i18n=i18n,
+        app_kwargs={"middleware": MIDDLEWARE},
+        ssr_mode=False,  # the server would draw the page before the browser has told its language
+        footer_links=[],
+        run_history=False,
+        max_file_size="64mb",
+        show_error=False,
+    )
 
 
 if __name__ == "__main__":

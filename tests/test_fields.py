@@ -45,4 +45,4 @@ def test_every_setting_has_its_help_beside_it():
     """The widget says what the setting does, under torch's own name."""
     for name, declared in SETTINGS.items():
         widget = fields.build(name)
-        assert (widget.label, widget.info) == (name, declared.metadata["about"])
+        assert (widget.label, widget.info.key) == (name, declared.metadata["about"])

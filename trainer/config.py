@@ -1,8 +1,8 @@
 """TrainConfig: everything a run is told, and the rows it is checked against. Standard library only.
 
-A setting is declared once, as a field of `TrainConfig` with its range and one sentence of help; the command line, the
-page and the API read these declarations. An optimizer or a scheduler is a row: its name and its own settings with
-their defaults.
+A setting is declared once, as a field of `TrainConfig` with its range and its help, which says what it does, what to
+try and what NaN means; the command line, the page and the API read these declarations. An optimizer or a scheduler is
+a row: its name and its own settings with their defaults.
 """
 
 import difflib
@@ -241,92 +241,246 @@ class TrainConfig:
     have is refused. Raises ValueError with one sentence for anything a user got wrong.
     """
 
-    model: str = _choice("quick", MODELS, "The network that learns.")
-    activation: str = _choice("relu", ACTIVATIONS, "Between the layers; the tutorial had none: all its layers are one.")
-    softmax: bool = _switch(False, "A Softmax layer before the loss, which has one already: the tutorial's mistake.")
-
-    optimizer: str = _choice("sgd", OPTIMIZERS, "The rule that turns gradients into steps.")
-    lr: float | None = _number(
-        None, 0, math.inf, "How far each step goes: too little crawls, too much ends in NaN.", open_low=True
+    model: str = _choice("quick", MODELS, "The network that learns; quick is the tutorial's, small enough for a CPU.")
+    activation: str = _choice(
+        "relu",
+        ACTIVATIONS,
+        "Lets the network bend between its layers. Try relu; none, as in the tutorial, leaves it nearly linear.",
     )
-    momentum: float | None = _fraction("How much of the last step is carried into the next; 0.9 is usual.")
-    dampening: float | None = _number(None, 0, 1, "How much of the new gradient momentum leaves out; 0 is usual.")
-    nesterov: bool | None = _switch(None, "Momentum that looks ahead: the gradient counts once more after the step.")
+    softmax: bool = _switch(
+        False,
+        "A Softmax layer before the loss, which has one already: the tutorial's mistake. Leave it off, or watch the "
+        "loss refuse to fall.",
+    )
+
+    optimizer: str = _choice("sgd", OPTIMIZERS, "The rule that turns gradients into steps. Start with sgd or adamw.")
+    lr: float | None = _number(
+        None,
+        0,
+        math.inf,
+        "How far each step goes: too little crawls, too much throws the network off. Try ten times as much, and a "
+        "tenth; where the loss becomes NaN, which is no number any more, lower lr.",
+        open_low=True,
+    )
+    momentum: float | None = _fraction(
+        "How much of the last step is carried into the next, as a ball keeps rolling. Try 0.9; nearer to 1 it "
+        "overshoots, and where the loss becomes NaN, lower lr too."
+    )
+    dampening: float | None = _number(
+        None, 0, 1, "How much of the new gradient momentum leaves out. Leave it at 0; more makes the steps shorter."
+    )
+    nesterov: bool | None = _switch(
+        None, "Momentum that looks ahead: the gradient counts once more after the step. Try it with momentum 0.9."
+    )
     weight_decay: float | None = _number(
-        None, 0, math.inf, "Pulls every weight towards 0 a little at each step; 0.0005 is usual with SGD."
+        None,
+        0,
+        math.inf,
+        "Pulls every weight towards 0 a little at each step, against learning by heart. Try 0.0005 with SGD, 0.01 "
+        "with AdamW; far too much forgets everything, or ends in NaN.",
     )
     betas: tuple[float, float] | None = _fraction(
-        "How slowly the running mean of the gradient, and of its square, forget.", count=2
+        "How slowly the running mean of the gradient, and of its square, forget. Try 0.9, 0.999; where the loss "
+        "jumps, 0.9, 0.99.",
+        count=2,
     )
-    eps: float | None = _number(None, 0, math.inf, "A small number that keeps a division from being one by 0.")
-    amsgrad: bool | None = _switch(None, "Never forget the largest squared gradient seen.")
-    decoupled_weight_decay: bool | None = _switch(None, "Take weight decay out of the gradient, as AdamW does.")
-    alpha: float | None = _fraction("How slowly the mean of the squared gradient forgets.")
-    centered: bool | None = _switch(None, "Divide by the gradient's spread rather than by its size.")
-    lr_decay: float | None = _number(None, 0, math.inf, "lr is divided by 1 + steps × this.")
+    eps: float | None = _number(
+        None,
+        0,
+        math.inf,
+        "A small number that keeps a division from being one by 0. Leave it: more makes the steps shorter, 0 can end "
+        "in NaN.",
+    )
+    amsgrad: bool | None = _switch(
+        None, "Never forget the largest squared gradient seen. Try it where the loss rises again late in the run."
+    )
+    decoupled_weight_decay: bool | None = _switch(
+        None, "Take weight decay out of the gradient, as AdamW does. Try it with a weight_decay of 0.01."
+    )
+    alpha: float | None = _fraction(
+        "How slowly the mean of the squared gradient forgets. Try 0.99, or 0.9 to adapt faster."
+    )
+    centered: bool | None = _switch(
+        None,
+        "Divide by the gradient's spread rather than by its size. Try it: steps grow where gradients agree; where "
+        "the loss becomes NaN, lower lr.",
+    )
+    lr_decay: float | None = _number(
+        None, 0, math.inf, "lr is divided by 1 + steps × this. Try 0, or 0.001: half of lr after a thousand steps."
+    )
     initial_accumulator_value: float | None = _number(
-        None, 0, math.inf, "The sum of squared gradients Adagrad starts from."
+        None,
+        0,
+        math.inf,
+        "The sum of squared gradients Adagrad starts from. Try 0.1 where it begins too wildly.",
     )
-    rho: float | None = _fraction("How slowly the running mean of squared gradients forgets.")
-    momentum_decay: float | None = _number(None, 0, math.inf, "How fast NAdam's momentum warms up.")
+    rho: float | None = _fraction("How slowly the running mean of squared gradients forgets. Try 0.9 or 0.95.")
+    momentum_decay: float | None = _number(
+        None, 0, math.inf, "How fast NAdam's momentum warms up. Leave it at 0.004; at 0 it stays at half."
+    )
 
-    scheduler: str = _choice("onecycle", SCHEDULERS, "How lr changes while the network learns.")
+    scheduler: str = _choice(
+        "onecycle",
+        SCHEDULERS,
+        "How lr changes while the network learns. Try onecycle or cosine; constant shows what they are good for.",
+    )
     scheduler_unit: str | None = _choice(
-        None, UNITS, "When scheduler.step() is called. Per batch instead of per epoch is the classic mistake."
+        None,
+        UNITS,
+        "When scheduler.step() is called. Leave it as the scheduler brings it: per batch instead of per epoch is the "
+        "classic mistake, and lr is soon gone.",
     )
-    num_warmup_steps: int = _whole(0, 0, _MANY, "Scheduler steps in which lr first climbs from a hundredth; 0: none.")
-    step_size: int | None = _whole(None, 1, _MANY, "Scheduler steps between two falls of lr.")
-    gamma: float | None = _number(None, 0, 1, "What lr is multiplied by at each fall; 0.1 is usual.", open_low=True)
-    milestones: tuple[int, ...] | None = _whole(None, 1, _MANY, "The scheduler steps at which lr falls.", count=0)
-    T_max: int | None = _whole(None, 1, _MANY, "Scheduler steps from the top to the bottom; unset: the whole run.")
-    eta_min: float | None = _number(None, 0, math.inf, "The lr at the bottom.")
+    num_warmup_steps: int = _whole(
+        0,
+        0,
+        _MANY,
+        "Scheduler steps in which lr first climbs from a hundredth; 0: none. Try one epoch's worth where the loss "
+        "becomes NaN at the start.",
+    )
+    step_size: int | None = _whole(
+        None, 1, _MANY, "Scheduler steps between two falls of lr. Try a third or half of the run."
+    )
+    gamma: float | None = _number(
+        None, 0, 1, "What lr is multiplied by at each fall. Try 0.1 for a few falls, 0.9 for many.", open_low=True
+    )
+    milestones: tuple[int, ...] | None = _whole(
+        None, 1, _MANY, "The scheduler steps at which lr falls. Try those where the loss stops falling.", count=0
+    )
+    T_max: int | None = _whole(
+        None, 1, _MANY, "Scheduler steps from the top to the bottom; unset: the whole run. With fewer, lr rises again."
+    )
+    eta_min: float | None = _number(None, 0, math.inf, "The lr at the bottom. Try 0, or a hundredth of lr.")
     pct_start: float | None = _number(
-        None, 0, 1, "The part of the run in which lr rises.", open_low=True, open_high=True
+        None,
+        0,
+        1,
+        "The part of the run in which lr rises. Try 0.2 or 0.3; more is gentler where the loss becomes NaN early.",
+        open_low=True,
+        open_high=True,
     )
-    anneal_strategy: str | None = _choice(None, ("cos", "linear"), "Along a cosine or a straight line.")
-    cycle_momentum: bool | None = _switch(None, "Move momentum against lr: low where lr is high.")
-    base_momentum: float | None = _fraction("The lowest momentum of the cycle.")
-    max_momentum: float | None = _fraction("The highest momentum of the cycle.")
-    div_factor: float | None = _number(None, 1, math.inf, "lr begins at its peak divided by this.")
-    final_div_factor: float | None = _number(None, 1, math.inf, "lr ends at where it began divided by this.")
-    three_phase: bool | None = _switch(None, "Up, down the same way, then further down.")
-    base_lr: float | None = _number(None, 0, math.inf, "The lr at the bottom of the swing; unset: a quarter of lr.")
-    step_size_up: int | None = _whole(None, 1, _MANY, "Scheduler steps from the bottom to the top; unset: two epochs.")
-    step_size_down: int | None = _whole(None, 1, _MANY, "Scheduler steps down again; unset: as many as up.")
+    anneal_strategy: str | None = _choice(
+        None, ("cos", "linear"), "Along a cosine or a straight line. Try cos: it is gentle at both ends."
+    )
+    cycle_momentum: bool | None = _switch(
+        None, "Move momentum against lr: low where lr is high. Try it where a high lr makes the loss jump."
+    )
+    base_momentum: float | None = _fraction("The lowest momentum of the cycle, where lr is highest. Try 0.85.")
+    max_momentum: float | None = _fraction("The highest momentum of the cycle, where lr is lowest. Try 0.95.")
+    div_factor: float | None = _number(
+        None, 1, math.inf, "lr begins at its peak divided by this. Try 10 or 25: more begins more gently."
+    )
+    final_div_factor: float | None = _number(
+        None, 1, math.inf, "lr ends at where it began divided by this. Try 10000: the last steps only settle."
+    )
+    three_phase: bool | None = _switch(
+        None, "Up, down the same way, then further down. Try it for a longer end at a small lr."
+    )
+    base_lr: float | None = _number(
+        None,
+        0,
+        math.inf,
+        "The lr at the bottom of the swing; unset: a quarter of lr. Try a tenth of lr for a wider swing.",
+    )
+    step_size_up: int | None = _whole(
+        None, 1, _MANY, "Scheduler steps from the bottom to the top; unset: two epochs. Try two to eight epochs' worth."
+    )
+    step_size_down: int | None = _whole(
+        None, 1, _MANY, "Scheduler steps down again; unset: as many as up. Try more, to come down slowly."
+    )
     mode: str | None = _choice(
         None,
         ("triangular", "triangular2", "exp_range"),
-        "Swings of equal height, halved after each, or shrinking by gamma at every step.",
+        "Swings of equal height, halved after each, or shrinking by gamma at every step. Try triangular2 to settle.",
     )
-    start_factor: float | None = _number(None, 1e-6, 1, "What lr is multiplied by at the start.")
-    end_factor: float | None = _number(None, 0, 1, "What lr is multiplied by at the end.")
-    total_iters: int | None = _whole(None, 1, _MANY, "Scheduler steps from start to end; unset: the whole run.")
+    start_factor: float | None = _number(
+        None, 1e-6, 1, "What lr is multiplied by at the start. Try 1 to fall from there, 0.1 to rise."
+    )
+    end_factor: float | None = _number(
+        None, 0, 1, "What lr is multiplied by at the end. Try 0 to settle, 1 to end with all of lr."
+    )
+    total_iters: int | None = _whole(
+        None, 1, _MANY, "Scheduler steps from start to end; unset: the whole run. With fewer, lr stays where it ends."
+    )
     factor: float | None = _number(
-        None, 0, 1, "What lr is multiplied by when the loss stalls.", open_low=True, open_high=True
+        None,
+        0,
+        1,
+        "What lr is multiplied by when the loss stalls. Try 0.1, or 0.5 for gentler falls.",
+        open_low=True,
+        open_high=True,
     )
-    patience: int | None = _whole(None, 0, _MANY, "Epochs without progress before lr falls.")
-    threshold: float | None = _number(None, 0, math.inf, "How much lower a loss must be to count as progress.")
-    threshold_mode: str | None = _choice(None, ("rel", "abs"), "Threshold as a share of the loss, or as it is.")
-    cooldown: int | None = _whole(None, 0, _MANY, "Epochs to wait after a fall before counting again.")
-    min_lr: float | None = _number(None, 0, math.inf, "lr never falls below this.")
+    patience: int | None = _whole(
+        None, 0, _MANY, "Epochs without progress before lr falls. Try 2; 0 gives up at the first."
+    )
+    threshold: float | None = _number(
+        None, 0, math.inf, "How much lower a loss must be to count as progress. Try 0.0001, or 0.01 to fall sooner."
+    )
+    threshold_mode: str | None = _choice(
+        None, ("rel", "abs"), "Threshold as a share of the loss, or as it is. Try rel: it fits any loss."
+    )
+    cooldown: int | None = _whole(
+        None, 0, _MANY, "Epochs to wait after a fall before counting again. Try 0, or 1 for fewer falls in a row."
+    )
+    min_lr: float | None = _number(None, 0, math.inf, "lr never falls below this. Try 0, or a thousandth of lr.")
 
-    epochs: int = _whole(10, 1, 1000, "How often the network sees every picture.")
-    batch_size: int = _whole(64, 1, 50_000, "Pictures per step.")
-    shuffle: bool = _switch(True, "A new order of the pictures in every epoch.")
-    drop_last: bool = _switch(False, "Leave out the last batch where it is smaller than the others.")
-    augment: bool = _switch(True, "Mirror and shift the pictures at random, so that no epoch is like another.")
-    label_smoothing: float = _number(0.0, 0, 1, "How far the target moves from certain to even.", open_high=True)
+    epochs: int = _whole(
+        10, 1, 1000, "How often the network sees every picture. Try 10, and more while the test loss still falls."
+    )
+    batch_size: int = _whole(
+        64, 1, 50_000, "Pictures per step. Try 32 to 256: larger batches make fewer, calmer steps and bear a larger lr."
+    )
+    shuffle: bool = _switch(
+        True, "A new order of the pictures in every epoch. Leave it on; off, every epoch has the same batches."
+    )
+    drop_last: bool = _switch(
+        False,
+        "Leave out the last batch where it is smaller than the others. Try it where a small one makes the loss jump.",
+    )
+    augment: bool = _switch(
+        True,
+        "Mirror and shift the pictures at random, so that no epoch is like another. Try off, and see the network "
+        "learn by heart.",
+    )
+    label_smoothing: float = _number(
+        0.0,
+        0,
+        1,
+        "How far the target moves from certain to even. Try 0.1 against a network too sure of itself; the train loss "
+        "is higher for it.",
+        open_high=True,
+    )
     zero_grad_every: int = _whole(
         1,
         0,
         10_000,
-        "1: clear gradients at each batch; k: one step per k batches; 0: never clear (a mistake).",
+        "1: clear gradients at each batch; k: one step per k batches; 0: never clear (a mistake). Try 4; 0 ends in "
+        "NaN, for the steps grow and grow.",
     )
-    normalize: bool = _switch(True, "Subtract the pictures' mean and divide by their spread; off: pixels from 0 to 1.")
-    train_split: str = _choice("train", SPLITS, "The pictures to learn from; the tutorial learned from the test split.")
-    num_images: int = _whole(0, 0, _MANY, "Only the first so many pictures of the split; 0: all.")
-    seed: int = _whole(0, 0, 2**31 - 1, "Chooses the first weights and the order; the same seed repeats the run.")
-    precision: str = _choice("float32", PRECISIONS, "How finely numbers are kept; float16 needs a GPU.")
+    normalize: bool = _switch(
+        True,
+        "Subtract the pictures' mean and divide by their spread; off: pixels from 0 to 1. Leave it on: learning is "
+        "faster.",
+    )
+    train_split: str = _choice(
+        "train",
+        SPLITS,
+        "The pictures to learn from; the tutorial learned from the test split. Use train: what was learned cannot "
+        "test the learner.",
+    )
+    num_images: int = _whole(
+        0, 0, _MANY, "Only the first so many pictures of the split; 0: all. Try 1000, and see them learned by heart."
+    )
+    seed: int = _whole(
+        0,
+        0,
+        2**31 - 1,
+        "Chooses the first weights and the order; the same seed repeats the run. Try another to see how much is luck.",
+    )
+    precision: str = _choice(
+        "float32",
+        PRECISIONS,
+        "How finely numbers are kept; float16 needs a GPU. Try bfloat16 to see how few digits learning needs.",
+    )
 
     def __post_init__(self):
         for name, declared in SETTINGS.items():

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from trainer.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, Row, TrainConfig, parse
+from ui.words import i18n
 
 ROWS = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
 
@@ -23,13 +24,13 @@ Widgets = dict[str, gr.components.Component]
 def build(name: str, *, visible: bool = True) -> gr.components.Component:
     """The widget of one setting, with its help beside it."""
     declared, value = SETTINGS[name].metadata, default(name)
-    about = {"label": name, "info": declared["about"], "visible": visible, "elem_id": f"setting-{name}"}
+    about = {"label": name, "info": i18n(declared["about"]), "visible": visible, "elem_id": f"setting-{name}"}
     if declared["kind"] is bool:
         return gr.Checkbox(value=bool(value), **about)
     if declared["kind"] is str:
         return gr.Dropdown(choices=list(declared["choices"]), value=value, **about)
     if declared["count"] != 1 or _may_be_unset(name):
-        return gr.Textbox(value=value, placeholder="unset", max_lines=1, **about)
+        return gr.Textbox(value=value, placeholder=i18n("unset"), max_lines=1, **about)
     if name == "epochs":
         return gr.Slider(1, 100, value=value, step=1, **about)
     return gr.Number(value=value, precision=0 if declared["kind"] is int else None, **about)
@@ -73,7 +74,7 @@ def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown)
             value = _power(row.defaults.get(name, 0), low)
             updates.append(gr.update(visible=name in row.defaults, value=value))
         unit = [gr.update(value=row.unit)] if part == "scheduler" else []
-        return [*updates, row.about, *unit]
+        return [*updates, i18n(row.about), *unit]
 
     widgets[part].input(
         update,

@@ -8,11 +8,17 @@ import gradio as gr
 from trainer.config import OPTIMIZERS, SCHEDULERS
 from ui import api, fields, handlers, plots
 from ui.lab import Lab
+from ui.language import SWITCH
+from ui.words import i18n
 
 STYLE = (Path(__file__).parent / "style.css").read_text()
 
-_HEADER = """<header><h1>Optimizer Lab</h1>
-<p>Train a small network on ten kinds of pictures; see what optimizer and learning rate do to it.</p></header>"""
+_HEADER = (
+    """<header><h1>Optimizer Lab</h1>
+<p>"""
+    + i18n("Train a small network on ten kinds of pictures; see what optimizer and learning rate do to it.")
+    + "</p></header>"
+)
 
 _PRIVATE = {"api_visibility": "private"}
 # Events that never wait in line behind a training. They go through the queue all the same: without it a sentence that
@@ -27,19 +33,20 @@ def build_page(lab: Lab) -> gr.Blocks:
         # The secret is in the page and protects nothing; a fixed one lets a browser remember across restarts.
         visitor = gr.BrowserState(None, storage_key="optimizer-lab-visitor", secret="optimizer-lab")  # noqa: S106
         gr.HTML(_HEADER, elem_id="header")
+        gr.Button(i18n("中文"), size="sm", elem_id="language").click(None, None, None, js=SWITCH, **_PRIVATE)
         note = gr.HTML(handlers.images_note(lab), elem_id="note")
         with gr.Tabs() as tabs:
-            with gr.Tab("Train", id="train"), gr.Row(elem_id="bench"):
+            with gr.Tab(i18n("Train"), id="train"), gr.Row(elem_id="bench"):
                 with gr.Column(scale=3, min_width=320, elem_id="settings"):
                     widgets, preview, word = _settings(lab)
                 with gr.Column(scale=6, min_width=320, elem_id="results"):
                     with gr.Row(elem_id="buttons"):
-                        train = gr.Button("Train", variant="primary", elem_id="train")
-                        stop = gr.Button("Stop", interactive=False, elem_id="stop")
-                        go_classify = gr.Button("Classify a picture →", elem_id="go-classify")
+                        train = gr.Button(i18n("Train"), variant="primary", elem_id="train")
+                        stop = gr.Button(i18n("Stop"), interactive=False, elem_id="stop")
+                        go_classify = gr.Button(i18n("Classify a picture →"), elem_id="go-classify")
                     results = _results(lab)
                     runs, epochs, anew, resume, download, file, delete = _own_runs()
-            with gr.Tab("Classify a picture", id="classify"):
+            with gr.Tab(i18n("Classify a picture"), id="classify"):
                 checkpoint, gallery = _classifier(lab)
 
         names = tuple(widgets)
@@ -111,7 +118,7 @@ def _settings(lab: Lab) -> tuple[fields.Widgets, gr.HTML, gr.HTML]:
             widgets[name] = fields.build(name)
 
     def add_row(part: str, first: str, rows) -> None:
-        about = gr.Markdown(rows[first].about, elem_classes=["about"])
+        about = gr.Markdown(i18n(rows[first].about), elem_classes=["about"])
         for name in fields.row_settings(part):
             visible = name in rows[first].defaults
             widgets[name] = fields.build(name, visible=visible)
@@ -131,11 +138,11 @@ def _settings(lab: Lab) -> tuple[fields.Widgets, gr.HTML, gr.HTML]:
         word = gr.HTML(words, elem_id="preview-word")
         add_row("scheduler", "onecycle", SCHEDULERS)
         add(["scheduler_unit", "num_warmup_steps"])
-    with gr.Accordion("Network", open=False):
+    with gr.Accordion(i18n("Network"), open=False):
         add(fields.NETWORK)
-    with gr.Accordion("Pictures and batches", open=False):
+    with gr.Accordion(i18n("Pictures and batches"), open=False):
         add(fields.DATA)
-    with gr.Accordion("Loss and gradients", open=False):
+    with gr.Accordion(i18n("Loss and gradients"), open=False):
         add(fields.LOSS)
     for part, about in abouts.items():
         fields.follow_row(part, widgets, powers, about)
@@ -164,25 +171,27 @@ def _side_by_side(accuracy, lr) -> list[gr.components.Component]:
 
 def _own_runs() -> tuple[gr.components.Component, ...]:
     with gr.Group(elem_id="own-runs"):
-        runs = gr.Dropdown([], label="Your runs", info="Kept for this browser alone.", elem_id="runs")
+        runs = gr.Dropdown([], label=i18n("Your runs"), info=i18n("Kept for this browser alone."), elem_id="runs")
         with gr.Row():
             epochs = gr.Number(
-                label="epochs in all",
-                info="Resume trains until so many.",
+                label=i18n("epochs in all"),
+                info=i18n("Resume trains until so many."),
                 value=10,
                 precision=0,
                 minimum=1,
                 elem_id="more-epochs",
             )
             anew = gr.Checkbox(
-                label="with the settings shown",
-                info="Go on with the optimizer and scheduler chosen here: needed once the run's own schedule is spent.",
+                label=i18n("with the settings shown"),
+                info=i18n(
+                    "Go on with the optimizer and scheduler chosen here: needed once the run's own schedule is spent."
+                ),
                 elem_id="anew",
             )
         with gr.Row():
-            resume = gr.Button("Resume", size="sm", elem_id="resume")
-            download = gr.Button("Download checkpoint", size="sm", elem_id="download")
-            delete = gr.Button("Delete run", size="sm", elem_id="delete")
+            resume = gr.Button(i18n("Resume"), size="sm", elem_id="resume")
+            download = gr.Button(i18n("Download checkpoint"), size="sm", elem_id="download")
+            delete = gr.Button(i18n("Delete run"), size="sm", elem_id="delete")
         file = gr.DownloadButton(visible="hidden", elem_id="file")
     return runs, epochs, anew, resume, download, file, delete
 
@@ -190,9 +199,9 @@ def _own_runs() -> tuple[gr.components.Component, ...]:
 def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.Gallery]:
     with gr.Row():
         with gr.Column(min_width=300):
-            checkpoint = gr.Dropdown([], label="Trained network", elem_id="checkpoint")
+            checkpoint = gr.Dropdown([], label=i18n("Trained network"), elem_id="checkpoint")
             picture = gr.Image(
-                label="Your picture",
+                label=i18n("Your picture"),
                 sources=["upload", "webcam", "clipboard"],
                 type="filepath",
                 format="png",
@@ -203,9 +212,9 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.Gallery]:
             )
         with gr.Column(min_width=300):
             says = gr.HTML(handlers.INVITATION, elem_id="says")
-            label = gr.Label(num_top_classes=5, label="What the network thinks", elem_id="label")
+            label = gr.Label(num_top_classes=5, label=i18n("What the network thinks"), elem_id="label")
             seen = gr.Image(
-                label="What the network really sees",
+                label=i18n("What the network really sees"),
                 format="png",
                 interactive=False,
                 height=260,
