@@ -1,4 +1,4 @@
-"""The Space's front door: wraps train and find_lr for the GPU, builds the page, launches."""
+"""The Space's front door: wraps race and find_lr for the GPU, builds the page, launches."""
 
 import os
 
@@ -7,7 +7,7 @@ import spaces  # isort: skip - before torch, which a ZeroGPU Space must not wake
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainer.checkpoint import Checkpoint
@@ -16,7 +16,7 @@ from trainer.data import ImageData
 from trainer.device import choose_device
 from trainer.events import Event
 from trainer.finder import Finding, Trial, find_lr
-from trainer.loop import train
+from trainer.race import race
 from ui.lab import Lab
 from ui.language import MIDDLEWARE
 from ui.layout import STYLE, build_page
@@ -24,14 +24,16 @@ from ui.words import i18n
 
 
 @spaces.GPU(duration=120)
-def train_on_gpu(config: TrainConfig, images: ImageData, kept: Checkpoint | None) -> Iterator[Event]:
-    """train() on the fastest device there is; on ZeroGPU inside a worker that has the GPU."""
-    yield from train(config, images, device=choose_device(), resume=kept)
+def race_on_gpu(
+    contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
+) -> Iterator[tuple[int, Event]]:
+    """race() on the fastest device there is; on ZeroGPU inside a worker that has the GPU."""
+    yield from race(contenders, images, device=choose_device())
 
 
 @spaces.GPU(duration=60)
 def find_lr_on_gpu(config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
-    """find_lr() where train_on_gpu trains."""
+    """find_lr() where race_on_gpu trains."""
     yield from find_lr(config, images, device=choose_device())
 
 
@@ -39,7 +41,7 @@ def main() -> None:
     """Builds the page and serves it, on http://127.0.0.1:7860 unless Gradio's environment variables say otherwise."""
     checkpoints = Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
     try:
-        lab = Lab(checkpoints=checkpoints, device=choose_device(), train=train_on_gpu, find_lr=find_lr_on_gpu)
+        lab = Lab(checkpoints=checkpoints, device=choose_device(), race=race_on_gpu, find_lr=find_lr_on_gpu)
     except ValueError as error:
         sys.exit(f"error: {error}")
     page = build_page(lab)

@@ -29,7 +29,7 @@ class Contender:
     @property
     def label(self) -> str:
         """What differs, in a few words; empty where nothing does."""
-        return " · ".join(_named(name, value) for name, value in self.differs.items())
+        return label(self.differs)
 
     @property
     def diverged(self) -> bool:
@@ -99,6 +99,11 @@ def differences(configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
     names = [name for name in TrainConfig.__dataclass_fields__ if any(name in some for some in settings)]
     apart = [name for name in names if differs(name)]
     return [{name: some[name] for name in apart if name in some} for some in settings]
+
+
+def label(differs: dict[str, Any]) -> str:
+    """Settings in a few words: an optimizer, scheduler or network by its name alone, a switch by whether it is on."""
+    return " · ".join(_named(name, value) for name, value in differs.items())
 
 
 def verdict(contenders: Sequence[Contender]) -> Verdict | None:

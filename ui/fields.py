@@ -1,7 +1,7 @@
 """The settings' widgets, made from the declarations in trainer.config, and back from their values to a config."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -19,6 +19,19 @@ LOSS = ("label_smoothing", "zero_grad_every")
 LOWEST_POWER = {"lr": -6, "weight_decay": -6}
 
 Widgets = dict[str, gr.components.Component]
+
+
+class Panel(NamedTuple):
+    """The settings on the page: a widget each, sliders for powers of ten, and what is said of the chosen rows."""
+
+    widgets: Widgets
+    powers: Widgets
+    abouts: Widgets
+
+    @property
+    def components(self) -> list[gr.components.Component]:
+        """All of it, in the order of `show`."""
+        return [component for part in self for component in part.values()]
 
 
 def build(name: str, *, visible: bool = True) -> gr.components.Component:
@@ -90,6 +103,30 @@ def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown)
         api_visibility="private",
         api_name=f"_choose_{part}",
     )
+
+
+def show(config: TrainConfig, panel: Panel) -> list[Any]:
+    """Updates of `panel.components` that make the page show a config."""
+    own = {name for part, rows in ROWS.items() for name in rows[getattr(config, part)].defaults}
+    updates = []
+    for name, widget in panel.widgets.items():
+        value = getattr(config, name)
+        if isinstance(value, tuple):
+            value = ", ".join(f"{part:g}" for part in value)
+        elif isinstance(widget, gr.Textbox):
+            value = "" if value is None else f"{value:g}"
+        elif value is None:
+            value = widget.value
+        updates.append(gr.update(value=value, visible=name in own or name not in ROW_SETTINGS))
+    for name, slider in panel.powers.items():
+        power = _power(getattr(config, name) or 0, slider.minimum)
+        updates.append(gr.update(value=power, visible=name in own))
+    return [*updates, *(i18n(ROWS[part][getattr(config, part)].about) for part in panel.abouts)]
+
+
+def power_of(name: str, value: float) -> int:
+    """Where the slider of powers of ten stands for a setting's value."""
+    return _power(value, LOWEST_POWER[name])
 
 
 def row_settings(part: str) -> list[str]:

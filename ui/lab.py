@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from trainer.finder import Finding, Trial
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
-_OWNER = ".owner"
+_OWNER, _RACE = ".owner", ".race"
 _KEY = re.compile(r"[0-9a-f]{32}")
 
-Train = Callable[[TrainConfig, ImageData, checkpoint.Checkpoint | None], Iterator[Event]]
+Race = Callable[[Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
 FindLr = Callable[[TrainConfig, ImageData], Iterator[Trial | Finding]]
 
 
@@ -32,12 +32,12 @@ class Lab:
 
     A visitor is known by a random key that their browser keeps. A run's folder remembers the digest of that key, so
     that a run can be shown, resumed, downloaded and deleted by its visitor alone; the run's own key, as hard to guess,
-    lets anyone who was given it classify with it.
+    lets anyone who was given it classify with it. The runs of a race remember the first one's key, and their place.
     """
 
-    def __init__(self, *, checkpoints: Path, device: torch.device, train: Train, find_lr: FindLr):
+    def __init__(self, *, checkpoints: Path, device: torch.device, race: Race, find_lr: FindLr):
         self.checkpoints, self.device = checkpoints, device
-        self.train, self.find_lr = train, find_lr
+        self.race, self.find_lr = race, find_lr
         self.loading: tuple[float, str] = (0.0, "Looking for pictures to learn from")
         self.images: ImageData | None = None  # None while they are being loaded, or where there are none
         self.failure = ""  # why there are none
@@ -52,19 +52,22 @@ class Lab:
         """Whether Stop was pressed after the training that was asked for at `asked` (seconds of `time.monotonic`)."""
         return self._stops.get(visitor, -1.0) >= asked
 
-    def new_run(self, visitor: str | None = None) -> Path:
-        """A folder for a new run, not made yet where nobody owns it."""
-        folder = self.checkpoints / checkpoint.new_key()
-        if visitor is not None:
-            owner = _digest(checked_visitor(visitor))
-            try:
+    def new_race(self, visitor: str, num_runs: int) -> list[Path]:
+        """Folders for a visitor's new runs, side by side; ValueError where the disk refuses."""
+        owner = _digest(checked_visitor(visitor))
+        folders = [self.new_run() for _ in range(num_runs)]
+        try:
+            for place, folder in enumerate(folders):
                 folder.mkdir(parents=True)
                 (folder / _OWNER).write_text(owner)
-            except OSError as error:
-                raise ValueError(
-                    f"No run can be kept here: {(error.strerror or 'the disk refused').lower()}."
-                ) from None
-        return folder
+                (folder / _RACE).write_text(f"{folders[0].name} {place}")
+        except OSError as error:
+            raise ValueError(f"No run can be kept here: {(error.strerror or 'the disk refused').lower()}.") from None
+        return folders
+
+    def new_run(self) -> Path:
+        """The folder, not made yet, for a run that nobody owns."""
+        return self.checkpoints / checkpoint.new_key()
 
     def runs_of(self, visitor: str | None) -> list[Path]:
         """The folders of a visitor's runs, the latest first."""
@@ -72,13 +75,28 @@ class Lab:
             return []
         owner = _digest(visitor)
         folders = (folder for folder in self.checkpoints.iterdir() if is_key(folder.name))
-        own = [folder for folder in folders if _owner(folder) == owner and checkpoint.is_run(folder)]
-        return sorted(own, key=lambda folder: (folder / _OWNER).stat().st_mtime, reverse=True)
+        own = [folder for folder in folders if _read(folder / _OWNER) == owner and checkpoint.is_run(folder)]
+        return sorted(own, key=lambda folder: (folder / _OWNER).stat().st_mtime_ns, reverse=True)
+
+    def races_of(self, visitor: str | None) -> dict[str, list[Path]]:
+        """The visitor's races by key, the latest first: the folders of each in their places. A run alone is a race."""
+        races: dict[str, dict[Path, int]] = {}
+        for folder in self.runs_of(visitor):
+            key, _, place = (_read(folder / _RACE) or f"{folder.name} 0").partition(" ")
+            races.setdefault(key, {})[folder] = int(place)
+        return {key: sorted(places, key=places.get) for key, places in races.items()}
+
+    def own_race(self, visitor: str | None, key: str | None) -> list[Path]:
+        """The folders of a visitor's own race; ValueError for anyone else's, without a hint that it exists."""
+        folders = self.races_of(visitor).get(key) if is_key(key) else None
+        if not folders:
+            raise ValueError("There is no such run among yours; it may have been deleted.")
+        return folders
 
     def own_run(self, visitor: str | None, key: str | None) -> Path:
-        """The folder of a visitor's own run; ValueError for anyone else's, without a hint that it exists."""
+        """The folder of a visitor's own run; ValueError as of `own_race`."""
         folder = self.checkpoints / key if is_key(key) else None
-        if folder is None or not is_key(visitor) or _owner(folder) != _digest(visitor):
+        if folder is None or not is_key(visitor) or _read(folder / _OWNER) != _digest(visitor):
             raise ValueError("There is no such run among yours; it may have been deleted.")
         return folder
 
@@ -123,9 +141,9 @@ def bundled() -> list[str]:
     return [name for name in ("quick", "fast") if (BUNDLED / name / "config.json").exists()]
 
 
-def _owner(folder: Path) -> str | None:
+def _read(path: Path) -> str | None:
     try:
-        return (folder / _OWNER).read_text()
+        return path.read_text()
     except OSError:
         return None
 

@@ -97,6 +97,15 @@ def measure_chart(
     return {**value, "view": list(value["specs"])[-1 if measure == "grad_norm" else 0]}
 
 
+def accuracy_chart(
+    contenders: Sequence[Contender], *, epochs: int, num_classes: int, height: int, language: str
+) -> dict[str, Any]:
+    """Test accuracy per epoch, its best marked, and where guessing lies."""
+    value = measure_chart("test_accuracy", contenders, epochs=epochs, height=height, language=language)
+    value["data"]["guess"] = [{"value": 1 / num_classes, "shown": 1 / num_classes, "text": ""}]
+    return value
+
+
 def lr_chart(
     planned: Sequence[tuple[float, float]],
     contenders: Sequence[Contender],

@@ -1,0 +1,77 @@
+"""Classifying a picture on the page: from an uploaded file to what stands beside it."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import torch
+from gradio.utils import get_upload_folder
+
+from trainer.data import ImageData
+from trainer.model import OptimizerLabModel
+from trainer.predict import classify as classify_picture
+from ui.lab import Lab
+from ui.language import current_language
+from ui.view import advice
+from ui.words import translate
+
+
+def invitation(language: str) -> str:
+    """What stands beside the place for a picture while there is none, as HTML."""
+    choose = translate("Choose a picture: a file, the webcam, the clipboard, or a test picture below.", language)
+    only = translate("A network knows only the classes it learned; to it, every picture is one of them.", language)
+    return f"<div class='status'>{choose} <span class='quiet'>{only}</span></div>"
+
+
+def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
+    """What the chosen checkpoint sees in a picture: a sentence, the likeliest classes, the picture it got.
+
+    A mistake is told in the sentence's place: it stays as long as the picture does.
+    """
+    language = current_language()
+    if picture is None:
+        return [invitation(language), None, None]
+    try:
+        if not name:
+            raise ValueError("There is no trained network yet: press Train, and come back after its first epoch.")
+        model = OptimizerLabModel.from_pretrained(lab.checkpoint(name)).to(lab.device)
+        seen = classify_picture(model, uploaded(picture))
+    except ValueError as error:
+        return [f"<div class='status'>{advice(translate(str(error), language))}</div>", None, None]
+    likely = seen.confidences[seen.label]
+    sure = translate("It says" if likely > 0.5 else "It is not sure; its best guess is", language)
+    only = translate(
+        "It knows only these {count}: {names}; to it, every picture is one of them.",
+        language,
+        count=len(model.class_names),
+        names=", ".join(model.class_names),
+    )
+    sentence = f"{sure} <b>{html.escape(seen.label)}</b>, {likely:.1%}. <span class='quiet'>{html.escape(only)}</span>"
+    return [f"<div class='status'>{sentence}</div>", seen.confidences, seen.seen.permute(1, 2, 0).numpy()]
+
+
+def sample(lab: Lab, index: int) -> Any:
+    """The test picture that was pressed, uint8 [size, size, 3], as the picture to classify; None if there is none."""
+    pictures = samples(lab.images)
+    return pictures[index][0] if index in range(len(pictures)) else None
+
+
+def samples(images: ImageData | None) -> list[tuple[Any, str]]:
+    """The first test picture of each of the first ten classes, with its name, for the gallery."""
+    found = []
+    for label, name in enumerate(images.class_names[:10]) if images else ():
+        places = torch.nonzero(images.test.labels == label)
+        if len(places):
+            found.append((images.test.images[int(places[0])].permute(1, 2, 0).numpy(), name))
+    return found
+
+
+def uploaded(value: Any) -> Path:
+    """The file a visitor uploaded; ValueError for any other path, which a hand-made request can hold."""
+    path = value.get("path") if isinstance(value, dict) else value
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError("Send a picture file.")
+    real = Path(path).resolve()
+    if not real.is_relative_to(Path(get_upload_folder()).resolve()) or not real.is_file():
+        raise ValueError("Send a picture file.")
+    return real

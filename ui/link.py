@@ -1,0 +1,109 @@
+"""Permalinks: the whole setting, or a race, as the query of the page's address, and back."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from trainer.config import SETTINGS, TrainConfig, parse
+from trainer.race import MOST_SEEDS, MOST_SETTINGS
+
+_LONGEST = 8000  # letters of a query: more than six settings take
+_RACE, _SEEDS = "race", "seeds"
+_OTHERS = {"lang", "logs", "ref", "source"}
+
+# Keeps the address up to date while settings change, with what else is in it: the language, Gradio's own.
+SHOW = """(query) => {
+  const address = new URL(location.href);
+  const others = [...address.searchParams].filter(([name]) => name === "lang" || name.startsWith("_"));
+  address.search = query;
+  for (const [name, value] of others) address.searchParams.append(name, value);
+  history.replaceState(history.state, "", address);
+}"""
+
+
+def copy_script() -> str:
+    """For the click of a button with the query as its input: copies the page's link, and says so on the button.
+
+    A Space runs in a frame of the Hub's page, which is the one to link to: SPACE_ID names it.
+    """
+    space = os.environ.get("SPACE_ID")
+    page = repr(f"https://huggingface.co/spaces/{space}") if space else "location.origin + location.pathname"
+    return """async (query) => {
+  const link = PAGE + (query ? "?" + query : "");
+  const button = document.querySelector("#copy-link"), label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(link);
+    button.textContent = document.documentElement.lang.startsWith("zh") ? "已复制 ✓" : "Copied ✓";
+    setTimeout(() => { button.textContent = label; }, 2000);
+  } catch {
+    window.prompt(document.documentElement.lang.startsWith("zh") ? "请复制这个链接：" : "Copy this link:", link);
+  }
+}""".replace("PAGE", page)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What a link holds: the settings shown, those in the race, and over how many seeds."""
+
+    config: TrainConfig
+    race: tuple[TrainConfig, ...] = ()
+    num_seeds: int = 1
+
+
+def write(config: TrainConfig, race: Sequence[TrainConfig] = (), num_seeds: int = 1) -> str:
+    """The query of a link, without its question mark: what differs from the defaults, under torch's own names."""
+    told = list(_told(config).items())
+    if race:
+        told.append((_RACE, ";".join(urlencode(_told(one)) for one in race)))
+    if num_seeds != 1:
+        told.append((_SEEDS, str(num_seeds)))
+    return urlencode(told)
+
+
+def read(query: Mapping[str, str]) -> Opened | None:
+    """What a link's query holds; None where it holds no setting.
+
+    Raises ValueError with one sentence where it is not one that `write` writes in this version.
+    """
+    # What is in an address besides: Gradio's own, the language, and where a visitor came from.
+    told = {name: text for name, text in query.items() if not name.startswith(("_", "utm_")) and name not in _OTHERS}
+    if not told:
+        return None
+    if sum(map(len, told.values())) > _LONGEST:
+        raise ValueError("This link does not work: it is too long.")
+    race, seeds = told.pop(_RACE, ""), told.pop(_SEEDS, "1")
+    try:
+        parts = race.split(";") if _RACE in query else []
+        if len(parts) > MOST_SETTINGS:
+            raise ValueError(f"A race takes up to {MOST_SETTINGS} settings.")
+        if not seeds.isascii() or not seeds.isdigit() or not 1 <= int(seeds[:3]) <= MOST_SEEDS:
+            raise ValueError(f"A race takes from 1 to {MOST_SEEDS} seeds.")
+        return Opened(
+            config=_config(told), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
+        )
+    except ValueError as error:
+        raise ValueError(f"This link does not work here, and the settings are the usual ones: {error}") from None
+
+
+def _told(config: TrainConfig) -> dict[str, str]:
+    usual = TrainConfig(optimizer=config.optimizer, scheduler=config.scheduler).settings()
+    told = {name: value for name, value in config.settings().items() if value != usual.get(name)}
+    first = TrainConfig()
+    for part in ("optimizer", "scheduler"):
+        if getattr(config, part) != getattr(first, part):
+            told[part] = getattr(config, part)
+    return {name: _text(told[name]) for name in SETTINGS if name in told}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
+
+
+def _config(told: Mapping[str, str]) -> TrainConfig:
+    return TrainConfig.from_settings(
+        {name: parse(name, text) if name in SETTINGS else text for name, text in told.items()}
+    )

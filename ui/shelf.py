@@ -1,0 +1,131 @@
+"""A visitor's runs, alone or side by side as races: to choose from, look at, download and delete."""
+
+import itertools
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from trainer import checkpoint
+from trainer.comparison import compare
+from trainer.run import Run
+from ui.lab import Lab, bundled
+from ui.language import current_language
+from ui.message import said
+from ui.view import results
+from ui.words import translate
+
+# How many components `choices` fills.
+NUM_CHOICES = 3
+
+_MOST_LISTED = 50
+
+
+def choices(lab: Lab, visitor: str, chosen: str | None) -> list[Any]:
+    """The lists of what can be chosen: the visitor's races, all networks to classify with, and runs to compare."""
+    language = current_language()
+    races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
+    runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
+    titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
+    single = [(_title(folder, run, language), folder.name) for race in runs.values() for folder, run in race]
+    shipped = [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
+    own = chosen if chosen in races else next(iter(races), None)
+    first = races[own][0].name if own else next((key for _, key in shipped), None)
+    return [
+        gr.update(choices=titles, value=own),
+        gr.update(choices=single + shipped, value=first),
+        gr.update(choices=single),
+    ]
+
+
+def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
+    """The key and the runs of the visitor's latest race; None and none where there is none."""
+    return next(((key, read_all(folders)) for key, folders in lab.races_of(visitor).items()), (None, []))
+
+
+def read(folder: Path) -> Run | None:
+    """The run in a folder; None where it cannot be read."""
+    try:
+        return checkpoint.read_run(folder)
+    except ValueError:
+        return None
+
+
+def read_all(folders: Sequence[Path]) -> list[Run]:
+    """The runs in folders, without those that cannot be read."""
+    return [run for folder in folders if (run := read(folder)) is not None]
+
+
+@said
+def show(lab: Lab, visitor: str, key: str | None) -> list[Any]:
+    """A race is chosen from the visitor's: its curves."""
+    runs = read_all(lab.own_race(visitor, key)) if key else []
+    return results(runs, lab.images, current_language())
+
+
+@said
+def delete(lab: Lab, visitor: str, key: str | None) -> list[Any]:
+    """Deletes the visitor's race, all of its runs, and shows the latest that is left."""
+    if key:
+        for folder in lab.own_race(visitor, key):
+            checkpoint.delete(folder)
+    left, runs = latest(lab, visitor)
+    return [*results(runs, lab.images, current_language()), *choices(lab, visitor, left)]
+
+
+@said
+def download(lab: Lab, visitor: str, key: str | None) -> str:
+    """The path of a zip of the visitor's run, as it could be put on the Hub; of a race, a folder for each run."""
+    if not key:
+        raise ValueError("Train something first: then there is a checkpoint to download.")
+    folders = lab.own_race(visitor, key)
+    path = file_to_give("optimizer-lab-checkpoint.zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, folder in enumerate(folders, 1):
+            prefix = f"run-{number}/" if len(folders) > 1 else ""
+            for name, content in checkpoint.pack(folder).items():
+                archive.writestr(prefix + name, content)
+    return str(path)
+
+
+def file_to_give(name: str) -> Path:
+    """A new place for a file in Gradio's own folder, from which alone it gives files out, and which it clears."""
+    uploads = Path(get_upload_folder())
+    uploads.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=uploads)) / name
+
+
+def _race_title(runs: Sequence[Run | None], language: str) -> str:
+    sound = [run for run in runs if run is not None]
+    if len(runs) == 1 or not sound:
+        return _run_title(sound[0], language) if sound else translate("damaged run", language)
+    contenders = compare(sound)
+    labels = " / ".join(one.label or _row_names(one.runs[0]) for one in contenders)
+    return translate("race: {settings}", language, settings=labels if len(labels) < 90 else labels[:90] + " …")
+
+
+def _title(folder: Path, run: Run | None, language: str) -> str:
+    if run is None:
+        return translate("damaged run {name}", language, name=folder.name[:6])
+    # Two runs may be alike in all but their key, and a list's entries must be told apart.
+    return f"{_run_title(run, language)} · {folder.name[:4]}"
+
+
+def _run_title(run: Run, language: str) -> str:
+    return translate(
+        "{optimizer}, {scheduler}, {epoch} of {epochs} epochs: {accuracy}",
+        language,
+        optimizer=f"{run.config.optimizer} lr {run.config.lr:g}",
+        scheduler=run.config.scheduler,
+        epoch=run.epoch,
+        epochs=run.config.epochs,
+        accuracy=f"{run.best.test_accuracy:.1%}" if run.best else translate("new", language),
+    )
+
+
+def _row_names(run: Run) -> str:
+    return f"{run.config.optimizer}, {run.config.scheduler}"

@@ -1,0 +1,242 @@
+"""Training on the page: a race of one or several settings, begun or resumed, shown as it goes."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from trainer import checkpoint
+from trainer.config import TrainConfig
+from trainer.data import ImageData, facts, num_batches
+from trainer.events import CheckpointReady, EpochEnded, Event
+from trainer.lessons import LESSONS
+from trainer.loop import training_split
+from trainer.race import over_seeds
+from trainer.run import Run
+from trainer.schedule import preview, spans_run
+from ui.fields import read_config, row_changes
+from ui.lab import Lab, checked_visitor
+from ui.language import current_language
+from ui.message import said, shown
+from ui.shelf import NUM_CHOICES, choices
+from ui.view import NUM_RESULTS, results, status_line
+from ui.words import translate
+
+MOST_PREVIEWED = 200_000  # batches: more would hold the page up for seconds
+_SECONDS_BETWEEN_UPDATES = 0.5
+
+# CIFAR-10's, for what is drawn before the images are there.
+_NUM_IMAGES = 50_000
+
+
+def shown_config(names: Sequence[str], values: Sequence[Any]) -> TrainConfig:
+    """The config that the widgets `names` show; ValueError with the sentence to say."""
+    return read_config(dict(zip(names, values, strict=True)))
+
+
+def single(shown: TrainConfig, *_: Any) -> list[TrainConfig]:
+    """What Train trains: the settings shown, a race of one."""
+    return [shown]
+
+
+def side_by_side(shown: TrainConfig, race: Any, num_seeds: Any, lesson: Any) -> list[TrainConfig]:
+    """What Start the race trains: every setting that was added, over the seeds."""
+    seeds = int(num_seeds) if isinstance(num_seeds, int | float) and 0 < num_seeds < 100 else 0
+    return over_seeds(contenders(race), seeds)
+
+
+def with_twin(shown: TrainConfig, race: Any, num_seeds: Any, lesson: Any) -> list[TrainConfig]:
+    """What a lesson's own button trains: the settings shown, and beside them the same without the mistake."""
+    if lesson not in LESSONS:
+        raise ValueError("Choose a lesson first.")
+    return over_seeds([shown, shown.changed(LESSONS[lesson].mended)], 1)
+
+
+def contenders(race: Any) -> list[TrainConfig]:
+    """The settings in the page's list for the race, which holds each as JSON; ValueError for anything else."""
+    try:
+        return [TrainConfig.from_settings(json.loads(text)) for text in race or []]
+    except (TypeError, RecursionError, json.JSONDecodeError):
+        raise ValueError("The race's list is damaged: clear it, and add the settings anew.") from None
+
+
+@said
+def ask(lab: Lab, visitor: str, is_new: bool, *values: Any, names: tuple[str, ...], chosen=single) -> list[Any]:
+    """A button that trains is pressed: the settings, where they count, are checked before the queue.
+
+    The first value is when it was asked, which tells a Stop that comes later from one that came before.
+    """
+    checked_visitor(visitor)
+    if is_new:
+        for config in _asked_for(chosen, names, values):
+            if lab.images is not None:
+                training_split(config, lab.images)
+    return [time.monotonic(), gr.update(interactive=False), gr.update(interactive=False), gr.update(interactive=True)]
+
+
+@said
+def stop(lab: Lab, visitor: str) -> Any:
+    """Stop is pressed."""
+    lab.stop(visitor)
+    return gr.update(value=translate("Stopping …", current_language()), interactive=False)
+
+
+@shown(NUM_RESULTS + NUM_CHOICES)
+def train(
+    lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str, ...], chosen=single
+) -> Iterator[list[Any]]:
+    """Trains new runs, one a setting and seed, and shows them as they go."""
+    configs = _asked_for(chosen, names, values)
+    images = yield from wait_for_images(lab, visitor, asked)
+    planned = plan(configs[0], images)
+    events = lab.race([(config, None) for config in configs], images)
+    folders = lab.new_race(visitor, len(configs))
+    try:
+        runs = [Run(config=config) for config in configs]
+        with _writing(folders):
+            yield from _follow(lab, visitor, asked, events, runs, planned, images, folders, folders[0].name)
+    finally:
+        for folder in folders:
+            if not checkpoint.is_run(folder):  # refused, or left before it began
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@shown(NUM_RESULTS + NUM_CHOICES)
+def resume(
+    lab: Lab, visitor: str, asked: float, key: str | None, epochs: float | None, anew: bool, *values: Any, names
+) -> Iterator[list[Any]]:
+    """Goes on with the visitor's race `key`, to `epochs` in all; if `anew`, with the optimizer and scheduler shown.
+
+    Of a race, every run goes on that has epochs left.
+    """
+    folders = lab.own_race(visitor, key)
+    images = yield from wait_for_images(lab, visitor, asked)
+    changes = row_changes(shown_config(names, values[-len(names) :])) if anew else {}
+    with _writing(folders):
+        going_on = _going_on(folders, images, int(min(epochs or 0, 1e6)), changes)
+        planned = []
+        if len(folders) == 1:
+            begun = going_on[0].schedule_from
+            left = replace(going_on[0].config, epochs=going_on[0].config.epochs - begun)
+            planned = [(begun + at, lr) for at, lr in plan(left, images)]
+        places = list(going_on)
+        trained = lab.race([(state.config, state) for state in going_on.values()], images)
+        events = ((places[place], event) for place, event in trained)
+        runs = [
+            checkpoint.resumed(going_on[place]) if place in going_on else checkpoint.read_run(folder)
+            for place, folder in enumerate(folders)
+        ]
+        yield from _follow(lab, visitor, asked, events, runs, planned, images, folders, key)
+
+
+def rest() -> list[Any]:
+    """A training has ended, one way or another: the buttons as they were."""
+    stop = gr.update(value=translate("Stop", current_language()), interactive=False)
+    return [gr.update(interactive=True), gr.update(interactive=True), stop]
+
+
+def plan(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:
+    """The schedule as (epochs passed, lr): a point an epoch where lr moves once an epoch, else one a batch."""
+    count = len(training_split(config, images).labels) if images else config.num_images or _NUM_IMAGES
+    per_epoch = num_batches(count, config)
+    if config.scheduler_unit == "epoch":
+        points = [(step - 1, lr) for step, lr in preview(replace(config, zero_grad_every=1), num_batches=1)]
+        return [*points, (config.epochs, points[-1][1])]
+    if config.epochs * per_epoch > MOST_PREVIEWED:
+        return []
+    return [((step - 1) / per_epoch, lr) for step, lr in preview(config, num_batches=per_epoch)]
+
+
+def wait_for_images(lab: Lab, visitor: str, asked: float) -> Iterator[list[Any]]:
+    """Yields how far the images have come until they are there, and returns them.
+
+    Raises ValueError where there are none, or where Stop was pressed while the training waited for them or its turn.
+    """
+    checked_visitor(visitor)
+    language = current_language()
+    while not lab.is_stopped(visitor, asked):
+        if lab.failure:
+            raise ValueError(f"There are no pictures to train on: {lab.failure}")
+        if lab.images is not None:
+            return lab.images
+        fraction, doing = lab.loading
+        waiting = status_line("Waiting for the pictures", doing, fraction, language)
+        yield [waiting, *results([], None, language)[1:], *_unchanged()]
+        time.sleep(_SECONDS_BETWEEN_UPDATES)
+    raise ValueError("It was stopped before it began.")
+
+
+def _going_on(
+    folders: Sequence[Path], images: ImageData, epochs: int, changes: dict[str, Any]
+) -> dict[int, checkpoint.Checkpoint]:
+    """The states that can be trained further, by their places in the race; ValueError where there is none."""
+    going_on = {}
+    for place, folder in enumerate(folders):
+        kept = checkpoint.read(folder)
+        if kept.data.get("digest") != images.digest:
+            raise ValueError(f"This run was trained on other pictures ({kept.data.get('name')}) than the app has now.")
+        total = max(epochs, kept.config.epochs)
+        if len(folders) == 1 or kept.epoch < total:
+            spent = spans_run(kept.config)
+            going_on[place] = checkpoint.continued(kept, epochs=total, changes=changes, spans_run=spent)
+    if not going_on:
+        raise ValueError("Every run of this race has trained all its epochs; ask for more to go on.")
+    return going_on
+
+
+@contextmanager
+def _writing(folders: Sequence[Path]) -> Iterator[None]:
+    with ExitStack() as held:
+        for folder in folders:
+            held.enter_context(checkpoint.writing(folder))
+        yield
+
+
+def _asked_for(chosen, names: tuple[str, ...], values: Sequence[Any]) -> list[TrainConfig]:
+    race, num_seeds, lesson = values[: -len(names)]
+    return chosen(shown_config(names, values[-len(names) :]), race, num_seeds, lesson)
+
+
+def _follow(
+    lab: Lab,
+    visitor: str,
+    asked: float,
+    events: Iterator[tuple[int, Event]],
+    runs: list[Run],
+    planned: list[tuple[float, float]],
+    images: ImageData,
+    folders: list[Path],
+    key: str,
+) -> Iterator[list[Any]]:
+    language = current_language()
+
+    def update() -> list[Any]:
+        live = any(run.status == "training" for run in runs)
+        return results(runs, images, language, planned=planned, live=live)
+
+    keepers = [
+        checkpoint.Keeper(run=run, folder=folder, data=facts(images)) for run, folder in zip(runs, folders, strict=True)
+    ]
+    next_update = 0.0
+    yield [*update(), *_unchanged()]
+    stopped = partial(lab.is_stopped, visitor, asked)
+    for _, event in checkpoint.record_race(events, keepers, stop=stopped):
+        # The first checkpoint makes a run one that can be chosen; later ones change its label.
+        if isinstance(event, CheckpointReady) and (len(runs) == 1 or event.epoch == 0):
+            yield [*update(), *choices(lab, visitor, key)]
+        # Of a race's epochs many end at once.
+        elif (isinstance(event, EpochEnded) and len(runs) == 1) or time.monotonic() > next_update:
+            yield [*update(), *_unchanged()]
+            next_update = time.monotonic() + _SECONDS_BETWEEN_UPDATES
+    yield [*update(), *choices(lab, visitor, key)]
+
+
+def _unchanged() -> list[Any]:
+    return [gr.skip()] * NUM_CHOICES

@@ -1,0 +1,270 @@
+"""What the page shows of runs, one or several side by side: status, lesson, legend, charts and table."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.comparison import Contender, Spread, compare, verdict
+from trainer.config import TrainConfig
+from trainer.data import ImageData
+from trainer.events import EpochEnded
+from trainer.lessons import Lesson, lesson_of
+from trainer.run import Run
+from ui import plots
+from ui.words import translate
+
+# CIFAR-10's, for what is drawn before the images are there.
+NUM_CLASSES = 10
+
+# How many components `results` fills.
+NUM_RESULTS = 8
+
+_STATUS = {
+    "training": ("Training", "in another tab"),
+    "completed": ("Done", ""),
+    "stopped": ("Stopped", "its last whole epoch is kept; Resume goes on from there"),
+    "diverged": ("Diverged", "the last epoch with a sound loss is kept"),
+    "out_of_time": ("Out of time", "Resume goes on from its last epoch"),
+    "interrupted": ("Interrupted", "the page was left or the app ended; Resume goes on from its last epoch"),
+}
+
+
+def results(
+    runs: Sequence[Run],
+    images: ImageData | None,
+    language: str,
+    *,
+    planned: Sequence[tuple[float, float]] = (),
+    live: bool = False,
+) -> list[Any]:
+    """The right side of the page for a race's runs, a run, or none yet; `live` while they are trained for this page.
+
+    In order: status, lesson, legend, the charts of loss, accuracy, lr and gradient norm, and the table.
+    """
+    contenders = compare(runs)
+    epochs = max((run.config.epochs for run in runs), default=TrainConfig().epochs)
+    num_classes = len(images.class_names) if images else NUM_CLASSES
+    lesson = shown_lesson(runs)
+    small = {"epochs": epochs, "height": 190, "language": language}
+    return [
+        status(runs, language, live=live),
+        lesson_words(lesson, runs, language),
+        legend(contenders, language),
+        plots.loss_chart(contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, language=language),
+        plots.accuracy_chart(contenders, num_classes=num_classes, **small),
+        plots.lr_chart(planned if len(runs) == 1 else (), contenders, **small),
+        plots.measure_chart("grad_norm", contenders, **small),
+        table(contenders, language) if len(contenders) > 1 else epochs_table(runs, language),
+    ]
+
+
+def shown_lesson(runs: Sequence[Run]) -> Lesson | None:
+    """The lesson that the first of the runs that is one teaches."""
+    return next(filter(None, (lesson_of(run.config) for run in runs)), None)
+
+
+def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
+    """The state of the runs and their progress bar, as HTML."""
+    if not runs:
+        return status_line("Ready.", "Press Train: the settings are good as they are.", 0, language)
+    if len(runs) > 1:
+        return _race_status(runs, language, live=live)
+
+    def say(sentence: str, **values: object) -> str:
+        return translate(sentence, language, **values)
+
+    run = runs[0]
+    if live and not run.history:
+        return status_line("Starting", "measuring the untrained network", run.evaluated, language)
+    title, more = _STATUS[run.status]
+    words = [say("epoch {epoch} of {epochs}", epoch=run.epoch, epochs=run.config.epochs)]
+    if live:
+        more = f"testing {run.evaluated:.0%}" if run.evaluated else ""
+        at = min(run.config.epochs, run.epoch + 1)
+        words = [say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
+        if run.last_step is not None:
+            words.append(say("loss {loss}", loss=f"{run.curve.points[-1].smoothed:.3f}"))
+        if run.seconds_left is not None:
+            words.append(say("about {duration} left", duration=duration(run.seconds_left, language)))
+    if run.epoch:
+        accuracy = f"{run.best.test_accuracy:.1%}"
+        words.append(say("best test accuracy {accuracy} (epoch {epoch})", accuracy=accuracy, epoch=run.best.epoch))
+    text = " · ".join([*words, *([say(more)] if more else [])])
+    return status_line(title, text, run.epochs_passed / run.config.epochs, language, run.advice, run.warning)
+
+
+def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
+    def say(sentence: str, **values: object) -> str:
+        return translate(sentence, language, **values)
+
+    contenders = compare(runs)
+    passed = sum(run.config.epochs if run.status == "diverged" else run.epochs_passed for run in runs)
+    share = passed / sum(run.config.epochs for run in runs)
+    epoch = min((run.epoch for run in runs if run.status != "diverged"), default=0)
+    epochs = max(run.config.epochs for run in runs)
+    words = [say("{count} settings side by side", count=len(contenders))]
+    if len(runs) > len(contenders):
+        words.append(say("{count} runs", count=len(runs)))
+    words.append(say("epoch {epoch} of {epochs}", epoch=min(epochs, epoch + 1) if live else epoch, epochs=epochs))
+    paces = [run.seconds_left for run in runs if run.status == "training"]
+    if live and paces and None not in paces:
+        words.append(say("about {duration} left", duration=duration(sum(paces), language)))
+    open_ends = {run.status for run in runs} - {"completed", "diverged"}
+    title = "Training" if live else _STATUS[next(iter(open_ends))][0] if open_ends else "Done"
+    won = verdict(contenders)
+    if won:
+        # Between contenders that took no seeds apart, a lead of a point may be luck, and is said to be.
+        sentence = (
+            "{name} won: {accuracy} of the test pictures right, {points} points ahead."
+            if won.clear
+            else "{name} is ahead with {accuracy} of the test pictures right, but only by {points} points: "
+            "that may be chance. More seeds would tell."
+        )
+        words.append(
+            say(
+                sentence,
+                name=won.winner.label,
+                accuracy=share_of(won.winner.accuracy),
+                points=f"{100 * won.margin:.1f}",
+            )
+        )
+    warnings = {run.warning for run in runs if run.warning}
+    diverged = {run.advice for run in runs if run.status == "diverged" and run.advice}
+    return status_line(title, " · ".join(words), share, language, *sorted(diverged), *sorted(warnings))
+
+
+def lesson_words(lesson: Lesson | None, runs: Sequence[Run], language: str) -> str:
+    """What to look for in a lesson and, once an epoch or the run has ended, what happened; as HTML."""
+    if lesson is None:
+        return ""
+    parts = [
+        f"<b>{html.escape(translate(lesson.title, language))}</b>",
+        html.escape(translate(lesson.before, language)),
+    ]
+    if any(run.epoch or run.status == "diverged" for run in runs):
+        happened = translate("What happened:", language)
+        parts.append(f"<b>{html.escape(happened)}</b> {html.escape(translate(lesson.after, language))}")
+        if lesson.printed:
+            dotted = translate("The dotted line is what the notebook printed.", language)
+            parts.append(f"<span class='quiet'>{html.escape(dotted)}</span>")
+    return "<div class='lesson'>" + "<br>".join(parts) + "</div>"
+
+
+def legend(contenders: Sequence[Contender], language: str) -> str:
+    """Which colour is what in all the charts, as HTML; of several contenders only what sets them apart."""
+    if not contenders:
+        return ""
+    if len(contenders) == 1:
+        named = [(plots.TRAIN, translate("train", language)), (plots.TEST, translate("test", language))]
+        more = ""
+    else:
+        named = [(plots.COLORS[place % len(plots.COLORS)], one.label) for place, one in enumerate(contenders)]
+        more = f"<span class='quiet'>{html.escape(translate('loss: solid in training, dashed on the test', language))}</span>"
+    keys = [f"<span class='key'>{_swatch(color)}{html.escape(name)}</span>" for color, name in named]
+    return f"<div class='legend'>{''.join(keys)}{more}</div>"
+
+
+def table(contenders: Sequence[Contender], language: str) -> str:
+    """The contenders, what sets each apart and how each did, as an HTML table; the winner's row stands out."""
+    won = verdict(contenders)
+    heads = ("settings", "epochs", "train loss", "test loss", "test accuracy", "best epoch", "seconds")
+    head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
+    rows = []
+    for place, one in enumerate(contenders):
+        end = one.epoch
+        best = one.at(one.best_epoch, "test_accuracy") if end else None
+        spent = sum(row.seconds for run in one.runs for row in run.history)
+        cells = [
+            f"{_swatch(plots.COLORS[place % len(plots.COLORS)])}{html.escape(one.label)}"
+            + (f" <span class='quiet'>({translate('diverged', language)})</span>" if one.diverged else ""),
+            f"{end}" + (f" × {len(one.runs)}" if len(one.runs) > 1 else ""),
+            _spread(one.at(end, "train_loss"), ".4f"),
+            _spread(one.at(end, "test_loss"), ".4f"),
+            share_of(one.accuracy) if one.accuracy else "–",
+            f"{one.best_epoch} ★ {share_of(best)}" if best else "–",
+            f"{spent:.1f}",
+        ]
+        best_row = " class=best" if won and won.winner is one else ""
+        rows.append(f"<tr{best_row}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f"<div class='epochs race'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+
+
+def epochs_table(runs: Sequence[Run], language: str) -> str:
+    """The epochs of one run, or of one setting's first seed, the latest first, as an HTML table of fixed height."""
+    heads = ("epoch", "train loss", "test loss", "test accuracy", "lr", "seconds", "images/s")
+    run = runs[0] if runs else None
+    best = run.best.epoch if run and run.epoch else None
+    rows = "".join(_epoch_row(row, row.epoch == best) for row in reversed(run.history)) if run else ""
+    head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
+    return f"<div class='epochs'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+def images_note(images: ImageData | None, loading: tuple[float, str], failure: str, language: str) -> str:
+    """Which pictures the app trains on, or how far they have come, as HTML."""
+    if failure:
+        return advice(translate("There are no pictures to train on: {reason}", language, reason=failure))
+    if images is not None:
+        return f"<div class='note'>{html.escape(translate(images.note, language))}</div>"
+    fraction, doing = loading
+    return f"<div class='note'>{html.escape(translate(doing, language))} … {fraction:.0%}{bar(fraction)}</div>"
+
+
+def status_line(title: str, text: str, share: float, language: str, *sentences: str) -> str:
+    """The place above the charts: a state, more about it, a bar filled to `share` (0–1), and advice if any."""
+    advised = "".join(advice(translate(sentence, language)) for sentence in sentences if sentence)
+    title, text = html.escape(translate(title, language)), html.escape(translate(text, language))
+    return f"<div class='status'><b>{title}</b> {text}{bar(share)}{advised}</div>"
+
+
+def advice(sentence: str) -> str:
+    """A sentence that should not be overlooked, as HTML."""
+    return f"<div class='advice'>{html.escape(sentence)}</div>"
+
+
+def bar(share: float) -> str:
+    """A progress bar filled to `share` (0–1), as HTML."""
+    percent = 100 * min(1.0, max(0.0, share))
+    return (
+        f"<div class='track' role='progressbar' aria-valuemin='0' aria-valuemax='100' aria-valuenow='{percent:.0f}'>"
+        f"<div class='fill' style='width:{percent:.2f}%'></div></div>"
+    )
+
+
+def duration(seconds: float, language: str) -> str:
+    """A time as one says it: seconds, minutes or hours."""
+    if seconds < 90:
+        return translate("{number} s", language, number=max(1, round(seconds)))
+    if seconds < 5400:
+        return translate("{number} min", language, number=f"{seconds / 60:.0f}")
+    return translate("{number} h", language, number=f"{seconds / 3600:.1f}")
+
+
+def share_of(spread: Spread) -> str:
+    """An accuracy in per cent, with its spread over the seeds where there are several."""
+    return f"{spread.mean:.2%}" + (f" ± {100 * spread.std:.2f}" if spread.std else "")
+
+
+def _spread(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return "–"
+    return format(spread.mean, form) + (f" ± {format(spread.std, form)}" if spread.std else "")
+
+
+def _epoch_row(row: EpochEnded, best: bool) -> str:
+    def shown(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    cells = (
+        f"{row.epoch}{' ★' if best else ''}",
+        shown(row.train_loss, ".4f"),
+        shown(row.test_loss, ".4f"),
+        shown(row.test_accuracy, ".2%"),
+        shown(row.lr, ".3g"),
+        shown(row.seconds, ".1f"),
+        shown(row.images_per_second, ",.0f"),
+    )
+    return f"<tr{' class=best' if best else ''}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _swatch(color: str) -> str:
+    return f"<i style='background:{color}'></i>"
