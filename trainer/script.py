@@ -188,10 +188,10 @@ def _loader(config: TrainConfig) -> list[str]:
         settings.append("sampler=order")
     if config.drop_last:
         settings.append("drop_last=True")
-    order = ["order = np.arange(len(train_labels))  # shuffled before each epoch, just as Optimizer Lab does"] if config.shuffle else []
+    order = ["order = np.arange(len(train_labels))  # shuffled before each epoch, just as Optimizer Lab does it"]
     augment = [f'crop, flip = v2.RandomCrop({SIZE}, padding=2, padding_mode="reflect"), v2.RandomHorizontalFlip()']
     return [
-        *order,
+        *(order if config.shuffle else []),
         *_call("loader = DataLoader", ["TensorDataset(train_images, train_labels)", *settings]),
         *(augment if config.augment else []),
     ]
