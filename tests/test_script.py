@@ -108,7 +108,7 @@ def test_each_lesson_and_its_twin(name, twin, drawn_here):
 def test_each_optimizer_with_each_scheduler(optimizer, scheduler, drawn_here):
     """With the rows' own defaults, shuffled, normalised, with a smaller last batch."""
     config = TrainConfig(optimizer=optimizer, scheduler=scheduler, seed=3, **SMALL)
-    assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here, loss=1e-3, accuracy=0.05)
+    assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
 
 
 OTHERWISE = [
@@ -124,7 +124,7 @@ OTHERWISE = [
     {"scheduler": "onecycle", "cycle_momentum": True, "base_momentum": 0.5, "max_momentum": 0.6},
     {"scheduler": "cyclic", "cycle_momentum": True, "step_size_up": 2},
     {"zero_grad_every": 0, "lr": 1e-3, "momentum": 0.0},
-    {"zero_grad_every": 4, "scheduler": "onecycle", "epochs": 3},
+    {"zero_grad_every": 4, "scheduler": "onecycle", "pct_start": 0.5, "epochs": 3},
     {"label_smoothing": 0.2},
     {"activation": "none", "normalize": False, "softmax": True},
     {"shuffle": False, "drop_last": True},
@@ -137,7 +137,7 @@ OTHERWISE = [
 @pytest.mark.parametrize("settings", OTHERWISE, ids=str)
 def test_settings_of_every_kind(settings, drawn_here):
     config = TrainConfig.from_settings({**SMALL, "scheduler": "constant", **settings})
-    assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here, loss=1e-3, accuracy=0.05)
+    assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
 
 
 def test_bfloat16(drawn_here):
@@ -283,7 +283,7 @@ def test_a_folder(kind, request, tmp_path):
     _, variables = run_here(code)
     for split in ("train", "test"):
         ours = getattr(data, split)
-        assert torch.equal(variables[f"{split}_images"].mul(255).round().to(torch.uint8), ours.images)
+        assert torch.equal(variables[f"{split}_images"], ours.images)
         assert torch.equal(variables[f"{split}_labels"], ours.labels)
     assert variables["outputs"].shape[1] == len(data.class_names)
     assert_alike(run_alone(code, tmp_path), config, data)
@@ -329,10 +329,10 @@ def test_torchvision(few, monkeypatch):
     assert_alike(printed, config, few)
 
 
-@pytest.mark.parametrize("name", ["one-epoch", "softmax-plateau", "adam-step-per-batch"])
+@pytest.mark.parametrize("name", ["softmax-plateau", "adam-step-per-batch"])
 def test_real_pictures(name, real_images, tmp_path):
-    """On CIFAR-10 itself, in a process of its own: the tutorial's figures come out of script and app alike."""
-    config = LESSONS[name].config.changed({"epochs": 2 if name == "softmax-plateau" else 1, "num_images": 2560})
+    """On CIFAR-10 itself, in a process of its own: the lesson's figures come out of script and app alike."""
+    config = LESSONS[name].config.changed({"epochs": 2, "num_images": 1280})
     assert_alike(run_alone(as_code(config, facts(real_images)), tmp_path), config, real_images)
 
 
@@ -348,13 +348,13 @@ EVIL = [
     "x\u2028raise SystemExit",
     "\\",
     "\\'",
-    '\\"\'',
+    "\\\"'",
     "{folder} {split!r} %s",
     "coding: utf-7 +AAo-raise SystemExit",
     "\u202e\u2066 backwards",
     "\x00\x1b[2J",
     "\udcff",
-    "load_images( np. random.Random",
+    "load_images( np. random.Random datasets.",
 ]
 
 
@@ -443,7 +443,7 @@ def test_only_what_a_setting_needs():
     """The tutorial's five lines, in its order, and of all else no word."""
     code = as_code(LESSONS["one-epoch"].config, HUB)
     loop = """
-        outputs = network(images)
+        outputs = network(images / 255)
         loss = loss_function(outputs, labels)
         optimizer.zero_grad()
         loss.backward()
@@ -451,7 +451,9 @@ def test_only_what_a_setting_needs():
         loss_sum += loss.item()
 """
     assert loop in code
-    absent = "scheduler warmup scaler autocast Softmax ReLU smoothing momentum Normalize v2 numpy hashlib order cuda step "
+    absent = (
+        "scheduler warmup scaler autocast Softmax ReLU smoothing momentum Normalize v2 numpy hashlib order cuda step "
+    )
     assert [word for word in absent.split() if re.search(rf"\b{word}\b(?!\()", code)] == []
     assert "nn.Softmax(dim=1)" in as_code(LESSONS["softmax-plateau"].config, HUB)
     assert "zero_grad() is missing" in as_code(LESSONS["zero-grad-never"].config, HUB)
