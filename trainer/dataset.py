@@ -81,6 +81,11 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
     return Pictures(_honest_name(name, class_names, formats), class_names, *read)
 
 
+def find_tables(folder: Path) -> list[Path]:
+    """The Parquet files of a folder that is laid out as a dataset's repository; none where it is an image folder."""
+    return [*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]
+
+
 Files = list[tuple[Path, int]]
 """A split of an image folder: its files, each with its label."""
 

@@ -20,7 +20,7 @@ CLASSES = {
     "plateau": lr_scheduler.ReduceLROnPlateau,
 }
 
-_WARMUP_START = 0.01
+WARMUP_START = 0.01
 
 
 def spans_run(config: TrainConfig) -> bool:
@@ -68,7 +68,7 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: i
                 group["lr"] = group["initial_lr"] = own["base_lr"]
     own = {name: value for name, value in own.items() if value is not None}
     if config.num_warmup_steps:
-        warmup = lr_scheduler.LinearLR(optimizer, start_factor=_WARMUP_START, total_iters=config.num_warmup_steps)
+        warmup = lr_scheduler.LinearLR(optimizer, start_factor=WARMUP_START, total_iters=config.num_warmup_steps)
         main = CLASSES[config.scheduler](optimizer, **own)
         scheduler = lr_scheduler.SequentialLR(optimizer, [warmup, main], milestones=[config.num_warmup_steps])
     else:

@@ -17,7 +17,15 @@ from typing import Any, TypeVar
 import torch
 
 from trainer import synthetic
-from trainer.dataset import CIFAR10_CLASSES, CIFAR10_REPO, Pictures, find_pictures, read_dataset, read_pictures
+from trainer.dataset import (
+    CIFAR10_CLASSES,
+    CIFAR10_REPO,
+    Pictures,
+    find_pictures,
+    find_tables,
+    read_dataset,
+    read_pictures,
+)
 from trainer.sentence import as_clause, first_line
 from trainer.watch import Report, watch
 
@@ -243,7 +251,7 @@ def _folder(folder: Path) -> Source:
     if not folder.is_dir():
         raise ValueError(f"{folder.name} is a file: choose a folder.")
     try:
-        if tables := [*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]:
+        if tables := find_tables(folder):
             files = [*tables, *folder.glob("README.md")]
             fetch = partial(read_dataset, str(folder), None, folder.name, what)
         else:
