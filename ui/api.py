@@ -19,8 +19,9 @@ from trainer.model import OptimizerLabModel
 from trainer.predict import classify as classify_picture
 from trainer.run import Run
 from trainer.schedule import preview
-from ui.handlers import said, uploaded
+from ui.classifier import uploaded
 from ui.lab import Lab
+from ui.message import said
 
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_SECONDS_OF_SEARCH = 120
@@ -82,11 +83,12 @@ def add_endpoints(lab: Lab) -> None:
         """
         settings = TrainConfig.from_settings(config)
         images = _images(lab)
-        events = lab.train(settings, images, None)
+        events = lab.race([(settings, None)], images)
         folder = lab.new_run()
+        keepers = [checkpoint.Keeper(run=Run(config=settings), folder=folder, data=facts(images))]
         last_step = 0.0
         with checkpoint.writing(folder):
-            for event in checkpoint.record(events, Run(config=settings), folder, facts(images)):
+            for _, event in checkpoint.record_race(events, keepers):
                 if isinstance(event, StepLogged):
                     if time.monotonic() - last_step < _SECONDS_BETWEEN_STEPS:
                         continue

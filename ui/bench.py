@@ -41,9 +41,7 @@ def draw_preview(lab: Lab, race: Any, num_seeds: Any, *values: Any, names: tuple
         return [_preview([], TrainConfig().epochs, language), advice(translate(str(error), language)), gr.skip()]
     word = ""
     if config.scheduler == "plateau":
-        word = translate(
-            "Drawn where it begins: plateau lowers lr by the loss, which only training tells.", language
-        )
+        word = translate("Drawn where it begins: plateau lowers lr by the loss, which only training tells.", language)
     elif not planned:
         word = translate("Too long to draw: over {count} batches.", language, count=f"{MOST_PREVIEWED:,}")
     return [_preview(planned, config.epochs, language), f"<div class='note'>{word}</div>", query]
@@ -60,7 +58,9 @@ def choose_lesson(name: str | None, panel: fields.Panel) -> list[Any]:
 
 def tell_lesson(lesson: Lesson | None) -> list[Any]:
     """A lesson's words beside the settings, and whether the button for its mended twin is there."""
-    words = "" if lesson is None else f"<div class='note'>{html.escape(translate(lesson.before, current_language()))}</div>"
+    words = (
+        "" if lesson is None else f"<div class='note'>{html.escape(translate(lesson.before, current_language()))}</div>"
+    )
     return [gr.update(value=words, visible=bool(words)), gr.update(visible=lesson is not None)]
 
 

@@ -36,7 +36,8 @@ def draw(runs: Sequence[Run], measure: str, language: str) -> list[Any]:
     epochs = max((run.config.epochs for run in runs), default=10)
     chart = plots.measure_chart(measure, contenders, epochs=epochs, height=HEIGHT, language=language)
     return [
-        legend(contenders, language) or f"<div class='note'>{translate('Choose runs above: they are laid over each other here.', language)}</div>",
+        legend(contenders, language)
+        or f"<div class='note'>{translate('Choose runs above: they are laid over each other here.', language)}</div>",
         chart,
         table(contenders, language) if len(contenders) > 1 else epochs_table(runs, language),
     ]

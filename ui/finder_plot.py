@@ -9,12 +9,13 @@ import altair as alt
 
 from trainer.finder import Finding, Trial
 from ui.plots import PLAN, TEST, TRAIN
+from ui.words import translate
 
 _BAD = "#ef4444"
 
 
 def finder_chart(
-    trials: Sequence[Trial], finding: Finding | None, planned: tuple[float, float] | None
+    trials: Sequence[Trial], finding: Finding | None, planned: tuple[float, float] | None, language: str
 ) -> dict[str, Any]:
     """Loss over lr, which is logarithmic: each batch faint, their smoothed mean as a line; later trials only move them.
 
@@ -35,24 +36,31 @@ def finder_chart(
         for trial in trials
     ]
     return {
-        "spec": _finder_spec(),
+        "specs": {"": _finder_spec(language)},
+        "view": "",
         "data": {
             "frame": [{"lr": low, "loss": bottom}, {"lr": high, "loss": top}],
             "trials": rows,
-            "diverging": [] if diverging is None else [{"lr": diverging, "end": high, "text": "diverges"}],
-            "suggested": [] if suggested is None else [{"lr": suggested, "text": f"suggested: {suggested:g}"}],
-            "planned": [] if planned is None else [{"lr": planned[0], "end": planned[1], "text": "planned schedule"}],
+            "diverging": []
+            if diverging is None
+            else [{"lr": diverging, "end": high, "text": translate("diverges", language)}],
+            "suggested": []
+            if suggested is None
+            else [{"lr": suggested, "text": translate("suggested: {lr}", language, lr=f"{suggested:g}")}],
+            "planned": []
+            if planned is None
+            else [{"lr": planned[0], "end": planned[1], "text": translate("planned schedule", language)}],
         },
     }
 
 
 @functools.cache
-def _finder_spec() -> dict[str, Any]:
+def _finder_spec(language: str) -> dict[str, Any]:
     axis = alt.Axis(format="~g", labelOverlap=True, tickCount=8)
     x = alt.X("lr:Q", title="lr", scale=alt.Scale(type="log", nice=False), axis=axis)
     scale = alt.Scale(zero=False, nice=False)
-    raw = alt.Y("loss:Q", title="loss", scale=scale, axis=alt.Axis(format=".3~g", minExtent=32))
-    smoothed = alt.Y("smoothed:Q", title="loss", scale=scale)
+    raw = alt.Y("loss:Q", title=translate("loss", language), scale=scale, axis=alt.Axis(format=".3~g", minExtent=32))
+    smoothed = alt.Y("smoothed:Q", title=translate("loss", language), scale=scale)
     tip = [alt.Tooltip("lr:Q", format=".3~g"), alt.Tooltip("smoothed:Q", format=".4f")]
     trials = alt.Chart(alt.Data(name="trials", values=[]))
     diverging = alt.Chart(alt.Data(name="diverging", values=[]))
