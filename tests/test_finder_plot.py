@@ -1,6 +1,10 @@
 """The chart of a range test: one spec for all its updates, and only what can be seen in its data."""
 
+import json
 import math
+
+import pytest
+import vl_convert
 
 from trainer.finder import Finding, Trial
 from ui.finder_plot import finder_chart
@@ -38,3 +42,18 @@ def test_nothing_found_marks_nothing():
     """No rule and no shade where there is no suggestion and no divergence."""
     data = finder_chart(TRIALS[:4], Finding(suggestion=None, diverges_at=None, reason=""), None)["data"]
     assert data["suggested"] == data["diverging"] == data["planned"] == []
+
+
+@pytest.mark.parametrize("planned", [(0.0, 0.02), (1e-300, 0.02), (0.0, 1e-12), (0.02, 1e10), (0.02, 0.02)])
+@pytest.mark.parametrize("trials", [[], TRIALS], ids=["before", "after"])
+def test_a_schedule_far_away_leaves_the_curve_readable(planned, trials):
+    """A schedule may end at 0, which is on no logarithmic axis: the bar is cut off, and the axis has its numbers."""
+    chart = finder_chart(trials, FINDING if trials else None, planned)
+    low, high = chart["data"]["frame"]
+    assert 1e-7 <= low["lr"] <= 1e-5
+    assert 10.0 <= high["lr"] <= 1000.0
+    (bar,) = chart["data"]["planned"]
+    assert low["lr"] <= bar["lr"] <= bar["end"] <= high["lr"]
+    drawn = vl_convert.vegalite_to_svg(json.dumps({**chart["spec"], "width": 600, "datasets": chart["data"]}))
+    assert ">0.001</text>" in drawn
+    assert "NaN" not in drawn

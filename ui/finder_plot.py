@@ -12,6 +12,7 @@ from ui.plots import PLAN, TEST, TRAIN
 from ui.words import translate
 
 _BAD = "#ef4444"
+_ROOM = 100  # times the trials' range, to both sides, that a planned schedule may take
 
 
 def finder_chart(
@@ -19,13 +20,18 @@ def finder_chart(
 ) -> dict[str, Any]:
     """Loss over lr, which is logarithmic: each batch faint, their smoothed mean as a line; later trials only move them.
 
-    `finding` adds the suggestion and, shaded, where it diverges; `planned` (lowest, highest lr of the schedule; above
-    0) a bar along the axis. The loss is cut off where it explodes.
+    `finding` adds the suggestion and, shaded, where it diverges; `planned` (lowest, highest lr of the schedule) a bar
+    along the axis, cut off where it leads far away from the trials. The loss is cut off where it explodes.
     """
     diverging = finding.diverges_at if finding else None
     suggested = finding.suggestion if finding else None
-    lrs = [trial.lr for trial in trials] + list(planned or ()) + ([] if diverging is None else [2 * diverging])
-    low, high = (min(lrs), max(lrs)) if lrs else (1e-5, 10.0)
+    low, high = (trials[0].lr, trials[-1].lr) if trials else (1e-5, 10.0)
+    if diverging is not None:
+        high = max(high, 2 * diverging)
+    if planned is not None:
+        # Many a schedule ends at 0, to which no logarithmic axis goes, or so near to it that the trials would be a dot.
+        begin, end = (min(max(lr, low / _ROOM), high * _ROOM) for lr in planned)
+        planned, low, high = (begin, end), min(low, begin), max(high, end)
     losses = [trial.smoothed for trial in trials if math.isfinite(trial.smoothed)]
     # The worst worth telling apart is a loss somewhat above that of the start.
     start, lowest = (losses[0], min(losses)) if losses else (math.log(10), math.log(10))
