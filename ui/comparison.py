@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from trainer import checkpoint
 from trainer.comparison import compare, to_csv
 from trainer.run import Run

@@ -6,9 +6,11 @@ from pathlib import Path
 import gradio as gr
 
 from trainer.config import OPTIMIZERS, SCHEDULERS
-from ui import api, fields, handlers, plots
+from trainer.race import MOST_SEEDS, MOST_SETTINGS
+from ui import api, bench, classifier, comparison, fields, link, plots, shelf, training, view
 from ui.lab import Lab
 from ui.language import SWITCH
+from ui.page import load
 from ui.words import i18n
 
 STYLE = (Path(__file__).parent / "style.css").read_text()
@@ -32,108 +34,178 @@ def build_page(lab: Lab) -> gr.Blocks:
     with gr.Blocks(title="Optimizer Lab", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
         # The secret is in the page and protects nothing; a fixed one lets a browser remember across restarts.
         visitor = gr.BrowserState(None, storage_key="optimizer-lab-visitor", secret="optimizer-lab")  # noqa: S106
-        gr.HTML(_HEADER, elem_id="header")
-        gr.Button(i18n("中文"), size="sm", elem_id="language").click(None, None, None, js=SWITCH, **_PRIVATE)
-        note = gr.HTML(handlers.images_note(lab), elem_id="note")
+        with gr.Row(elem_id="top"):
+            gr.HTML(_HEADER, elem_id="header")
+            copy = gr.Button(i18n("Copy link"), size="sm", elem_id="copy-link", scale=0, min_width=110)
+            language = gr.Button(i18n("中文"), size="sm", elem_id="language", scale=0, min_width=90)
+        note = gr.HTML(view.images_note(lab.images, lab.loading, lab.failure, "en"), elem_id="note")
+        notice = gr.HTML(visible=False, elem_id="notice")
+        query = gr.Textbox(visible="hidden", elem_id="query")
         with gr.Tabs() as tabs:
             with gr.Tab(i18n("Train"), id="train"), gr.Row(elem_id="bench"):
                 with gr.Column(scale=3, min_width=320, elem_id="settings"):
-                    widgets, preview, word = _settings(lab)
+                    lesson, words, twin = _lessons()
+                    panel, preview, word, finder = _settings(lab)
+                    race, seeds, race_buttons, every = _race()
+                    show_code, script = _script("code")
                 with gr.Column(scale=6, min_width=320, elem_id="results"):
                     with gr.Row(elem_id="buttons"):
                         train = gr.Button(i18n("Train"), variant="primary", elem_id="train")
                         stop = gr.Button(i18n("Stop"), interactive=False, elem_id="stop")
                         go_classify = gr.Button(i18n("Classify a picture →"), elem_id="go-classify")
-                    results = _results(lab)
-                    runs, epochs, anew, resume, download, file, delete = _own_runs()
+                    results = _results()
+                    runs, epochs, anew, resume, download, delete = _own_runs()
+            with gr.Tab(i18n("Compare"), id="compare"):
+                compared, measure, comparison_parts, export, compared_code, compared_script = _comparison()
             with gr.Tab(i18n("Classify a picture"), id="classify"):
-                checkpoint, gallery = _classifier(lab)
+                checkpoint, says, gallery = _classifier(lab)
+        file = gr.DownloadButton(visible="hidden", elem_id="file")
 
-        names = tuple(widgets)
-        choices = [runs, checkpoint]
-        settings = list(widgets.values())
-        shown = [*results, *choices]
+        names = tuple(panel.widgets)
+        settings = list(panel.widgets.values())
+        shown = [*results, runs, checkpoint, compared]
+        race_inputs = [race, seeds, lesson]
+        add, start, lab_button = race_buttons
+        search, found, finder_chart, take = finder
 
         page.load(
-            partial(handlers.load, lab), visitor, [visitor, note, *shown, gallery],
+            partial(load, lab, panel),
+            visitor,
+            [visitor, note, says, *shown, gallery, notice, lesson, words, twin, race, seeds, *panel.components],
             show_progress="hidden", api_name="_load", concurrency_limit=None, **_PRIVATE,
         )  # fmt: skip
         gr.on(
-            [page.load, *(widget.change for widget in settings)],
-            partial(handlers.draw_preview, lab, names=names),
-            settings,
-            [preview, word],
+            [page.load, race.change, seeds.change, *(widget.change for widget in settings)],
+            partial(bench.draw_preview, lab, names=names),
+            [race, seeds, *settings],
+            [preview, word, query],
             trigger_mode="always_last",
             api_name="_draw_preview",
             **_AT_ONCE,
         )
+        query.change(None, query, None, js=link.SHOW, api_name="_query", **_AT_ONCE)
+        copy.click(None, query, None, js=link.copy_script(), api_name="_copy", **_AT_ONCE)
+        language.click(None, None, None, js=SWITCH, api_name="_language", **_AT_ONCE)
 
         asked_at = gr.State(0.0)
         always = gr.State(True)
+        buttons = [train, resume, stop]
 
-        def training(button: gr.Button, handler, inputs: list, checks: gr.components.Component, name: str) -> None:
+        def training_button(
+            button: gr.Button, handler, inputs: list, outputs: list, name: str, *, checks=always, chosen=training.single
+        ) -> None:
             """Wires a button that trains: checked at once, then in turn, then the buttons as they were."""
             asked = button.click(
-                partial(handlers.ask, lab, names=names), [visitor, checks, *settings], [asked_at, train, resume, stop],
+                partial(training.ask, lab, names=names, chosen=chosen),
+                [visitor, checks, *race_inputs, *settings],
+                [asked_at, *buttons],
                 api_name=f"_ask_{name}", **_AT_ONCE,
             )  # fmt: skip
             trained = asked.success(
-                partial(handler, lab, names=names), [visitor, asked_at, *inputs, *settings], shown, api_name=f"_{name}",
-                concurrency_id="train", concurrency_limit=1, show_progress="minimal", show_progress_on=results[0],
+                handler, [visitor, asked_at, *inputs, *settings], outputs, api_name=f"_{name}",
+                concurrency_id="train", concurrency_limit=1, show_progress="minimal", show_progress_on=outputs[0],
                 **_PRIVATE,
             )  # fmt: skip
             # A full queue refuses the training before its handler can say anything.
             for ended, outcome in ((trained.success, "ended"), (trained.failure, "refused")):
-                ended(handlers.rest, None, [train, resume, stop], api_name=f"_rest_{name}_{outcome}", **_AT_ONCE)
+                ended(training.rest, None, buttons, api_name=f"_rest_{name}_{outcome}", **_AT_ONCE)
 
-        training(train, handlers.train, [], always, "train")
-        training(resume, handlers.resume, [runs, epochs, anew], anew, "resume")
-        stop.click(partial(handlers.stop, lab), visitor, stop, api_name="_stop", **_AT_ONCE)
+        for button, chosen, name in (
+            (train, training.single, "train"),
+            (start, training.side_by_side, "race"),
+            (twin, training.with_twin, "twin"),
+        ):
+            handler = partial(training.train, lab, names=names, chosen=chosen)
+            training_button(button, handler, race_inputs, shown, name, chosen=chosen)
+        resumes = partial(training.resume, lab, names=names)
+        training_button(resume, resumes, [runs, epochs, anew], shown, "resume", checks=anew)
+        finds = partial(bench.find_lr, lab, names=names)
+        training_button(search, finds, [], [found, finder_chart, take], "find_lr")
+        stop.click(partial(training.stop, lab), visitor, stop, api_name="_stop", **_AT_ONCE)
         go_classify.click(lambda: gr.Tabs(selected="classify"), None, tabs, api_name="_go_classify", **_AT_ONCE)
 
-        runs.input(partial(handlers.show, lab), [visitor, runs], results, api_name="_show", **_AT_ONCE)
-        delete.click(
-            partial(handlers.delete, lab), [visitor, runs], shown, api_name="_delete", **_AT_ONCE,
-            js="(visitor, run) => [visitor, run && confirm('Delete this run and its checkpoints?') ? run : null]",
+        lesson.input(
+            partial(bench.choose_lesson, panel=panel), lesson, [words, twin, *panel.components],
+            api_name="_lesson", **_AT_ONCE,
         )  # fmt: skip
-        # A DownloadButton whose file is made on its own click would need a second one.
-        download.click(
-            partial(handlers.download, lab), [visitor, runs], file, api_name="_download", **_AT_ONCE
-        ).success(
-            None, None, None, js="() => setTimeout(() => document.querySelector('#file').click(), 100)", **_AT_ONCE
+        add.click(partial(bench.add_to_race, names=names), [race, *settings], race, api_name="_add_to_race", **_AT_ONCE)
+        race.input(bench.relabel_race, race, race, api_name="_relabel_race", **_AT_ONCE)
+        lab_button.click(
+            partial(bench.fill_zero_grad_lab, names=names), [every, *settings], race,
+            api_name="_zero_grad_lab", **_AT_ONCE,
+        )  # fmt: skip
+        take.click(bench.taken_lr, take, [panel.widgets["lr"], panel.powers["lr"]], api_name="_take_lr", **_AT_ONCE)
+        show_code.click(partial(bench.show_code, lab, names=names), settings, script, api_name="_code", **_AT_ONCE)
+
+        runs.input(partial(shelf.show, lab), [visitor, runs], results, api_name="_show", **_AT_ONCE)
+        delete.click(
+            partial(shelf.delete, lab), [visitor, runs], shown, api_name="_delete", **_AT_ONCE,
+            js="(visitor, run) => [visitor, run && confirm(document.documentElement.lang.startsWith('zh') ? "
+            "'删除这次训练和它的检查点？' : 'Delete this run and its checkpoints?') ? run : null]",
+        )  # fmt: skip
+
+        gr.on(
+            [compared.change, measure.change], partial(comparison.show, lab), [visitor, compared, measure],
+            comparison_parts, trigger_mode="always_last", api_name="_compare", **_AT_ONCE,
+        )  # fmt: skip
+        compared_code.click(
+            partial(comparison.code, lab), [visitor, compared], compared_script, api_name="_compared_code", **_AT_ONCE
         )
+        # A DownloadButton whose file is made on its own click would need a second one.
+        for button, handler, chosen, name in (
+            (download, shelf.download, runs, "_download"),
+            (export, comparison.export, compared, "_export"),
+        ):
+            button.click(partial(handler, lab), [visitor, chosen], file, api_name=name, **_AT_ONCE).success(
+                None, None, None, js="() => setTimeout(() => document.querySelector('#file').click(), 100)", **_AT_ONCE
+            )
 
         api.add_endpoints(lab)
     return page
 
 
-def _settings(lab: Lab) -> tuple[fields.Widgets, gr.HTML, gr.HTML]:
-    """The left side: every setting, with only the chosen optimizer's and scheduler's own ones in sight."""
-    widgets: fields.Widgets = {}
-    powers: fields.Widgets = {}
-    abouts: dict[str, gr.Markdown] = {}
+def _lessons() -> tuple[gr.Dropdown, gr.HTML, gr.Button]:
+    """The choice of a lesson, what to look for in it, and the button that trains it beside its mended twin."""
+    with gr.Group():
+        lesson = gr.Dropdown(
+            bench.LESSON_CHOICES,
+            value="",
+            label=i18n("Lesson"),
+            info=i18n("The experiments of a beginner's notebook, some of them instructive mistakes."),
+            elem_id="lesson",
+        )
+        words = gr.HTML(visible=False, elem_id="lesson-words")
+        twin = gr.Button(i18n("Run it beside its mended twin"), visible=False, size="sm", elem_id="twin")
+    return lesson, words, twin
+
+
+def _settings(lab: Lab) -> tuple[fields.Panel, gr.HTML, gr.HTML, tuple[gr.components.Component, ...]]:
+    """Every setting, with only the chosen optimizer's and scheduler's own ones in sight, and what helps to choose."""
+    panel = fields.Panel({}, {}, {})
 
     def add(names) -> None:
         for name in names:
-            widgets[name] = fields.build(name)
+            panel.widgets[name] = fields.build(name)
 
     def add_row(part: str, first: str, rows) -> None:
         about = gr.Markdown(i18n(rows[first].about), elem_classes=["about"])
         for name in fields.row_settings(part):
             visible = name in rows[first].defaults
-            widgets[name] = fields.build(name, visible=visible)
+            panel.widgets[name] = fields.build(name, visible=visible)
             if name in fields.LOWEST_POWER:
-                powers[name] = fields.build_power(name, widgets[name], visible=visible)
-        abouts[part] = about
+                panel.powers[name] = fields.build_power(name, panel.widgets[name], visible=visible)
+        panel.abouts[part] = about
 
     with gr.Group():
         add(["epochs"])
     with gr.Group():
-        widgets["optimizer"] = fields.build("optimizer")
+        add(["optimizer"])
         add_row("optimizer", "sgd", OPTIMIZERS)
+    with gr.Accordion(i18n("Find a learning rate"), open=False, elem_id="finder"):
+        finder = _finder()
     with gr.Group():
-        widgets["scheduler"] = fields.build("scheduler")
-        chart, words = handlers.draw_preview(lab, names=())
+        add(["scheduler"])
+        chart, words, _ = bench.draw_preview(lab, None, 1, names=())
         preview = plots.live_chart(chart, height=130, label="The learning rate as planned", elem_id="preview")
         word = gr.HTML(words, elem_id="preview-word")
         add_row("scheduler", "onecycle", SCHEDULERS)
@@ -144,29 +216,113 @@ def _settings(lab: Lab) -> tuple[fields.Widgets, gr.HTML, gr.HTML]:
         add(fields.DATA)
     with gr.Accordion(i18n("Loss and gradients"), open=False):
         add(fields.LOSS)
-    for part, about in abouts.items():
-        fields.follow_row(part, widgets, powers, about)
-    return widgets, preview, word
+    for part, about in panel.abouts.items():
+        fields.follow_row(part, panel.widgets, panel.powers, about)
+    return panel, preview, word, finder
 
 
-def _results(lab: Lab) -> list[gr.components.Component]:
-    """The right side: status, the three charts and the table of epochs."""
-    status, loss, accuracy, lr, table = handlers.results(None, None)
-    return [
-        gr.HTML(status, elem_id="status"),
-        plots.live_chart(loss, height=300, label="Loss per epoch", elem_id="loss"),
-        *_side_by_side(accuracy, lr),
-        gr.HTML(table, elem_id="table"),
-    ]
+def _finder() -> tuple[gr.components.Component, ...]:
+    gr.Markdown(
+        i18n(
+            "Raises lr from far too small to far too large on a network of its own, and looks where the loss falls "
+            "fastest and where it explodes."
+        )
+    )
+    search = gr.Button(i18n("Search"), size="sm", elem_id="find-lr")
+    found = gr.HTML(elem_id="found")
+    empty = bench.draw_finder([], None, None, "en")
+    chart = plots.live_chart(empty, height=300, label="Loss over the learning rate", elem_id="finder-chart")
+    take = gr.Button("lr", visible=False, variant="primary", size="sm", elem_id="take-lr")
+    return search, found, chart, take
 
 
-def _side_by_side(accuracy, lr) -> list[gr.components.Component]:
+def _race() -> tuple[gr.Dropdown, gr.Slider, tuple[gr.Button, ...], gr.Number]:
+    """The race: its list of settings, over how many seeds, and what fills and starts it."""
+    with gr.Accordion(i18n("Race: settings side by side"), open=False, elem_id="race-panel"):
+        race = gr.Dropdown(
+            [],
+            value=[],
+            multiselect=True,
+            max_choices=MOST_SETTINGS,
+            label=i18n("Settings in the race"),
+            info=i18n("All start from the same weights and see the same batches. Up to six; × takes one out."),
+            elem_id="race",
+        )
+        add = gr.Button(i18n("Add the settings shown"), size="sm", elem_id="add-to-race")
+        seeds = gr.Slider(
+            1,
+            MOST_SEEDS,
+            value=1,
+            step=1,
+            label=i18n("seeds each"),
+            info=i18n("More than one shows how much is chance: mean ± standard deviation."),
+            elem_id="seeds",
+        )
+        start = gr.Button(i18n("Start the race"), variant="primary", elem_id="start-race")
+        every = gr.Number(
+            4,
+            precision=0,
+            minimum=2,
+            label=i18n("zero_grad lab: clear every … batches"),
+            info=i18n(
+                "Fills the race with the settings shown: gradients cleared at each batch, every so many, never, and "
+                "one batch as large as so many."
+            ),
+            elem_id="every",
+        )
+        lab_button = gr.Button(i18n("Fill in the zero_grad lab"), size="sm", elem_id="zero-grad-lab")
+    return race, seeds, (add, start, lab_button), every
+
+
+def _script(name: str) -> tuple[gr.Button, gr.Code]:
+    """A setting as a script of plain PyTorch."""
+    with gr.Accordion(i18n("As PyTorch code"), open=False, elem_id=f"{name}-panel"):
+        button = gr.Button(i18n("Write the script"), size="sm", elem_id=f"show-{name}")
+        script = gr.Code(language="python", label="train.py", elem_id=name, max_lines=40)
+    return button, script
+
+
+def _results() -> list[gr.components.Component]:
+    """The right side: status, lesson, legend, the four charts and the table."""
+    status, lesson, legend, loss, accuracy, lr, norm, table = view.results([], None, "en")
+    parts = [gr.HTML(status, elem_id="status"), gr.HTML(lesson, elem_id="happened"), gr.HTML(legend, elem_id="legend")]
+    parts.append(plots.live_chart(loss, height=300, label="Loss per epoch", elem_id="loss"))
     with gr.Row():
-        with gr.Column(min_width=280):
-            left = plots.live_chart(accuracy, height=190, label="Test accuracy per epoch", elem_id="accuracy")
-        with gr.Column(min_width=280):
-            right = plots.live_chart(lr, height=190, label="Learning rate", elem_id="lr")
-    return [left, right]
+        for value, label, name in (
+            (accuracy, "Test accuracy per epoch", "accuracy"),
+            (lr, "Learning rate", "lr"),
+            (norm, "Gradient norm", "grad-norm"),
+        ):
+            with gr.Column(min_width=240):
+                parts.append(plots.live_chart(value, height=190, label=label, elem_id=name))
+    return [*parts, gr.HTML(table, elem_id="table")]
+
+
+def _comparison() -> tuple:
+    compared = gr.Dropdown(
+        [],
+        value=[],
+        multiselect=True,
+        max_choices=comparison.MOST_RUNS,
+        label=i18n("Runs to compare"),
+        info=i18n("Any of yours, from any race."),
+        elem_id="compared",
+    )
+    measure = gr.Radio(
+        [(i18n(measure.title.capitalize()), name) for name, measure in plots.MEASURES.items()],
+        value="test_accuracy",
+        label=i18n("Curve"),
+        elem_id="measure",
+    )
+    legend, chart, table = comparison.draw([], "test_accuracy", "en")
+    parts = [
+        gr.HTML(legend, elem_id="compared-legend"),
+        plots.live_chart(chart, height=comparison.HEIGHT, label="The runs side by side", elem_id="comparison"),
+        gr.HTML(table, elem_id="compared-table"),
+    ]
+    export = gr.Button(i18n("Export as CSV"), size="sm", elem_id="export")
+    code, script = _script("compared-code")
+    return compared, measure, parts, export, code, script
 
 
 def _own_runs() -> tuple[gr.components.Component, ...]:
@@ -192,11 +348,10 @@ def _own_runs() -> tuple[gr.components.Component, ...]:
             resume = gr.Button(i18n("Resume"), size="sm", elem_id="resume")
             download = gr.Button(i18n("Download checkpoint"), size="sm", elem_id="download")
             delete = gr.Button(i18n("Delete run"), size="sm", elem_id="delete")
-        file = gr.DownloadButton(visible="hidden", elem_id="file")
-    return runs, epochs, anew, resume, download, file, delete
+    return runs, epochs, anew, resume, download, delete
 
 
-def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.Gallery]:
+def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
     with gr.Row():
         with gr.Column(min_width=300):
             checkpoint = gr.Dropdown([], label=i18n("Trained network"), elem_id="checkpoint")
@@ -211,7 +366,7 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.Gallery]:
                 elem_id="picture",
             )
         with gr.Column(min_width=300):
-            says = gr.HTML(handlers.INVITATION, elem_id="says")
+            says = gr.HTML(classifier.invitation("en"), elem_id="says")
             label = gr.Label(num_top_classes=5, label=i18n("What the network thinks"), elem_id="label")
             seen = gr.Image(
                 label=i18n("What the network really sees"),
@@ -235,13 +390,13 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.Gallery]:
     )
 
     def press(event: gr.SelectData):
-        return handlers.sample(lab, event.index)
+        return classifier.sample(lab, event.index)
 
     gallery.select(press, None, picture, api_name="_sample", **_AT_ONCE)
     gr.on(
         # The file itself, untouched: gr.Image would open a stranger's picture with Pillow.
         [picture.change, checkpoint.input],
-        partial(handlers.classify, lab),
+        partial(classifier.classify, lab),
         [picture, checkpoint],
         [says, label, seen],
         preprocess=False,
@@ -249,4 +404,4 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.Gallery]:
         concurrency_limit=4,
         **_PRIVATE,
     )
-    return checkpoint, gallery
+    return checkpoint, says, gallery

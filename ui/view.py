@@ -159,7 +159,8 @@ def legend(contenders: Sequence[Contender], language: str) -> str:
         more = ""
     else:
         named = [(plots.COLORS[place % len(plots.COLORS)], one.label) for place, one in enumerate(contenders)]
-        more = f"<span class='quiet'>{html.escape(translate('loss: solid in training, dashed on the test', language))}</span>"
+        dashes = translate("loss: solid in training, dashed on the test", language)
+        more = f"<span class='quiet'>{html.escape(dashes)}</span>"
     keys = [f"<span class='key'>{_swatch(color)}{html.escape(name)}</span>" for color, name in named]
     return f"<div class='legend'>{''.join(keys)}{more}</div>"
 

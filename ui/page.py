@@ -1,0 +1,43 @@
+"""A page is opened."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from gradio.context import LocalContext
+
+from ui import bench, classifier, fields, shelf, view
+from ui.lab import Lab, is_key, new_visitor
+from ui.language import current_language
+
+_SECONDS_BETWEEN_UPDATES = 0.5
+_SECONDS_TO_LET_GO = 15.0  # what a training needs to notice that its page was left
+
+
+def load(lab: Lab, panel: fields.Panel, visitor: str | None) -> Iterator[list[Any]]:
+    """The visitor's key, how the images are coming along, their latest race, and what the link holds."""
+    visitor = visitor if is_key(visitor) else new_visitor()
+    language = current_language()
+    request = LocalContext.request.get(None)
+    opened = bench.open_link(dict(request.query_params) if request else {}, panel)
+    begun = time.monotonic()
+    while True:
+        key, runs = shelf.latest(lab, visitor)
+        images = lab.images
+        yield [
+            visitor,
+            view.images_note(images, lab.loading, lab.failure, language),
+            classifier.invitation(language) if opened else gr.skip(),
+            *view.results(runs, images, language),
+            *shelf.choices(lab, visitor, key),
+            classifier.samples(images),
+            *(opened or [gr.skip()] * (6 + len(panel.components))),
+        ]
+        opened = []  # once: what the visitor sets meanwhile stays
+        # A reloaded page's own training still runs until its next event finds nobody there.
+        going_on = any(run.status == "training" for run in runs)
+        letting_go = going_on and time.monotonic() - begun < _SECONDS_TO_LET_GO
+        if (images is not None or lab.failure) and not letting_go:
+            return
+        time.sleep(_SECONDS_BETWEEN_UPDATES)
