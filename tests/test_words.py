@@ -36,7 +36,7 @@ BUILD = """
 import json, os, pathlib, sys, torch
 from ui.lab import Lab
 from ui.layout import build_page
-page = build_page(Lab(checkpoints=pathlib.Path(sys.argv[1]), device=torch.device("cpu"), train=None, find_lr=None))
+page = build_page(Lab(checkpoints=pathlib.Path(sys.argv[1]), device=torch.device("cpu"), race=None, find_lr=None))
 print(json.dumps(page.config["components"], default=str), flush=True)
 os._exit(0)
 """
