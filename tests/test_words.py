@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,10 @@ REPOSITORY = Path(__file__).parents[1]
 MARKED = re.compile(r'__i18n__\{"__type__": "translation_metadata", "key": ("(?:[^"\\]|\\.)*")\}')
 # Where the code puts a sentence together: values, and halves that several sentences share.
 JOINTS = r"\{\w+\}|(?=, which the disk| could not be reached| answered, then| at most \{)|(?<= from )|(?<=^from )"
+SAID_IN = [*(REPOSITORY / "ui").glob("*.py"), *(REPOSITORY / "trainer").glob("*.py")]
+# What the page never says: the command line's own words, and errors that are caught and told in other words.
+COMMAND_LINE = {"__main__.py", "device.py"}
+CAUGHT = {"has another kind or shape than its parameter", "Some of the optimizer's tensors are missing, or too many"}
 CHINESE = re.compile("[一-鿿]")
 # Names that stay as they are: torch's, and the app's own.
 NAMES = {*SETTINGS, *(f"{name}, powers of ten" for name in SETTINGS), "Optimizer Lab"}
@@ -30,7 +36,7 @@ BUILD = """
 import json, os, pathlib, sys, torch
 from ui.lab import Lab
 from ui.layout import build_page
-page = build_page(Lab(checkpoints=pathlib.Path(sys.argv[1]), device=torch.device("cpu"), train=None))
+page = build_page(Lab(checkpoints=pathlib.Path(sys.argv[1]), device=torch.device("cpu"), race=None, find_lr=None))
 print(json.dumps(page.config["components"], default=str), flush=True)
 os._exit(0)
 """
@@ -57,6 +63,29 @@ def marked(part) -> set[str]:
         return {json.loads(key) for key in MARKED.findall(part)}
     inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
     return set().union(*map(marked, inner))
+
+
+def texts(code: ast.AST) -> list[str]:
+    """The strings that stand in a piece of code."""
+    return [part.value for part in ast.walk(code) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+
+
+def calls(file: Path, *names: str) -> Iterator[ast.expr]:
+    """The first argument of each call of functions of those names."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if (
+            isinstance(node, ast.Call)
+            and node.args
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) in names
+        ):
+            yield node.args[0]
+
+
+def literals(said: ast.expr) -> list[str]:
+    """The string that an expression is, or the two that it chooses between."""
+    if isinstance(said, ast.IfExp):
+        return literals(said.body) + literals(said.orelse)
+    return [said.value] if isinstance(said, ast.Constant) else []
 
 
 def test_what_the_page_marks_has_its_chinese(components):
@@ -109,19 +138,46 @@ def test_chinese_is_set_as_chinese():
 
 def test_nothing_is_translated_that_nobody_says():
     """What stands between the placeholders of each entry stands in the code too, so that no entry outlives its text."""
-    files = [*(REPOSITORY / "ui").glob("*.py"), *(REPOSITORY / "trainer").glob("*.py")]
-    constants = {
-        node.value
-        for file in files
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    constants = {constant for file in SAID_IN for constant in texts(ast.parse(file.read_text()))}
     ranges = {settings._range(declared.metadata) for declared in SETTINGS.values()}
     said = re.sub(r"[^\S\n]+", " ", "\n".join([*constants, *ranges])).lower()
     assert said.count("momentum remembers the way") == 1
     for english in {**STATIC, **DYNAMIC}.keys() - {"中文"}:
         for part in re.split(JOINTS, english):
             assert part.strip(" .:;,()").lower() in said, english
+
+
+def test_what_the_handlers_say_has_its_chinese():
+    """A new translate("…") or say("…") would stay English without an entry."""
+    found = [text for file in SAID_IN for said in calls(file, "translate", "say") for text in literals(said)]
+    assert "epoch" in found
+    assert [text for text in found if text not in STATIC | DYNAMIC] == []
+
+
+def test_what_errors_say_has_its_chinese():
+    """Each part of a ValueError's or gr.Error's sentence stands in some entry."""
+    known = "\n".join([*STATIC, *DYNAMIC])
+    files = [file for file in SAID_IN if file.name not in COMMAND_LINE]
+    errors = [text for file in files for said in calls(file, "ValueError", "Error") for text in said_by(said)]
+    assert "There is no such run" in errors
+    assert [text for text in errors if text not in known and text not in CAUGHT] == []
+
+
+def said_by(error: ast.expr) -> list[str]:
+    """The words between the values of an error's sentence."""
+    parts = error.values if isinstance(error, ast.JoinedStr) else [error]
+    return [part.value.strip(" .()") for part in parts if isinstance(part, ast.Constant)]
+
+
+def test_no_sentence_stands_twice():
+    """Of two entries of one name, JSON silently takes the last."""
+
+    def once(pairs: list[tuple[str, object]]) -> dict:
+        names = [name for name, _ in pairs]
+        assert sorted(names) == sorted(set(names))
+        return dict(pairs)
+
+    json.loads((REPOSITORY / "ui" / "zh.json").read_text(encoding="utf-8"), object_pairs_hook=once)
 
 
 def test_values_fill_the_placeholders():
@@ -144,7 +200,64 @@ def test_finished_sentences_are_known_by_their_form():
     assert translate("momentum must be a number from 0 to 1, not '{x.__class__}'.", "zh").endswith(
         "不能是 '{x.__class__}'。"
     )
-    assert translate("x" * 100_000, "zh") == "x" * 100_000
+
+
+def test_a_sentence_is_known_as_a_clause_too():
+    """In lower case and without its full stop, as sentence.as_clause makes it, and whatever its placeholders hold."""
+    assert translate("The folder '/pets' cannot be used: two classes have the same name.", "zh") == (
+        "文件夹 '/pets' 没法使用：有两个类别重名。"
+    )
+    assert translate("There is no folder a/b here, and the Hub has no dataset a/b, or it is a private one.", "zh") == (
+        "这里没有 a/b 这个文件夹；Hub 上没有数据集 a/b，或者它是私有的。"
+    )
+    assert translate("The Hub could not be reached (timed out).", "zh") == "连不上 Hub（timed out）。"
+
+
+def test_a_sentence_among_the_values_is_translated_in_turn():
+    """A reason is the app's own sentence; a name is a stranger's, even where the app knows the word."""
+    form = "There are no pictures to train on: {reason}"
+    assert translate(form, "zh", reason="The file cats is damaged.") == "没有图片可以训练：文件 cats 已损坏。"
+    assert translate("history.json is damaged: it lacks loss.", "zh") == "history.json 已损坏：缺少 loss。"
+    assert translate("The file Stop is damaged.", "zh") == "文件 Stop 已损坏。"
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "it came from the Hub",
+        "optimizer, 8 s",
+        "8 s",
+        "a, b, c of d epochs: e",
+        "cat, comes with the app",
+        "x" * 100_000,
+    ],
+)
+def test_a_form_that_says_little_is_no_finished_sentence(sentence):
+    """With values, or in a larger sentence, it is; alone it would fit what nobody meant."""
+    assert translate(sentence, "zh") == sentence
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        ", " * 300,
+        ", of " * 120,
+        "Training on " + ", training and " * 40,
+        "Training on " + "; : " * 147,
+        "There is no folder " + "here, and there is no folder " * 20,
+        "There are no pictures to train on: " * 17,
+        "x cannot be used: " * 33,
+        "x is damaged: " * 42 + ".",
+        "x must be a number from , not " * 20,
+        "The run could not be saved: " * 21 + ". What was saved before is still there",
+        "{reason}{0.__class__}" * 28,
+    ],
+)
+def test_a_hostile_text_takes_no_time(hostile):
+    """Text made to almost fit, as often as it can, at the length up to which forms are tried."""
+    began = time.process_time()
+    translate(hostile[:600], "zh")
+    assert time.process_time() - began < 0.05
 
 
 @pytest.mark.parametrize("name", SETTINGS)
