@@ -8,14 +8,14 @@ import torch
 
 from trainer.config import TrainConfig
 from trainer.finder import find_lr
-from trainer.loop import train
+from trainer.race import race
 from ui.lab import Lab, new_visitor
 
 
 @pytest.fixture
 def lab(tmp_path):
     """A lab whose images have arrived by the time its test is over: no thread outlives the tests."""
-    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), train=train, find_lr=find_lr)
+    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), race=race, find_lr=find_lr)
     yield made
     arrive(made)
 
@@ -30,7 +30,7 @@ def arrive(lab):
 def test_a_run_is_its_visitors_alone(lab):
     """Its owner finds it; with the key, but another visitor, or none, it does not exist."""
     visitor, stranger = new_visitor(), new_visitor()
-    run = lab.new_run(visitor)
+    (run,) = lab.new_race(visitor, 1)
     assert lab.runs_of(visitor) == [], "nothing is in it yet"
     (run / "training.json").touch()
     assert lab.own_run(visitor, run.name) == run
@@ -53,11 +53,26 @@ def test_no_name_leads_out_of_the_folder(lab, name):
 def test_the_latest_run_comes_first(lab):
     """Sorted by when they were begun, whatever their random names."""
     visitor = new_visitor()
-    runs = [lab.new_run(visitor) for _ in range(4)]
+    runs = [lab.new_race(visitor, 1)[0] for _ in range(4)]
     for age, run in enumerate(runs):
         (run / "training.json").touch()
         os.utime(run / ".owner", (1000 - age, 1000 - age))
     assert lab.runs_of(visitor) == runs
+
+
+def test_a_race_is_its_visitors_alone_and_keeps_its_order(lab):
+    """Its runs come together, in their places, under the first one's key; nobody else's request finds them."""
+    visitor, stranger = new_visitor(), new_visitor()
+    race, alone = lab.new_race(visitor, 12), lab.new_race(visitor, 1)
+    for place, run in enumerate([*race, *alone]):
+        (run / "training.json").touch()
+        os.utime(run / ".owner", (1000 + place, 1000 + place))
+    assert lab.races_of(visitor) == {alone[0].name: alone, race[0].name: race}
+    assert lab.own_race(visitor, race[0].name) == race
+    assert lab.races_of(stranger) == {}
+    for who, key in ((stranger, race[0].name), (visitor, race[1].name), (visitor, "../x"), (None, None)):
+        with pytest.raises(ValueError, match="no such run"):
+            lab.own_race(who, key)
 
 
 def test_stop_ends_what_its_visitor_asked_for_before_it_and_nothing_else(lab):
@@ -73,7 +88,7 @@ def test_stop_ends_what_its_visitor_asked_for_before_it_and_nothing_else(lab):
 @pytest.mark.parametrize("visitor", [None, {}, [], 3, "", "x" * 32, "../" * 8, "0" * 2_000_000])
 def test_a_forged_visitor_is_refused(lab, visitor):
     """What a hand-made request may send in the key's place gets a sentence, and leaves nothing behind."""
-    for does in (lab.stop, lab.new_run if visitor is not None else lab.stop):
+    for does in (lab.stop, lambda forged: lab.new_race(forged, 2)):
         with pytest.raises(ValueError, match="reload"):
             does(visitor)
     assert lab.runs_of(visitor) == []
@@ -82,7 +97,7 @@ def test_a_forged_visitor_is_refused(lab, visitor):
 def test_the_visitors_key_is_on_no_disk(lab, tmp_path):
     """What is kept is its digest: who reads the disk cannot pose as the visitor."""
     visitor = new_visitor()
-    lab.new_run(visitor)
+    lab.new_race(visitor, 2)
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert kept
     assert visitor.encode() not in kept

@@ -15,7 +15,7 @@ from huggingface_hub.constants import HF_HOME
 from trainer.comparison import Contender
 from trainer.lessons import NUM_BATCHES, Lesson
 from trainer.run import Run
-from ui.words import translate
+from ui.words import i18n, translate
 
 TRAIN, TEST, PLAN = "#3b82f6", "#f97316", "#9ca3af"
 # One colour a contender: told apart by eyes that see no red or no green, in daylight and at night (after Okabe & Ito).
@@ -46,7 +46,7 @@ _AXIS_FORMATS = {"test_accuracy": ".0%"}
 _MADE_ONCE = functools.lru_cache(maxsize=256)
 
 
-def live_chart(value: dict[str, Any], *, height: int, label: Any, elem_id: str) -> gr.HTML:
+def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) -> gr.HTML:
     """A chart whose value is {"specs": {view: Vega-Lite}, "view": the first to show, "data": {name: rows}}.
 
     `height` is in pixels; where there are several views, buttons choose. gr.Plot draws anew at each value: a stall on a
@@ -55,10 +55,10 @@ def live_chart(value: dict[str, Any], *, height: int, label: Any, elem_id: str) 
     """
     return gr.HTML(
         value,
-        html_template=f'<div class="views"></div><div class="chart" role="img" style="height:{height}px"></div>',
+        html_template=f'<div class="views"></div><div class="chart" role="img" aria-label="${{label}}" style="height:{height}px"></div>',
         js_on_load=(Path(__file__).parent / "chart.js").read_text(),
         head=f'<script src="gradio_api/file={static_path()}"></script>',
-        label=label,
+        label=i18n(label),
         elem_id=elem_id,
     )
 
@@ -82,7 +82,8 @@ def loss_chart(
     guess = math.log(num_classes)
     text = translate("guessing: ln {classes}", language, classes=num_classes)
     value["data"]["guess"] = [{"shown": guess, "value": guess, "sum": guess * batches, "text": text}]
-    value["data"]["printed"] = _printed_rows(lesson, language)
+    printed = _printed_rows(lesson, language)
+    value["data"]["printed"] = [row for row in printed if row["epoch"] <= epochs]
     return {**value, "view": list(value["specs"])[1 if sums else 0]}
 
 
