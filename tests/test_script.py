@@ -39,8 +39,8 @@ REPORT = re.compile(
 
 @pytest.fixture(scope="module")
 def few(images):
-    """44 training and 20 test pictures: six batches of eight, the last of them with four."""
-    return replace(images, train=subset(images.train, 44), test=subset(images.test, 20), digest="44/20")
+    """28 training and 20 test pictures: four batches of eight, the last of them with four."""
+    return replace(images, train=subset(images.train, 28), test=subset(images.test, 20), digest="28/20")
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def few_steps(lesson: TrainConfig) -> TrainConfig:
 
 
 @pytest.mark.parametrize("twin", [False, True], ids=["mistake", "mended"])
-@pytest.mark.parametrize("name", set(LESSONS) - {"zero-grad-never"})
+@pytest.mark.parametrize("name", sorted(set(LESSONS) - {"zero-grad-never"}))
 def test_each_lesson_and_its_twin(name, twin, drawn_here):
     config = few_steps(LESSONS[name].twin if twin else LESSONS[name].config)
     assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
@@ -129,7 +129,7 @@ OTHERWISE = [
     {"activation": "none", "normalize": False, "softmax": True},
     {"shuffle": False, "drop_last": True},
     {"train_split": "test", "num_images": 17},
-    {"num_images": 30, "seed": 2**31 - 1, "batch_size": 30},
+    {"num_images": 20, "seed": 2**31 - 1, "batch_size": 20},
     {"epochs": 1, "scheduler": "cosine", "scheduler_unit": "batch"},
 ]
 
@@ -199,7 +199,7 @@ def test_the_lr_of_every_step(settings, tiny_steps):
     """Every schedule, counted in epochs or batches, with warm-up or accumulation, is the one that preview draws."""
     config = TrainConfig.from_settings({**SMALL, "epochs": 9, "lr": 0.05, **settings})
     every = config.zero_grad_every
-    lrs = [lr for step, lr in preview(config, num_batches=6) if step % every == 0]
+    lrs = [lr for step, lr in preview(config, num_batches=4) if step % every == 0]
     assert tiny_steps(as_code(config, HUB | {"source": "synthetic"})) == pytest.approx(lrs, rel=1e-9, abs=1e-15)
 
 
@@ -275,18 +275,23 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "pictures"])
-def test_a_folder(kind, request, tmp_path):
-    """From the folder's files alone: the same pixels, in the same order, for as many classes."""
+def test_a_folder(kind, request):
+    """From the folder's files: the same pixels, in the same order, for as many classes."""
     data = load_images(str(request.getfixturevalue(kind)))
     config = TrainConfig(**SMALL)
     code = as_code(config, facts(data))
-    _, variables = run_here(code)
+    printed, variables = run_here(code)
     for split in ("train", "test"):
         ours = getattr(data, split)
         assert torch.equal(variables[f"{split}_images"], ours.images)
         assert torch.equal(variables[f"{split}_labels"], ours.labels)
     assert variables["outputs"].shape[1] == len(data.class_names)
-    assert_alike(run_alone(code, tmp_path), config, data)
+    assert_alike(printed, config, data)
+
+
+def test_a_folder_without_the_app(pictures, tmp_path):
+    config, data = TrainConfig(**SMALL), load_images(str(pictures))
+    assert_alike(run_alone(as_code(config, facts(data)), tmp_path), config, data)
 
 
 def test_the_hub(parquet, images, tmp_path):
@@ -329,10 +334,9 @@ def test_torchvision(few, monkeypatch):
     assert_alike(printed, config, few)
 
 
-@pytest.mark.parametrize("name", ["softmax-plateau", "adam-step-per-batch"])
-def test_real_pictures(name, real_images, tmp_path):
-    """On CIFAR-10 itself, in a process of its own: the lesson's figures come out of script and app alike."""
-    config = LESSONS[name].config.changed({"epochs": 2, "num_images": 1280})
+def test_real_pictures(real_images, tmp_path):
+    """On CIFAR-10 itself, in a process of its own: the wildest lesson's figures come out of script and app alike."""
+    config = LESSONS["adam-step-per-batch"].config.changed({"epochs": 1, "num_images": 1280})
     assert_alike(run_alone(as_code(config, facts(real_images)), tmp_path), config, real_images)
 
 
@@ -377,7 +381,7 @@ def test_a_source_is_only_text(source):
     grammar, texts = shape(code)
     assert grammar == shape(as_code(TrainConfig(), {"source": "/pictures", "revision": None}))[0]
     assert source in texts
-    assert code.isprintable() or all(letter.isprintable() for letter in code.replace("\n", ""))
+    assert all(line.isprintable() for line in code.split("\n"))
     assert all(re.match("(import|from) [a-z0-9_.]+ (import|as) ?|import [a-z]+$", line) for line in imported(code))
 
 
@@ -409,7 +413,7 @@ def written(folder: Path, parquet: Path) -> None:
     """Scripts of all kinds."""
     sources = [HUB, *({"source": source} for source in ("torchvision", "synthetic", "/pictures", str(parquet)))]
     configs = [TrainConfig(), *(lesson.config for lesson in LESSONS.values())]
-    configs += [TrainConfig.from_settings({**settings}) for settings in [*OTHERWISE, *SCHEDULES]]
+    configs += [TrainConfig.from_settings(settings) for settings in [*OTHERWISE, *SCHEDULES]]
     configs += [TrainConfig(optimizer=name) for name in OPTIMIZERS]
     configs += [TrainConfig(precision=name, zero_grad_every=2) for name in ("bfloat16", "float16")]
     for number, config in enumerate(configs):
@@ -429,7 +433,7 @@ def test_written_as_ruff_would(tmp_path, parquet):
 
 
 def num_lines(code: str) -> int:
-    return sum(bool(line.strip()) and not line.startswith("#") for line in code.splitlines())
+    return sum(not line.lstrip().startswith("#") for line in code.splitlines() if line.strip())
 
 
 def test_short():

@@ -31,7 +31,7 @@ _IMPORTS = (
     (r"\bImageFolder\(", "from torchvision.datasets import ImageFolder", "torchvision"),
     (r"\bdecode_image\(", "from torchvision.io import decode_image", "torchvision"),
     (r"\bv2\.", "from torchvision.transforms import v2", "torchvision"),
-    (r"\bload_images\(", "from trainer import load_images", ""),
+    (r"\bload_images\(", "from trainer import load_images", "-r requirements.txt"),
 )
 _MIDDLE = f"return v2.functional.resize(v2.functional.center_crop(pixels, side), [{SIZE}, {SIZE}])"
 
@@ -44,8 +44,9 @@ def as_code(config: TrainConfig, data: Mapping[str, Any]) -> str:
     machine's disk, and the script names the folder by its path.
 
     Without `augment` the script prints the losses and the accuracy of train(), up to float32's rounding: it has the
-    same first weights, pictures and order. It does not lay transparent pictures of a folder over white, nor know that
-    a run went on with other settings halfway.
+    same first weights, pictures and order. Where the loss becomes no number it goes on, though train() stops. It does
+    not know that a run went on with other settings halfway; and of a folder's pictures it reads neither GIF nor, as
+    the app does, what is transparent as white.
 
     Raises ValueError where `data` names no source, or a dataset that the Hub cannot have.
     """
@@ -55,7 +56,7 @@ def as_code(config: TrainConfig, data: Mapping[str, Any]) -> str:
     used = [(line, needs) for pattern, line, needs in _IMPORTS if re.search(pattern, body)]
     imports = "\n".join(line for line, _ in used).strip()
     gap = "\n\n\n" if body.startswith("def ") else "\n\n"
-    packages = " ".join(sorted({package for _, needs in used for package in needs.split()}))
+    packages = " ".join(sorted({needs for _, needs in used if needs}))
     head = f"# {_title(config)}, set as in Optimizer Lab, in plain PyTorch.\n# pip install {packages}\n"
     return f"{head}{imports}{gap}{body}\n"
 
@@ -140,7 +141,7 @@ def _dataset(address: str) -> _Pictures:
         "",
         "def load(split):",
         "    images = [read(picture) for picture in pictures[split][image]]",
-        "    return torch.stack(images), torch.tensor(pictures[split][label])",
+        "    return torch.stack(images), torch.tensor(pictures[split][label][:])",
     ]
     return _Pictures(lines, "columns[label].num_classes")
 
@@ -237,19 +238,21 @@ def _optimizer(config: TrainConfig) -> list[str]:
 def _scheduler(config: TrainConfig) -> list[str]:
     if not _is_scheduled(config):
         return []
-    module, steps = "torch.optim.lr_scheduler", config.num_warmup_steps
-    main = f"{module}.{schedule.CLASSES[config.scheduler].__name__}", ["optimizer", *_named(_main_schedule(config))]
-    climb = {"start_factor": _literal(schedule.WARMUP_START), "total_iters": _literal(steps)}
-    warmup = f"{module}.LinearLR", ["optimizer", *_named(climb)]
+    kind, settings, steps = schedule.CLASSES[config.scheduler].__name__, _main_schedule(config), config.num_warmup_steps
     if not steps:
-        return _call(f"scheduler = {main[0]}", main[1])
+        return _schedule("scheduler", kind, settings)
+    climb = {"start_factor": _literal(schedule.WARMUP_START), "total_iters": _literal(steps)}
     if config.scheduler == "constant":
-        return _call(f"scheduler = {warmup[0]}", warmup[1])
+        return _schedule("scheduler", "LinearLR", climb)
     return [
-        *_call(f"warmup = {warmup[0]}", warmup[1]),
-        *_call(f"main = {main[0]}", main[1]),
-        *_call(f"scheduler = {module}.SequentialLR", ["optimizer", "[warmup, main]", f"milestones=[{steps}]"]),
+        *_schedule("warmup", "LinearLR", climb),
+        *_schedule("main", kind, settings),
+        *_schedule("scheduler", "SequentialLR", {"schedulers": "[warmup, main]", "milestones": f"[{steps}]"}),
     ]
+
+
+def _schedule(name: str, kind: str, settings: Mapping[str, str]) -> list[str]:
+    return _call(f"{name} = torch.optim.lr_scheduler.{kind}", ["optimizer", *_named(settings)])
 
 
 def _main_schedule(config: TrainConfig) -> dict[str, str]:
@@ -314,7 +317,8 @@ def _loop(config: TrainConfig) -> list[str]:
 def _forward(config: TrainConfig) -> list[str]:
     before, lines = [], ["outputs = network(images / 255)", "loss = loss_function(outputs, labels)"]
     if config.augment:
-        before.append("images = torch.stack([flip(crop(image)) for image in images])  # chance: other losses each time")
+        before.append("# At random, though not as in Optimizer Lab: the losses differ a little from its own.")
+        before.append("images = torch.stack([flip(crop(image)) for image in images])")
     if config.precision == "float16":
         before.append("images, labels = images.cuda(), labels.cuda()")
     if config.precision != "float32":
