@@ -278,7 +278,7 @@ def _script(name: str) -> tuple[gr.Button, gr.Code]:
     """A setting as a script of plain PyTorch."""
     with gr.Accordion(i18n("As PyTorch code"), open=False, elem_id=f"{name}-panel"):
         button = gr.Button(i18n("Write the script"), size="sm", elem_id=f"show-{name}")
-        script = gr.Code(language="python", label="train.py", elem_id=name, max_lines=40)
+        script = gr.Code(language="python", show_label=False, elem_id=name, max_lines=40)
     return button, script
 
 

@@ -55,7 +55,8 @@ def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) 
     """
     return gr.HTML(
         value,
-        html_template=f'<div class="views"></div><div class="chart" role="img" aria-label="${{label}}" style="height:{height}px"></div>',
+        html_template='<div class="views"></div>'
+        f'<div class="chart" role="img" aria-label="${{label}}" style="height:{height}px"></div>',
         js_on_load=(Path(__file__).parent / "chart.js").read_text(),
         head=f'<script src="gradio_api/file={static_path()}"></script>',
         label=i18n(label),

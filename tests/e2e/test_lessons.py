@@ -1,0 +1,134 @@
+"""Lessons, races, the lr finder, permalinks and the comparison in a real browser, as a student presses them."""
+
+import csv
+
+import pytest
+
+from tests.e2e.test_page import choose, status_says, visit
+
+LINK = "?optimizer=adam&lr=0.001&scheduler=step&gamma=0.5&epochs=2&num_images=512&seeds=2"
+RACE = "&race=lr%3D0.01%26num_images%3D512%26epochs%3D2%3Blr%3D0.1%26num_images%3D512%26epochs%3D2"
+
+
+@pytest.fixture
+def page(app, browser):
+    """A visitor with a browser of their own; fails the test if the page's scripts fail."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    opened = context.new_page()
+    errors = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert errors == []
+
+
+def open_link(page, url):
+    visit(page, url)
+    page.wait_for_function("document.querySelector('#setting-lr input').value === '0.001'")
+
+
+def test_a_link_restores_setting_and_race_and_runs_nothing(app, page):
+    """Optimizer, schedule, their own settings, the race's list and its seeds; then the address says the same."""
+    open_link(page, app.url + "/" + LINK + RACE)
+    assert page.locator("#setting-optimizer input").input_value() == "adam"
+    assert page.locator("#setting-gamma input").input_value() == "0.5"
+    assert not page.locator("#setting-momentum").is_visible()
+    status_says(page, "^Ready")
+    page.get_by_text("Race: settings side by side").click()
+    page.wait_for_selector("#race >> text=lr 0.1")
+    assert page.locator("#seeds input[type=number]").input_value() == "2"
+    choose(page, "scheduler", "cosine")
+    page.wait_for_function("/scheduler=cosine/.test(location.search) && /seeds=2/.test(location.search)")
+    page.reload()
+    page.wait_for_function("document.querySelector('#setting-scheduler input')?.value === 'cosine'")
+
+
+@pytest.mark.parametrize("query", ["?momentun=0.9", "?lr=fast", "?race=%3Cscript%3Ealert(1)%3C/script%3E%3D1"])
+def test_a_wrong_link_is_explained_and_the_page_is_usable(app, page, query):
+    """A sentence on the page, and the usual settings."""
+    visit(page, app.url + "/" + query)
+    page.wait_for_selector("#notice >> text=This link does not work here")
+    assert page.locator("#setting-lr input").input_value() == "0.02"
+    assert page.locator("#train").is_enabled()
+
+
+def test_a_race_is_trained_kept_resumed_and_compared(app, page, tmp_path, screenshots):
+    """Two settings over two seeds: a winner, the table, reload, more epochs, curves laid over each other, CSV, code."""
+    open_link(page, app.url + "/" + LINK + RACE)
+    page.get_by_text("Race: settings side by side").click()
+    page.wait_for_selector("#race >> text=lr 0.1")
+    page.click("#start-race")
+    status_says(page, "^Done")
+    assert "points" in page.locator("#status").inner_text()
+    rows = page.locator("#table tbody tr")
+    assert rows.count() == 2
+    assert "2 × 2" in rows.first.inner_text()
+    assert page.locator("#legend").inner_text().split("\n")[0].startswith("lr 0.01")
+    page.screenshot(path=screenshots / "race.png", full_page=True)
+
+    page.reload()
+    status_says(page, "^Done")
+    assert rows.count() == 2
+    page.fill("#more-epochs input", "3")
+    page.get_by_label("with the settings shown").check()
+    page.click("#resume")
+    status_says(page, "^Training")
+    status_says(page, "^Done")
+    assert "3 × 2" in rows.first.inner_text()
+
+    page.get_by_role("tab", name="Compare").click()
+    for _ in range(2):
+        page.locator("#compared input").click()
+        page.locator("[role=option]:not(.selected)").first.click()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#comparison svg path")
+    page.screenshot(path=screenshots / "compare.png", full_page=True)
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "runs.csv")
+    table = list(csv.DictReader((tmp_path / "runs.csv").open()))
+    assert [int(row["epoch"]) for row in table] == [0, 1, 2, 3] * 2
+    page.get_by_text("As PyTorch code").last.click()
+    page.click("#show-compared-code")
+    page.wait_for_selector("#compared-code >> text=backward")
+
+
+def test_a_lesson_is_played_beside_its_mended_twin(app, page, screenshots):
+    """Chosen, told, run with one press; what happened stands by the curves, and Chinese says it in Chinese."""
+    visit(page, app.url)
+    page.locator("#lesson input").click()
+    page.get_by_role("option", name="Gradients never cleared").click()
+    page.wait_for_selector("#lesson-words >> text=Nobody calls zero_grad")
+    page.wait_for_function("document.querySelector('#setting-lr input').value === '0.01'")
+    page.click("#twin")
+    status_says(page, "^Done")
+    page.wait_for_selector("#happened >> text=What happened:")
+    assert page.locator("#table tbody tr").count() == 2
+    page.wait_for_function("/zero_grad_every=0/.test(location.search)")
+    page.screenshot(path=screenshots / "lesson.png", full_page=True)
+    page.click("#language")
+    page.wait_for_selector("#happened >> text=发生了什么")
+    page.wait_for_function("/zero_grad_every=0/.test(location.search) && /lang=zh/.test(location.search)")
+    page.screenshot(path=screenshots / "lesson-zh.png", full_page=True)
+
+
+def test_the_zero_grad_lab_fills_the_race(app, page):
+    """Cleared at each batch, every four, never, and one batch four times as large."""
+    visit(page, app.url)
+    page.get_by_text("Race: settings side by side").click()
+    page.click("#zero-grad-lab")
+    for name in ("batch_size 64 · zero_grad_every 4", "batch_size 64 · zero_grad_every 0", "batch_size 256"):
+        page.wait_for_selector(f"#race >> text={name}")
+
+
+def test_a_suggested_lr_is_taken_with_one_press(app, page, screenshots):
+    """The range test's curve is drawn, its reason told, and its lr stands in the settings."""
+    visit(page, app.url)
+    page.get_by_text("Find a learning rate").click()
+    page.click("#find-lr")
+    page.wait_for_selector("#take-lr", timeout=120_000)
+    assert len(page.locator("#found").inner_text()) > 40
+    page.screenshot(path=screenshots / "finder.png", full_page=True)
+    lr = page.locator("#take-lr").inner_text().rpartition(" ")[2]
+    page.click("#take-lr")
+    page.wait_for_function("lr => document.querySelector('#setting-lr input').value === lr", arg=lr)
