@@ -142,7 +142,7 @@ def lesson_words(lesson: Lesson | None, runs: Sequence[Run], language: str) -> s
         html.escape(translate(lesson.before, language)),
     ]
     if any(run.epoch or run.status == "diverged" for run in runs):
-        happened = translate("What happened:", language)
+        happened = translate("What happens on CIFAR-10:", language)
         parts.append(f"<b>{html.escape(happened)}</b> {html.escape(translate(lesson.after, language))}")
         if lesson.printed:
             dotted = translate("The dotted line is what the notebook printed.", language)

@@ -67,6 +67,7 @@ def test_a_race_is_trained_kept_resumed_and_compared(app, page, tmp_path, screen
     page.screenshot(path=screenshots / "race.png", full_page=True)
 
     page.reload()
+    page.wait_for_selector("#loss svg")
     status_says(page, "^Done")
     assert rows.count() == 2
     page.fill("#more-epochs input", "3")
@@ -102,12 +103,12 @@ def test_a_lesson_is_played_beside_its_mended_twin(app, page, screenshots):
     page.wait_for_function("document.querySelector('#setting-lr input').value === '0.01'")
     page.click("#twin")
     status_says(page, "^Done")
-    page.wait_for_selector("#happened >> text=What happened:")
+    page.wait_for_selector("#happened >> text=What happens on CIFAR-10:")
     assert page.locator("#table tbody tr").count() == 2
     page.wait_for_function("/zero_grad_every=0/.test(location.search)")
     page.screenshot(path=screenshots / "lesson.png", full_page=True)
     page.click("#language")
-    page.wait_for_selector("#happened >> text=发生了什么")
+    page.wait_for_selector("#happened >> text=在 CIFAR-10 上会这样")
     page.wait_for_function("/zero_grad_every=0/.test(location.search) && /lang=zh/.test(location.search)")
     page.screenshot(path=screenshots / "lesson-zh.png", full_page=True)
 
