@@ -1,5 +1,6 @@
 """The networks, and the one class that carries a network with all it needs to meet a picture."""
 
+import inspect
 import json
 import math
 import unicodedata
@@ -8,16 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from trainer.config import ACTIVATIONS
+from trainer.download import download
 from trainer.picture import RESIZES
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
-_MOST_CLASSES, _LONGEST_NAME, _LARGEST_CONFIG = 1000, 100, 1 << 20
+LARGEST_CONFIG = 1 << 20  # bytes
+_MOST_CLASSES, _LONGEST_NAME = 1000, 100
 _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -110,36 +113,38 @@ class OptimizerLabModel(
         return dict(self._hub_mixin_config)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "OptimizerLabModel":
+    def from_pretrained(cls, pretrained_model_name_or_path, *, map_location="cpu", **hub) -> "OptimizerLabModel":
         """The network of a checkpoint folder or of `repo_id` on the Hub (`revision=` chooses an epoch).
 
-        Raises ValueError where the folder or the repo is not a sound checkpoint of this app; the Hub's own errors
-        (`huggingface_hub.errors`) where it cannot be reached.
+        `hub` takes the mixin's arguments for a repo: revision, token, cache_dir, force_download, local_files_only. What
+        is downloaded is checked against the Hub's hashes. Raises ValueError where the folder or the repo is not a sound
+        checkpoint of this app; the Hub's own errors (`huggingface_hub.errors`) where it cannot be reached.
         """
-        _check_config(_file(pretrained_model_name_or_path, CONFIG_FILE, **kwargs))
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id, map_location="cpu", **kwargs):
         # The mixin's own would fall back to a pickle, load loosely and print.
-        hub = {name: kwargs.pop(name, None) for name in _HUB_ARGUMENTS}
-        try:
-            model = cls(**kwargs)
-        except TypeError:
-            raise ValueError(f"{CONFIG_FILE} lacks class_names, or has an entry of the wrong kind.") from None
-        load_weights(model, _file(model_id, WEIGHTS_FILE, **hub))
+        folder, repo_id = Path(pretrained_model_name_or_path), None
+        if not folder.is_dir():
+            repo_id = str(pretrained_model_name_or_path)
+            config, hub["revision"] = download(repo_id, CONFIG_FILE, at_most=LARGEST_CONFIG, **hub)
+            folder = config.parent
+        model = cls._from_config(folder / CONFIG_FILE)
+        if repo_id:
+            download(repo_id, WEIGHTS_FILE, at_most=largest_file(model), **hub)
+        load_weights(model, folder / WEIGHTS_FILE)
         return model.to(map_location).eval()
 
+    @classmethod
+    def _from_config(cls, path: Path) -> "OptimizerLabModel":
+        content = read_json(path, at_most=LARGEST_CONFIG)
+        known = inspect.signature(cls).parameters
+        try:
+            return cls(**{name: value for name, value in content.items() if name in known})
+        except TypeError:
+            raise ValueError(f"{CONFIG_FILE} lacks class_names, or has an entry of the wrong kind.") from None
 
-_HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
-
-def _file(model_id: str | Path, name: str, **hub) -> Path:
-    folder = Path(model_id)
-    if folder.is_dir():
-        return folder / name
-    known = {key: hub[key] for key in _HUB_ARGUMENTS if hub.get(key) is not None}
-    return Path(hf_hub_download(str(model_id), name, **known))
+def largest_file(model: nn.Module) -> int:
+    """Bytes that a safetensors file of the model's weights has at most, whatever else its header says."""
+    return 4 * sum(tensor.numel() for tensor in model.state_dict().values()) + LARGEST_CONFIG
 
 
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -175,7 +180,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def read_tensors(path: Path, *, at_most: int) -> dict[str, Tensor]:
     """All tensors of a safetensors file; ValueError if it is missing, damaged or holds over `at_most` bytes of them."""
     try:
-        if path.stat().st_size > at_most + _LARGEST_CONFIG:
+        if path.stat().st_size > at_most + LARGEST_CONFIG:
             raise ValueError(f"{path.name} is larger than what it should hold.")
         with safe_open(_regular(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -205,10 +210,6 @@ def _regular(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(path)
     return path
-
-
-def _check_config(path: Path) -> None:
-    read_json(path, at_most=_LARGEST_CONFIG)
 
 
 def _per_channel(values: Sequence[float], *, low: float) -> Tensor:

@@ -1,0 +1,181 @@
+"""What every call to the Hub goes through: patience, another try where that is right, and errors as sentences."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from json import JSONDecodeError
+from typing import TypeVar
+
+# HTTPError is the HTTP library's own, which the Hub's errors derive from: a broken connection has no other type.
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from trainer.sentence import first_line
+from trainer.watch import Report, watch
+
+# Most calls of the Hub's client have no time limit of their own.
+PATIENCE_SECONDS = 60.0
+# Some calls are tried again by the client itself, for some 23 seconds; after those nothing is gained by more of them.
+RETRY_SECONDS = 20.0
+# A Hub that counts commits by the hour may ask for a longer wait than anyone wants to watch.
+LONGEST_WAIT_SECONDS = 300.0
+
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+_FIRST_WAIT_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+class AnswerError(OSError):
+    """The Hub answered with what its client cannot read: whether it did what it was asked is not known."""
+
+
+def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str) -> T:
+    """What `call` returns, tried again with growing waits while the Hub is busy, in trouble or out of reach.
+
+    `call` must be one that may be made twice. The Hub's Retry-After is kept to, up to LONGEST_WAIT_SECONDS. `progress`
+    is called in this thread, about twice a second; what it raises ends the wait. Raises the Hub's own errors
+    (`huggingface_hub.errors`), TimeoutError where it says nothing for PATIENCE_SECONDS.
+    """
+    began, wait = time.monotonic(), _FIRST_WAIT_SECONDS
+    while True:
+        try:
+            return ask_once(call, progress, fraction, doing)
+        except (HTTPError, OSError) as error:
+            asked = retry_after(error)
+            pause = wait if asked is None else asked
+            too_long = pause > LONGEST_WAIT_SECONDS or (asked is None and time.monotonic() - began > RETRY_SECONDS)
+            if not is_transient(error) or too_long:
+                raise
+        sleep(pause, progress, fraction, doing)
+        wait *= 2
+
+
+def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: str) -> T:
+    """As `ask`, for a call that must not be made twice."""
+    try:
+        return watch(lambda report: call(), lambda *_: progress(fraction, doing), PATIENCE_SECONDS)
+    except (RuntimeError, LocalEntryNotFoundError) as error:
+        # The client wraps what happened to one file of several, and what kept it from the network.
+        if isinstance(error.__cause__, HTTPError | OSError):
+            raise error.__cause__ from None
+        raise
+    except (JSONDecodeError, KeyError, TypeError) as error:
+        raise AnswerError(type(error).__name__) from None
+
+
+def sleep(seconds: float, progress: Report, fraction: float, doing: str) -> None:
+    """Waits, saying how long still, about twice a second."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        progress(fraction, f"{doing}: the Hub is asked again in {left:.0f} s")
+        time.sleep(min(0.5, left))
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may well succeed a little later."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in _TRANSIENT
+    return isinstance(error, HTTPError | AnswerError)
+
+
+def retry_after(error: Exception) -> float | None:
+    """Seconds after which the Hub wants to be asked again; None where it does not say (RFC 9110, section 10.2.3)."""
+    if not isinstance(error, HfHubHTTPError) or status(error) not in (429, 503):
+        return None
+    told = error.response.headers.get("Retry-After", "").strip()
+    if told.isdecimal():
+        return float(told)
+    if limit := re.search(r"\br=0\b.*?\bt=(\d+)", error.response.headers.get("RateLimit", "")):
+        return float(limit[1])
+    try:
+        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def status(error: Exception) -> int | None:
+    """The HTTP status of the Hub's refusal; None for an error of another kind."""
+    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
+
+
+@contextmanager
+def explained(repo: str) -> Iterator[None]:
+    """Makes one sentence, a ValueError, of whatever keeps the Hub from answering about `repo`."""
+    try:
+        yield
+    except HFValidationError:
+        raise ValueError(f"{repo[:200]!r} is no name of a repo on the Hub, which looks like owner/name.") from None
+    except (HTTPError, OSError) as error:
+        raise ValueError(_sentence(error, repo)) from None
+
+
+def _sentence(error: Exception, repo: str) -> str:
+    match error:
+        case HfHubHTTPError():
+            return _refusal(error, repo)
+        case OfflineModeIsEnabled():
+            return "The Hub is not asked while HF_HUB_OFFLINE is set."
+        case TimeoutError():
+            return f"The Hub has said nothing for {PATIENCE_SECONDS:g} seconds; try again later."
+        case LocalEntryNotFoundError() if isinstance(error.__cause__, HTTPError | OSError):
+            return _sentence(error.__cause__, repo)
+        case LocalEntryNotFoundError():
+            return f"{repo} has not been downloaded to here yet."
+        case AnswerError():
+            return "What the Hub answered cannot be understood; try again later."
+        case OSError() if error.strerror:
+            return f"The files of {repo} cannot be kept here: {error.strerror.lower()}."
+    return "The Hub cannot be reached; try again later."
+
+
+def _refusal(error: HfHubHTTPError, repo: str) -> str:
+    match error:
+        case GatedRepoError():
+            return f"{repo} is gated: its owner must let you in first, on its page on the Hub."
+        case RevisionNotFoundError():
+            return f"{repo} has no such revision."
+        case DisabledRepoError():
+            return f"{repo} has been disabled on the Hub."
+    code = error.response.status_code
+    if code == 401 and error.response.headers.get("X-Error-Code") != "RepoNotFound":
+        return f"The Hub does not accept the token, or {repo} needs one: log in again."
+    if isinstance(error, RepositoryNotFoundError) or code == 404:
+        return f"There is no {repo} on the Hub, or it is private and not open to you."
+    known = {
+        403: f"The token has no right to do this with {repo}.",
+        409: f"{repo} is being changed by someone else; try again in a moment.",
+        412: f"{repo} was changed by someone else meanwhile; try again.",
+        429: f"The Hub has been asked too much; try again {_later(retry_after(error))}.",
+    }
+    if code in known:
+        return known[code]
+    if code >= 500:
+        return f"The Hub is in trouble (status {code}); try again later."
+    return f"The Hub refused (status {code}{_reason(error)})."
+
+
+def _later(seconds: float | None) -> str:
+    if seconds is None:
+        return "later"
+    return f"in {seconds:.0f} seconds" if seconds < 120 else f"in {seconds / 60:.0f} minutes"
+
+
+def _reason(error: HfHubHTTPError) -> str:
+    if not error.server_message:
+        return ""
+    said = first_line(error.server_message)
+    # A server may repeat what it was sent.
+    token = error.request.headers.get("authorization", "").rpartition(" ")[2]
+    return f": {said.replace(token, '…') if token else said}"
