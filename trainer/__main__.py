@@ -3,20 +3,22 @@
 import argparse
 import difflib
 import json
+import logging
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+import huggingface_hub
 from tqdm import tqdm
 
-from trainer import checkpoint, data, finder
+from trainer import checkpoint, client, data, finder, hub
 from trainer.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
 from trainer.device import DEVICES, choose_device
 from trainer.events import EpochEnded, Event, row
@@ -26,6 +28,7 @@ from trainer.model import OptimizerLabModel
 from trainer.predict import classify
 from trainer.run import Run
 from trainer.schedule import preview, spans_run
+from trainer.watch import Report
 
 # What a resumed run may change; its network, its images and their order are what make it the same run.
 _CONTINUATION = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} | ROW_SETTINGS
@@ -103,6 +106,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(finding, SETTINGS)
     _add_data(finding)
 
+    publishing = command("publish", _publish, "publish a run on the Hub, as far as it is not there yet")
+    publishing.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    publishing.add_argument("repo_id", metavar="REPO_ID", help="owner/name, a new repo or the one of this run")
+    publishing.add_argument("--private", action="store_true", help="make the new repo one that only you can read")
+
+    fetching = command("load", _load, "load a published checkpoint, to classify with or to resume")
+    fetching.add_argument("checkpoint", metavar="REPO_ID[@REVISION]")
+    fetching.add_argument(
+        "folder", type=Path, nargs="?", metavar="DIR", help="default: checkpoints/ and the repo's name"
+    )
+
     drawing = command("preview-lr", _preview_lr, "print the lr of each step a run would take")
     _add_settings(drawing, SETTINGS)
     drawing.add_argument("--data", metavar="SOURCE", help="count this data's pictures (default: CIFAR-10's numbers)")
@@ -152,7 +166,7 @@ def _train(options: argparse.Namespace) -> int:
     lesson = LESSONS.get(options.lesson)
     config = lesson.config.changed(_settings(options)) if lesson else TrainConfig.from_settings(_settings(options))
     device = choose_device(options.device)
-    checkpoints = options.checkpoints or Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
+    checkpoints = options.checkpoints or _checkpoints()
     name = options.run or f"{config.optimizer}-{config.scheduler}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = checkpoints / checkpoint.check_name(name)
     _refuse_another_run(folder)
@@ -161,6 +175,10 @@ def _train(options: argparse.Namespace) -> int:
     with checkpoint.writing(folder):
         _refuse_another_run(folder)  # begun by another command meanwhile
         return _follow(options, events, Run(config=config), folder, images)
+
+
+def _checkpoints() -> Path:
+    return Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
 
 
 def _refuse_another_run(folder: Path) -> None:
@@ -268,27 +286,26 @@ def _last_words(run: Run, folder: Path) -> str:
 
 
 def _load_images(source: str | None) -> data.ImageData:
+    with _bar() as show:
+        return data.load_images(source, progress=show)
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    """A progress bar on stderr, where that is a terminal."""
     with tqdm(total=1.0, disable=None, leave=False, bar_format="{desc} {percentage:3.0f}% |{bar}|") as bar:
 
         def show(fraction: float, doing: str) -> None:
             bar.n = fraction
             bar.set_description_str(doing)
 
-        return data.load_images(source, progress=show)
+        yield show
 
 
 def _classify(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise ValueError("--top must be 1 or more.")
-    where, _, revision = options.checkpoint.partition("@")
-    if Path(options.checkpoint).is_dir():
-        where, revision = options.checkpoint, ""
-    elif where.count("/") != 1 or where.startswith((".", "/")) or Path(where).parent.is_dir():
-        raise ValueError(f"There is no checkpoint in {options.checkpoint}.")
-    try:
-        model = OptimizerLabModel.from_pretrained(where, **({"revision": revision} if revision else {}))
-    except (HfHubHTTPError, OSError, HFValidationError):
-        raise ValueError(f"There is no checkpoint {options.checkpoint} on the Hub, or no way there.") from None
+    model = _open(options.checkpoint)
     model.to(choose_device(options.device))
     failed = False
     for image in options.images:
@@ -306,6 +323,54 @@ def _classify(options: argparse.Namespace) -> int:
             for name, probability in list(seen.confidences.items())[: options.top]:
                 print(f"  {probability:7.2%}  {name}")
     return 2 if failed else 0
+
+
+def _open(place: str) -> OptimizerLabModel:
+    """The network in a folder or on the Hub, from where a copy that was kept is as good where there is no network."""
+    if Path(place).is_dir():
+        return OptimizerLabModel.from_pretrained(place)
+    if place.partition("@")[0].count("/") != 1 or place.startswith((".", "/")) or Path(place).parent.is_dir():
+        raise ValueError(f"There is no checkpoint in {place}.")
+    repo_id, revision = hub.split_revision(place)
+    with _quiet_hub(), client.explained(repo_id):
+        return OptimizerLabModel.from_pretrained(repo_id, revision=revision)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    token = huggingface_hub.get_token()
+    if token is None:
+        raise ValueError("Publishing takes a token of the Hub: log in with `hf auth login`, or set HF_TOKEN.")
+    with _bar() as show, _quiet_hub():
+        link = hub.publish(options.run, options.repo_id, token=token, private=options.private, progress=show)
+    print(link)
+    return 0
+
+
+def _load(options: argparse.Namespace) -> int:
+    repo_id, revision = hub.split_revision(options.checkpoint)
+    folder = options.folder or _checkpoints() / repo_id.partition("/")[2]
+    with _bar() as show, _quiet_hub():
+        token = huggingface_hub.get_token()
+        can_resume = hub.load(repo_id, folder, revision=revision, token=token, progress=show)
+    go_on = f"python -m trainer {'resume' if can_resume else 'classify'} {folder}"
+    print(f"{repo_id} is in {folder}. Go on with: {go_on}{'' if can_resume else ' PICTURE'}")
+    return 0
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without what the Hub's client prints of its own: what matters of it comes as errors."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    had_bars = not huggingface_hub.utils.are_progress_bars_disabled()
+    logger.setLevel(logging.CRITICAL)
+    huggingface_hub.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if had_bars:
+            huggingface_hub.utils.enable_progress_bars()
 
 
 def _lessons(options: argparse.Namespace) -> int:

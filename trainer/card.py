@@ -6,7 +6,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from trainer.curve import CURVE_FILE
 from trainer.run import Run
+
+# The settings that a list of checkpoints shows, as the front matter's `optimizer_lab`.
+HEADLINES = ("optimizer", "lr", "scheduler", "epochs")
 
 _TEXT = """---
 {metadata}
@@ -20,12 +24,12 @@ It tells {num_classes} classes apart: {class_names}.
 It knows nothing else: every picture is one of these to it.
 
 After epoch {epoch} of {epochs} it had {accuracy:.2%} of the test pictures of {data} right (loss {loss:.4f}).
-
+{curve}
 ## Use it
 
 ```python
 from trainer import OptimizerLabModel, classify
-model = OptimizerLabModel.from_pretrained(".")  # this folder, or the repo's id on the Hub
+model = OptimizerLabModel.from_pretrained({repo}
 print(classify(model, "picture.png").confidences)
 ```
 
@@ -46,20 +50,29 @@ print(classify(model, "picture.png").confidences)
 """
 
 
-def model_card(run: Run, data: Mapping[str, Any], model_config: Mapping[str, Any]) -> str:
-    """The card as Markdown with the Hub's front matter: results as model-index, use, settings, history."""
+def model_card(
+    run: Run, data: Mapping[str, Any], model_config: Mapping[str, Any], *, repo_id: str | None = None
+) -> str:
+    """The card as Markdown with the Hub's front matter: results as model-index, use, settings, history.
+
+    For a repo, whose id is of letters, digits and `/._-` alone, it shows the picture of the curves beside it.
+    """
     last = run.history[-1]
+    settings = run.config.settings()
+    is_cifar10 = data["name"].startswith("CIFAR-10")
     title = f"{model_config['architecture']} by {run.config.optimizer}, {run.config.scheduler}"
     metadata = ModelCardData(
         license="apache-2.0",
         library_name="pytorch",
         pipeline_tag="image-classification",
         tags=["cifar10", "image-classification", "optimizer-lab"],
+        datasets=["uoft-cs/cifar10"] if is_cifar10 else None,
+        optimizer_lab={name: settings[name] for name in HEADLINES if name in settings},
         model_name=title,
         eval_results=[
             EvalResult(
                 task_type="image-classification",
-                dataset_type="uoft-cs/cifar10" if data["name"].startswith("CIFAR-10") else "other",
+                dataset_type="uoft-cs/cifar10" if is_cifar10 else "other",
                 dataset_name=data["name"],
                 dataset_split="test",
                 metric_type="accuracy",
@@ -78,7 +91,9 @@ def model_card(run: Run, data: Mapping[str, Any], model_config: Mapping[str, Any
         epochs=run.config.epochs,
         accuracy=last.test_accuracy,
         loss=last.test_loss,
-        settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in run.config.settings().items()),
+        curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if repo_id else "",
+        repo=f'"{repo_id}")  # revision="epoch-0000": the untrained network' if repo_id else '".")  # this folder',
+        settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in settings.items()),
         history="\n".join(
             f"| {row.epoch} | {_number(row.train_loss)} | {_number(row.test_loss)} | {row.test_accuracy:.2%} "
             f"| {_number(row.lr)} |"

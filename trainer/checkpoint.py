@@ -167,6 +167,8 @@ def read(folder: Path) -> Checkpoint:
     run = _run(content)
     if not run.history:
         raise ValueError(f"{HISTORY_FILE} is damaged: it has no epochs.")
+    if _entry(content, "files", dict).keys() == {WEIGHTS_FILE}:
+        raise ValueError("This is an epoch in the middle of a published run; only its last one can be resumed.")
     weights = OptimizerLabModel.from_pretrained(folder).state_dict()
     # No optimizer here keeps more than three tensors a weight, to which a carried gradient may come.
     size = 4 * sum(tensor.numel() for tensor in weights.values())
@@ -261,6 +263,31 @@ def pack(folder: Path) -> dict[str, bytes]:
     raise ValueError("The run's files do not belong together: some are missing or damaged.")
 
 
+def place(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Makes a run's folder of checked files, all or none; ValueError where there is a run already."""
+    with writing(folder):
+        if is_run(folder) or (folder / WEIGHTS_FILE).exists():
+            raise ValueError(f"There is a checkpoint in {folder} already; choose another folder.")
+        try:
+            _commit(folder, files)
+        except OSError as error:
+            raise ValueError(f"The folder cannot be written: {_reason(error)}.") from None
+
+
+def until(content: Mapping[str, Any], epoch: int, weights: bytes) -> bytes:
+    """training.json of an earlier epoch, made from a later one's content: to look at, not to resume from."""
+    return as_json(
+        {
+            **content,
+            "status": "interrupted",
+            "advice": "",
+            "history": content["history"][: epoch + 1],
+            "state": {},
+            "files": {WEIGHTS_FILE: hashlib.sha256(weights).hexdigest()},
+        }
+    )
+
+
 def delete(folder: Path) -> None:
     """Removes a run for good; ValueError while it is being trained."""
     with writing(folder):
@@ -280,7 +307,7 @@ def _save(folder: Path, run: Run, data: Mapping[str, Any], unsaved: list[Checkpo
             last = {"status": run.status, "advice": run.advice}
             if run.status == "diverged":  # within an epoch that no checkpoint will follow
                 last["curve"] = _curve_entry(run.curve)
-            _commit(folder, {HISTORY_FILE: _json({**content, **last})})
+            _commit(folder, {HISTORY_FILE: as_json({**content, **last})})
     except OSError as error:
         goes_on = "It goes on, and is saved as soon as the disk takes it."
         run.warning = f"The run could not be saved: {_reason(error)}. " + (
@@ -309,10 +336,10 @@ def _files(run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) ->
     }
     return {
         **{f"epochs/epoch-{ready.epoch:04d}.safetensors": ready.model for ready in unsaved},
-        CONFIG_FILE: _json(last.model_config),
+        CONFIG_FILE: as_json(last.model_config),
         WEIGHTS_FILE: last.model,
         TENSORS_FILE: last.training,
-        HISTORY_FILE: _json(content),
+        HISTORY_FILE: as_json(content),
         CARD_FILE: model_card(run, data, last.model_config).encode(),
     }
 
@@ -433,7 +460,7 @@ def _entry(content: Mapping[str, Any], name: str, kind: type) -> Any:
     return content[name]
 
 
-def _json(content: Any) -> bytes:
+def as_json(content: Any) -> bytes:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
 

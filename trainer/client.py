@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -64,6 +65,7 @@ def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str) ->
 
 def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: str) -> T:
     """As `ask`, for a call that must not be made twice."""
+    progress(fraction, doing)
     try:
         return watch(lambda report: call(), lambda *_: progress(fraction, doing), PATIENCE_SECONDS)
     except (RuntimeError, LocalEntryNotFoundError) as error:
@@ -146,6 +148,8 @@ def _refusal(error: HfHubHTTPError, repo: str) -> str:
             return f"{repo} is gated: its owner must let you in first, on its page on the Hub."
         case RevisionNotFoundError():
             return f"{repo} has no such revision."
+        case RemoteEntryNotFoundError():
+            return f"{repo} holds no checkpoint of this app."
         case DisabledRepoError():
             return f"{repo} has been disabled on the Hub."
     code = error.response.status_code

@@ -135,7 +135,7 @@ class OptimizerLabModel(
     @classmethod
     def _from_config(cls, path: Path) -> "OptimizerLabModel":
         content = read_json(path, at_most=LARGEST_CONFIG)
-        known = inspect.signature(cls).parameters
+        known = inspect.signature(cls.__init__).parameters
         try:
             return cls(**{name: value for name, value in content.items() if name in known})
         except TypeError:
