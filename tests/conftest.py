@@ -14,6 +14,9 @@ import pytest
 # Before anything imports huggingface_hub, which reads HF_HOME once; processes that tests start take both over.
 _HOME = tempfile.mkdtemp(prefix="optimizer-lab-tests-")
 os.environ["HF_HOME"] = _HOME
+# The Hub of the tests (hub.py) knows the plain protocol; a token that is kept here is none of its business.
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ.pop("HF_TOKEN", None)
 _REAL_DATA = os.environ.get("OPTIMIZER_LAB_DATA", "")
 os.environ["OPTIMIZER_LAB_DATA"] = "synthetic"
 os.environ["OPTIMIZER_LAB_DEVICE"] = "cpu"

@@ -1,10 +1,15 @@
 """A small Hub on this machine's loopback, so that tests go through huggingface_hub and datasets as they are.
 
-It knows what reading a dataset takes: a repository's facts, its tree, facts of single paths, and its files, whole or
-in part. Point HF_ENDPOINT at `Hub.endpoint` before huggingface_hub is imported, and set HF_HUB_DISABLE_XET=1.
+It keeps repositories in memory, with commits on main, tags and large files, who may read and write them, and knows what
+reading a dataset and publishing, listing and loading a model takes. It errs on request: see Fault. Point HF_ENDPOINT at
+`Hub.endpoint` before huggingface_hub is imported, or use `point_to`; HF_HUB_DISABLE_XET=1 must be set.
 """
 
+import asyncio
+import base64
 import hashlib
+import json
+import re
 import socket
 import threading
 import time
@@ -15,54 +20,135 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+import yaml
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
+
+Files = dict[str, bytes]
+
+LARGE = re.compile(r".*\.(safetensors|png|bin)")
+OWNER, READER, STRANGER = "hf_owner_writes", "hf_owner_reads", "hf_stranger_writes"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Repo:
-    """A repository with one commit: the files of a folder.
+    """A repository: its commits on main, oldest first, as the files of each.
 
-    They are handed out by `files_endpoint`, where one is given, as the real Hub refers to another host for them.
+    Files are handed out by `files_endpoint`, where one is given, as the real Hub refers to another host for them.
     """
 
-    folder: Path
-    commit: str
+    commits: dict[str, Files] = field(default_factory=dict)
+    titles: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    private: bool = False
+    gated: bool = False
+    updated: str = "2026-01-01T00:00:00.000Z"
     files_endpoint: str | None = None
 
-    def files(self) -> list[str]:
-        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+    @classmethod
+    def of(cls, folder: Path, *, commit: str = "0" * 40, **facts) -> "Repo":
+        """A repository with one commit: the files of a folder."""
+        paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        return cls(
+            commits={commit: {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}}, **facts
+        )
 
-    def entry(self, path: str) -> dict[str, Any]:
-        """What the Hub's tree says of a file or a folder."""
-        if (self.folder / path).is_dir():
-            return {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(path.encode()).hexdigest()}
-        content = (self.folder / path).read_bytes()
-        return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+    @property
+    def head(self) -> str:
+        return list(self.commits)[-1]
+
+    @property
+    def files(self) -> Files:
+        return self.commits[self.head]
+
+    def commit_of(self, revision: str) -> str:
+        commit = self.head if revision == "main" else self.tags.get(revision, revision)
+        if commit not in self.commits:
+            raise RefusedError(404, "RevisionNotFound")
+        return commit
+
+    def add(self, files: Files, title: str) -> str:
+        """A commit on main that holds exactly these files; returns its hash."""
+        commit = hashlib.sha1(f"{len(self.commits)} {title} {sorted(files)}".encode()).hexdigest()
+        self.commits[commit] = files
+        self.titles.append(title)
+        return commit
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """What goes wrong with the next `times` requests of a method and a path.
+
+    `how`: refuse with `status`; lose the answer to a request that was carried out; cut the answer off in its middle;
+    garble its body; hold it for `seconds`.
+    """
+
+    method: str
+    path: str  # a regular expression
+    how: str = "refuse"
+    status: int = 500
+    headers: dict[str, str] = field(default_factory=dict)
+    error: str = "Internal Error - We're working hard to fix this as soon as possible!"
+    seconds: float = 0.0
+    times: int = 1
 
 
 @dataclass(kw_only=True)
 class Hub:
-    """Its repositories, by the path of their pages on the real Hub (`datasets/owner/name`), and what it was asked."""
+    """Its repositories, by the path of their pages on the real Hub, (`owner/name`, `datasets/owner/name`); who may do
+    what, by token; and what it was asked."""
 
     repos: dict[str, Repo] = field(default_factory=dict)
+    users: dict[str, tuple[str, str]] = field(
+        default_factory=lambda: {OWNER: ("owner", "write"), READER: ("owner", "read"), STRANGER: ("stranger", "write")}
+    )
+    faults: list[Fault] = field(default_factory=list)
+    large: Files = field(default_factory=dict)  # by SHA-256
     endpoint: str = ""
     requests: list[str] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    page_size: int = 1000
+
+    def next_fault(self, method: str, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.times and fault.method == method and re.search(fault.path, path):
+                fault.times -= 1
+                return fault
+        return None
 
 
 class RefusedError(Exception):
     """An error as the Hub gives it: huggingface_hub tells what is missing by the header X-Error-Code."""
 
-    def __init__(self, code: str):
-        super().__init__(code)
-        self.code = code
+    def __init__(self, status: int, code: str = "", error: str = ""):
+        super().__init__(code or error)
+        self.status, self.code, self.error = status, code, error or code
+
+
+def git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
     """The hub, answering at hub.endpoint until the with block ends."""
-    with _served(_app(hub)) as hub.endpoint:
+    with _served(_Faulty(hub, _app(hub))) as hub.endpoint:
         yield hub
+
+
+def point_to(endpoint: str, monkeypatch, cache: Path | None = None) -> None:
+    """Has the Hub asked at an endpoint by this process: enough for huggingface_hub, not for `datasets` to read."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    if cache:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
 
 
 @contextmanager
@@ -72,63 +158,290 @@ def swallow() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+class _Faulty:
+    """The app, with what it was asked written down and its faults carried out."""
+
+    def __init__(self, hub: Hub, app: FastAPI):
+        self.hub, self.app = hub, app
+
+    async def __call__(self, scope, receive, send):
+        method, path = scope["method"], scope["path"]
+        self.hub.requests.append(f"{method} {path}")
+        self.hub.urls.append(f"{path}?{scope['query_string'].decode()}")
+        self.hub.times.append(time.monotonic())
+        fault = self.hub.next_fault(method, path)
+        match fault.how if fault else None:
+            case None:
+                await self.app(scope, receive, send)
+            case "refuse":
+                await JSONResponse({"error": fault.error}, fault.status, fault.headers)(scope, receive, send)
+            case "hold":
+                await asyncio.sleep(fault.seconds)
+                await self.app(scope, receive, send)
+            case how:
+                await self._spoil(how, scope, receive, send)
+
+    async def _spoil(self, how: str, scope, receive, send) -> None:
+        answer = []
+
+        async def keep(message):
+            answer.append(message)
+
+        await self.app(scope, receive, keep)
+        body = b"".join(message.get("body", b"") for message in answer[1:])
+        if how == "garble":
+            await send(answer[0])
+            await send({"type": "http.response.body", "body": body[:-8] + bytes(255 - byte for byte in body[-8:])})
+            return
+        # A body shorter than announced: the server closes the connection.
+        await send({**answer[0], "headers": [*answer[0]["headers"]]})
+        await send(
+            {"type": "http.response.body", "body": b"" if how == "lose" else body[: len(body) // 2], "more_body": True}
+        )
+
+
 def _app(hub: Hub) -> FastAPI:
     app = FastAPI(openapi_url=None)
 
-    @app.middleware("http")
-    async def remember(request: Request, call_next):
-        hub.requests.append(f"{request.method} {request.url.path}")
-        return await call_next(request)
-
     @app.exception_handler(RefusedError)
     async def refuse(request: Request, refused: RefusedError) -> Response:
-        return JSONResponse({"error": refused.code}, 404, headers={"X-Error-Code": refused.code})
+        headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.error} if refused.code else {}
+        return JSONResponse({"error": refused.error}, refused.status, headers=headers)
 
-    def find(kind: str, owner: str, name: str, revision: str) -> Repo:
-        repo = hub.repos.get(f"{kind}/{owner}/{name}")
-        if repo is None:
-            raise RefusedError("RepoNotFound")
-        if revision not in ("main", repo.commit):
-            raise RefusedError("RevisionNotFound")
+    def who(request: Request) -> tuple[str, str]:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if given and given not in hub.users:
+            raise RefusedError(401, error="Invalid credentials in Authorization header")
+        return hub.users.get(given, ("", ""))
+
+    def find(request: Request, repo_id: str, *, write: bool = False) -> Repo:
+        user, role = who(request)
+        owner = repo_id.split("/")[-2]
+        repo = hub.repos.get(repo_id)
+        if repo is None or (repo.private and user != owner):
+            raise RefusedError(404 if user else 401, "RepoNotFound", "Repository not found")
+        if write and (user != owner or role != "write"):
+            raise RefusedError(403, error="Forbidden: you must use a write token to write to this repo")
         return repo
+
+    def named(kind: str, owner: str, name: str) -> str:
+        return f"{owner}/{name}" if kind == "models" else f"{kind}/{owner}/{name}"
+
+    def entry(path: str, content: bytes) -> dict[str, Any]:
+        told = {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
+        if LARGE.fullmatch(path):
+            told["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 134}
+        return told
+
+    def facts_of(repo_id: str, repo: Repo, commit: str) -> dict[str, Any]:
+        readme = repo.commits[commit].get("README.md", b"").decode(errors="replace")
+        parts = readme.split("---\n")
+        card = yaml.safe_load(parts[1]) if len(parts) > 2 else {}
+        return {
+            "id": repo_id.removeprefix("datasets/"),
+            "sha": commit,
+            "siblings": [{"rfilename": path} for path in repo.commits[commit]],
+            "private": repo.private,
+            "gated": "manual" if repo.gated else False,
+            "lastModified": repo.updated,
+            "tags": card.get("tags", []) if isinstance(card, dict) else [],
+            "cardData": card,
+        }
+
+    @app.get("/api/whoami-v2")
+    def whoami(request: Request) -> dict[str, Any]:
+        user, role = who(request)
+        if not user:
+            raise RefusedError(401, error="Invalid username or password.")
+        return {"type": "user", "name": user, "auth": {"accessToken": {"displayName": "test", "role": role}}}
+
+    @app.post("/api/validate-yaml")
+    async def validate_yaml(request: Request) -> Response:
+        try:
+            yaml.safe_load((await request.json())["content"].split("---\n")[1])
+        except (IndexError, yaml.YAMLError) as error:
+            return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, 400)
+        return JSONResponse({"errors": [], "warnings": []})
+
+    @app.post("/api/repos/create")
+    async def create(request: Request) -> Response:
+        (user, role), asked = who(request), await request.json()
+        owner = asked.get("organization") or user
+        if not user:
+            raise RefusedError(401, error="Invalid username or password.")
+        if role != "write" or user != owner:
+            raise RefusedError(403, error=f"You don't have the rights to create a model under the namespace {owner}")
+        repo_id = f"{owner}/{asked['name']}"
+        told = {"url": f"{hub.endpoint}/{repo_id}", "name": repo_id}
+        if repo_id in hub.repos:
+            return JSONResponse({"error": "You already created this model repo", **told}, 409)
+        repo = hub.repos[repo_id] = Repo(private=asked.get("visibility") == "private" or bool(asked.get("private")))
+        repo.add({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}, "initial commit")
+        return JSONResponse(told)
+
+    @app.get("/api/models")
+    def list_models(request: Request, limit: int = 1000, sort: str = "trendingScore", cursor: int = 0) -> Response:
+        user, _ = who(request)
+        wanted = set(request.query_params.getlist("filter"))
+        models = [
+            facts_of(repo_id, repo, repo.head)
+            for repo_id, repo in hub.repos.items()
+            if repo_id.count("/") == 1 and (not repo.private or repo_id.split("/")[0] == user)
+        ]
+        models = [told for told in models if isinstance(told["tags"], list) and wanted <= set(map(str, told["tags"]))]
+        if sort == "lastModified":
+            models.sort(key=lambda told: told["lastModified"], reverse=True)
+        end = cursor + min(limit, hub.page_size)
+        params = request.query_params.multi_items()
+        query = "&".join(f"{key}={value}" for key, value in params if key != "cursor")
+        link = f'<{hub.endpoint}/api/models?{query}&cursor={end}>; rel="next"'
+        return JSONResponse(models[cursor:end], headers={"Link": link} if end < len(models) else {})
 
     @app.get("/api/{kind}/{owner}/{name}")
     @app.get("/api/{kind}/{owner}/{name}/revision/{revision:path}")
-    def facts(kind: str, owner: str, name: str, revision: str = "main") -> dict[str, Any]:
-        repo = find(kind, owner, name, revision)
-        siblings = [{"rfilename": path} for path in repo.files()]
-        return {"id": f"{owner}/{name}", "sha": repo.commit, "siblings": siblings, "private": False, "gated": False}
+    def facts(request: Request, kind: str, owner: str, name: str, revision: str = "main") -> dict[str, Any]:
+        repo_id = named(kind, owner, name)
+        repo = find(request, repo_id)
+        return facts_of(repo_id, repo, repo.commit_of(revision))
+
+    @app.get("/api/{kind}/{owner}/{name}/refs")
+    def refs(request: Request, kind: str, owner: str, name: str) -> dict[str, Any]:
+        repo = find(request, named(kind, owner, name))
+        return {
+            "branches": [{"name": "main", "ref": "refs/heads/main", "targetCommit": repo.head}],
+            "converts": [],
+            "tags": [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": at} for tag, at in repo.tags.items()],
+        }
+
+    @app.post("/api/{kind}/{owner}/{name}/tag/{revision:path}")
+    async def tag(request: Request, kind: str, owner: str, name: str, revision: str) -> Response:
+        repo, asked = find(request, named(kind, owner, name), write=True), await request.json()
+        if asked["tag"] in repo.tags:
+            raise RefusedError(409, error="Tag reference exists already")
+        repo.tags[asked["tag"]] = repo.commit_of(revision)
+        return Response("OK")
 
     @app.get("/api/{kind}/{owner}/{name}/tree/{revision}")
     @app.get("/api/{kind}/{owner}/{name}/tree/{revision}/{path:path}")
-    def tree(kind: str, owner: str, name: str, revision: str, path: str = "", recursive: bool = False) -> list[dict]:
-        repo = find(kind, owner, name, revision)
-        if not (repo.folder / path).is_dir():
-            raise RefusedError("EntryNotFound")
-        inside = (repo.folder / path).rglob("*") if recursive else (repo.folder / path).iterdir()
-        return [repo.entry(entry.relative_to(repo.folder).as_posix()) for entry in sorted(inside)]
+    def tree(
+        request: Request, kind: str, owner: str, name: str, revision: str, path: str = "", recursive: bool = False
+    ) -> list[dict]:
+        repo = find(request, named(kind, owner, name))
+        files, inside = repo.commits[repo.commit_of(revision)], f"{path}/" if path else ""
+        within = [file for file in files if file.startswith(inside)]
+        if path and not within:
+            raise RefusedError(404, "EntryNotFound")
+        folders = {file[: at.start()] for file in within for at in re.finditer("/", file) if at.start() >= len(inside)}
+        shown = [entry(file, files[file]) for file in within]
+        shown += [{"type": "directory", "path": folder, "size": 0, "oid": git_hash(b"")} for folder in folders]
+        shown = [told for told in shown if recursive or "/" not in told["path"][len(inside) :]]
+        return sorted(shown, key=lambda told: told["path"])
 
     @app.post("/api/{kind}/{owner}/{name}/paths-info/{revision}")
-    async def paths_info(kind: str, owner: str, name: str, revision: str, request: Request) -> list[dict]:
-        repo = find(kind, owner, name, revision)
+    async def paths_info(request: Request, kind: str, owner: str, name: str, revision: str) -> list[dict]:
+        repo = find(request, named(kind, owner, name))
+        files = repo.commits[repo.commit_of(revision)]
         paths = (await request.form()).getlist("paths")
-        return [repo.entry(path) for path in paths if (repo.folder / path).exists()]
+        folders = [path for path in paths if any(file.startswith(f"{path}/") for file in files)]
+        shown = [entry(path, files[path]) for path in paths if path in files]
+        return shown + [{"type": "directory", "path": path, "size": 0, "oid": git_hash(b"")} for path in folders]
 
-    @app.api_route("/{kind}/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
-    def resolve(kind: str, owner: str, name: str, revision: str, path: str) -> Response:
-        repo = find(kind, owner, name, revision)
-        if path not in repo.files():
-            raise RefusedError("EntryNotFound")
-        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{repo.entry(path)["oid"]}"'}
+    @app.post("/api/models/{owner}/{name}/preupload/{revision}")
+    async def preupload(request: Request, owner: str, name: str, revision: str) -> dict[str, Any]:
+        repo, asked = find(request, f"{owner}/{name}", write=True), await request.json()
+        answer = []
+        for file in asked["files"]:
+            path, known = file["path"], repo.files.get(file["path"])
+            is_large = LARGE.fullmatch(path) is not None
+            told = {"path": path, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+            if known is not None:
+                told["oid"] = sha256(known) if is_large else git_hash(known)
+            answer.append(told)
+        return {"files": answer, "commitOid": repo.head}
+
+    @app.post("/{owner}/{name}.git/info/lfs/objects/batch")
+    async def batch(request: Request, owner: str, name: str) -> Response:
+        find(request, f"{owner}/{name}", write=True)
+        asked = await request.json()
+        assert (asked["operation"], asked["hash_algo"]) == ("upload", "sha256")
+        objects = []
+        for told in asked["objects"]:
+            upload = {"upload": {"href": f"{hub.endpoint}/upload/{told['oid']}", "header": {}}}
+            verify = {"verify": {"href": f"{hub.endpoint}/verify/{owner}/{name}"}}
+            objects.append({**told, **({} if told["oid"] in hub.large else {"actions": upload | verify})})
+        return JSONResponse({"transfer": "basic", "objects": objects}, media_type="application/vnd.git-lfs+json")
+
+    @app.put("/upload/{oid}")
+    async def upload(request: Request, oid: str) -> Response:
+        assert "authorization" not in request.headers  # another host, on the real Hub
+        content = await request.body()
+        if sha256(content) != oid:
+            raise RefusedError(400, error="The content does not match its hash")
+        hub.large[oid] = content
+        return Response()
+
+    @app.post("/verify/{owner}/{name}")
+    async def verify(request: Request, owner: str, name: str) -> Response:
+        find(request, f"{owner}/{name}", write=True)
+        asked = await request.json()
+        if len(hub.large.get(asked["oid"], b"")) != asked["size"]:
+            raise RefusedError(404, error="Not found")
+        return Response()
+
+    @app.post("/api/models/{owner}/{name}/commit/{revision}")
+    async def commit(request: Request, owner: str, name: str, revision: str) -> dict[str, Any]:
+        repo = find(request, f"{owner}/{name}", write=True)
+        header, *operations = [json.loads(line) for line in (await request.body()).splitlines()]
+        parent = header["value"].get("parentCommit")
+        if parent is not None and parent != repo.head:
+            raise RefusedError(412, error="A commit has happened since. Please refresh and try again.")
+        files = dict(repo.files)
+        for operation in operations:
+            value = operation["value"]
+            match operation["key"]:
+                case "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                case "lfsFile":
+                    files[value["path"]] = hub.large[value["oid"]]
+                case "deletedFile":
+                    del files[value["path"]]
+        oid = repo.add(files, header["value"]["summary"])
+        return {"success": True, "commitOid": oid, "commitUrl": f"{hub.endpoint}/{owner}/{name}/commit/{oid}"}
+
+    @app.api_route("/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
+    def resolve(request: Request, owner: str, name: str, revision: str, path: str) -> Response:
+        return answer(request, f"{owner}/{name}", revision, path)
+
+    @app.api_route("/datasets/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
+    def resolve_of_dataset(request: Request, owner: str, name: str, revision: str, path: str) -> Response:
+        return answer(request, f"datasets/{owner}/{name}", revision, path)
+
+    def answer(request: Request, repo_id: str, revision: str, path: str) -> Response:
+        repo = find(request, repo_id)
+        if repo.gated and who(request)[0] != repo_id.split("/")[-2]:
+            raise RefusedError(403, "GatedRepo", "Access to this model is restricted; you must have access to it")
+        commit = repo.commit_of(revision)
+        if path not in repo.commits[commit]:
+            raise RefusedError(404, "EntryNotFound")
+        content = repo.commits[commit][path]
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{git_hash(content)}"', "Accept-Ranges": "bytes"}
+        if LARGE.fullmatch(path):
+            headers |= {"X-Linked-Etag": f'"{sha256(content)}"', "X-Linked-Size": str(len(content))}
         if repo.files_endpoint:
             return RedirectResponse(f"{repo.files_endpoint}/{path}", 302, headers)
-        return FileResponse(repo.folder / path, headers=headers)
+        status = 200
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", "")):
+            start, end = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+            content, status = content[start : end + 1], 206
+        # A HEAD is answered with the headers of the GET; uvicorn leaves the body out.
+        return Response(content, status, headers, media_type="application/octet-stream")
 
     return app
 
 
 @contextmanager
-def _served(app: FastAPI) -> Iterator[str]:
+def _served(app) -> Iterator[str]:
     """The app's address, on a free port, until the with block ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))

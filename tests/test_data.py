@@ -20,7 +20,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from hub import Hub, Repo, serve, swallow
+from hub import Hub, Repo, point_to, serve, swallow
 from torchvision.datasets import CIFAR10
 from torchvision.io import encode_jpeg, encode_png
 
@@ -488,13 +488,6 @@ def load_in_process(endpoint: str, home: Path, *addresses: str) -> list[dict]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def point_to(endpoint: str, monkeypatch) -> None:
-    """Has the Hub asked at an endpoint by this process: enough to reach it, not enough for `datasets` to read."""
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
-    url = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
-
-
 def test_hub(tmp_path):
     """Datasets are read from the Hub through `datasets`, named honestly, with their commit; what is not there is said.
 
@@ -510,10 +503,10 @@ def test_hub(tmp_path):
     table = damaged / "plain_text" / "train-00000-of-00001.parquet"
     table.write_bytes(table.read_bytes()[:-20])
     repos = {
-        "datasets/uoft-cs/cifar10": Repo(folder=cifar10, commit=source.CIFAR10_REVISION),
-        "datasets/someone/alike": Repo(folder=alike, commit="a" * 40),
-        "datasets/someone/halved": Repo(folder=halved, commit="b" * 40),
-        "datasets/someone/damaged": Repo(folder=damaged, commit="c" * 40),
+        "datasets/uoft-cs/cifar10": Repo.of(cifar10, commit=source.CIFAR10_REVISION),
+        "datasets/someone/alike": Repo.of(alike, commit="a" * 40),
+        "datasets/someone/halved": Repo.of(halved, commit="b" * 40),
+        "datasets/someone/damaged": Repo.of(damaged, commit="c" * 40),
     }
     with serve(Hub(repos=repos)) as hub:
         default, new, named, *missing, again, kept = load_in_process(
@@ -549,7 +542,7 @@ def test_hub_whose_files_do_not_come_through(tmp_path, monkeypatch):
     folder = dataset_folder(tmp_path / "set", {"train": [png(noise(1)[0])]})
     monkeypatch.setattr(source, "HUB_SECONDS", 2.0)
     with swallow() as silence:
-        repo = Repo(folder=folder, commit=source.CIFAR10_REVISION, files_endpoint=silence)
+        repo = Repo.of(folder, commit=source.CIFAR10_REVISION, files_endpoint=silence)
         with serve(Hub(repos={"datasets/uoft-cs/cifar10": repo})) as hub:
             point_to(hub.endpoint, monkeypatch)
             with pytest.raises(ValueError, match="The Hub could not be reached within 2 seconds"):

@@ -33,7 +33,7 @@ RETRY_SECONDS = 20.0
 LONGEST_WAIT_SECONDS = 300.0
 
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
-_FIRST_WAIT_SECONDS = 1.0
+FIRST_WAIT_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str) ->
     is called in this thread, about twice a second; what it raises ends the wait. Raises the Hub's own errors
     (`huggingface_hub.errors`), TimeoutError where it says nothing for PATIENCE_SECONDS.
     """
-    began, wait = time.monotonic(), _FIRST_WAIT_SECONDS
+    began, wait = time.monotonic(), FIRST_WAIT_SECONDS
     while True:
         try:
             return ask_once(call, progress, fraction, doing)

@@ -275,11 +275,11 @@ class _Publisher:
                     if head is not None and self._history(head) == state.files[HISTORY_FILE]:
                         return head
                     raise ValueError(f"{self.repo_id} was changed by someone else meanwhile; try again.") from None
-                asked = client.retry_after(error)
+                asked, wait = client.retry_after(error), client.FIRST_WAIT_SECONDS * 2**attempt
                 may_again = client.is_transient(error) or client.status(error) == 409
                 if not may_again or attempt == _TRIES - 1 or (asked or 0) > client.LONGEST_WAIT_SECONDS:
                     raise (error if client.status(error) else _not_known(state.epoch)) from None
-                client.sleep(2.0**attempt if asked is None else asked, self.progress, self.fraction, self.doing)
+                client.sleep(wait if asked is None else asked, self.progress, self.fraction, self.doing)
         raise AssertionError("each attempt returns or raises")
 
     def _head_after(self, epoch: int) -> str | None:
