@@ -181,5 +181,5 @@ def _reason(error: HfHubHTTPError) -> str:
         return ""
     said = first_line(error.server_message)
     # A server may repeat what it was sent.
-    token = error.request.headers.get("authorization", "").rpartition(" ")[2]
+    token = error.response.request.headers.get("authorization", "").rpartition(" ")[2]
     return f": {said.replace(token, '…') if token else said}"

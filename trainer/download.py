@@ -48,6 +48,7 @@ def download(
     if not _is_sound(repo_id, name, path, told.commit_hash, token):
         if local_files_only:
             raise ValueError(f"{name} of {repo_id} is damaged in the cache.")
+        path.unlink()  # or the client would leave it as it is, where it is no link
         path = _fetched_again(repo_id, name, asked)
         if not _is_sound(repo_id, name, path, told.commit_hash, token):
             raise ValueError(f"{name} of {repo_id} arrived damaged, twice: it is not what the Hub says it is.")

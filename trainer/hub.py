@@ -164,8 +164,8 @@ class _Publisher:
 
     def publish(self, local: _Local, private: bool) -> str:
         remote = self._open(private)
-        rows = remote.rows
         self._check(local, remote)
+        rows = remote.rows
         published = {len(rows) - 1, *remote.tags} if rows else set()
         if rows and len(rows) - 1 not in remote.tags:
             self._tag(len(rows) - 1, remote.head)  # an earlier attempt ended between the commit and its tag
