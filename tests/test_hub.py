@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import threading
 import time
 from contextlib import suppress
 from copy import deepcopy
@@ -17,8 +18,10 @@ from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import http_backoff
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save
+from torchvision.io import write_png
 
 from trainer import checkpoint, client
+from trainer.__main__ import main
 from trainer.config import TrainConfig
 from trainer.data import facts
 from trainer.download import download
@@ -474,6 +477,9 @@ def test_no_network(short, monkeypatch, tmp_path):
                 ask()
             assert time.monotonic() - began < 5
     assert not (tmp_path / "new").exists()
+    for thread in threading.enumerate():
+        if thread.name == "watched":
+            thread.join(timeout=10)
 
 
 # --- loading
@@ -689,6 +695,58 @@ def test_a_strangers_card_spoils_no_gallery(hub, published):
     for shown in rows:
         assert shown.accuracy is None or 0 <= shown.accuracy <= 1
         assert all(len(text) <= 100 and text.isprintable() for text in shown.settings.values())
+
+
+# --- the command line
+
+
+@pytest.fixture
+def logged_in(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", OWNER)
+
+
+def test_commands(hub, run, logged_in, tmp_path, capsys, monkeypatch):
+    """publish, load, resume-able, classify from the Hub at a revision; the link at the end."""
+    monkeypatch.setenv("OPTIMIZER_LAB_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    assert main(["publish", str(run), ID, "--private"]) == 0
+    assert capsys.readouterr() == (f"{hub.endpoint}/{ID}\n", "")
+    assert_complete(hub.repos[ID], run, [0, 1, 2, 3])
+    assert hub.repos[ID].private
+    assert main(["load", ID]) == 0
+    told = capsys.readouterr()
+    assert f"resume {tmp_path / 'checkpoints' / 'run'}" in told.out
+    assert told.err == ""
+    assert main(["load", f"{ID}@epoch-0001", str(tmp_path / "early")]) == 0
+    assert f"classify {tmp_path / 'early'} PICTURE" in capsys.readouterr().out
+    picture = tmp_path / "picture.png"
+    write_png(torch.zeros(3, 8, 8, dtype=torch.uint8), str(picture))
+    shown = []
+    for place in (f"{ID}@epoch-0001", tmp_path / "early"):
+        assert main(["classify", str(place), str(picture), "--json"]) == 0
+        shown.append(capsys.readouterr())
+    assert shown[0] == shown[1]
+
+
+def test_mistakes_on_the_command_line(hub, run, logged_in, tmp_path, capsys, monkeypatch):
+    """One line on stderr, exit 2."""
+    hub.faults = [Fault(method="POST", path=COMMIT, status=503, times=99)]
+    for arguments, sentence in (
+        (["publish", str(tmp_path / "nothing"), ID], "There is no run in"),
+        (["publish", str(run), "run"], "no name of a repo"),
+        (["publish", str(run), ID], "is in trouble"),
+        (["load", "owner/nothing"], "There is no owner/nothing"),
+        (["load", f"{ID}@v9", str(tmp_path / "new")], "has no such revision"),
+        (["classify", "owner/nothing", "x.png"], "There is no owner/nothing"),
+        (["classify", f"{ID}@", "x.png"], "no revision"),
+    ):
+        assert main(arguments) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.count("\n") == 1
+        assert sentence in told.err
+    monkeypatch.delenv("HF_TOKEN")
+    assert main(["publish", str(run), ID]) == 2
+    assert "hf auth login" in capsys.readouterr().err
 
 
 def test_names():

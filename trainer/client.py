@@ -72,6 +72,8 @@ def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: st
         # The client wraps what happened to one file of several, and what kept it from the network.
         if isinstance(error.__cause__, HTTPError | OSError):
             raise error.__cause__ from None
+        if "client has been closed" in str(error):  # by a failure in another thread: they share one
+            raise AnswerError("closed") from None
         raise
     except (JSONDecodeError, KeyError, TypeError) as error:
         raise AnswerError(type(error).__name__) from None
