@@ -33,6 +33,20 @@ def card(data_name="CIFAR-10", class_names=("cat", "dog"), **settings):
     return model_card(run, {**DATA, "name": data_name}, {**CONFIG, "class_names": list(class_names)})
 
 
+def test_the_card_of_a_repo():
+    """Shows the picture beside it, names itself in the three lines that load it, and tells a list its settings."""
+    run = Run(config=TrainConfig(optimizer="adam"), history=[UNTRAINED, TRAINED])
+    markdown = model_card(run, DATA, CONFIG, repo_id="owner/run")
+    assert "](curve.png)" in markdown
+    assert 'OptimizerLabModel.from_pretrained("owner/run")' in markdown
+    assert "curve.png" not in card()
+    told = ModelCard(markdown).data
+    assert told.optimizer_lab == {"optimizer": "adam", "lr": run.config.lr, "scheduler": "onecycle", "epochs": 10}
+    assert told.datasets == ["uoft-cs/cifar10"]
+    assert ModelCard(card("synthetic")).data.datasets is None
+    assert {"image-classification", "cifar10", "optimizer-lab"} <= set(told.tags)
+
+
 def text_of(html):
     """What a reader sees, on one line, tags taken away."""
     import html as entities

@@ -1,0 +1,116 @@
+"""When the Hub is asked again, how long it is waited for, and what is said of its errors."""
+
+import re
+import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import httpx2
+import pytest
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from trainer import client
+
+
+def refusal(status, headers=None, message=None):
+    request = httpx2.Request("GET", "http://hub/x", headers={"authorization": "Bearer hf_secret"})
+    response = httpx2.Response(status, headers=headers or {}, request=request)
+    return HfHubHTTPError("x", response=response, server_message=message)
+
+
+def silent(fraction, doing):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(client, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.2)
+
+
+def failing(*errors):
+    """A call that raises these errors, one each time, and then returns how often it was made."""
+    made = []
+
+    def call():
+        made.append(None)
+        if len(made) <= len(errors):
+            raise errors[len(made) - 1]
+        return len(made)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "error",
+    [*(refusal(status) for status in (408, 429, 500, 502, 503, 504)), httpx2.ReadError("x"), client.AnswerError("x")],
+)
+def test_what_passes_is_asked_again(error):
+    """Trouble and lost answers; not for ever."""
+    assert client.ask(failing(error, error), silent, 0.0, "") == 3
+    with pytest.raises(type(error)):
+        client.ask(failing(*[error] * 1000), silent, 0.0, "")
+
+
+@pytest.mark.parametrize("error", [*(refusal(status) for status in (400, 401, 403, 404, 409, 412)), OSError("x")])
+def test_what_does_not_pass_is_not(error):
+    """A refusal is a refusal the first time."""
+    with pytest.raises(type(error)):
+        client.ask(failing(error), silent, 0.0, "")
+
+
+def test_an_answer_that_is_none():
+    """JSON that is none or lacks what its client looks for is the Hub's error; what the client wraps is unwrapped."""
+    for error in (KeyError("commitOid"), TypeError("x")):
+        with pytest.raises(client.AnswerError):
+            client.ask_once(failing(error), silent, 0.0, "")
+    wrapped = RuntimeError("Error while uploading")
+    wrapped.__cause__ = refusal(403)
+    with pytest.raises(HfHubHTTPError):
+        client.ask_once(failing(wrapped), silent, 0.0, "")
+
+
+def test_retry_after():
+    """Seconds, a date, or the Hub's own header; only where it is there for that."""
+    soon = datetime.now(timezone.utc) + timedelta(seconds=100)
+    assert client.retry_after(refusal(429, {"Retry-After": "7"})) == 7
+    assert 90 < client.retry_after(refusal(503, {"Retry-After": format_datetime(soon)})) <= 100
+    assert client.retry_after(refusal(429, {"RateLimit": '"api";r=0;t=55'})) == 55
+    for told in ({}, {"Retry-After": "soon"}, {"RateLimit": '"api";r=9;t=55'}):
+        assert client.retry_after(refusal(429, told)) is None
+    assert client.retry_after(refusal(500, {"Retry-After": "7"})) is None
+
+
+def test_the_wait_is_the_hubs():
+    """Not less than it asks for; an hour is not waited."""
+    began = time.monotonic()
+    assert client.ask(failing(refusal(429, {"Retry-After": "1"})), silent, 0.0, "") == 2
+    assert time.monotonic() - began >= 1
+    with pytest.raises(HfHubHTTPError):
+        client.ask(failing(refusal(429, {"Retry-After": "3600"})), silent, 0.0, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (refusal(401), "The Hub does not accept the token, or a/b needs one: log in again."),
+        (refusal(403), "The token has no right to do this with a/b."),
+        (refusal(404), "There is no a/b on the Hub, or it is private and not open to you."),
+        (refusal(409), "a/b is being changed by someone else; try again in a moment."),
+        (refusal(412), "a/b was changed by someone else meanwhile; try again."),
+        (refusal(429), "The Hub has been asked too much; try again later."),
+        (refusal(429, {"Retry-After": "90"}), "The Hub has been asked too much; try again in 90 seconds."),
+        (refusal(503), "The Hub is in trouble (status 503); try again later."),
+        (refusal(413, message="Too big\nby far"), "The Hub refused (status 413: Too big)."),
+        (refusal(418, message="no hf_secret"), "The Hub refused (status 418: no …)."),
+        (httpx2.ConnectError("x"), "The Hub cannot be reached; try again later."),
+        (OfflineModeIsEnabled("x"), "The Hub is not asked while HF_HUB_OFFLINE is set."),
+        (TimeoutError(), "The Hub has said nothing for 60 seconds; try again later."),
+        (client.AnswerError("x"), "What the Hub answered cannot be understood; try again later."),
+        (OSError(28, "No space left on device"), "The files of a/b cannot be kept here: no space left on device."),
+    ],
+)
+def test_sentences(error, sentence):
+    """One for each kind of error, without an address or the token."""
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), client.explained("a/b"):
+        raise error
