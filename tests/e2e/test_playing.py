@@ -91,7 +91,7 @@ def test_a_race_is_trained_kept_resumed_and_compared(app, page, tmp_path, screen
     assert [int(row["epoch"]) for row in table] == [0, 1, 2, 3] * 2
     page.get_by_text("As PyTorch code").last.click()
     page.click("#show-compared-code")
-    page.wait_for_selector("#compared-code >> text=backward")
+    page.wait_for_selector("#compared-code >> text=pip install")
 
 
 def test_a_lesson_is_played_beside_its_mended_twin(app, page, screenshots):
