@@ -136,12 +136,12 @@ def find_lr(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str
     planned = (min(lrs), max(lrs)) if lrs else None
     trials: list[Trial] = []
     facts_of_it = lab.find_lr(config, images)
-    yield [_searching(0.0, language), draw_finder([], None, planned, language), gr.update(visible=False)]
+    yield [_searching(0.0, language), finder_chart([], None, planned, language), gr.update(visible=False)]
     seen = 0.0
     for fact in facts_of_it:
         if isinstance(fact, Finding):
             words = f"<div class='status'>{html.escape(translate(fact.reason, language))}</div>"
-            yield [words, draw_finder(trials, fact, planned, language), _take(fact, language)]
+            yield [words, finder_chart(trials, fact, planned, language), _take(fact, language)]
             return
         if lab.is_stopped(visitor, asked):
             facts_of_it.close()
@@ -149,14 +149,7 @@ def find_lr(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str
         trials.append(fact)
         if fact.step / fact.num_steps - seen > 0.04:
             seen = fact.step / fact.num_steps
-            yield [_searching(seen, language), draw_finder(trials, None, planned, language), gr.skip()]
-
-
-def draw_finder(
-    trials: list[Trial], finding: Finding | None, planned: tuple[float, float] | None, language: str
-) -> dict[str, Any]:
-    """The finder's chart as `plots.live_chart` takes it."""
-    return finder_chart(trials, finding, planned, language)
+            yield [_searching(seen, language), finder_chart(trials, None, planned, language), gr.skip()]
 
 
 @said

@@ -8,6 +8,7 @@ import gradio as gr
 from trainer.config import OPTIMIZERS, SCHEDULERS
 from trainer.race import MOST_SEEDS, MOST_SETTINGS
 from ui import api, bench, classifier, comparison, fields, link, plots, shelf, training, view
+from ui.finder_plot import finder_chart
 from ui.lab import Lab
 from ui.language import SWITCH
 from ui.page import load
@@ -66,7 +67,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         shown = [*results, runs, checkpoint, compared]
         race_inputs = [race, seeds, lesson]
         add, start, lab_button = race_buttons
-        search, found, finder_chart, take = finder
+        search, found, tried, take = finder
 
         page.load(
             partial(load, lab, panel),
@@ -120,7 +121,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         resumes = partial(training.resume, lab, names=names)
         training_button(resume, resumes, [runs, epochs, anew], shown, "resume", checks=anew)
         finds = partial(bench.find_lr, lab, names=names)
-        training_button(search, finds, [], [found, finder_chart, take], "find_lr")
+        training_button(search, finds, [], [found, tried, take], "find_lr")
         stop.click(partial(training.stop, lab), visitor, stop, api_name="_stop", **_AT_ONCE)
         go_classify.click(lambda: gr.Tabs(selected="classify"), None, tabs, api_name="_go_classify", **_AT_ONCE)
 
@@ -230,7 +231,7 @@ def _finder() -> tuple[gr.components.Component, ...]:
     )
     search = gr.Button(i18n("Search"), size="sm", elem_id="find-lr")
     found = gr.HTML(elem_id="found")
-    empty = bench.draw_finder([], None, None, "en")
+    empty = finder_chart([], None, None, "en")
     chart = plots.live_chart(empty, height=300, label="Loss over the learning rate", elem_id="finder-chart")
     take = gr.Button("lr", visible=False, variant="primary", size="sm", elem_id="take-lr")
     return search, found, chart, take

@@ -60,6 +60,18 @@ def browser():
 
 
 @pytest.fixture
+def new_page(browser):
+    """An empty page of a visitor with a browser of their own; fails the test if the page's scripts fail."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    opened = context.new_page()
+    errors = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture
 def screenshots() -> Path:
     """Where the page's pictures are put, to be looked at."""
     folder = REPOSITORY / "screenshots"

@@ -9,16 +9,10 @@ EPOCHS_IN_PLOT = "#loss path[aria-roledescription='point'], #loss .mark-symbol p
 
 
 @pytest.fixture
-def page(app, browser):
-    """A visitor with a browser of their own, on the page; fails the test if the page's scripts fail."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    opened = context.new_page()
-    errors = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    visit(opened, app.url)
-    yield opened
-    context.close()
-    assert errors == []
+def page(app, new_page):
+    """A new visitor on the page."""
+    visit(new_page, app.url)
+    return new_page
 
 
 def visit(page, url):

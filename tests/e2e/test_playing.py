@@ -12,15 +12,9 @@ RACE = f"&race=lr%3D0.01{SHORT}%3Blr%3D0.1{SHORT}"
 
 
 @pytest.fixture
-def page(app, browser):
-    """A visitor with a browser of their own; fails the test if the page's scripts fail."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    opened = context.new_page()
-    errors = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    yield opened
-    context.close()
-    assert errors == []
+def page(new_page):
+    """A new visitor, on no page yet."""
+    return new_page
 
 
 def open_link(page, url):
