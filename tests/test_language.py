@@ -1,10 +1,9 @@
 """The page's language: which one a handler is told, and the script that must come before Gradio's."""
 
-import asyncio
-
 import gradio as gr
 import pytest
 from gradio.context import LocalContext
+from starlette.testclient import TestClient
 
 from ui.language import MIDDLEWARE, current_language
 
@@ -56,13 +55,8 @@ def answered(path: str, pieces: list[bytes]) -> tuple[dict, bytes]:
         for at, piece in enumerate(pieces):
             await send({"type": "http.response.body", "body": piece, "more_body": at + 1 < len(pieces)})
 
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(MIDDLEWARE[0].cls(app)({"type": "http", "path": path}, None, send))
-    return dict(sent[0]["headers"]), b"".join(message["body"] for message in sent[1:])
+    answer = TestClient(MIDDLEWARE[0].cls(app)).get(path)
+    return dict(answer.headers), answer.content
 
 
 @pytest.mark.parametrize("pieces", [[PAGE], [PAGE[:20], PAGE[20:]]])
@@ -71,11 +65,11 @@ def test_the_script_stands_first_in_the_page(pieces):
     headers, body = answered("/", pieces)
     assert body.startswith(b"<!doctype html><html><head><script>// Runs before Gradio")
     assert body.endswith(b"</script><title>x</title></head></html>")
-    assert headers == {b"content-length": str(len(body)).encode(), b"x-other": b"kept"}
+    assert headers == {"content-length": str(len(body)), "x-other": "kept"}
 
 
 def test_everything_else_passes_untouched():
     """A file that holds <head> too, and a stream, piece by piece."""
     headers, body = answered("/file", [PAGE, PAGE])
     assert body == PAGE * 2
-    assert headers[b"content-length"] == str(len(body)).encode()
+    assert headers["content-length"] == str(len(body))

@@ -308,8 +308,8 @@ def test_the_hub(parquet, images, tmp_path):
         table = datasets.Dataset.from_dict(rows, features=features)
         table.to_parquet(cifar10 / f"{split}-00000-of-00001.parquet")
     repos = {
-        "datasets/uoft-cs/cifar10": Repo(folder=cifar10.parent, commit=CIFAR10_REVISION),
-        "datasets/someone/pets": Repo(folder=parquet, commit="a" * 40),
+        "datasets/uoft-cs/cifar10": Repo.of(cifar10.parent, commit=CIFAR10_REVISION),
+        "datasets/someone/pets": Repo.of(parquet, commit="a" * 40),
     }
     config = TrainConfig(**SMALL)
     with serve(Hub(repos=repos)) as hub:
