@@ -155,9 +155,11 @@ def read_config(values: dict[str, Any]) -> TrainConfig:
     return TrainConfig.from_settings(settings)
 
 
-def row_changes(config: TrainConfig) -> dict[str, Any]:
-    """The chosen optimizer and scheduler with their settings, as a resumed run takes them up."""
-    names = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} | ROW_SETTINGS
+def row_changes(config: TrainConfig, *parts: str) -> dict[str, Any]:
+    """The chosen rows of `parts` ("optimizer", "scheduler") with their settings, as a resumed run takes them up."""
+    names = {name for part in parts for name in (part, *row_settings(part))}
+    if "scheduler" in parts:
+        names |= {"scheduler_unit", "num_warmup_steps"}
     return {name: value for name, value in config.settings().items() if name in names}
 
 

@@ -341,7 +341,8 @@ def _own_runs() -> tuple[gr.components.Component, ...]:
             anew = gr.Checkbox(
                 label=i18n("with the settings shown"),
                 info=i18n(
-                    "Go on with the optimizer and scheduler chosen here: needed once the run's own schedule is spent."
+                    "Go on with the optimizer and scheduler chosen here: needed once the run's own schedule is spent. "
+                    "In a race each keeps its own optimizer and lr."
                 ),
                 elem_id="anew",
             )

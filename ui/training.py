@@ -114,11 +114,12 @@ def resume(
 ) -> Iterator[list[Any]]:
     """Goes on with the visitor's race `key`, to `epochs` in all; if `anew`, with the optimizer and scheduler shown.
 
-    Of a race, every run goes on that has epochs left.
+    Of a race, every run goes on that has epochs left; `anew`, with the schedule shown and its own optimizer and lr.
     """
     folders = lab.own_race(visitor, key)
     images = yield from wait_for_images(lab, visitor, asked)
-    changes = row_changes(shown_config(names, values[-len(names) :])) if anew else {}
+    parts = ("optimizer", "scheduler") if len(folders) == 1 else ("scheduler",)
+    changes = row_changes(shown_config(names, values[-len(names) :]), *parts) if anew else {}
     with _writing(folders):
         going_on = _going_on(folders, images, int(min(epochs or 0, 1e6)), changes)
         planned = []
@@ -177,17 +178,23 @@ def _going_on(
     folders: Sequence[Path], images: ImageData, epochs: int, changes: dict[str, Any]
 ) -> dict[int, checkpoint.Checkpoint]:
     """The states that can be trained further, by their places in the race; ValueError where there is none."""
+    race = [checkpoint.read(folder) for folder in folders]
     going_on = {}
-    for place, folder in enumerate(folders):
-        kept = checkpoint.read(folder)
+    for place, kept in enumerate(race):
         if kept.data.get("digest") != images.digest:
             raise ValueError(f"This run was trained on other pictures ({kept.data.get('name')}) than the app has now.")
         total = max(epochs, kept.config.epochs)
-        if len(folders) == 1 or kept.epoch < total:
+        if len(race) == 1 or kept.epoch < total:
             spent = spans_run(kept.config)
             going_on[place] = checkpoint.continued(kept, epochs=total, changes=changes, spans_run=spent)
     if not going_on:
         raise ValueError("Every run of this race has trained all its epochs; ask for more to go on.")
+    after = {going_on.get(place, kept).config for place, kept in enumerate(race)}
+    if len(after) < len({kept.config for kept in race}):
+        raise ValueError(
+            "Some settings of this race would become the same: they differ in their schedule or epochs alone. "
+            "Start a new race of more epochs instead."
+        )
     return going_on
 
 

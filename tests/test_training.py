@@ -1,0 +1,79 @@
+"""The page's trainings without a browser: a race goes on, each of its settings as itself."""
+
+import json
+import re
+import time
+
+import pytest
+import torch
+
+from trainer import checkpoint
+from trainer.config import SETTINGS, TrainConfig
+from trainer.finder import find_lr
+from trainer.race import race
+from ui import training
+from ui.fields import default
+from ui.lab import Lab, new_visitor
+
+NAMES = tuple(SETTINGS)
+SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}
+
+
+@pytest.fixture
+def lab(tmp_path, tiny, monkeypatch):
+    """A lab on a few pictures, there at once."""
+    monkeypatch.setattr("ui.lab.load_images", lambda progress: tiny)
+    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), race=race, find_lr=find_lr)
+    while made.images is None:
+        time.sleep(0.01)
+    return made
+
+
+def shown(**changed):
+    """What the page's widgets hold: the defaults of the rows, but for `changed`."""
+    rows = {"optimizer": "sgd", "scheduler": "constant", **changed}
+    usual = {name: default(name, rows["optimizer"], rows["scheduler"]) for name in NAMES}
+    return [{**usual, **rows}[name] for name in NAMES]
+
+
+def trained(lab, visitor, *settings):
+    """The folders of a race that has ended."""
+    listed = [json.dumps({**TrainConfig.from_settings({**SMALL, **own}).settings()}) for own in settings]
+    values = [listed, 1, "", *shown()]
+    list(training.train(lab, visitor, time.monotonic(), *values, names=NAMES, chosen=training.side_by_side))
+    (folders,) = lab.races_of(visitor).values()
+    return folders
+
+
+def resumed(lab, visitor, folders, epochs, anew, **settings):
+    """The last status of a race that was resumed, without its tags."""
+    key = folders[0].name
+    *_, last = training.resume(lab, visitor, time.monotonic(), key, epochs, anew, *shown(**settings), names=NAMES)
+    return re.sub("<[^>]*>", " ", last[0])
+
+
+def test_a_resumed_race_takes_the_schedule_shown_and_keeps_the_rest(lab):
+    """Each contender's own optimizer and lr go on; only the schedule is the one chosen."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"optimizer": "adam"})
+    assert "Done" in resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.5, scheduler="step", step_size=1)
+    first, second = (checkpoint.read(folder).config for folder in folders)
+    assert (first.optimizer, first.lr, second.optimizer) == ("sgd", 0.01, "adam")
+    assert (first.scheduler, second.scheduler, first.epochs) == ("step", "step", 2)
+
+
+def test_a_run_alone_takes_the_optimizer_too(lab):
+    """As the page says beside the box."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01})
+    resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.001)
+    kept = checkpoint.read(folders[0]).config
+    assert (kept.optimizer, kept.lr) == ("rmsprop", 0.001)
+
+
+def test_a_race_of_schedules_is_not_made_one_setting(lab):
+    """With one schedule for all there would be nothing to compare: a sentence, and the race stays as it was."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {}, {"scheduler": "step"})
+    assert "would become the same" in resumed(lab, visitor, folders, 2, True, scheduler="cosine")
+    assert [checkpoint.read(folder).config.scheduler for folder in folders] == ["constant", "step"]
