@@ -17,7 +17,7 @@ import pytest
 import torch
 from hub import Hub, Repo, serve
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torchvision.io import encode_jpeg, encode_png
+from torchvision.io import encode_jpeg, encode_png, write_png
 
 import trainer
 from trainer import dataset
@@ -286,6 +286,20 @@ def test_a_folder(kind, request):
         assert torch.equal(variables[f"{split}_images"], ours.images)
         assert torch.equal(variables[f"{split}_labels"], ours.labels)
     assert variables["outputs"].shape[1] == len(data.class_names)
+    assert_alike(printed, config, data)
+
+
+def test_a_colour_that_is_the_same_everywhere(images, tmp_path):
+    """Red pictures of one shade have nothing to divide by: the script goes on as the app does."""
+    for split, part in (("train", images.train), ("test", images.test)):
+        for index in range(20):
+            picture = part.images[index].clone()
+            picture[0] = 200
+            file = tmp_path / split / str(index % 2) / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_png(picture.contiguous(), str(file))
+    config, data = TrainConfig(**SMALL), load_images(str(tmp_path))
+    printed, _ = run_here(as_code(config, facts(data)))
     assert_alike(printed, config, data)
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import time
 
+import gradio as gr
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from trainer import checkpoint
 from trainer.config import SETTINGS, TrainConfig
 from trainer.finder import find_lr
 from trainer.race import race
-from ui import training
+from ui import bench, training
 from ui.fields import default
 from ui.lab import Lab, new_visitor
 
@@ -77,3 +78,10 @@ def test_a_race_of_schedules_is_not_made_one_setting(lab):
     folders = trained(lab, visitor, {}, {"scheduler": "step"})
     assert "would become the same" in resumed(lab, visitor, folders, 2, True, scheduler="cosine")
     assert [checkpoint.read(folder).config.scheduler for folder in folders] == ["constant", "step"]
+
+
+def test_settings_that_cannot_be_trained_give_no_script(lab):
+    """More pictures than there are: the sentence that Train would say, and for the rest a script."""
+    with pytest.raises(gr.Error, match="num_images must not be above the 26"):
+        bench.show_code(lab, *shown(num_images=27), names=NAMES)
+    assert "torch.optim.Adam(" in bench.show_code(lab, *shown(optimizer="adam", batch_size=8), names=NAMES)

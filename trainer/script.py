@@ -51,7 +51,7 @@ def as_code(config: TrainConfig, data: Mapping[str, Any]) -> str:
     Raises ValueError where `data` names no source, or a dataset that the Hub cannot have.
     """
     pictures = _pictures(data)
-    learner = [*_network(config, pictures.num_classes), *_loss(config), *_optimizer(config), *_scheduler(config)]
+    learner = [*_network(config, pictures), *_loss(config), *_optimizer(config), *_scheduler(config)]
     body = "\n".join([*pictures.lines, *_splits(config), *_loader(config), "", *learner, "", *_loop(config)])
     used = [(line, needs) for pattern, line, needs in _IMPORTS if re.search(pattern, body)]
     imports = "\n".join(line for line, _ in used).strip()
@@ -62,10 +62,14 @@ def as_code(config: TrainConfig, data: Mapping[str, Any]) -> str:
 
 
 class _Pictures(NamedTuple):
-    """Where a script's pictures come from: lines that define load(split), and what stands for the number of classes."""
+    """Where a script's pictures come from: lines that define load(split), and what stands for the number of classes.
+
+    Of pictures that are anyone's, a colour may be the same everywhere.
+    """
 
     lines: list[str]
     num_classes: str = str(len(CIFAR10_CLASSES))
+    are_anyones: bool = False
 
 
 def _pictures(data: Mapping[str, Any]) -> _Pictures:
@@ -143,7 +147,7 @@ def _dataset(address: str) -> _Pictures:
         "    images = [read(picture) for picture in pictures[split][image]]",
         "    return torch.stack(images), torch.tensor(pictures[split][label][:])",
     ]
-    return _Pictures(lines, "columns[label].num_classes")
+    return _Pictures(lines, "columns[label].num_classes", are_anyones=True)
 
 
 def _image_folder(folder: str) -> _Pictures:
@@ -163,7 +167,7 @@ def _image_folder(folder: str) -> _Pictures:
         "    images, labels = zip(*files)",
         "    return torch.stack(images), torch.tensor(labels)",
     ]
-    return _Pictures(lines, "len(test_labels.unique())")
+    return _Pictures(lines, "len(test_labels.unique())", are_anyones=True)
 
 
 def _has_tables(folder: str) -> bool:
@@ -198,7 +202,7 @@ def _loader(config: TrainConfig) -> list[str]:
     ]
 
 
-def _network(config: TrainConfig, num_classes: str) -> list[str]:
+def _network(config: TrainConfig, pictures: _Pictures) -> list[str]:
     # The modules that draw weights stand in the order of trainer.model.quick, which is the order of their draws.
     act = {"none": "", "relu": "nn.ReLU(), "}[config.activation]
     features = 64 * (SIZE // 8) ** 2
@@ -207,15 +211,17 @@ def _network(config: TrainConfig, num_classes: str) -> list[str]:
         f"nn.Sequential(nn.Conv2d(3, 32, 5, padding=2), {act}nn.MaxPool2d(2))",
         f"nn.Sequential(nn.Conv2d(32, 32, 5, padding=2), {act}nn.MaxPool2d(2))",
         f"nn.Sequential(nn.Conv2d(32, 64, 5, padding=2), {act}nn.MaxPool2d(2))",
-        f"nn.Sequential(nn.Flatten(), nn.Linear({features}, 64), {act}nn.Linear(64, {num_classes}))",
+        f"nn.Sequential(nn.Flatten(), nn.Linear({features}, 64), {act}nn.Linear(64, {pictures.num_classes}))",
         *(["nn.Softmax(dim=1)"] if config.softmax else []),
     ]
     # In float64, because the app has them exactly: what their last digit is off grows with every step.
-    statistics = "std, mean = torch.std_mean(train_images.double(), (0, 2, 3), correction=0)  # of each colour"
+    statistics = ["std, mean = torch.std_mean(train_images.double(), (0, 2, 3), correction=0)  # of each colour"]
+    if pictures.are_anyones:
+        statistics.append("std = std.clamp(min=0.255)  # a colour that is the same everywhere has none")
     device = '"cuda", ' if config.precision == "float16" else ""
     return [
         f"torch.manual_seed({config.seed})",
-        *([statistics] if config.normalize else []),
+        *(statistics if config.normalize else []),
         *_call("network = nn.Sequential", layers),
         f"network.to({device}memory_format=torch.channels_last)  # the weights, laid out in memory for speed",
     ]

@@ -13,6 +13,7 @@ from trainer.config import TrainConfig
 from trainer.data import facts
 from trainer.finder import Finding, Trial
 from trainer.lessons import LESSONS, Lesson, lesson_of, zero_grad_lab
+from trainer.loop import training_split
 from trainer.race import MOST_SETTINGS
 from trainer.script import as_code
 from ui import fields, link, plots
@@ -154,10 +155,12 @@ def find_lr(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str
 
 @said
 def show_code(lab: Lab, *values: Any, names: tuple[str, ...]) -> str:
-    """The settings shown as a plain PyTorch script on the app's images."""
+    """The settings shown as a plain PyTorch script on the app's images; what could not be trained is told instead."""
     if lab.images is None:
         raise ValueError("The pictures are still being loaded: try again in a moment.")
-    return as_code(shown_config(names, values), facts(lab.images))
+    config = shown_config(names, values)
+    training_split(config, lab.images)
+    return as_code(config, facts(lab.images))
 
 
 def _searching(share: float, language: str) -> str:
