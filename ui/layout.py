@@ -46,8 +46,8 @@ def build_page(lab: Lab) -> gr.Blocks:
             with gr.Tab(i18n("Train"), id="train"), gr.Row(elem_id="bench"):
                 with gr.Column(scale=3, min_width=320, elem_id="settings"):
                     lesson, words, twin = _lessons()
-                    panel, preview, word, finder = _settings(lab)
                     race, seeds, race_buttons, every = _race()
+                    panel, preview, word, finder = _settings(lab)
                     show_code, script = _script("code")
                 with gr.Column(scale=6, min_width=320, elem_id="results"):
                     with gr.Row(elem_id="buttons"):
@@ -167,7 +167,7 @@ def build_page(lab: Lab) -> gr.Blocks:
 
 def _lessons() -> tuple[gr.Dropdown, gr.HTML, gr.Button]:
     """The choice of a lesson, what to look for in it, and the button that trains it beside its mended twin."""
-    with gr.Group():
+    with gr.Group(elem_id="lessons"):
         lesson = gr.Dropdown(
             bench.LESSON_CHOICES,
             value="",
