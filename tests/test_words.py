@@ -14,6 +14,7 @@ import pytest
 
 from trainer import config as settings
 from trainer.config import OPTIMIZERS, SCHEDULERS, SETTINGS, TrainConfig
+from trainer.finder import Trial, suggest
 from trainer.lessons import LESSONS
 from trainer.loop import _advice
 from ui.words import DYNAMIC, STATIC, translate
@@ -161,6 +162,20 @@ def test_what_errors_say_has_its_chinese():
     errors = [text for file in files for said in calls(file, "ValueError", "Error") for text in said_by(said)]
     assert "There is no such run" in errors
     assert [text for text in errors if text not in known and text not in CAUGHT] == []
+
+
+@pytest.mark.parametrize("every", [1, 0])
+@pytest.mark.parametrize("lowest", [2.3, 2.0, 0.1])
+@pytest.mark.parametrize("last", [2.3, 3.0, 90.0])
+def test_what_the_lr_finder_says_has_its_chinese(every, lowest, last):
+    """Whether the loss falls or not, and diverges or not."""
+    losses = [2.3, 2.3, 2.3, 2.29, lowest, lowest, last, last]
+    trials = [
+        Trial(step=step, num_steps=8, lr=10.0 ** (step - 8), loss=loss, smoothed=loss)
+        for step, loss in enumerate(losses, 1)
+    ]
+    reason = suggest(TrainConfig(zero_grad_every=every), trials, 10).reason
+    assert not re.search("[a-z]{4}", translate(reason, "zh").replace("zero_grad_every", "")), reason
 
 
 def said_by(error: ast.expr) -> list[str]:

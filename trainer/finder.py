@@ -95,21 +95,21 @@ def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> F
     if config.zero_grad_every == 0:
         reason = "Gradients that are never cleared grow until any lr diverges; set zero_grad_every to 1 first."
     elif not has_learned:
-        reason = f"The loss never fell clearly below {start:.2f}, from an lr of {trials[0].lr:.2g} up to "
-        reason += f"{trials[-1].lr:.2g}" if diverges_at is None else f"{diverges_at:g}, where it diverges"
-        reason += ": there is nothing to suggest."
+        never = f"The loss never fell clearly below {start:.2f}, from an lr of {trials[0].lr:.2g} up to"
+        if diverges_at is None:
+            reason = f"{never} {trials[-1].lr:.2g}: there is nothing to suggest."
+        else:
+            reason = f"{never} {diverges_at:g}, where it diverges: there is nothing to suggest."
     else:
         suggestion = _rounded(trials[half].lr)
-        reason = (
-            f"The loss fell from {start:.2f} to {smoothed[lowest]:.2f} and was half of the way down at {suggestion:g}"
-        )
+        fell = f"The loss fell from {start:.2f} to {smoothed[lowest]:.2f} and was half-way at {suggestion:g}"
         if diverges_at is None:
-            reason += "; it never diverged."
+            reason = f"{fell}; it never diverged."
         elif suggestion <= diverges_at / _MARGIN:
-            reason += f", well below {diverges_at:g}, from which on it diverges."
+            reason = f"{fell}, well below {diverges_at:g}, from which on it diverges."
         else:
             suggestion = _rounded(diverges_at / _MARGIN)
-            reason += f"; as it diverges from {diverges_at:g} on, a third of that is the safer choice."
+            reason = f"{fell}; as it diverges from {diverges_at:g} on, a third of that is the safer choice."
     return Finding(suggestion=suggestion, diverges_at=diverges_at, reason=reason)
 
 
