@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,19 +33,27 @@ def draw_preview(lab: Lab, race: Any, num_seeds: Any, *values: Any, names: tuple
 
     Where the settings are wrong the word says so, and the link stays as it was.
     """
-    language = current_language()
     try:
-        config = shown_config(names, values) if values else TrainConfig()
-        planned = plan(config, lab.images)
-        query = link.write(config, contenders(race), int(num_seeds or 1))
+        return draw(lab, shown_config(names, values), contenders(race), int(num_seeds or 1))
     except ValueError as error:
+        language = current_language()
         return [_preview([], TrainConfig().epochs, language), advice(translate(str(error), language)), gr.skip()]
+
+
+def draw(lab: Lab, config: TrainConfig, race: Sequence[TrainConfig] = (), num_seeds: int = 1) -> list[Any]:
+    """The schedule that a config plans, a word on it, and the query of a link to the config and the race."""
+    language = current_language()
+    planned = plan(config, lab.images)
     word = ""
     if config.scheduler == "plateau":
         word = translate("Drawn where it begins: plateau lowers lr by the loss, which only training tells.", language)
     elif not planned:
         word = translate("Too long to draw: over {count} batches.", language, count=f"{MOST_PREVIEWED:,}")
-    return [_preview(planned, config.epochs, language), f"<div class='note'>{word}</div>", query]
+    return [
+        _preview(planned, config.epochs, language),
+        f"<div class='note'>{word}</div>",
+        link.write(config, race, num_seeds),
+    ]
 
 
 @said
@@ -100,20 +108,22 @@ def list_race(configs: list[TrainConfig]) -> Any:
     return gr.update(choices=list(zip(names, values, strict=True)), value=values)
 
 
-def open_link(query: dict[str, str], panel: fields.Panel) -> list[Any]:
-    """A page is opened by a link: a sentence where it is wrong, the lesson, the race, its seeds, and the panel."""
+def open_link(lab: Lab, query: dict[str, str], panel: fields.Panel) -> list[Any]:
+    """A page is opened, by a link or without one: a sentence where the link is wrong, else what it holds.
+
+    In order: the sentence, the schedule with what stands beside it, the lesson, the race, its seeds, and the panel.
+    """
+    notice, opened = gr.skip(), None
     try:
         opened = link.read(query)
     except ValueError as error:
-        opened = None
         notice = gr.update(value=advice(translate(str(error), current_language())), visible=True)
-    else:
-        notice = gr.skip()
     if opened is None:
-        return [notice, *[gr.skip()] * (5 + len(panel.components))]
+        return [notice, *draw(lab, TrainConfig()), *[gr.skip()] * (5 + len(panel.components))]
     lesson = lesson_of(opened.config)
     return [
         notice,
+        *draw(lab, opened.config, opened.race, opened.num_seeds),
         lesson.name if lesson else "",
         *tell_lesson(lesson),
         list_race([replace(config, seed=0) for config in opened.race]) if opened.race else gr.skip(),

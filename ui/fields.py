@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.events import Dependency
 
 from trainer.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, Row, TrainConfig, parse
 from ui.words import i18n
@@ -74,8 +75,11 @@ def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> A
     return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
 
 
-def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown) -> None:
-    """Makes the choice of an optimizer or a scheduler show its own settings, with its own defaults, and no others."""
+def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown) -> Dependency:
+    """Makes the choice of an optimizer or a scheduler show its own settings, with its own defaults, and no others.
+
+    Returns the event, for what follows it.
+    """
     names = row_settings(part)
     sliders = [name for name in powers if name in names]
 
@@ -89,7 +93,7 @@ def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown)
         unit = [gr.update(value=row.unit)] if part == "scheduler" else []
         return [*updates, i18n(row.about), *unit]
 
-    widgets[part].input(
+    return widgets[part].input(
         update,
         widgets[part],
         [

@@ -4,8 +4,9 @@ from functools import partial
 from pathlib import Path
 
 import gradio as gr
+from gradio.events import Dependency
 
-from trainer.config import OPTIMIZERS, SCHEDULERS
+from trainer.config import OPTIMIZERS, SCHEDULERS, TrainConfig
 from trainer.race import MOST_SEEDS, MOST_SETTINGS
 from ui import api, bench, classifier, comparison, fields, link, plots, shelf, training, view
 from ui.finder_plot import finder_chart
@@ -47,7 +48,7 @@ def build_page(lab: Lab) -> gr.Blocks:
                 with gr.Column(scale=3, min_width=320, elem_id="settings"):
                     lesson, words, twin = _lessons()
                     race, seeds, race_buttons, every = _race()
-                    panel, preview, word, finder = _settings(lab)
+                    panel, row_chosen, preview, word, finder = _settings(lab)
                     show_code, script = _script("code")
                 with gr.Column(scale=6, min_width=320, elem_id="results"):
                     with gr.Row(elem_id="buttons"):
@@ -69,21 +70,26 @@ def build_page(lab: Lab) -> gr.Blocks:
         add, start, lab_button = race_buttons
         search, found, tried, take = finder
 
+        drawn = [preview, word, query]
         page.load(
             partial(load, lab, panel),
             visitor,
-            [visitor, note, says, *shown, gallery, notice, lesson, words, twin, race, seeds, *panel.components],
+            [visitor, note, says, *shown, gallery, notice, *drawn, lesson, words, twin, race, seeds, *panel.components],
             show_progress="hidden", api_name="_load", concurrency_limit=None, **_PRIVATE,
         )  # fmt: skip
+        lesson_chosen = lesson.input(
+            partial(bench.choose_lesson, panel=panel), lesson, [words, twin, *panel.components],
+            api_name="_lesson", **_AT_ONCE,
+        )  # fmt: skip
+        draws = partial(bench.draw_preview, lab, names=names)
+        # Not at every change: a lesson, which sets all widgets at once, would draw as often as there are widgets.
+        typed = [widget.change if name in panel.powers else widget.input for name, widget in panel.widgets.items()]
         gr.on(
-            [page.load, race.change, seeds.change, *(widget.change for widget in settings)],
-            partial(bench.draw_preview, lab, names=names),
-            [race, seeds, *settings],
-            [preview, word, query],
-            trigger_mode="always_last",
-            api_name="_draw_preview",
-            **_AT_ONCE,
-        )
+            [race.change, seeds.change, *typed], draws, [race, seeds, *settings], drawn,
+            trigger_mode="always_last", api_name="_draw_preview", **_AT_ONCE,
+        )  # fmt: skip
+        for number, chosen in enumerate([*row_chosen, lesson_chosen], 1):
+            chosen.then(draws, [race, seeds, *settings], drawn, api_name=f"_draw_preview_{number}", **_AT_ONCE)
         query.change(None, query, None, js=link.SHOW, api_name="_query", **_AT_ONCE)
         copy.click(None, query, None, js=link.copy_script(), api_name="_copy", **_AT_ONCE)
         language.click(None, None, None, js=SWITCH, api_name="_language", **_AT_ONCE)
@@ -125,10 +131,6 @@ def build_page(lab: Lab) -> gr.Blocks:
         stop.click(partial(training.stop, lab), visitor, stop, api_name="_stop", **_AT_ONCE)
         go_classify.click(lambda: gr.Tabs(selected="classify"), None, tabs, api_name="_go_classify", **_AT_ONCE)
 
-        lesson.input(
-            partial(bench.choose_lesson, panel=panel), lesson, [words, twin, *panel.components],
-            api_name="_lesson", **_AT_ONCE,
-        )  # fmt: skip
         add.click(partial(bench.add_to_race, names=names), [race, *settings], race, api_name="_add_to_race", **_AT_ONCE)
         race.input(bench.relabel_race, race, race, api_name="_relabel_race", **_AT_ONCE)
         lab_button.click(
@@ -180,8 +182,13 @@ def _lessons() -> tuple[gr.Dropdown, gr.HTML, gr.Button]:
     return lesson, words, twin
 
 
-def _settings(lab: Lab) -> tuple[fields.Panel, gr.HTML, gr.HTML, tuple[gr.components.Component, ...]]:
-    """Every setting, with only the chosen optimizer's and scheduler's own ones in sight, and what helps to choose."""
+def _settings(
+    lab: Lab,
+) -> tuple[fields.Panel, list[Dependency], gr.HTML, gr.HTML, tuple[gr.components.Component, ...]]:
+    """Every setting, with only the chosen optimizer's and scheduler's own ones in sight, and what helps to choose.
+
+    With them, what happens when one is chosen.
+    """
     panel = fields.Panel({}, {}, {})
 
     def add(names) -> None:
@@ -206,7 +213,7 @@ def _settings(lab: Lab) -> tuple[fields.Panel, gr.HTML, gr.HTML, tuple[gr.compon
         finder = _finder()
     with gr.Group():
         add(["scheduler"])
-        chart, words, _ = bench.draw_preview(lab, None, 1, names=())
+        chart, words, _ = bench.draw(lab, TrainConfig())
         preview = plots.live_chart(chart, height=130, label="The learning rate as planned", elem_id="preview")
         word = gr.HTML(words, elem_id="preview-word")
         add_row("scheduler", "onecycle", SCHEDULERS)
@@ -217,9 +224,8 @@ def _settings(lab: Lab) -> tuple[fields.Panel, gr.HTML, gr.HTML, tuple[gr.compon
         add(fields.DATA)
     with gr.Accordion(i18n("Loss and gradients"), open=False):
         add(fields.LOSS)
-    for part, about in panel.abouts.items():
-        fields.follow_row(part, panel.widgets, panel.powers, about)
-    return panel, preview, word, finder
+    row_chosen = [fields.follow_row(part, panel.widgets, panel.powers, about) for part, about in panel.abouts.items()]
+    return panel, row_chosen, preview, word, finder
 
 
 def _finder() -> tuple[gr.components.Component, ...]:

@@ -20,7 +20,7 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None) -> Iterator[list[An
     visitor = visitor if is_key(visitor) else new_visitor()
     language = current_language()
     request = LocalContext.request.get(None)
-    opened = bench.open_link(dict(request.query_params) if request else {}, panel)
+    opened = bench.open_link(lab, dict(request.query_params) if request else {}, panel)
     begun = time.monotonic()
     while True:
         key, runs = shelf.latest(lab, visitor)
@@ -32,7 +32,7 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None) -> Iterator[list[An
             *view.results(runs, images, language),
             *shelf.choices(lab, visitor, key),
             classifier.samples(images),
-            *(opened or [gr.skip()] * (6 + len(panel.components))),
+            *(opened or [gr.skip()] * (9 + len(panel.components))),
         ]
         opened = []  # once: what the visitor sets meanwhile stays
         # A reloaded page's own training still runs until its next event finds nobody there.
