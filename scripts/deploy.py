@@ -1,0 +1,66 @@
+"""Publishes this checkout as a Hugging Face Space: python -m scripts.deploy OWNER/NAME."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume
+
+from trainer.client import explained
+
+ROOT = Path(__file__).parents[1]
+
+# What a Space runs. The rest of a checkout, such as tests and runs, stays at home.
+FILES = (
+    "README.md", "LICENSE", "app.py", "requirements.txt", "pyproject.toml", "docs/*.png",
+    "trainer/*.py", "ui/*.*", "checkpoints/quick/*.*", "checkpoints/fast/*.*",
+)  # fmt: skip
+
+_TAG = "optimizer-lab"  # in README.md's front matter: by it a Space is known as this app's
+_MOUNTED = "/data"
+
+
+def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, bucket: str | None = None) -> str:
+    """Makes the Space `repo_id` hold this checkout, in one commit, and returns the address of its page.
+
+    A new Space is made where there is none. `hardware` is a name of Hugging Face's, such as "zero-a10g" (ZeroGPU);
+    `bucket` is an owner/name, made where there is none, in which the runs are kept: a Space's own disk is emptied at
+    each restart. Raises ValueError, with one sentence, where the Hub refuses, or where the Space is another app's.
+    """
+    api = HfApi()
+    with explained(repo_id):
+        url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        space = api.space_info(repo_id)
+        there = {file.rfilename for file in space.siblings or []}
+        if "app.py" in there and _TAG not in (space.tags or []):
+            raise ValueError(f"{repo_id} is another Space: choose a new name.")
+        if bucket:
+            api.create_bucket(bucket, private=True, exist_ok=True)
+            api.set_space_volumes(repo_id, [Volume(type="bucket", source=bucket, mount_path=_MOUNTED)])
+            api.add_space_variable(repo_id, "OPTIMIZER_LAB_CHECKPOINTS", f"{_MOUNTED}/runs")
+        # Not upload_folder: where hf_xet is installed it makes several commits, and the Space is built in between.
+        files = {path.relative_to(ROOT).as_posix(): path for pattern in FILES for path in sorted(ROOT.glob(pattern))}
+        operations = [CommitOperationAdd(name, path) for name, path in files.items()]
+        operations += [CommitOperationDelete(name) for name in sorted(there - files.keys() - {".gitattributes"})]
+        api.create_commit(repo_id, operations, commit_message="Deploy", repo_type="space", parent_commit=space.sha)
+        if hardware:
+            api.request_space_hardware(repo_id, hardware)
+    return str(url)
+
+
+def main() -> None:
+    """The command line; what keeps it from deploying is one line on stderr, and exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.deploy", description=__doc__)
+    parser.add_argument("repo_id", metavar="OWNER/NAME")
+    parser.add_argument("--private", action="store_true", help="nobody else sees the Space")
+    parser.add_argument("--hardware", help="for example zero-a10g (ZeroGPU) or cpu-basic; a new Space has cpu-basic")
+    parser.add_argument("--bucket", metavar="OWNER/NAME", help="a storage bucket in which runs outlive a restart")
+    try:
+        print(deploy(**vars(parser.parse_args())))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
