@@ -1,4 +1,7 @@
-"""python -m trainer …: training and classifying without a page. Exit 2: the user's mistake; 130: interrupted."""
+"""python -m trainer …: training and classifying without a page, training also under torchrun.
+
+Exit 2: the user's mistake; 130: interrupted. Of several processes only rank 0 prints and writes.
+"""
 
 import argparse
 import difflib
@@ -10,17 +13,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import huggingface_hub
+import torch
 from tqdm import tqdm
 
-from trainer import checkpoint, client, data, finder, hub
+from trainer import checkpoint, client, data, distributed, finder, hub
 from trainer.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
 from trainer.device import DEVICES, choose_device
+from trainer.distributed import ALONE, LostRankError, World
 from trainer.events import EpochEnded, Event, row
 from trainer.lessons import LESSONS
 from trainer.loop import train, training_split
@@ -55,22 +60,50 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line; returns the exit status."""
-    options, unknown = _parser().parse_known_args(arguments)
-    if unknown:
-        name = unknown[0].partition("=")[0]
-        close = difflib.get_close_matches(name, options.parser.flags, n=1)
-        options.parser.error(f"there is no option {name}" + (f"; did you mean {close[0]}?" if close else ""))
+    world = ALONE
     try:
-        return options.command(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with distributed.join() as world, _one_voice(world):
+            return _run(sys.argv[1:] if arguments is None else arguments, world)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if world.claim():
+            print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except LostRankError as error:
+        if world.claim():
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def _one_voice(world: World) -> Iterator[None]:
+    """Keeps all ranks but the first silent; what none of us foresaw still ends in a traceback."""
+    if world.rank == 0:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def _run(arguments: list[str], world: World) -> int:
+    try:
+        if any(others != arguments for others in world.gather(arguments)):
+            raise ValueError("All processes must be started with the same command line.")
+        options, unknown = _parser().parse_known_args(arguments)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            close = difflib.get_close_matches(name, options.parser.flags, n=1)
+            options.parser.error(f"there is no option {name}" + (f"; did you mean {close[0]}?" if close else ""))
+        if options.command in (_train, _resume):
+            return options.command(options, world)
+        if world.size > 1:
+            raise ValueError("Only train and resume take several processes; start this command without torchrun.")
+        return options.command(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,50 +195,71 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace, world: World) -> int:
     lesson = LESSONS.get(options.lesson)
     config = lesson.config.changed(_settings(options)) if lesson else TrainConfig.from_settings(_settings(options))
-    device = choose_device(options.device)
     checkpoints = options.checkpoints or _checkpoints()
     name = options.run or f"{config.optimizer}-{config.scheduler}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = checkpoints / checkpoint.check_name(name)
-    _refuse_another_run(folder)
-    images = _load_images(options.data)
-    events = train(config, images, device=device)
-    with checkpoint.writing(folder):
-        _refuse_another_run(folder)  # begun by another command meanwhile
-        return _follow(options, events, Run(config=config), folder, images)
+    device = _device(options, world)
+    _refuse_another_run(folder, world)
+    images = _load_images(options.data, world)
+    events = train(config, images, device=device, world=world)
+    with _writing(folder, world):
+        _refuse_another_run(folder, world)  # begun by another command meanwhile
+        return _follow(options, events, Run(config=config), folder, images, world)
 
 
 def _checkpoints() -> Path:
     return Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
 
 
-def _refuse_another_run(folder: Path) -> None:
-    if checkpoint.is_run(folder):
-        raise ValueError(f"There is a run in {folder} already; go on with it by `resume`, or choose another --run.")
+def _refuse_another_run(folder: Path, world: World) -> None:
+    with world.agreed():
+        if world.rank == 0 and checkpoint.is_run(folder):
+            raise ValueError(f"There is a run in {folder} already; go on with it by `resume`, or choose another --run.")
 
 
-def _resume(options: argparse.Namespace) -> int:
+def _device(options: argparse.Namespace, world: World) -> torch.device:
+    with world.agreed():
+        return distributed.own_device(world, choose_device(options.device))
+
+
+@contextmanager
+def _writing(folder: Path, world: World) -> Iterator[None]:
+    """Holds the run's folder on rank 0, the only one that needs it."""
+    with ExitStack() as held:
+        with world.agreed():
+            if world.rank == 0:
+                held.enter_context(checkpoint.writing(folder))
+        yield
+
+
+def _resume(options: argparse.Namespace, world: World) -> int:
     changes = _settings(options)
-    device = choose_device(options.device)
     epochs = None if options.epochs is None else parse("epochs", options.epochs)
-    if not options.run.is_dir():
-        raise ValueError(f"There is no run in {options.run}.")
-    with checkpoint.writing(options.run):
-        kept = checkpoint.read(options.run)
-        kept = checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
-        images = _same_images(kept, options.data)
-        run = checkpoint.resumed(kept)
-        return _follow(options, train(kept.config, images, device=device, resume=kept), run, options.run, images)
+    device = _device(options, world)
+    with world.agreed():
+        if world.rank == 0 and not options.run.is_dir():
+            raise ValueError(f"There is no run in {options.run}.")
+    with _writing(options.run, world):
+        kept = None
+        with world.agreed():
+            if world.rank == 0:
+                kept = checkpoint.read(options.run)
+                kept = checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+        kept = world.gather(kept)[0]
+        images = _same_images(kept, options.data, world)
+        events = train(kept.config, images, device=device, world=world, resume=kept)
+        return _follow(options, events, checkpoint.resumed(kept), options.run, images, world)
 
 
-def _same_images(kept: checkpoint.Checkpoint, given: str | None) -> data.ImageData:
+def _same_images(kept: checkpoint.Checkpoint, given: str | None, world: World) -> data.ImageData:
     """The images a run was trained on; ValueError where `given`, or what is found, are others."""
     source = kept.data.get("source")
     if given or (Path(str(source)).is_absolute() and not Path(source).exists()):
         source = given
-    images = _load_images(source)
+    images = _load_images(source, world)
     if images.digest != kept.data.get("digest"):
         raise ValueError(
             f"This run was trained on other pictures ({kept.data.get('name')}) than these ({images.name}); "
@@ -214,25 +268,26 @@ def _same_images(kept: checkpoint.Checkpoint, given: str | None) -> data.ImageDa
     return images
 
 
-def _follow(options: argparse.Namespace, events: Iterable[Event], run: Run, folder: Path, images) -> int:
+def _follow(
+    options: argparse.Namespace, events: Iterable[Event], run: Run, folder: Path, images: data.ImageData, world: World
+) -> int:
     """Trains with the run's folder kept, and shows it: rows of JSON, or a bar on stderr and a table on stdout."""
-    interrupted = False
 
     def interrupt(*_):
-        # The second Ctrl-C does not wait for the next event.
-        nonlocal interrupted
-        interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        world.stopping.set()
+        if world.size == 1:  # the second Ctrl-C does not wait for the next event
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    previous = signal.signal(signal.SIGINT, interrupt)
+    # torchrun passes on what it is sent, and sends SIGTERM where another rank has failed.
+    signals = [signal.SIGINT] if world.size == 1 else [signal.SIGINT, signal.SIGTERM]
+    previous = {number: signal.signal(number, interrupt) for number in signals}
     bar = tqdm(total=run.config.epochs, disable=True if options.json else None, leave=False, bar_format=_BAR)
     warning = ""
     try:
         print(images.note, file=sys.stderr)
         if not options.json:
             print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
-        facts = data.facts(images)
-        for event in checkpoint.record(events, run, folder, facts, stop=lambda: interrupted):
+        for event in _recorded(events, run, folder, images, world):
             if run.warning not in ("", warning):
                 print(run.warning, file=sys.stderr)
             warning = run.warning
@@ -249,12 +304,24 @@ def _follow(options: argparse.Namespace, events: Iterable[Event], run: Run, fold
                 print(_table_row(event), flush=True)
     finally:
         bar.close()
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     if not options.json:
         print(f"\n{_last_words(run, folder)}")
-    if interrupted:
+    if world.stopping.is_set() or run.status == "stopped":
         return 130
     return 1 if run.warning else 0
+
+
+def _recorded(events: Iterable[Event], run: Run, folder: Path, images: data.ImageData, world: World) -> Iterator[Event]:
+    """The events, once they are in the run and, by rank 0, in its folder; several ranks stop by themselves."""
+    if world.rank == 0:
+        stop = world.stopping.is_set if world.size == 1 else lambda: False
+        yield from checkpoint.record(events, run, folder, data.facts(images), stop=stop)
+        return
+    for event in events:
+        run.apply(event)
+        yield event
 
 
 _BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
@@ -285,9 +352,17 @@ def _last_words(run: Run, folder: Path) -> str:
     )
 
 
-def _load_images(source: str | None) -> data.ImageData:
-    with _bar() as show:
-        return data.load_images(source, progress=show)
+def _load_images(source: str | None, world: World = ALONE) -> data.ImageData:
+    """The images of a source, the same on every rank: the first of each machine fetches what the others find there."""
+    images = None
+    for turn in (0, 1):
+        with world.agreed(), _bar() as show:
+            if images is None and (turn or world.local_rank == 0):
+                images = data.load_images(source, progress=show)
+        source = world.gather(images and images.source)[world.rank - world.local_rank]
+    if len(set(world.gather(images.digest))) > 1:
+        raise ValueError("The machines have found different pictures; name the same for all with --data.")
+    return images
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trainer.config import TrainConfig
 from trainer.dataset import SPLITS, Pictures
+from trainer.distributed import ALONE, World
 from trainer.sentence import as_clause, first_line
 from trainer.source import Source, find_source
 from trainer.watch import Report
@@ -128,11 +129,12 @@ def num_batches(num_images: int, config: TrainConfig) -> int:
     return whole + (rest > 0 and not config.drop_last)
 
 
-def batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(split: Split, config: TrainConfig, epoch: int, world: World = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch's batches: images uint8 [b, 3, size, size] in channels_last memory, labels int64 [b], on its device.
 
     Each image once, in an order and with an augmentation that depend on (config.seed, epoch) alone: the same on every
-    device, and in a run that is resumed at an epoch's beginning.
+    device, in a run that is resumed at an epoch's beginning, and however many ranks there are. Of every batch, which
+    has config.batch_size images but for the last, a rank of `world` gets its share; it may be empty.
 
     With config.augment each image is moved by up to 2 pixels in each direction, its border mirrored to fill the gap,
     and half of the images are flipped. It is what He et al. (2015, arXiv:1512.03385, section 4.2) do for CIFAR-10,
@@ -144,11 +146,11 @@ def batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[Ten
     # Several small batches are gathered at once: the few steps it takes cost more than the pixels they move.
     together = max(1, _TOGETHER // config.batch_size) * config.batch_size
     for start in range(0, used, together):
-        order, flips, down, across = draws[:, start : start + together]
+        shares = [world.share(batch, 1) for batch in draws[:, start : start + together].split(config.batch_size, 1)]
+        sizes = [share.shape[1] for share in shares]
+        order, flips, down, across = torch.cat(shares, 1)
         chosen = _moved(images, order, flips, down, across) if config.augment else images[order]
-        yield from zip(
-            chosen.permute(0, 3, 1, 2).split(config.batch_size), labels[order].split(config.batch_size), strict=True
-        )
+        yield from zip(chosen.permute(0, 3, 1, 2).split(sizes), labels[order].split(sizes), strict=True)
 
 
 def _channel_statistics(channel: Tensor) -> tuple[float, float]:

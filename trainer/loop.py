@@ -11,6 +11,7 @@ from torch.nn import functional
 from trainer.checkpoint import Checkpoint
 from trainer.config import OPTIMIZERS, TrainConfig
 from trainer.data import ImageData, Split, batches, num_batches, subset, to_device
+from trainer.distributed import ALONE, World
 from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
 from trainer.learner import Learner, build_learner, checkpoint_of
 from trainer.model import OptimizerLabModel
@@ -25,6 +26,7 @@ def train(
     data: ImageData,
     *,
     device: str | torch.device = "cpu",
+    world: World = ALONE,
     resume: Checkpoint | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Event]:
@@ -35,13 +37,20 @@ def train(
     if it had never stopped. `clock` gives the seconds that times are told in: those of its own turns where it takes
     turns with others. No prints, no files, no environment, no global random state.
 
-    Raises ValueError at once, before the first event is asked for, where the config does not fit the data, the device
-    or the checkpoint.
+    Where `world` has several ranks, each runs this same generator over its share of every batch and of the test images,
+    and yields the same events, but for their times: gradients, weighted by the images they come from, losses and
+    accuracies are those of all ranks, so all take the same steps. Once world.stopping is set on one of them, all end as
+    `stopped` after the same batch. Batch normalisation alone knows no more than the share.
+
+    Raises ValueError at once, before the first event is asked for, where the config does not fit the data, the device,
+    the world or the checkpoint; LostRankError on the way, where a rank has gone.
     """
     device = torch.device(device)
+    if world.size > config.batch_size:
+        raise ValueError(f"A batch_size of {config.batch_size} is too small for {world.size} processes to share.")
     split, learner = begin(config, data, device=device, resume=resume)
     per_epoch = num_batches(len(split.labels), config)
-    return _epochs(config, learner, split, to_device(data.test, device), per_epoch, resume, clock)
+    return _epochs(config, learner, split, to_device(data.test, device), per_epoch, resume, clock, world)
 
 
 def _epochs(
@@ -52,12 +61,13 @@ def _epochs(
     per_epoch: int,
     resume: Checkpoint | None,
     clock: Callable[[], float],
+    world: World,
 ) -> Iterator[Event]:
     carry_gradients = config.zero_grad_every != 1
     first, continued_with = (resume.epoch, resume.continued_with) if resume else (0, None)
     if not resume:
         begun = clock()
-        test_loss, test_accuracy = yield from evaluate(learner.model, test, epoch=0)
+        test_loss, test_accuracy = yield from evaluate(learner.model, test, epoch=0, world=world)
         yield EpochEnded(
             epoch=0,
             train_loss=None,
@@ -73,14 +83,17 @@ def _epochs(
 
     for epoch in range(first + 1, config.epochs + 1):
         begun = clock()
-        trained = yield from _train_epoch(config, learner, split, epoch, per_epoch, clock)
+        trained = yield from _train_epoch(config, learner, split, epoch, per_epoch, clock, world)
         training_seconds = clock() - begun
+        if trained == "stopped":
+            yield Finished(reason="stopped")
+            return
         if config.scheduler_unit == "epoch" and config.scheduler != "plateau":
             learner.scheduler.step()
         # The last step of an epoch may be the one that broke the network: its own loss was still a number.
-        if trained is not None:
-            test_loss, test_accuracy = yield from evaluate(learner.model, test, epoch=epoch)
-        if trained is None or not math.isfinite(test_loss):
+        if trained != "diverged":
+            test_loss, test_accuracy = yield from evaluate(learner.model, test, epoch=epoch, world=world)
+        if trained == "diverged" or not math.isfinite(test_loss):
             yield Finished(reason="diverged", advice=_advice(config, epoch))
             return
         if config.scheduler == "plateau":
@@ -104,23 +117,28 @@ def _epochs(
 
 
 def evaluate(
-    model: OptimizerLabModel, split: Split, *, epoch: int = 0
+    model: OptimizerLabModel, split: Split, *, epoch: int = 0, world: World = ALONE
 ) -> Generator[EvaluationLogged, None, tuple[float, float]]:
-    """Yields signs of life and returns (mean loss per image, accuracy 0–1) of the model on a split."""
-    count, last_yield = len(split.labels), time.perf_counter()
-    loss = torch.zeros((), device=split.labels.device)
-    correct = torch.zeros((), device=split.labels.device, dtype=torch.int64)
+    """Yields signs of life and returns (mean loss per image, accuracy 0–1) of the model on a split.
+
+    Each rank of `world` sees its share of the images; what is returned is of all.
+    """
+    num_images, images, labels = len(split.labels), world.share(split.images), world.share(split.labels)
+    count, last_yield = len(labels), time.perf_counter()
+    loss = torch.zeros((), device=labels.device)
+    correct = torch.zeros((), device=labels.device, dtype=torch.int64)
     model.eval()
     for start in range(0, count, _EVALUATION_BATCH):
         with torch.inference_mode():
-            labels = split.labels[start : start + _EVALUATION_BATCH]
-            outputs = model(split.images[start : start + _EVALUATION_BATCH])
-            loss += functional.cross_entropy(outputs, labels, reduction="sum")
-            correct += (outputs.argmax(1) == labels).sum()
+            wanted = labels[start : start + _EVALUATION_BATCH]
+            outputs = model(images[start : start + _EVALUATION_BATCH])
+            loss += functional.cross_entropy(outputs, wanted, reduction="sum")
+            correct += (outputs.argmax(1) == wanted).sum()
         if time.perf_counter() - last_yield > _SECONDS_BETWEEN_YIELDS:
             yield EvaluationLogged(epoch=epoch, fraction=min(1.0, (start + _EVALUATION_BATCH) / count))
             last_yield = time.perf_counter()
-    return loss.item() / count, correct.item() / count
+    losses, corrects = zip(*world.gather((loss.item(), correct.item())), strict=True)
+    return sum(losses) / num_images, sum(corrects) / num_images
 
 
 def begin(
@@ -150,29 +168,63 @@ def training_split(config: TrainConfig, data: ImageData) -> Split:
 
 
 def train_batch(
-    config: TrainConfig, learner: Learner, images: Tensor, labels: Tensor, step: int
+    config: TrainConfig,
+    learner: Learner,
+    images: Tensor,
+    labels: Tensor,
+    step: int,
+    *,
+    world: World = ALONE,
+    num_images: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Learns from one batch, of which `step` counts from 1 over the whole run; the model is in training mode.
 
     Returns its mean loss, as it went in, and the norm of the gradient, as scalars that stay on the device. Gradients
     are cleared, and optimizer and scheduler stepped, where zero_grad_every and scheduler_unit say so.
+
+    Where `world` has several ranks, the images are this one's share, which may be empty, of a batch of `num_images`;
+    loss, norm and step are the whole batch's.
     """
-    optimizer, scaler = learner.optimizer, learner.scaler
+    optimizer, scaler, every = learner.optimizer, learner.scaler, max(1, config.zero_grad_every)
     if config.zero_grad_every == 1:
         optimizer.zero_grad()
-    with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
-        loss = functional.cross_entropy(learner.model(images), labels, label_smoothing=config.label_smoothing)
-    scaler.scale(loss / max(1, config.zero_grad_every)).backward()
+    weight = 1.0 if world.size == 1 else world.size * len(labels) / num_images
+    loss = torch.zeros((), device=labels.device)
+    if weight:
+        with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
+            loss = functional.cross_entropy(learner.model(images), labels, label_smoothing=config.label_smoothing)
+        scaler.scale(loss / (every / weight)).backward()
+    loss = loss.detach()
+    if world.size > 1:
+        _share(learner.model, loss, weight, world)
     norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters()])
     norm = norm / scaler.scale(torch.ones((), device=norm.device))
-    if step % max(1, config.zero_grad_every) == 0:
+    if step % every == 0:
         scaler.step(optimizer)
         scaler.update()
         if config.zero_grad_every > 1:
             optimizer.zero_grad()
         if config.scheduler_unit == "batch":
             learner.scheduler.step()
-    return loss.detach(), norm
+    return loss, norm
+
+
+def _share(model: OptimizerLabModel, loss: Tensor, weight: float, world: World) -> None:
+    """Makes gradients, loss and running means, which are of one rank's images, those of the whole batch.
+
+    torch's DistributedDataParallel does no more for a network this small, whose gradients travel in one piece, and
+    wants an image for every rank.
+    """
+    parameters = dict(model.named_parameters())
+    for parameter in parameters.values():
+        if parameter.grad is None:  # no image in the first batch of all
+            parameter.grad = torch.zeros_like(parameter)
+    own = [tensor for name, tensor in model.state_dict().items() if name not in parameters]
+    own = [loss, *(tensor for tensor in own if tensor.is_floating_point())]
+    for tensor in own:
+        tensor.mul_(weight)
+    # A gradient that earlier batches have left is the same on all ranks: it is its own mean.
+    world.average([*(parameter.grad for parameter in parameters.values()), *own])
 
 
 def _train_epoch(
@@ -182,20 +234,26 @@ def _train_epoch(
     epoch: int,
     per_epoch: int,
     clock: Callable[[], float],
-) -> Generator[StepLogged, None, tuple[float, float, float] | None]:
-    """Yields every batch of an epoch; returns (sum of losses, mean gradient norm, last lr), or None if it diverged."""
+    world: World,
+) -> Generator[StepLogged, None, tuple[float, float, float] | str]:
+    """Yields every batch of an epoch; returns (sum of losses, mean gradient norm, last lr), or what ended it."""
     begun = last_yield = clock()
-    step = (epoch - 1) * per_epoch
+    before = (epoch - 1) * per_epoch
     unread: list[tuple[int, float, Tensor, Tensor]] = []
     loss_sum = norm_sum = 0.0
+    # How many batches several ranks leave unread: all the same number, for what they read may end the run.
+    patience = proposed = 1
     learner.model.train()
-    for images, labels in batches(split, config, epoch):
-        step += 1
+    for index, (images, labels) in enumerate(batches(split, config, epoch, world)):
         lr = learner.optimizer.param_groups[0]["lr"]
-        loss, norm = train_batch(config, learner, images, labels, step)
+        num_images = min(config.batch_size, len(split.labels) - index * config.batch_size)
+        step = before + index + 1
+        loss, norm = train_batch(config, learner, images, labels, step, world=world, num_images=num_images)
         unread.append((step, lr, loss, norm))
 
-        if clock() - last_yield > _SECONDS_BETWEEN_YIELDS or step == epoch * per_epoch:
+        is_due = clock() - last_yield > _SECONDS_BETWEEN_YIELDS if world.size == 1 else len(unread) >= patience
+        if is_due or step == epoch * per_epoch:
+            told = world.gather((proposed, world.stopping.is_set()))
             # The only point at which the host waits for the device.
             read = torch.stack([torch.stack((loss, norm)) for _, _, loss, norm in unread]).tolist()
             for (number, its_lr, _, _), (its_loss, its_norm) in zip(unread, read, strict=True):
@@ -210,7 +268,11 @@ def _train_epoch(
                     epoch_seconds=clock() - begun,
                 )
                 if not math.isfinite(its_loss):
-                    return None
+                    return "diverged"
+            if world.size > 1 and any(is_stopping for _, is_stopping in told):
+                return "stopped"
+            patience = told[0][0]
+            proposed = max(1, round(len(unread) * _SECONDS_BETWEEN_YIELDS / max(clock() - last_yield, 1e-3)))
             unread.clear()
             last_yield = clock()
     return loss_sum, norm_sum / per_epoch, lr
