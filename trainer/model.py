@@ -55,7 +55,7 @@ def quick(num_classes: int, image_size: int, activation: str) -> nn.Sequential:
 def fast(num_classes: int, image_size: int, activation: str) -> nn.Sequential:
     """A network in the line of the CIFAR-10 speed runs, for many times quick's work per picture; 1,166,506 parameters.
 
-    Seven 3×3 convolutions, each with batch normalisation, and one linear layer: 85 million multiplications for 32×32.
+    Seven 3×3 convolutions, each with batch normalisation, and one linear layer: 86 million multiplications for 32×32.
     A block's first convolution is pooled before it is normalised, as in Jordan (2024, arXiv:2404.00498). Where he
     whitens the pictures by their covariance, the first layer begins here as a cosine transform, which knows no data;
     it learns like every other. Takes float [n, 3, image_size, image_size] and gives logits [n, num_classes].
@@ -82,12 +82,10 @@ def cosine_filters() -> Tensor:
     difference. Then all again with the sign turned, because ReLU lets but one sign through.
     """
     cosines = torch.cos(torch.pi / 3 * torch.outer(torch.arange(3), torch.arange(3) + 0.5))
-    grey, *differences = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
-    chosen = [(grey, down, across) for down in range(3) for across in range(3) if down + across < 4]
-    chosen += [(colours, down, across) for colours in differences for down in range(2) for across in range(2)]
-    filters = torch.stack(
-        [torch.einsum("c,h,w->chw", colours, cosines[down], cosines[across]) for colours, down, across in chosen]
-    )
+    waves = torch.einsum("uh,vw->uvhw", cosines, cosines)
+    coarse = waves[:2, :2].flatten(0, 1)
+    parts = (((1, 1, 1), waves.flatten(0, 1)[:8]), ((1, 0, -1), coarse), ((1, -2, 1), coarse))
+    filters = torch.cat([torch.einsum("c,nhw->nchw", torch.tensor(colours).float(), some) for colours, some in parts])
     filters /= torch.linalg.vector_norm(filters, dim=(1, 2, 3), keepdim=True)
     return torch.cat([filters, -filters])
 
