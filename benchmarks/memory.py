@@ -6,6 +6,7 @@ Each is a process of its own; what is told is the memory that the system says it
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,18 +20,21 @@ _MEBIBYTE = 1 << 20
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--data", metavar="SOURCE", help="what the peak is measured with")
-    parser.add_argument("--epochs", type=int, default=30, help="of the drawn shapes, for the growth")
+    parser.add_argument("--epochs", type=int, default=30, help="of the drawn shapes, for the growth; 3 or more")
+    parser.add_argument("--num-images", type=int, default=0, help="of the drawn shapes; 0: all")
     asked = parser.parse_args()
     peak, _ = _training("--epochs", "1", *(["--data", asked.data] if asked.data else []))
-    _, held = _training("--epochs", str(asked.epochs), "--data", "synthetic")
-    third = max(1, asked.epochs // 3)
+    drawn = ["--data", "synthetic", "--num-images", str(asked.num_images)]
+    _, held = _training("--epochs", str(asked.epochs), *drawn)
+    third = len(held) // 3
     report(
         "memory",
         {"an epoch of the data set, MiB at most": [peak], "at each epoch's end, MiB": held},
         on=machine(),
         to=asked.json,
         epochs=asked.epochs,
-        growth_over_the_last_two_thirds_mib=held[-1] - held[third],
+        images=asked.num_images or "all",
+        growth_from_second_to_last_third_mib=statistics.median(held[-third:]) - statistics.median(held[third:-third]),
     )
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 
@@ -67,9 +68,9 @@ def test_the_peak_with_50000_pictures(model, num_tests):
 
 
 def test_no_growth_from_epoch_to_epoch():
-    """What is held after 30 epochs is what was held after 10."""
+    """What is held in the last ten of 30 epochs is what was held in the ten before, which both vary a little."""
     if sys.platform != "linux":
         pytest.skip("what a process holds is read from /proc")
     held = told(LONG)
     assert len(held) == 31
-    assert held[30] - held[10] < 4 * _MEBIBYTE
+    assert median(held[21:]) - median(held[11:21]) < 4 * _MEBIBYTE
