@@ -38,6 +38,9 @@ CASES = [
     {"optimizer": "rmsprop", "centered": True, "momentum": 0.5, "precision": "bfloat16", "zero_grad_every": 3},
     {"softmax": True, "activation": "none", "normalize": False, "train_split": "test"},
     {"label_smoothing": 0.1, "drop_last": True, "shuffle": False, "augment": False, "num_images": 20},
+    {"model": "fast"},
+    {"model": "fast", "optimizer": "adamw", "scheduler": "plateau", "precision": "bfloat16", "zero_grad_every": 3},
+    {"model": "fast", "activation": "none", "softmax": True, "normalize": False},
 ]
 
 UNTIMED = ("seconds", "images_per_second")

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.config import TrainConfig
+from trainer.config import OPTIMIZERS, TrainConfig
 from trainer.data import Split, subset
 from trainer.events import CheckpointReady, EpochEnded, Finished, StepLogged
 from trainer.learner import build_model
+from trainer.lessons import LESSONS
 from trainer.loop import _SECONDS_BETWEEN_YIELDS, evaluate, train, training_split
 
 PLAIN = {"scheduler": "constant", "batch_size": 64, "shuffle": False, "augment": False, "normalize": False}
@@ -166,6 +167,40 @@ def finish(generator):
             next(generator)
         except StopIteration as stop:
             return stop.value
+
+
+def test_evaluation_leaves_fast_as_it_is(images):
+    """Batch normalisation learns nothing from test pictures, and how many come at once makes no difference."""
+    config = TrainConfig(model="fast")
+    model = build_model(config, images, images.train)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    loss, accuracy = finish(evaluate(model, images.test))
+    assert distance(before, model.state_dict()) == 0
+    outputs = torch.cat([model(images.test.images[place : place + 1]) for place in range(20)])
+    assert finish(evaluate(model, subset(images.test, 20)))[0] == pytest.approx(
+        nn.functional.cross_entropy(outputs, images.test.labels[:20]).item(), rel=1e-4
+    )
+    assert 0 <= accuracy <= 1
+    assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_fast_learns_with_every_optimizer(optimizer, tiny):
+    """By heart, with the row's own defaults: its statistics are trained, and the loss ends below guessing's."""
+    events = list(train(TrainConfig(model="fast", optimizer=optimizer, epochs=8, batch_size=8, augment=False), tiny))
+    assert events[-1].reason == "completed"
+    assert epochs(events)[-1].train_loss < math.log(10) < epochs(events)[1].train_loss + 1
+    assert weights(events)[-1]["network.norm1.num_batches_tracked"] == 32
+    assert (weights(events)[-1]["network.norm1.running_mean"] != 0).all()
+
+
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+def test_fast_takes_every_lesson(lesson, tiny):
+    """Each mistake and its twin run; they end, or diverge as never cleared gradients may."""
+    for config in (lesson.config, lesson.twin):
+        events = list(train(config.changed({"model": "fast", "batch_size": 8, "epochs": 1}), tiny))
+        assert isinstance(events[-1], Finished)
+        assert len(losses(events)) > 0
 
 
 def test_it_learns(images):

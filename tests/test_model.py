@@ -1,4 +1,4 @@
-"""The network is the tutorial's; config.json and model.safetensors make it again, and strangers' files are checked."""
+"""The networks are what they are said to be; two files make them again, and strangers' files are checked."""
 
 import json
 import os
@@ -9,13 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from trainer.model import OptimizerLabModel, check_class_names
+from trainer.model import FAST_LAYERS, OptimizerLabModel, check_class_names, cosine_filters, largest_file
 
 NAMES = [f"class {number}" for number in range(10)]
 
 
 def quick(**settings):
     return OptimizerLabModel(**{"class_names": NAMES, **settings})
+
+
+def fast(**settings):
+    return quick(architecture="fast", **settings)
 
 
 def layers(model):
@@ -51,6 +55,50 @@ def test_the_network_is_the_tutorials():
     assert layers(quick()) == with_relu
 
 
+@pytest.mark.parametrize("size", [8, 24, 32, 40, 128])
+def test_fast_takes_every_size(size):
+    """Logits for pictures of every size that config.json may name, from the same 1,166,506 parameters."""
+    model = fast(image_size=size).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_166_506
+    outputs = model(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+    assert outputs.shape == (2, 10)
+    assert torch.equal(outputs[0], outputs[1])
+
+
+def test_fast_bends_or_not():
+    """The activation comes after each normalisation, or nowhere; softmax at the end."""
+    kinds = [type(layer).__name__ for layer in fast(softmax=True).network]
+    assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == kinds.count("ReLU") == len(FAST_LAYERS) == 7
+    assert all(kinds[place - 1] == "BatchNorm2d" for place, kind in enumerate(kinds) if kind == "ReLU")
+    assert kinds[-2:] == ["Linear", "Softmax"]
+    assert "ReLU" not in [type(layer).__name__ for layer in fast(activation="none").network]
+
+
+def test_the_first_filters_take_pictures_apart(images):
+    """Sixteen at right angles and their negatives, whose answers go together far less than those of random filters."""
+    filters = cosine_filters()
+    assert torch.equal(fast().network.conv1.weight, filters)
+    flat = filters.flatten(1)
+    torch.testing.assert_close(flat[:16] @ flat[:16].T, torch.eye(16), atol=1e-6, rtol=0)
+    assert torch.equal(flat[16:], -flat[:16])
+
+    def togetherness(some):
+        answers = nn.functional.conv2d(images.train.images[:100].float(), some)
+        return torch.corrcoef(answers.transpose(0, 1).flatten(1)).abs().mean()
+
+    random = nn.init.normal_(torch.empty_like(filters), generator=torch.Generator().manual_seed(0))
+    assert togetherness(filters[:16]) < togetherness(random[:16]) / 2
+
+
+def test_a_picture_is_judged_alone():
+    """In evaluation fast's normalisation is by what it learned: the other pictures of a batch play no part."""
+    model = fast().eval()
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.testing.assert_close(model.probabilities(images)[:1], model.probabilities(images[:1]))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_pixels_are_normalised_inside():
     """uint8 goes in: the network sees (pixel / 255 - mean) / std."""
     model = quick(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
@@ -81,6 +129,7 @@ def test_softmax_is_applied_once():
         {"image_size": 8, "class_names": ["a", "b"]},
         {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "resize": "squash"},
         {"class_names": ["ä", "日本", "<b>", "a, b", "```"]},
+        {"architecture": "fast", "softmax": True, "image_size": 16, "class_names": ["a", "b", "c"]},
     ],
 )
 def test_it_comes_back_from_its_folder(settings, tmp_path):
@@ -98,18 +147,21 @@ def test_it_comes_back_from_its_folder(settings, tmp_path):
     assert {"mean", "std"}.isdisjoint(model.state_dict())
 
 
+@pytest.mark.parametrize("build", [quick, fast])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_files_are_widened(dtype, tmp_path):
-    """A smaller file is taken, and computed with as float32."""
-    model = quick()
+def test_half_precision_files_are_widened(dtype, build, tmp_path):
+    """A smaller file is taken, and computed with as float32; what counts in whole numbers stays as it is."""
+    model = build()
     model.save_pretrained(tmp_path)
-    save_file(
-        {name: t.to(dtype).contiguous() for name, t in model.state_dict().items()}, tmp_path / "model.safetensors"
-    )
+    smaller = {
+        name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(smaller, tmp_path / "model.safetensors")
     again = OptimizerLabModel.from_pretrained(tmp_path).state_dict()
     for name, tensor in model.state_dict().items():
-        assert again[name].dtype == torch.float32
-        assert torch.equal(again[name], tensor.to(dtype).float())
+        assert again[name].dtype == tensor.dtype
+        assert torch.equal(again[name], smaller[name].to(tensor.dtype))
 
 
 @pytest.fixture
@@ -255,6 +307,32 @@ def test_strangers_weights_are_checked(case, folder, monkeypatch):
         OptimizerLabModel.from_pretrained(folder)
     assert str(folder) not in str(error.value)
     assert not (folder / "exploded").exists()
+
+
+HOSTILE_STATISTICS = {
+    "a variance below 0": changed("network.norm1.running_var", lambda t: t - 2),
+    "a mean that is no number": changed("network.norm1.running_mean", lambda t: t * float("nan")),
+    "a count with a fraction": changed("network.norm1.num_batches_tracked", lambda t: t.float()),
+    "a count for each filter": changed("network.norm1.num_batches_tracked", lambda t: t.repeat(32)),
+    "no count": rewritten(lambda tensors: tensors.pop("network.norm7.num_batches_tracked")),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_STATISTICS)
+def test_strangers_statistics_are_checked(case, tmp_path):
+    """What batch normalisation brings with it is no more trusted than the weights."""
+    fast().save_pretrained(tmp_path)
+    HOSTILE_STATISTICS[case](tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"^model\.safetensors .*\.$"):
+        OptimizerLabModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("build", [quick, fast])
+def test_the_largest_file(build, tmp_path):
+    """A file of the weights is within the bound on a stranger's, and not by far."""
+    build().save_pretrained(tmp_path)
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert size < largest_file(build()) < size + (2 << 20)
 
 
 def test_no_pickle_is_looked_for(folder):

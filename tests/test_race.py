@@ -32,6 +32,15 @@ def test_each_contender_trains_as_if_it_were_alone(tiny):
         assert [timeless(event) for index, event in events if index == place] == alone
 
 
+def test_seeds_of_fast_share_no_statistics(tiny):
+    """Its running means and variances are each contender's own: weights and all are those of a training alone."""
+    configs = over_seeds([CONFIG.changed({"model": "fast"}), CONFIG], 2)
+    events = list(race([(config, None) for config in configs], tiny))
+    for place, config in enumerate(configs):
+        alone = [timeless(event) for event in train(config, tiny)]
+        assert [timeless(event) for index, event in events if index == place] == alone
+
+
 def test_a_race_of_one_is_a_training(tiny):
     """The one code path: the same events under place 0."""
     events = list(race([(CONFIG, None)], tiny))

@@ -131,6 +131,8 @@ OTHERWISE = [
     {"train_split": "test", "num_images": 17},
     {"num_images": 20, "seed": 2**31 - 1, "batch_size": 20},
     {"epochs": 1, "scheduler": "cosine", "scheduler_unit": "batch"},
+    {"model": "fast", "lr": 0.001},
+    {"model": "fast", "lr": 0.001, "activation": "none", "normalize": False, "softmax": True, "label_smoothing": 0.1},
 ]
 
 
@@ -430,6 +432,7 @@ def written(folder: Path, parquet: Path) -> None:
     configs += [TrainConfig.from_settings(settings) for settings in [*OTHERWISE, *SCHEDULES]]
     configs += [TrainConfig(optimizer=name) for name in OPTIMIZERS]
     configs += [TrainConfig(precision=name, zero_grad_every=2) for name in ("bfloat16", "float16")]
+    configs += [TrainConfig(model="fast"), TrainConfig(model="fast", precision="float16", normalize=False)]
     for number, config in enumerate(configs):
         (folder / f"{number}.py").write_text(as_code(config, sources[number % len(sources)]))
 

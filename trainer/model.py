@@ -21,6 +21,9 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 LARGEST_CONFIG = 1 << 20  # bytes
 _MOST_CLASSES, _LONGEST_NAME = 1000, 100
+FAST_LAYERS = ((32, False), (64, True), (64, False), (128, True), (128, False), (256, True), (256, False))
+"""The convolutions of `fast`: how many filters each has, and whether the picture is halved after it."""
+
 _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -49,7 +52,45 @@ def quick(num_classes: int, image_size: int, activation: str) -> nn.Sequential:
     )
 
 
-ARCHITECTURES = {"quick": quick}
+def fast(num_classes: int, image_size: int, activation: str) -> nn.Sequential:
+    """A network in the line of the CIFAR-10 speed runs, for many times quick's work per picture; 1,166,506 parameters.
+
+    Seven 3×3 convolutions, each with batch normalisation, and one linear layer: 86 million multiplications for 32×32.
+    A block's first convolution is pooled before it is normalised, as in Jordan (2024, arXiv:2404.00498). Where he
+    whitens the pictures by their covariance, the first layer begins here as a cosine transform, which knows no data;
+    it learns like every other. Takes float [n, 3, image_size, image_size] and gives logits [n, num_classes].
+    """
+    act = {"none": nn.Identity, "relu": nn.ReLU}[activation]
+    layers, width = OrderedDict(), 3
+    for number, (wider, pool) in enumerate(FAST_LAYERS, 1):
+        layers[f"conv{number}"] = nn.Conv2d(width, wider, 3, padding=1, bias=False)
+        if pool:
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
+        layers |= {f"norm{number}": nn.BatchNorm2d(wider), f"act{number}": act()}
+        width = wider
+    layers |= {"pool": nn.MaxPool2d(image_size // 8), "flatten": nn.Flatten(), "linear": nn.Linear(width, num_classes)}
+    with torch.no_grad():
+        layers["conv1"].weight.copy_(cosine_filters())
+    return nn.Sequential(layers)
+
+
+def cosine_filters() -> Tensor:
+    """Filters, float32 [32, 3, 3, 3], each of length 1, that take apart what goes together in pictures.
+
+    They are products of the cosines of the DCT-II (Ahmed, Natarajan & Rao, 1974), close to the principal components of
+    natural pictures, with grey and two differences of colours: all of grey but the finest, the four coarsest of each
+    difference. Then all again with the sign turned, because ReLU lets but one sign through.
+    """
+    cosines = torch.cos(torch.pi / 3 * torch.outer(torch.arange(3), torch.arange(3) + 0.5))
+    waves = torch.einsum("uh,vw->uvhw", cosines, cosines)
+    coarse = waves[:2, :2].flatten(0, 1)
+    parts = (((1, 1, 1), waves.flatten(0, 1)[:8]), ((1, 0, -1), coarse), ((1, -2, 1), coarse))
+    filters = torch.cat([torch.einsum("c,nhw->nchw", torch.tensor(colours).float(), some) for colours, some in parts])
+    filters /= torch.linalg.vector_norm(filters, dim=(1, 2, 3), keepdim=True)
+    return torch.cat([filters, -filters])
+
+
+ARCHITECTURES = {"quick": quick, "fast": fast}
 
 
 class OptimizerLabModel(
@@ -144,7 +185,7 @@ class OptimizerLabModel(
 
 def largest_file(model: nn.Module) -> int:
     """Bytes that a safetensors file of the model's weights has at most, whatever else its header says."""
-    return 4 * sum(tensor.numel() for tensor in model.state_dict().values()) + LARGEST_CONFIG
+    return sum(tensor.nbytes for tensor in model.state_dict().values()) + LARGEST_CONFIG
 
 
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -166,14 +207,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
     float16 and bfloat16 files are accepted and widened.
     """
     wanted = model.state_dict()
-    tensors = read_tensors(path, at_most=4 * sum(tensor.numel() for tensor in wanted.values()))
+    tensors = read_tensors(path, at_most=sum(tensor.nbytes for tensor in wanted.values()))
     if tensors.keys() != wanted.keys():
         raise ValueError(f"{path.name} does not hold the weights of this network.")
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape or tensor.dtype not in _WEIGHT_TYPES:
+        types = _WEIGHT_TYPES if wanted[name].is_floating_point() else (wanted[name].dtype,)
+        if tensor.shape != wanted[name].shape or tensor.dtype not in types:
             raise ValueError(f"{path.name} does not hold the weights of this network: {name} has another shape.")
         if not tensor.isfinite().all():
             raise ValueError(f"{path.name} is damaged: some weights in {name} are not finite.")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise ValueError(f"{path.name} is damaged: a variance in {name} is below 0.")
     model.load_state_dict(tensors)
 
 

@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from trainer import optim, schedule
 from trainer.config import TrainConfig
 from trainer.dataset import CIFAR10_CLASSES, CIFAR10_REPO, SIZE, find_tables
+from trainer.model import FAST_LAYERS
 from trainer.source import CIFAR10_REVISION
 
 WIDTH = 110
@@ -203,15 +204,10 @@ def _loader(config: TrainConfig) -> list[str]:
 
 
 def _network(config: TrainConfig, pictures: _Pictures) -> list[str]:
-    # The modules that draw weights stand in the order of trainer.model.quick, which is the order of their draws.
-    act = {"none": "", "relu": "nn.ReLU(), "}[config.activation]
-    features = 64 * (SIZE // 8) ** 2
+    is_fast = config.model == "fast"
     layers = [
         *(["v2.Normalize((mean / 255).tolist(), (std / 255).tolist())"] if config.normalize else []),
-        f"nn.Sequential(nn.Conv2d(3, 32, 5, padding=2), {act}nn.MaxPool2d(2))",
-        f"nn.Sequential(nn.Conv2d(32, 32, 5, padding=2), {act}nn.MaxPool2d(2))",
-        f"nn.Sequential(nn.Conv2d(32, 64, 5, padding=2), {act}nn.MaxPool2d(2))",
-        f"nn.Sequential(nn.Flatten(), nn.Linear({features}, 64), {act}nn.Linear(64, {pictures.num_classes}))",
+        *(_fast(pictures.num_classes) if is_fast else _quick(config, pictures.num_classes)),
         *(["nn.Softmax(dim=1)"] if config.softmax else []),
     ]
     # In float64, because the app has them exactly: what their last digit is off grows with every step.
@@ -220,10 +216,51 @@ def _network(config: TrainConfig, pictures: _Pictures) -> list[str]:
         statistics.append("std = std.clamp(min=0.255)  # a colour that is the same everywhere has none")
     device = '"cuda", ' if config.precision == "float16" else ""
     return [
+        *(_block(config) if is_fast else []),
         f"torch.manual_seed({config.seed})",
         *(statistics if config.normalize else []),
         *_call("network = nn.Sequential", layers),
+        *(_first_filters(f"network[{int(config.normalize)}][0]") if is_fast else []),
         f"network.to({device}memory_format=torch.channels_last)  # the weights, laid out in memory for speed",
+    ]
+
+
+# The modules that draw weights stand in the order of trainer.model, which is the order of their draws.
+def _quick(config: TrainConfig, num_classes: str) -> list[str]:
+    act = {"none": "", "relu": "nn.ReLU(), "}[config.activation]
+    return [
+        f"nn.Sequential(nn.Conv2d(3, 32, 5, padding=2), {act}nn.MaxPool2d(2))",
+        f"nn.Sequential(nn.Conv2d(32, 32, 5, padding=2), {act}nn.MaxPool2d(2))",
+        f"nn.Sequential(nn.Conv2d(32, 64, 5, padding=2), {act}nn.MaxPool2d(2))",
+        f"nn.Sequential(nn.Flatten(), nn.Linear({64 * (SIZE // 8) ** 2}, 64), {act}nn.Linear(64, {num_classes}))",
+    ]
+
+
+def _fast(num_classes: str) -> list[str]:
+    blocks, width = [], 3
+    for wider, pool in FAST_LAYERS:
+        blocks.append(f"block({width}, {wider}{', nn.MaxPool2d(2)' if pool else ''})")
+        width = wider
+    return [*blocks, f"nn.Sequential(nn.MaxPool2d({SIZE // 8}), nn.Flatten(), nn.Linear({width}, {num_classes}))"]
+
+
+def _block(config: TrainConfig) -> list[str]:
+    layers = ["nn.Conv2d(width, wider, 3, padding=1, bias=False)", "*pool", "nn.BatchNorm2d(wider)"]
+    layers += {"none": [], "relu": ["nn.ReLU()"]}[config.activation]
+    return ["", "def block(width, wider, *pool):", *_indented(_call("return nn.Sequential", layers)), "", ""]
+
+
+def _first_filters(layer: str) -> list[str]:
+    """What trainer.model.cosine_filters gives, as lines."""
+    return [
+        "# The first filters: waves in grey and in two differences of colours, and each with its sign turned.",
+        "cosines = torch.cos(torch.pi / 3 * torch.outer(torch.arange(3), torch.arange(3) + 0.5))",
+        'waves = torch.einsum("uh,vw->uvhw", cosines, cosines)',
+        "grey, colour = waves.flatten(0, 1)[:8], waves[:2, :2].flatten(0, 1)",
+        "parts = ([1.0, 1.0, 1.0], grey), ([1.0, 0.0, -1.0], colour), ([1.0, -2.0, 1.0], colour)",
+        'filters = torch.cat([torch.einsum("c,nhw->nchw", torch.tensor(mix), some) for mix, some in parts])',
+        "filters /= torch.linalg.vector_norm(filters, dim=(1, 2, 3), keepdim=True)",
+        f"{layer}.weight.data.copy_(torch.cat([filters, -filters]))",
     ]
 
 
@@ -309,6 +346,7 @@ def _loop(config: TrainConfig) -> list[str]:
     steps_here = _is_scheduled(config) and config.scheduler_unit == "epoch" and config.scheduler != "plateau"
     epoch = [
         *(order if config.shuffle else []),
+        *(["network.train()"] if config.model == "fast" else []),
         "loss_sum = 0.0",
         "for images, labels in loader:",
         *_indented([*_forward(config), *_backward(config), "loss_sum += loss.item()"]),
@@ -353,6 +391,7 @@ def _test(config: TrainConfig) -> list[str]:
     output = "network(images.cuda() / 255).cpu()" if config.precision == "float16" else "network(images / 255)"
     smooth = config.label_smoothing > 0
     return [
+        *(["network.eval()  # batch normalisation by its running mean"] if config.model == "fast" else []),
         "with torch.no_grad():",
         f"    outputs = torch.cat([{output} for images in test_images.split(500)])",
         f"test_loss = {'nn.functional.cross_entropy' if smooth else 'loss_function'}(outputs, test_labels)",

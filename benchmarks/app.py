@@ -1,0 +1,72 @@
+"""The app as a process, for as long as a benchmark needs it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """Where a running app listens, and the seconds from its start to its first answer."""
+
+    url: str
+    seconds: float
+
+
+@contextmanager
+def running_app(data: str | None, checkpoints: Path) -> Iterator[App]:
+    """`python app.py` on a free port, with its pictures from `data`, which os.environ chooses where it is None."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    chosen = {"OPTIMIZER_LAB_CHECKPOINTS": str(checkpoints), "GRADIO_SERVER_PORT": str(port)}
+    if data:
+        chosen["OPTIMIZER_LAB_DATA"] = data
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=REPOSITORY, env={**os.environ, **chosen}, stdout=subprocess.DEVNULL
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        while not _answers(url):
+            if process.poll() is not None:
+                sys.exit("The app ended before it listened.")
+            time.sleep(0.02)
+        yield App(url=url, seconds=time.perf_counter() - begun)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def new_page() -> Iterator[Page]:
+    """An empty page of Debian's Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        sys.exit("Install chromium: this benchmark looks at the page.")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""One epoch of the tutorial's settings: this app against the tutorial's loop as a user would write it.
+
+Both train the same network from the same first weights on the same batches in the same order, in turns, in random
+order. Beside them a matrix product of the same machine is timed: the ceiling of what it can compute.
+"""
+
+import random
+import time
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.datasets import CIFAR10
+from torchvision.transforms import ToTensor
+
+from benchmarks.report import machine, options, report
+from trainer.config import TrainConfig
+from trainer.data import ImageData, Split, load_images, subset
+from trainer.events import EpochEnded, StepLogged
+from trainer.learner import build_model
+from trainer.loop import train
+
+_BATCH_SIZE, _LR = 64, 0.01
+_SIDE = 2048  # of the matrices of the ceiling: large enough that nothing but arithmetic counts
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
+    parser.add_argument("--num-images", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=7, help="how often each is measured, after one that is not")
+    asked = parser.parse_args()
+    data = load_images(asked.data)
+    config = TrainConfig(
+        activation="none",
+        normalize=False,
+        augment=False,
+        shuffle=False,
+        scheduler="constant",
+        lr=_LR,
+        momentum=0.0,
+        weight_decay=0.0,
+        batch_size=_BATCH_SIZE,
+        epochs=1,
+        num_images=asked.num_images,
+    )
+    ways = {
+        "tutorial": lambda: _tutorial(config, data),
+        "app": lambda: _app(config, data),
+        "ceiling": lambda: (_matrix_product(), []),
+    }
+    losses = {way: measure()[1] for way, measure in ways.items()}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    order = random.Random(asked.seed)
+    for _ in range(asked.rounds):
+        for way in order.sample(sorted(ways), len(ways)):
+            seconds[way].append(ways[way]()[0])
+
+    flop = _flop_per_image(config, data)
+    ceiling = [2 * _SIDE**3 / one for one in seconds["ceiling"]]
+    rounds = list(zip(seconds["tutorial"], seconds["app"], ceiling, strict=True))
+    report(
+        "epoch",
+        {
+            "tutorial's loop, seconds": seconds["tutorial"],
+            "app, seconds": seconds["app"],
+            "times as fast": [theirs / ours for theirs, ours, _ in rounds],
+            "ceiling, GFLOP/s": [most / 1e9 for most in ceiling],
+            "app's part of the ceiling": [flop * asked.num_images / ours / most for _, ours, most in rounds],
+        },
+        on=machine(),
+        to=asked.json,
+        images=asked.num_images,
+        mflop_per_image=flop / 1e6,
+        largest_difference_of_a_loss=max(
+            abs(one - other) for one, other in zip(losses["tutorial"], losses["app"], strict=True)
+        ),
+        pictures=data.note,
+    )
+
+
+def _tutorial(config: TrainConfig, data: ImageData) -> tuple[float, list[float]]:
+    """Seconds of an epoch, and its losses."""
+    # The class as a user has it, without its files, which not every machine has: only the pictures are put in.
+    pictures = CIFAR10.__new__(CIFAR10)
+    pictures.data = data.train.images[: config.num_images].permute(0, 2, 3, 1).numpy()
+    pictures.targets = data.train.labels[: config.num_images].tolist()
+    pictures.transform, pictures.target_transform = ToTensor(), None
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 5, 1, 2),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 32, 5, 1, 2),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, 1, 2),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(1024, 64),
+        nn.Linear(64, len(data.class_names)),
+    )
+    first = build_model(config, data, data.train)
+    with torch.no_grad():
+        for own, ours in zip(network.parameters(), first.parameters(), strict=True):
+            own.copy_(ours)
+    loss_function = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=_LR)
+    losses = []
+    begun = time.perf_counter()
+    for images, labels in DataLoader(pictures, batch_size=_BATCH_SIZE):
+        outputs = network(images)
+        loss = loss_function(outputs, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return time.perf_counter() - begun, losses
+
+
+def _app(config: TrainConfig, data: ImageData) -> tuple[float, list[float]]:
+    """Seconds of an epoch, as the app's own history has them, and its losses."""
+    few = ImageData(**{**vars(data), "test": subset(data.test, 100)})
+    events = list(train(config, few))
+    losses = [event.loss for event in events if isinstance(event, StepLogged)]
+    (epoch,) = [event for event in events if isinstance(event, EpochEnded) and event.epoch == 1]
+    return config.num_images / epoch.images_per_second, losses
+
+
+def _matrix_product() -> float:
+    """Seconds of one product of two square matrices, the best of some."""
+    one, other = torch.rand(2, _SIDE, _SIDE)
+    best = float("inf")
+    for _ in range(5):
+        begun = time.perf_counter()
+        torch.mm(one, other)
+        best = min(best, time.perf_counter() - begun)
+    return best
+
+
+def _flop_per_image(config: TrainConfig, data: ImageData) -> float:
+    """Floating-point operations of training on one picture: forward and backward, a multiplication and its sum two."""
+    model = build_model(config, data, data.train)
+    batch = Split(images=data.train.images[:_BATCH_SIZE], labels=data.train.labels[:_BATCH_SIZE])
+    with FlopCounterMode(display=False) as counter:
+        nn.functional.cross_entropy(model(batch.images), batch.labels).backward()
+    return counter.get_total_flops() / _BATCH_SIZE
+
+
+if __name__ == "__main__":
+    main()

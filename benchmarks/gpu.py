@@ -1,0 +1,119 @@
+"""Both networks on a GPU: the app's loop against a plain one on the same device, and how good the result is.
+
+The plain loop is the tutorial's: a DataLoader over pictures in memory, each batch sent to the device, each loss read
+back. Both train the same network on the same batches. How busy the GPU is comes from torch's profiler, as the time
+of all its kernels over that of the epoch.
+"""
+
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.report import machine, options, report
+from trainer.config import MODELS, TrainConfig
+from trainer.data import ImageData, load_images, subset
+from trainer.events import EpochEnded
+from trainer.learner import build_model
+from trainer.loop import train
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to see that the benchmark runs")
+    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
+    parser.add_argument("--num-images", type=int, default=50_000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=12, help="of the training that is judged by its accuracy")
+    parser.add_argument("--wanted", type=float, default=0.9, help="the accuracy whose seconds are told")
+    asked = parser.parse_args()
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("There is no CUDA GPU here.")
+    data = load_images(asked.data)
+    rows: dict[str, list[float]] = {}
+    order = random.Random(asked.seed)
+    for model in MODELS:
+        speed = TrainConfig(
+            model=model, epochs=1, batch_size=asked.batch_size, num_images=asked.num_images, augment=False
+        )
+        ways = {
+            "app": lambda config=speed: _app(config, data, asked.device),
+            "plain loop": lambda config=speed: _plain(config, data, asked.device),
+        }
+        for way in ways.values():
+            way()
+        measured: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(asked.rounds):
+            for way in order.sample(sorted(ways), len(ways)):
+                measured[way].append(ways[way]())
+        rows |= {f"{model}, {way}, images/s": values for way, values in measured.items()}
+        pairs = zip(measured["app"], measured["plain loop"], strict=True)
+        rows[f"{model}, times as fast"] = [ours / plain for ours, plain in pairs]
+        if asked.device == "cuda":
+            rows[f"{model}, GPU busy"] = [_busy(speed, data)]
+        ends = [
+            _accuracy(TrainConfig(model=model, epochs=asked.epochs, seed=seed), data, asked)
+            for seed in range(asked.rounds)
+        ]
+        rows[f"{model}, seconds to {asked.wanted:.0%}"] = [seconds for seconds, _ in ends]
+        rows[f"{model}, accuracy at the end"] = [accuracy for _, accuracy in ends]
+    report("gpu", rows, on=machine(asked.device), to=asked.json, batch_size=asked.batch_size, pictures=data.note)
+
+
+def _app(config: TrainConfig, data: ImageData, device: str) -> float:
+    """Images per second of an epoch, as the app's own history has it."""
+    few = ImageData(**{**vars(data), "test": subset(data.test, 500)})
+    ended = [event for event in train(config, few, device=device) if isinstance(event, EpochEnded)]
+    return ended[-1].images_per_second
+
+
+def _plain(config: TrainConfig, data: ImageData, device: str) -> float:
+    """Images per second of an epoch."""
+    split = subset(data.train, config.num_images)
+    pictures = TensorDataset(split.images.contiguous().float() / 255, split.labels)
+    network = build_model(config, data, data.train).network.to(device, memory_format=torch.contiguous_format)
+    loss_function = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), **config.row_settings["optimizer"])
+    begun = time.perf_counter()
+    for images, labels in DataLoader(pictures, batch_size=config.batch_size, shuffle=True):
+        images, labels = images.to(device), labels.to(device)
+        loss = loss_function(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+    return len(split.labels) / (time.perf_counter() - begun)
+
+
+def _busy(config: TrainConfig, data: ImageData) -> float:
+    """The part of an epoch, 0..1, in which the GPU computes."""
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        images_per_second = _app(config, data, "cuda")
+    count = len(subset(data.train, config.num_images).labels)
+    return sum(event.self_device_time_total for event in seen.key_averages()) / 1e6 / (count / images_per_second)
+
+
+def _accuracy(config: TrainConfig, data: ImageData, asked) -> tuple[float, float]:
+    """Seconds until `asked.wanted` of the test pictures are right, evaluation included, and the accuracy at the end."""
+    curve = list(_curve(train(config, data, device=asked.device)))
+    reached = next((seconds for seconds, accuracy in curve if accuracy >= asked.wanted), math.inf)
+    return reached, curve[-1][1]
+
+
+def _curve(events) -> Iterator[tuple[float, float]]:
+    seconds = 0.0
+    for event in events:
+        if isinstance(event, EpochEnded):
+            seconds += event.seconds
+            yield seconds, event.test_accuracy
+
+
+if __name__ == "__main__":
+    main()

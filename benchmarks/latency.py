@@ -1,0 +1,81 @@
+"""How long one waits: for the page, for the first sign of a training, for what a network sees in a large picture.
+
+The page is usable when it says which pictures it trains on; they must have been loaded once before.
+"""
+
+import math
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from gradio_client import Client, handle_file
+from torchvision.io import write_jpeg
+
+from benchmarks.app import new_page, running_app
+from benchmarks.report import machine, options, report
+
+_HEIGHT, _WIDTH = 3000, 4000
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
+    parser.add_argument("--rounds", type=int, default=5, help="how often the app is started")
+    parser.add_argument("--pictures", type=int, default=100, help="how often a picture is classified")
+    parser.add_argument("--checkpoint", default="quick", help="one of the networks that come with the app")
+    asked = parser.parse_args()
+    listening, usable, moving = [], [], []
+    with tempfile.TemporaryDirectory() as folder, new_page() as page:
+        for _ in range(asked.rounds):
+            begun = time.perf_counter()
+            with running_app(asked.data, Path(folder)) as app:
+                listening.append(app.seconds)
+                page.goto(app.url)
+                page.wait_for_selector("#note >> text=Training on")
+                page.wait_for_selector("#loss svg")
+                usable.append(time.perf_counter() - begun)
+                pressed = time.perf_counter()
+                page.click("#train")
+                page.wait_for_function("parseFloat(document.querySelector('#status .fill')?.style.width) > 0")
+                moving.append(time.perf_counter() - pressed)
+                page.click("#stop")
+                page.wait_for_selector("#status >> text=Stopped")
+        with running_app(asked.data, Path(folder)) as app:
+            classified = _classified(app.url, asked.checkpoint, asked.pictures)
+    report(
+        "latency",
+        {
+            "python app.py to its first answer, seconds": listening,
+            "python app.py to a usable page, seconds": usable,
+            "Train to a moving bar, seconds": moving,
+            "classify, seconds": classified,
+        },
+        on=machine(),
+        to=asked.json,
+        classify_p50=statistics.median(classified),
+        classify_p99=sorted(classified)[math.ceil(0.99 * len(classified)) - 1],
+        megapixels=_HEIGHT * _WIDTH / 1e6,
+        checkpoint=asked.checkpoint,
+    )
+
+
+def _classified(url: str, checkpoint: str, count: int) -> list[float]:
+    """Seconds of each call of /classify, its upload included, after one that is not counted."""
+    pixels = torch.randint(0, 256, (3, _HEIGHT // 20, _WIDTH // 20), generator=torch.Generator().manual_seed(0))
+    picture = torch.nn.functional.interpolate(pixels[None].float(), (_HEIGHT, _WIDTH), mode="bilinear")[0].byte()
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/picture.jpg"
+        write_jpeg(picture, path, quality=90)
+        client = Client(url, verbose=False)
+        for _ in range(count + 1):
+            begun = time.perf_counter()
+            client.predict(handle_file(path), checkpoint, api_name="/classify")
+            seconds.append(time.perf_counter() - begun)
+    return seconds[1:]
+
+
+if __name__ == "__main__":
+    main()

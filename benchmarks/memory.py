@@ -1,0 +1,60 @@
+"""The memory of a training: its peak with all of the data set, and whether it grows from epoch to epoch.
+
+Each is a process of its own; what is told is the memory that the system says it held at most (its peak RSS).
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.report import machine, options, report
+
+_MEBIBYTE = 1 << 20
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--data", metavar="SOURCE", help="what the peak is measured with")
+    parser.add_argument("--epochs", type=int, default=30, help="of the drawn shapes, for the growth; 3 or more")
+    parser.add_argument("--num-images", type=int, default=0, help="of the drawn shapes; 0: all")
+    asked = parser.parse_args()
+    peak, _ = _training("--epochs", "1", *(["--data", asked.data] if asked.data else []))
+    drawn = ["--data", "synthetic", "--num-images", str(asked.num_images)]
+    _, held = _training("--epochs", str(asked.epochs), *drawn)
+    third = len(held) // 3
+    report(
+        "memory",
+        {"an epoch of the data set, MiB at most": [peak], "at each epoch's end, MiB": held},
+        on=machine(),
+        to=asked.json,
+        epochs=asked.epochs,
+        images=asked.num_images or "all",
+        growth_from_second_to_last_third_mib=statistics.median(held[-third:]) - statistics.median(held[third:-third]),
+    )
+
+
+def _training(*settings: str) -> tuple[float, list[float]]:
+    """The peak of a process that trains, and what it held at the end of each epoch, in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "trainer", "train", "--json", "--checkpoints", folder, *settings]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        held = [_held(process.pid) for line in process.stdout if json.loads(line)["event"] == "epoch"]
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit("The training failed.")
+    return used.ru_maxrss * 1024 / _MEBIBYTE, held
+
+
+def _held(process: int) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / _MEBIBYTE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What the page costs: a training started in a browser against the same one on the command line, in turns.
+
+Both are timed alike, by their own files: from the untrained network on disk to the last epoch's. The browser runs on
+the same machine, and its drawing is part of what is measured.
+"""
+
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+from benchmarks.app import REPOSITORY, App, new_page, running_app
+from benchmarks.report import machine, options, report
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--data", metavar="SOURCE", default="synthetic", help="as for python -m trainer train")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    seconds: dict[str, list[float]] = {"page": [], "command line": []}
+    order = random.Random(asked.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Path(folder)
+        with running_app(asked.data, checkpoints) as app, new_page() as page:
+            _on_page(page, app, checkpoints, 1)  # what only the first one waits for
+            ways = {
+                "page": lambda: _on_page(page, app, checkpoints, asked.epochs),
+                "command line": lambda: _on_command_line(asked.data, checkpoints, asked.epochs),
+            }
+            for _ in range(asked.rounds):
+                for way in order.sample(sorted(ways), len(ways)):
+                    seconds[way].append(ways[way]())
+    rounds = zip(seconds["page"], seconds["command line"], strict=True)
+    report(
+        "page",
+        {
+            **{f"{way}, seconds": values for way, values in seconds.items()},
+            "the page takes more, %": [100 * (on_page / alone - 1) for on_page, alone in rounds],
+        },
+        on=machine(),
+        to=asked.json,
+        epochs=asked.epochs,
+        data=asked.data,
+    )
+
+
+def _on_page(page: Page, app: App, checkpoints: Path, epochs: int) -> float:
+    before = set(checkpoints.iterdir())
+    page.goto(f"{app.url}/?epochs={epochs}")
+    page.wait_for_selector("#note >> text=Training on")
+    page.wait_for_selector("#loss svg")
+    page.click("#train")
+    page.wait_for_selector("#status >> text=Done", timeout=3_600_000)
+    (run,) = [folder for folder in set(checkpoints.iterdir()) - before if (folder / "epochs").is_dir()]
+    return _between(run, epochs)
+
+
+def _on_command_line(data: str, checkpoints: Path, epochs: int) -> float:
+    name = f"alone-{len(list(checkpoints.iterdir()))}"
+    settings = ["--epochs", str(epochs), "--data", data, "--checkpoints", str(checkpoints), "--run", name]
+    command = [sys.executable, "-m", "trainer", "train", "--json", *settings]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    return _between(checkpoints / name, epochs)
+
+
+def _between(run: Path, epochs: int) -> float:
+    """Seconds between the first and the last weights of a run."""
+    first, last = (run / "epochs" / f"epoch-{epoch:04d}.safetensors" for epoch in (0, epochs))
+    return (last.stat().st_mtime_ns - first.stat().st_mtime_ns) / 1e9
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What every benchmark ends with: a table of medians and spreads on stdout, all values in a JSON file."""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+
+def options(about: str | None) -> argparse.ArgumentParser:
+    """A command line that has what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value measured, and the machine, here")
+    parser.add_argument("--seed", type=int, default=0, help="of the order in which things are measured")
+    return parser
+
+
+def machine(device: str = "cpu") -> dict[str, str | int]:
+    """Where the numbers come from."""
+    told = {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    return {**told, "gpu": torch.cuda.get_device_name()} if device == "cuda" else told
+
+
+def report(
+    name: str, measured: Mapping[str, Sequence[float]], *, on: Mapping[str, str | int], to: Path | None, **facts
+) -> None:
+    """Prints each row's median, smallest and largest value, then the facts; with `to`, writes them all as JSON.
+
+    A value of infinity is something that never came; JSON has null for it.
+    """
+    width = max(map(len, measured))
+    print(f"{'':{width}}  {'median':>10}  {'smallest':>10}  {'largest':>10}  values")
+    for row, values in measured.items():
+        numbers = (statistics.median(values), min(values), max(values))
+        print(f"{row:{width}}  {'  '.join(f'{number:10.4g}' for number in numbers)}  {len(values)}")
+    for fact, value in {**facts, **on}.items():
+        print(f"{fact}: {value:.4g}" if isinstance(value, float) else f"{fact}: {value}")
+    if to:
+        values = {row: [one if math.isfinite(one) else None for one in those] for row, those in measured.items()}
+        content = {"benchmark": name, "machine": on, "facts": facts, "measured": values}
+        to.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
