@@ -321,6 +321,12 @@ def _app(hub: Hub) -> FastAPI:
         repo.tags[asked["tag"]] = repo.commit_of(revision)
         return Response("OK")
 
+    @app.delete("/api/{kind}/{owner}/{name}/tag/{tag:path}")
+    def untag(request: Request, kind: str, owner: str, name: str, tag: str) -> Response:
+        if find(request, named(kind, owner, name), write=True).tags.pop(tag, None) is None:
+            raise RefusedError(404, "RevisionNotFound")
+        return Response("OK")
+
     @app.get("/api/{kind}/{owner}/{name}/tree/{revision}")
     @app.get("/api/{kind}/{owner}/{name}/tree/{revision}/{path:path}")
     def tree(
