@@ -109,6 +109,8 @@ class Hub:
     urls: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     page_size: int = 1000
+    has_trees: bool = True
+    etag: str = ""  # in place of hashes, as a looser server may have it
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -333,6 +335,8 @@ def _app(hub: Hub) -> FastAPI:
         request: Request, kind: str, owner: str, name: str, revision: str, path: str = "", recursive: bool = False
     ) -> list[dict]:
         repo = find(request, named(kind, owner, name))
+        if not hub.has_trees:
+            raise RefusedError(404, error="Not found")
         files, inside = repo.commits[repo.commit_of(revision)], f"{path}/" if path else ""
         within = [file for file in files if file.startswith(inside)]
         if path and not within:
@@ -431,7 +435,9 @@ def _app(hub: Hub) -> FastAPI:
             raise RefusedError(404, "EntryNotFound")
         content = repo.commits[commit][path]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{git_hash(content)}"', "Accept-Ranges": "bytes"}
-        if LARGE.fullmatch(path):
+        if hub.etag:
+            headers["ETag"] = f'W/"{hub.etag}-{len(content)}"'
+        elif LARGE.fullmatch(path):
             headers |= {"X-Linked-Etag": f'"{sha256(content)}"', "X-Linked-Size": str(len(content))}
         if repo.files_endpoint:
             return RedirectResponse(f"{repo.files_endpoint}/{path}", 302, headers)
