@@ -165,6 +165,8 @@ def test_publish(hub, run):
     assert f'from_pretrained("{ID}")' in card.text
     assert "](curve.png)" in card.text
     assert repo.files["curve.png"].startswith(b"\x89PNG")
+    for name in ("README.md", "curve.png"):
+        assert (run / name).read_bytes() == repo.files[name], "the folder shows the curves too"
 
 
 def test_publish_again_adds_what_is_new(hub, run, tiny, published):

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,7 +112,7 @@ class _Local:
             history = checkpoint.until(self.content, epoch, weights)
         config = self.files[CONFIG_FILE]
         files = {
-            CARD_FILE: model_card(run, self.data, json.loads(config), repo_id=repo_id).encode(),
+            CARD_FILE: model_card(run, self.data, json.loads(config), repo_id=repo_id, has_picture=True).encode(),
             CONFIG_FILE: config,
             CURVE_FILE: draw(run),
             HISTORY_FILE: history,
@@ -155,7 +155,13 @@ def publish(folder: Path, repo_id: str, *, token: str, private: bool = False, pr
     api = HfApi(token=client.sent(token))
     local = _read_local(folder)
     with client.explained(repo_id):
-        return _Publisher(api, repo_id, progress).publish(local, private)
+        last = _Publisher(api, repo_id, progress).publish(local, private)
+    if last:
+        # The folder's own card then shows the curves too; a run in training writes another one soon.
+        with suppress(ValueError):
+            checkpoint.describe(folder, {name: last[name] for name in (CARD_FILE, CURVE_FILE)})
+    progress(1.0, "Published")
+    return page_of(repo_id)
 
 
 @dataclass
@@ -166,7 +172,8 @@ class _Publisher:
     fraction: float = 0.0
     doing: str = "Looking at the repo"
 
-    def publish(self, local: _Local, private: bool) -> str:
+    def publish(self, local: _Local, private: bool) -> Mapping[str, bytes]:
+        """Returns the files of the last state, none where nothing was new."""
         remote = self._open(private)
         self._check(local, remote)
         rows = remote.rows
@@ -177,18 +184,17 @@ class _Publisher:
         new = [epoch for epoch in tagged if epoch > max(published, default=-1)]
         if not new and remote.history != checkpoint.as_json(local.content):
             new = [local.run.epoch]  # what was said of the last epoch has changed
-        head, paths = remote.head, remote.paths
+        head, paths, files = remote.head, remote.paths, {}
         for count, epoch in enumerate(new):
             self.fraction, self.doing = count / len(new), f"Publishing epoch {epoch}"
-            state = local.state(epoch, self.repo_id)
-            head = self._commit(state, head, stale=paths & {TENSORS_FILE} - state.files.keys())
-            paths = frozenset(state.files)
+            files = (state := local.state(epoch, self.repo_id)).files
+            head = self._commit(state, head, stale=paths & {TENSORS_FILE} - files.keys())
+            paths = frozenset(files)
             if epoch not in published:
                 self._tag(epoch, head)
         # Only now: whatever happens before, the repo has lost nothing.
-        self._give_up({epoch for epoch in remote.tags if epoch not in tagged})
-        self.progress(1.0, "Published")
-        return page_of(self.repo_id)
+        self._give_up(remote.tags.keys() - tagged)
+        return files
 
     def _ask(self, call):
         return client.ask(call, self.progress, self.fraction, self.doing)
@@ -307,7 +313,7 @@ class _Publisher:
             if all((tag.name, tag.target_commit) != (name, commit) for tag in refs.tags):
                 raise ValueError(f"{self.repo_id} has a tag {name} of something else.") from None
 
-    def _give_up(self, epochs: set[int]) -> None:
+    def _give_up(self, epochs: Iterable[int]) -> None:
         # The run is published, with or without them: what stays is given up the next time.
         with suppress(HTTPError, OSError):
             for epoch in sorted(epochs):
