@@ -94,7 +94,7 @@ def sleep(seconds: float, progress: Report, fraction: float, doing: str) -> None
     """Waits, saying how long still, about twice a second."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
-        progress(fraction, f"{doing}: the Hub is asked again in {left:.0f} s")
+        progress(fraction, f"The Hub is asked again in {left:.0f} s ({doing})")
         time.sleep(min(0.5, left))
 
 

@@ -81,6 +81,17 @@ def page_of(repo_id: str) -> str:
     return f"{constants.ENDPOINT}/{repo_id}"
 
 
+def user_of(token: str) -> str | None:
+    """The name of a token's account; None where the Hub does not tell. ValueError where it refuses the token."""
+    api = HfApi(token=client.sent(token))
+    try:
+        return client.ask_once(lambda: str(api.whoami()["name"]), silent, 0.0, "")
+    except (HTTPError, OSError) as error:
+        if client.status(error) == 401:
+            raise ValueError("The Hub does not accept the token: log in again.") from None
+        return None
+
+
 # --- publishing
 
 
