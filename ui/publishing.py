@@ -28,7 +28,7 @@ from ui.words import i18n, translate
 # Publications share the Hub's patience with this app's address, and the processor with whoever trains.
 _MOST_AT_ONCE = 4
 _SECONDS_BETWEEN_UPDATES = 0.5
-_SUGGESTED = re.compile(r"([^/]*)/optimizer-lab-[a-z]+-[0-9a-f]{4}")
+_SUGGESTED = re.compile(r"([^/]*)/(optimizer-lab-[a-z]+-[0-9a-f]{4})?")
 # What Gradio's login asks for, where a Space's README says `hf_oauth: true`
 # (https://huggingface.co/docs/hub/spaces-oauth).
 _LOGIN = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
@@ -112,16 +112,17 @@ def token_of(login: gr.OAuthToken | None) -> str:
 
 
 def suggest(lab: Lab, visitor: str, race: str | None, key: str | None, name: str, owner: str | None = None) -> Any:
-    """The repo for a run: the same each time, another for each run; a name that the visitor has chosen stays."""
-    known = _SUGGESTED.fullmatch(name or "")
+    """The repo for a run: the same each time, another for each run. A name that the visitor has chosen stays."""
+    known = _SUGGESTED.fullmatch(name or "/")
+    if known is None:
+        return gr.skip()
+    owner = owner or known[1]
     try:
         folder = _folder(lab, visitor, race, key)
     except ValueError:
-        return gr.skip()
+        return f"{owner}/" if owner else gr.skip()
     run = read(folder)
-    if run is None or (name and not known):
-        return gr.skip()
-    return f"{owner or (known[1] if known else '')}/optimizer-lab-{run.config.optimizer}-{folder.name[:4]}"
+    return f"{owner}/optimizer-lab-{run.config.optimizer}-{folder.name[:4]}" if run else gr.skip()
 
 
 def _offer(

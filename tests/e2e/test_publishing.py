@@ -1,0 +1,281 @@
+"""Publishing from the page: the real app and browser, on a Hub of our own that errs on request."""
+
+import json
+import re
+import urllib.request
+
+import pytest
+
+from tests.e2e.test_page import status_says, visit
+from tests.hub import OWNER, VISITOR, Fault, Hub, serve
+from trainer import checkpoint
+
+LINK = "/?optimizer=adam&lr=0.001&scheduler=constant&epochs=2&num_images=512"
+RACE = "&race=lr%3D0.01%26num_images%3D512%26epochs%3D1%3Blr%3D0.1%26num_images%3D512%26epochs%3D1"
+COMMIT = "/commit/"
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serve(Hub()) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(served):
+    """A Hub with nothing in it, which nothing was asked of yet."""
+    for kept in (served.repos, served.faults, served.requests, served.urls, served.tokens):
+        kept.clear()
+    yield served
+    served.faults.clear()
+    assert not any("hf_" in url for url in served.urls)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Where the person at the computer keeps the Hub's token."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def local(served, home, launched, tmp_path_factory):
+    """The app as its user runs it."""
+    with launched(tmp_path_factory.mktemp("runs"), HF_ENDPOINT=served.endpoint, HF_HOME=str(home)) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def space(served, launched, tmp_path_factory):
+    """The app as a Space with a login runs it; its owner's token lies in its environment."""
+    login = {
+        "OAUTH_CLIENT_ID": "the-app",
+        "OAUTH_CLIENT_SECRET": "the-apps-secret",
+        "OAUTH_SCOPES": "openid profile contribute-repos",
+        "OPENID_PROVIDER_URL": served.endpoint,
+    }
+    facts = {"SYSTEM": "spaces", "SPACE_ID": "owner/lab", "HF_TOKEN": OWNER, "GRADIO_SERVER_NAME": "127.0.0.1"}
+    runs, home = tmp_path_factory.mktemp("runs"), str(tmp_path_factory.mktemp("home"))
+    with launched(runs, HF_ENDPOINT=served.endpoint, HF_HOME=home, **facts, **login) as app:
+        yield app
+
+
+@pytest.fixture
+def page(new_page):
+    """A new visitor; at the end no token is on the page."""
+    yield new_page
+    assert "hf_o" not in new_page.content()
+
+
+def train(page, url):
+    visit(page, url)
+    page.wait_for_function("document.querySelector('#setting-lr input').value === '0.001'")
+    page.click("#train")
+    status_says(page, "^(Done|完成)")
+
+
+def open_panel(page):
+    page.click("#publishing > button")
+
+
+def can_publish(page):
+    page.wait_for_selector("#publish:not([disabled])")
+
+
+def repo_id(page) -> str:
+    page.wait_for_function("/.[/]optimizer-lab-/.test(document.querySelector('#repo-id :is(input, textarea)').value)")
+    return page.locator("#repo-id :is(input, textarea)").input_value()
+
+
+def told(page, pattern) -> str:
+    """What is said of the publication, once it fits."""
+    page.wait_for_function(
+        "pattern => new RegExp(pattern).test(document.querySelector('#publish-status').innerText)",
+        arg=pattern,
+        timeout=60_000,
+    )
+    return page.locator("#publish-status").inner_text()
+
+
+def whole(repo, epochs) -> bool:
+    """Whether a repo holds exactly these epochs, each once, the last on main."""
+    titles = ["initial commit", *(f"Epoch {epoch}" for epoch in epochs)]
+    tags = {f"epoch-{epoch:04d}": commit for epoch, commit in zip(epochs, list(repo.commits)[1:], strict=False)}
+    return (repo.titles, repo.tags) == (titles, tags)
+
+
+def test_a_run_is_published_through_trouble(hub, home, local, page, screenshots):
+    """Told in a sentence where it fails, in seconds where it waits; then a link, and nothing twice."""
+    (home / "token").write_text(OWNER)
+    train(page, local.url + LINK)
+    open_panel(page)
+    page.wait_for_selector("#publishing-says >> text=Signed in as owner.")
+    can_publish(page)
+    name = repo_id(page)
+    assert re.fullmatch("owner/optimizer-lab-adam-[0-9a-f]{4}", name)
+    page.fill("#repo-id :is(input, textarea)", "owner/a b")
+    page.click("#publish")
+    told(page, "Not published[^]*'owner/a b' is no name of a repo")
+    page.fill("#repo-id :is(input, textarea)", name)
+    hub.faults = [Fault(method="POST", path=COMMIT, status=403, times=99)]
+    page.click("#publish")
+    told(page, "Not published[^]*The token has no right to do this with")
+    assert hub.repos[name].titles == ["initial commit"]
+
+    page.click("#private input")
+    page.click("#publish")
+    told(page, "is public already; publish to a new repo")
+    page.click("#private input")
+    hub.faults = [
+        Fault(method="POST", path=COMMIT, status=500),
+        Fault(method="POST", path=COMMIT, status=429, headers={"Retry-After": "3"}),
+        Fault(method="POST", path=COMMIT, how="lose"),
+    ]
+    page.click("#publish")
+    told(page, r"Publishing[^]*The Hub is asked again in \d s")
+    assert not page.locator("#publish").is_enabled()
+    told(page, r"left$")
+    told(page, "^Published")
+    assert page.locator("#publish-status a").get_attribute("href") == f"{hub.endpoint}/{name}"
+    assert whole(hub.repos[name], [0, 1, 2])
+    page.locator("#publishing").screenshot(path=screenshots / "published.png")
+
+    can_publish(page)
+    page.click("#publish")
+    told(page, "^Publishing")
+    told(page, "^Published")
+    assert whole(hub.repos[name], [0, 1, 2])
+
+
+def test_leaving_the_page_breaks_nothing(hub, home, local, page):
+    """Left in the middle of a commit, the repo is at a whole state; from a new page the rest is added. Others train on
+    meanwhile, and the visitor too."""
+    (home / "token").write_text(OWNER)
+    train(page, local.url + LINK)
+    open_panel(page)
+    can_publish(page)
+    name = repo_id(page)
+    hub.faults = [Fault(method="POST", path=f"{COMMIT}main", how="hold", seconds=6)]
+    page.click("#publish")
+    told(page, "Publishing epoch 0")
+    page.click("#train")
+    status_says(page, "^Training")
+    status_says(page, "^Done")
+    told(page, "^Published")
+    assert whole(hub.repos[name], [0, 1, 2])
+
+    hub.faults = [Fault(method="POST", path=f"{COMMIT}main", how="hold", seconds=3)]
+    page.wait_for_function("name => document.querySelector('#repo-id :is(input, textarea)').value !== name", arg=name)
+    second = repo_id(page)
+    can_publish(page)
+    page.click("#publish")
+    told(page, "Publishing epoch 0")
+    page.reload()
+    visit(page, local.url + LINK)
+    status_says(page, "^Done")
+    open_panel(page)
+    can_publish(page)
+    assert repo_id(page) == second
+    assert hub.repos[second].titles in (["initial commit"], ["initial commit", "Epoch 0"])
+    for _ in range(3):  # the commit that was left may arrive just now
+        page.click("#publish")
+        if told(page, "^(Published|Not published)").startswith("Published"):
+            break
+    assert whole(hub.repos[second], [0, 1, 2])
+
+
+def test_a_run_of_a_race_is_chosen(hub, home, local, page):
+    """Each has a repo of its own, and what the visitor typed stays."""
+    (home / "token").write_text(OWNER)
+    visit(page, local.url + LINK + RACE)
+    page.get_by_text("Race: settings side by side").click()
+    page.wait_for_selector("#race >> text=lr 0.1")
+    page.click("#start-race")
+    status_says(page, "^Done")
+    open_panel(page)
+    can_publish(page)
+    first = repo_id(page)
+    page.locator("#publish-run input").click()
+    page.get_by_role("option").nth(1).click()
+    page.wait_for_function("name => document.querySelector('#repo-id :is(input, textarea)').value !== name", arg=first)
+    second = repo_id(page)
+    page.click("#publish")
+    told(page, "^Published")
+    assert list(hub.repos) == [second]
+    settings = json.loads(hub.repos[second].files["training.json"])["config"]
+    assert (settings["lr"], settings["epochs"]) == (0.1, 1)
+    page.fill("#repo-id :is(input, textarea)", "owner/mine")
+    page.locator("#publish-run input").click()
+    page.get_by_role("option").first.click()
+    page.click("#publish")
+    told(page, "owner/mine")
+    assert json.loads(hub.repos["owner/mine"].files["training.json"])["config"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("token", "english", "chinese"),
+    [
+        (None, "run hf auth login, or set HF_TOKEN", "请运行 hf auth login"),
+        ("hf_nobody", "The Hub does not accept the token: log in again.", "Hub 不接受这个令牌"),
+        ("hf_née", "The token is malformed", "令牌的格式不对"),
+    ],
+)
+def test_who_cannot_publish_is_told_what_to_do(hub, home, local, page, token, english, chinese):
+    """No button to press; also in Chinese."""
+    (home / "token").unlink(missing_ok=True)
+    if token:
+        (home / "token").write_text(token)
+    for language, sentence in (("en", english), ("zh", chinese)):
+        page.goto(f"{local.url}/?lang={language}")
+        page.wait_for_selector("#loss svg")
+        open_panel(page)
+        page.wait_for_selector(f"#publishing-says >> text={sentence}")
+        assert not page.locator("#publish").is_enabled()
+    assert hub.repos == {}
+
+
+def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screenshots):
+    """Before the visitor signs in nothing can be published, not by a request of one's own making either; then under
+    the visitor's name. The owner's token, which lies in the environment, is never shown to the Hub."""
+    train(page, space.url + LINK)
+    open_panel(page)
+    page.wait_for_selector("#publishing-says >> text=Sign in with Hugging Face first")
+    assert not page.locator("#publish").is_enabled()
+    (folder,) = [path for path in space.checkpoints.iterdir() if checkpoint.is_run(path)]
+    visitor = page.evaluate("JSON.parse(localStorage.getItem('optimizer-lab-visitor') ?? 'null')")
+    answer = call(space.url, "_publish", [visitor, folder.name, folder.name, "owner/stolen", False])
+    assert "published" in answer
+    assert (hub.repos, hub.tokens) == ({}, set())
+
+    page.locator("#publishing").screenshot(path=screenshots / "sign-in.png")
+    page.click("#login")
+    page.wait_for_url(f"{space.url}/*")
+    page.wait_for_selector("#login >> text=visitor")
+    status_says(page, "^Done")
+    open_panel(page)
+    page.wait_for_selector("#publishing-says >> text=Signed in as visitor.")
+    page.wait_for_selector("#publishing-says >> text=the repos that it made for you")
+    can_publish(page)
+    name = repo_id(page)
+    assert name.startswith("visitor/")
+    page.click("#publish")
+    told(page, "^Published")
+    assert whole(hub.repos[name], [0, 1, 2])
+    assert hub.tokens == {VISITOR}
+    page.locator("#publishing").screenshot(path=screenshots / "signed-in.png")
+
+
+def call(url: str, name: str, data: list) -> str:
+    """What the page's server sends for an event that anyone may ask for, whatever the page shows."""
+    with urllib.request.urlopen(f"{url}/config") as answer:
+        config = json.load(answer)
+    number = next(event["id"] for event in config["dependencies"] if event["api_name"] == name)
+    body = json.dumps({"data": data, "fn_index": number, "session_hash": "hand-made"}).encode()
+    asked = urllib.request.Request(f"{url}/gradio_api/queue/join", body, {"Content-Type": "application/json"})
+    urllib.request.urlopen(asked).close()
+    with urllib.request.urlopen(f"{url}/gradio_api/queue/data?session_hash=hand-made", timeout=60) as stream:
+        said = ""
+        for line in stream:
+            said += line.decode()
+            if "process_completed" in said:
+                return said
+    return said
