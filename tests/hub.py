@@ -185,7 +185,8 @@ class _Faulty:
         self.hub.urls.append(f"{path}?{scope['query_string'].decode()}")
         self.hub.times.append(time.monotonic())
         shown = dict(scope["headers"]).get(b"authorization", b"").decode()
-        self.hub.tokens |= {shown.removeprefix("Bearer ")} - {""}
+        if shown.startswith("Bearer "):
+            self.hub.tokens.add(shown.removeprefix("Bearer "))
         fault = self.hub.next_fault(method, path)
         match fault.how if fault else None:
             case None:

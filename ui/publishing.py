@@ -33,6 +33,13 @@ _SUGGESTED = re.compile(r"([^/]*)/(optimizer-lab-[a-z]+-[0-9a-f]{4})?")
 # (https://huggingface.co/docs/hub/spaces-oauth).
 _LOGIN = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
 
+# As Gradio's own LoginButton goes there, but with the whole address to come back to; the message lets the page around a
+# Space scroll.
+_GO = """() => {
+  window.parent?.postMessage({ type: "SET_SCROLLING", enabled: true }, "*");
+  location.assign("/ROUTE?_target_url=" + encodeURIComponent(location.pathname + location.search));
+}"""
+
 _PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 _AT_ONCE = {**_PRIVATE, "concurrency_limit": None}
 
@@ -43,9 +50,14 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
     """Adds the panel to the page being built: it publishes a run of the race that is chosen in `races`."""
     with gr.Accordion(i18n("Publish to the Hub"), open=False, elem_id="publishing") as panel:
         says = gr.HTML(elem_id="publishing-says")
+        sign_in = gr.Button(
+            i18n("Sign in with Hugging Face"), variant="huggingface", size="sm", visible=_has_login(), elem_id="sign-in"
+        )
+        sign_out = gr.Button(i18n("Sign out"), size="sm", visible=False, elem_id="sign-out")
         if _has_login():
-            # Its script compares its text, and Gradio fills the user's name in: neither takes what i18n gives.
-            gr.LoginButton(str(i18n("Sign in with Hugging Face")), "Sign out · 退出（{}）", size="sm", elem_id="login")
+            # Brings Gradio's login along. Its own press would lose the settings in the page's address, and its text
+            # stay English.
+            gr.LoginButton(visible=False)
         run = gr.Dropdown([], label=i18n("Run to publish"), visible=False, elem_id="publish-run")
         repo_id = gr.Textbox(
             label=i18n("Repo"),
@@ -73,8 +85,11 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
         return suggest(lab, visitor, race, key, name)
 
     panel.expand(
-        offer, [visitor, races, repo_id], [says, run, repo_id, button], api_name="_offer_to_publish", **_AT_ONCE
-    )
+        offer, [visitor, races, repo_id], [says, run, repo_id, button, sign_in, sign_out],
+        api_name="_offer_to_publish", **_AT_ONCE,
+    )  # fmt: skip
+    for press, route in ((sign_in, "login/huggingface"), (sign_out, "logout")):
+        press.click(None, None, None, js=_GO.replace("ROUTE", route), api_name=f"_{press.elem_id}", **_AT_ONCE)
     races.change(follow, [visitor, races, repo_id], [run, repo_id], api_name="_follow_race", **_AT_ONCE)
     run.input(follow_run, [visitor, races, run, repo_id], repo_id, api_name="_follow_run", **_AT_ONCE)
     asked = button.click(_wait, None, [status, button], api_name="_ask_publish", **_AT_ONCE)
@@ -131,27 +146,25 @@ def _offer(
     """The panel is opened: whether this visitor can publish, as whom, and where to."""
     language = current_language()
     runs = _runs_of(lab, visitor, race)
+    is_in = login is not None
+    press = [gr.update(visible=_has_login() and not is_in), gr.update(visible=_has_login() and is_in)]
     try:
         token = token_of(login)
         user = who.username if who else None
         if user is None:
-            yield [
-                _note("Asking the Hub whose token this is …", language),
-                runs,
-                gr.skip(),
-                gr.update(interactive=False),
-            ]
+            asking = _note("Asking the Hub whose token this is …", language)
+            yield [asking, runs, gr.skip(), gr.update(interactive=False), *press]
             user = hub.user_of(token)
     except ValueError as error:
-        yield [advice(translate(str(error), language)), runs, gr.skip(), gr.update(interactive=False)]
+        yield [advice(translate(str(error), language)), runs, gr.skip(), gr.update(interactive=False), *press]
         return
     sentence = "At most 20 epochs of the run, each one commit with its tag. Publishing again adds only what is new."
     told = _note(sentence, language)
     if user is not None:
         told = _note("Signed in as {user}.", language, user=user) + told
-    if login is not None:
+    if is_in:
         told += _note("This app reaches the repos that it made for you, and no others of yours.", language)
-    yield [told, runs, suggest(lab, visitor, race, None, name, user), gr.update(interactive=True)]
+    yield [told, runs, suggest(lab, visitor, race, None, name, user), gr.update(interactive=True), *press]
 
 
 def _publish(

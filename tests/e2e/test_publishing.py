@@ -2,13 +2,14 @@
 
 import json
 import re
-import urllib.request
+from types import SimpleNamespace
 
 import pytest
+from gradio.context import LocalContext
 
 from tests.e2e.test_page import status_says, visit
 from tests.hub import OWNER, VISITOR, Fault, Hub, serve
-from trainer import checkpoint
+from ui.publishing import token_of
 
 LINK = "/?optimizer=adam&lr=0.001&scheduler=constant&epochs=2&num_images=512"
 RACE = "&race=lr%3D0.01%26num_images%3D512%26epochs%3D1%3Blr%3D0.1%26num_images%3D512%26epochs%3D1"
@@ -101,6 +102,15 @@ def whole(repo, epochs) -> bool:
     titles = ["initial commit", *(f"Epoch {epoch}" for epoch in epochs)]
     tags = {f"epoch-{epoch:04d}": commit for epoch, commit in zip(epochs, list(repo.commits)[1:], strict=False)}
     return (repo.titles, repo.tags) == (titles, tags)
+
+
+def come_back(page, button, address):
+    """Presses what leads to the Hub and from there back to the page as it was."""
+    with page.expect_navigation(url=address):
+        page.click(button)
+    page.wait_for_selector("#loss svg")
+    status_says(page, "^Done")
+    open_panel(page)
 
 
 def test_a_run_is_published_through_trouble(hub, home, local, page, screenshots):
@@ -234,24 +244,21 @@ def test_who_cannot_publish_is_told_what_to_do(hub, home, local, page, token, en
 
 
 def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screenshots):
-    """Before the visitor signs in nothing can be published, not by a request of one's own making either; then under
-    the visitor's name. The owner's token, which lies in the environment, is never shown to the Hub."""
+    """Before the visitor signs in nothing can be published, even where the page is made to ask for it; then under the
+    visitor's name. The owner's token, which lies in the environment, is never shown to the Hub."""
     train(page, space.url + LINK)
     open_panel(page)
     page.wait_for_selector("#publishing-says >> text=Sign in with Hugging Face first")
     assert not page.locator("#publish").is_enabled()
-    (folder,) = [path for path in space.checkpoints.iterdir() if checkpoint.is_run(path)]
-    visitor = page.evaluate("JSON.parse(localStorage.getItem('optimizer-lab-visitor') ?? 'null')")
-    answer = call(space.url, "_publish", [visitor, folder.name, folder.name, "owner/stolen", False])
-    assert "published" in answer
+    page.fill("#repo-id :is(input, textarea)", "owner/stolen")
+    page.eval_on_selector("#publish", "button => button.removeAttribute('disabled')")
+    page.click("#publish")
+    told(page, "Not published[^]*Sign in with Hugging Face first")
     assert (hub.repos, hub.tokens) == ({}, set())
 
     page.locator("#publishing").screenshot(path=screenshots / "sign-in.png")
-    page.click("#login")
-    page.wait_for_url(f"{space.url}/*")
-    page.wait_for_selector("#login >> text=visitor")
-    status_says(page, "^Done")
-    open_panel(page)
+    address = page.url
+    come_back(page, "#sign-in", address)
     page.wait_for_selector("#publishing-says >> text=Signed in as visitor.")
     page.wait_for_selector("#publishing-says >> text=the repos that it made for you")
     can_publish(page)
@@ -263,19 +270,26 @@ def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screen
     assert hub.tokens == {VISITOR}
     page.locator("#publishing").screenshot(path=screenshots / "signed-in.png")
 
+    come_back(page, "#sign-out", address)
+    page.wait_for_selector("#publishing-says >> text=Sign in with Hugging Face first")
 
-def call(url: str, name: str, data: list) -> str:
-    """What the page's server sends for an event that anyone may ask for, whatever the page shows."""
-    with urllib.request.urlopen(f"{url}/config") as answer:
-        config = json.load(answer)
-    number = next(event["id"] for event in config["dependencies"] if event["api_name"] == name)
-    body = json.dumps({"data": data, "fn_index": number, "session_hash": "hand-made"}).encode()
-    asked = urllib.request.Request(f"{url}/gradio_api/queue/join", body, {"Content-Type": "application/json"})
-    urllib.request.urlopen(asked).close()
-    with urllib.request.urlopen(f"{url}/gradio_api/queue/data?session_hash=hand-made", timeout=60) as stream:
-        said = ""
-        for line in stream:
-            said += line.decode()
-            if "process_completed" in said:
-                return said
-    return said
+
+@pytest.mark.parametrize(
+    ("host", "is_local"), [("127.0.0.1", True), ("::1", True), ("192.168.1.7", False), ("x", False)]
+)
+def test_who_else_in_the_room_opens_the_page_does_not_publish_with_its_token(monkeypatch, host, is_local):
+    """The token of whoever runs the app serves the browser beside it alone; and nobody on a Space."""
+    monkeypatch.setenv("HF_TOKEN", OWNER)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    request = LocalContext.request.set(SimpleNamespace(client=SimpleNamespace(host=host)))
+    try:
+        if is_local:
+            assert token_of(None) == OWNER
+        else:
+            with pytest.raises(ValueError, match="only the person at the computer"):
+                token_of(None)
+        monkeypatch.setenv("SPACE_ID", "owner/lab")
+        with pytest.raises(ValueError, match="This Space has no login"):
+            token_of(None)
+    finally:
+        LocalContext.request.reset(request)
