@@ -5,6 +5,7 @@ import os
 import spaces  # isort: skip - before torch, which a ZeroGPU Space must not wake in this process
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the page shows them
 
 import sys
 from collections.abc import Iterator, Sequence

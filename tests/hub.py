@@ -1,8 +1,8 @@
 """A small Hub on this machine's loopback, so that tests go through huggingface_hub and datasets as they are.
 
 It keeps repositories in memory, with commits on main, tags and large files, who may read and write them, and knows what
-reading a dataset and publishing, listing and loading a model takes. It errs on request: see Fault. Point HF_ENDPOINT at
-`Hub.endpoint` before huggingface_hub is imported, or use `point_to`; HF_HUB_DISABLE_XET=1 must be set.
+reading a dataset, publishing, listing and loading a model, and signing in take. It errs on request: see Fault. Point
+HF_ENDPOINT at `Hub.endpoint` before huggingface_hub is imported, or use `point_to`; HF_HUB_DISABLE_XET=1 must be set.
 """
 
 import asyncio
@@ -23,11 +23,16 @@ import uvicorn
 import yaml
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 
 Files = dict[str, bytes]
 
 LARGE = re.compile(r".*\.(safetensors|png|bin)")
 OWNER, READER, STRANGER = "hf_owner_writes", "hf_owner_reads", "hf_stranger_writes"
+VISITOR = "hf_oauth_visitor"  # what a login with the scope contribute-repos gives: a right to what was made with it
+
+_KEY = RSAKey.generate_key(2048)
 
 
 @dataclass(kw_only=True)
@@ -42,6 +47,7 @@ class Repo:
     tags: dict[str, str] = field(default_factory=dict)
     private: bool = False
     gated: bool = False
+    made_with: str = ""  # a token
     updated: str = "2026-01-01T00:00:00.000Z"
     files_endpoint: str | None = None
 
@@ -100,15 +106,24 @@ class Hub:
 
     repos: dict[str, Repo] = field(default_factory=dict)
     users: dict[str, tuple[str, str]] = field(
-        default_factory=lambda: {OWNER: ("owner", "write"), READER: ("owner", "read"), STRANGER: ("stranger", "write")}
+        default_factory=lambda: {
+            OWNER: ("owner", "write"),
+            READER: ("owner", "read"),
+            STRANGER: ("stranger", "write"),
+            VISITOR: ("visitor", "contribute"),
+        }
     )
+    nonces: dict[str, str] = field(default_factory=dict)  # of logins, by their code
     faults: list[Fault] = field(default_factory=list)
     large: Files = field(default_factory=dict)  # by SHA-256
     endpoint: str = ""
     requests: list[str] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)  # that it was shown
     times: list[float] = field(default_factory=list)
     page_size: int = 1000
+    has_trees: bool = True
+    etag: str = ""  # in place of hashes, as a looser server may have it
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -169,6 +184,9 @@ class _Faulty:
         self.hub.requests.append(f"{method} {path}")
         self.hub.urls.append(f"{path}?{scope['query_string'].decode()}")
         self.hub.times.append(time.monotonic())
+        shown = dict(scope["headers"]).get(b"authorization", b"").decode()
+        if shown.startswith("Bearer "):
+            self.hub.tokens.add(shown.removeprefix("Bearer "))
         fault = self.hub.next_fault(method, path)
         match fault.how if fault else None:
             case None:
@@ -208,8 +226,11 @@ def _app(hub: Hub) -> FastAPI:
         headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.error} if refused.code else {}
         return JSONResponse({"error": refused.error}, refused.status, headers=headers)
 
+    def token_of(request: Request) -> str:
+        return request.headers.get("authorization", "").removeprefix("Bearer ")
+
     def who(request: Request) -> tuple[str, str]:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = token_of(request)
         if given and given not in hub.users:
             raise RefusedError(401, error="Invalid credentials in Authorization header")
         return hub.users.get(given, ("", ""))
@@ -220,7 +241,8 @@ def _app(hub: Hub) -> FastAPI:
         repo = hub.repos.get(repo_id)
         if repo is None or (repo.private and user != owner):
             raise RefusedError(404 if user else 401, "RepoNotFound", "Repository not found")
-        if write and (user != owner or role != "write"):
+        may_write = role == "write" or (role == "contribute" and repo.made_with == token_of(request))
+        if write and (user != owner or not may_write):
             raise RefusedError(403, error="Forbidden: you must use a write token to write to this repo")
         return repo
 
@@ -248,6 +270,32 @@ def _app(hub: Hub) -> FastAPI:
             "cardData": card,
         }
 
+    @app.get("/.well-known/openid-configuration")
+    def provider() -> dict[str, str]:
+        places = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "jwks"}
+        return {"issuer": hub.endpoint} | {name: f"{hub.endpoint}/oauth/{place}" for name, place in places.items()}
+
+    @app.get("/oauth/jwks")
+    def jwks() -> dict[str, Any]:
+        return {"keys": [_KEY.as_dict(private=False)]}
+
+    @app.get("/oauth/authorize")
+    def authorize(redirect_uri: str, state: str, nonce: str, scope: str) -> Response:
+        """The visitor agrees at once."""
+        assert "contribute-repos" in scope.split()
+        code = f"code-{len(hub.nonces)}"
+        hub.nonces[code] = nonce
+        return RedirectResponse(f"{redirect_uri}{'&' if '?' in redirect_uri else '?'}code={code}&state={state}")
+
+    @app.post("/oauth/token")
+    async def token(request: Request) -> dict[str, Any]:
+        form, now, (user, _) = await request.form(), int(time.time()), hub.users[VISITOR]
+        claims = {"iss": hub.endpoint, "sub": user, "aud": "the-app", "iat": now, "exp": now + 3600}
+        claims |= {"name": user.title(), "preferred_username": user, "profile": f"{hub.endpoint}/{user}", "picture": ""}
+        signed = jwt.encode({"alg": "RS256"}, {**claims, "nonce": hub.nonces.pop(form["code"])}, _KEY)
+        facts = {"scope": "openid profile contribute-repos", "token_type": "bearer", "expires_in": 3600}
+        return {"access_token": VISITOR, "id_token": signed, **facts}
+
     @app.get("/api/whoami-v2")
     def whoami(request: Request) -> dict[str, Any]:
         user, role = who(request)
@@ -269,13 +317,14 @@ def _app(hub: Hub) -> FastAPI:
         owner = asked.get("organization") or user
         if not user:
             raise RefusedError(401, error="Invalid username or password.")
-        if role != "write" or user != owner:
+        if role == "read" or user != owner:
             raise RefusedError(403, error=f"You don't have the rights to create a model under the namespace {owner}")
         repo_id = f"{owner}/{asked['name']}"
         told = {"url": f"{hub.endpoint}/{repo_id}", "name": repo_id}
         if repo_id in hub.repos:
             return JSONResponse({"error": "You already created this model repo", **told}, 409)
-        repo = hub.repos[repo_id] = Repo(private=asked.get("visibility") == "private" or bool(asked.get("private")))
+        is_private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        repo = hub.repos[repo_id] = Repo(private=is_private, made_with=token_of(request))
         repo.add({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}, "initial commit")
         return JSONResponse(told)
 
@@ -321,12 +370,20 @@ def _app(hub: Hub) -> FastAPI:
         repo.tags[asked["tag"]] = repo.commit_of(revision)
         return Response("OK")
 
+    @app.delete("/api/{kind}/{owner}/{name}/tag/{tag:path}")
+    def untag(request: Request, kind: str, owner: str, name: str, tag: str) -> Response:
+        if find(request, named(kind, owner, name), write=True).tags.pop(tag, None) is None:
+            raise RefusedError(404, "RevisionNotFound")
+        return Response("OK")
+
     @app.get("/api/{kind}/{owner}/{name}/tree/{revision}")
     @app.get("/api/{kind}/{owner}/{name}/tree/{revision}/{path:path}")
     def tree(
         request: Request, kind: str, owner: str, name: str, revision: str, path: str = "", recursive: bool = False
     ) -> list[dict]:
         repo = find(request, named(kind, owner, name))
+        if not hub.has_trees:
+            raise RefusedError(404, error="Not found")
         files, inside = repo.commits[repo.commit_of(revision)], f"{path}/" if path else ""
         within = [file for file in files if file.startswith(inside)]
         if path and not within:
@@ -425,7 +482,9 @@ def _app(hub: Hub) -> FastAPI:
             raise RefusedError(404, "EntryNotFound")
         content = repo.commits[commit][path]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{git_hash(content)}"', "Accept-Ranges": "bytes"}
-        if LARGE.fullmatch(path):
+        if hub.etag:
+            headers["ETag"] = f'W/"{hub.etag}-{len(content)}"'
+        elif LARGE.fullmatch(path):
             headers |= {"X-Linked-Etag": f'"{sha256(content)}"', "X-Linked-Size": str(len(content))}
         if repo.files_endpoint:
             return RedirectResponse(f"{repo.files_endpoint}/{path}", 302, headers)

@@ -36,7 +36,7 @@ def card(data_name="CIFAR-10", class_names=("cat", "dog"), **settings):
 def test_the_card_of_a_repo():
     """Shows the picture beside it, names itself in the three lines that load it, and tells a list its settings."""
     run = Run(config=TrainConfig(optimizer="adam"), history=[UNTRAINED, TRAINED])
-    markdown = model_card(run, DATA, CONFIG, repo_id="owner/run")
+    markdown = model_card(run, DATA, CONFIG, repo_id="owner/run", has_picture=True)
     assert "](curve.png)" in markdown
     assert 'OptimizerLabModel.from_pretrained("owner/run")' in markdown
     assert "curve.png" not in card()

@@ -59,6 +59,16 @@ def test_what_does_not_pass_is_not(error):
         client.ask(failing(error), silent, 0.0, "")
 
 
+def test_a_token_as_it_is_sent():
+    """None is nobody; what no header can carry is refused, and not shown."""
+    assert client.sent(None) is False
+    assert client.sent("hf_aZ09") == "hf_aZ09"
+    for malformed in ("hf_née", "hf_a b", "hf_a\n", "hf_a\r\nHost: x", "\u202ehf_a"):
+        with pytest.raises(ValueError, match="is malformed") as error:
+            client.sent(malformed)
+        assert "hf_" not in str(error.value)
+
+
 def test_an_answer_that_is_none():
     """JSON that is none or lacks what its client looks for is the Hub's error; what the client wraps is unwrapped."""
     for error in (KeyError("commitOid"), TypeError("x")):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from hub import OWNER, Fault, Hub, Repo, point_to, serve
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from trainer.download import download
 
@@ -60,6 +60,30 @@ def test_a_damaged_copy_without_a_network(hub):
         get("config.json", revision=commit)
     hub.faults.clear()
     assert get("config.json", revision=commit).path.read_bytes() == FILES["config.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_server_whose_etags_are_no_hashes(hub, name):
+    """Its tree has the hash, and the file is held to it; where it has none, whatever has the size is taken."""
+    hub.etag = "5f3c"
+    assert get(name).path.read_bytes() == FILES[name]
+    get(name).path.resolve().write_bytes(FILES[name][::-1])
+    assert get(name).path.read_bytes() == FILES[name]
+    hub.faults = [Fault(method="GET", path=f"/resolve/.*/{name}", how="garble", times=2)]
+    with pytest.raises(ValueError, match="arrived damaged, twice"):
+        get(name, force_download=True)
+    hub.has_trees = False
+    path, commit = get(name)
+    assert path.read_bytes() == FILES[name]
+    assert get(name, revision=commit, local_files_only=True).path == path
+
+
+def test_a_tree_in_trouble(hub):
+    """Is no leave to take a file unchecked."""
+    hub.etag = "5f3c"
+    hub.faults = [Fault(method="GET", path="/tree/", status=503, times=99)]
+    with pytest.raises(HfHubHTTPError, match="503"):
+        get("config.json")
 
 
 def test_too_large(hub):

@@ -165,6 +165,8 @@ def test_publish(hub, run):
     assert f'from_pretrained("{ID}")' in card.text
     assert "](curve.png)" in card.text
     assert repo.files["curve.png"].startswith(b"\x89PNG")
+    for name in ("README.md", "curve.png"):
+        assert (run / name).read_bytes() == repo.files[name], "the folder shows the curves too"
 
 
 def test_publish_again_adds_what_is_new(hub, run, tiny, published):
@@ -178,6 +180,27 @@ def test_publish_again_adds_what_is_new(hub, run, tiny, published):
     assert published.titles == ["initial commit", *(f"Epoch {epoch}" for epoch in range(6))]
     assert published.files["training.safetensors"] == (run / "training.safetensors").read_bytes()
     assert "training.safetensors" not in published.commits[published.tags["epoch-0004"]]
+
+
+@pytest.mark.parametrize("fault", [None, Fault(method="DELETE", path="/tag/", status=403, times=99)])
+def test_tags_that_are_too_many_are_given_up(hub, run, tiny, published, monkeypatch, fault):
+    """Of the old ones, once the new state is there; one that could not be is given up the next time, one that is gone
+    or was never this app's is left alone."""
+    monkeypatch.setattr("trainer.hub.MOST_TAGS", 4)
+    published.tags["v1"] = published.head
+    resume(run, tiny, 6)
+    hub.faults = [Fault(method="DELETE", path="/tag/", how="lose"), *([replace(fault)] if fault else [])]
+    publish(run, ID, token=OWNER)
+    asked = [request.partition(" ")[0] for request in hub.requests if "/commit/" in request or "/tag/" in request]
+    assert asked == sorted(asked, key=lambda method: method == "DELETE")
+    hub.faults.clear()
+    publish(run, ID, token=OWNER)
+    best = Run(config=CONFIG, history=checkpoint.read_run(run).history).best.epoch
+    assert published.tags.pop("v1")
+    assert len(published.tags) == 4
+    assert {f"epoch-{epoch:04d}" for epoch in (0, best, 6)} <= published.tags.keys()
+    assert published.titles == ["initial commit", *dict.fromkeys(published.titles[1:])]
+    assert published.files["model.safetensors"] == (run / "model.safetensors").read_bytes()
 
 
 def test_a_run_loaded_elsewhere_goes_on_there(hub, run, tiny, published, tmp_path):
@@ -255,15 +278,30 @@ def test_where_the_pictures_lay_is_not_published(hub, run):
 def test_epochs_to_publish(epochs):
     """At most 20, among them the first, the best and the last; spread evenly; a cut-off publishing is completed."""
     best = epochs * 2 // 3
-    made = Run(config=CONFIG, history=[row(n, 0.9 if n == best else n / (2 * epochs + 1)) for n in range(epochs + 1)])
-    chosen = choose(made, set(), set(range(epochs + 1)))
+    made, kept = run_of(epochs, best), set(range(epochs + 1))
+    chosen = choose(made, set(), kept)
     assert len(chosen) == min(20, epochs + 1)
     assert {0, best, epochs} <= set(chosen)
     assert all(after - before <= 2 * (epochs // 17 + 1) for before, after in pairwise(chosen))
-    assert choose(made, set(chosen), set(range(epochs + 1))) == []
-    rest = choose(made, set(chosen[:2]), set(range(epochs + 1)))
-    assert len(rest) + len(chosen[:2]) <= 20
+    for count in range(len(chosen) + 1):
+        assert choose(made, set(chosen[:count]), kept) == chosen
     assert choose(made, set(), {epochs}) == [epochs]
+
+
+@pytest.mark.parametrize("more", [1, 2, 5, 20, 500])
+def test_epochs_to_publish_again(more):
+    """Of the old ones and the new ones again no more than 20, as even, and nothing between the old ones is new."""
+    old = set(choose(run_of(30, 20), set(), set(range(31))))
+    chosen = choose(run_of(30 + more, 30 + more // 2), old, set(range(31 + more)))
+    assert len(chosen) == 20
+    assert {0, 30 + more // 2, 30 + more} <= set(chosen)
+    assert {epoch for epoch in chosen if epoch <= 30} <= old
+    assert all(after - before <= 2 * ((30 + more) // 17 + 1) for before, after in pairwise(chosen))
+    assert choose(run_of(30 + more, 30 + more // 2), set(chosen), set(range(31 + more))) == chosen
+
+
+def run_of(epochs, best):
+    return Run(config=CONFIG, history=[row(n, 0.9 if n == best else n / (2 * epochs + 1)) for n in range(epochs + 1)])
 
 
 def row(epoch, accuracy):
@@ -278,6 +316,9 @@ def row(epoch, accuracy):
     [
         ("", "log in"),
         ("hf_nobody", "does not accept the token"),
+        ("hf_née", r"^The token is malformed: it holds a space, a line break or a letter that no token has\.$"),
+        ("hf_a b", "malformed"),
+        (f"{OWNER}\n", "malformed"),
         (READER, "no right"),
         (STRANGER, "no right"),
     ],
@@ -747,6 +788,22 @@ def test_names():
     for wrong in ("", "a", "a/b/c", "/a", "a/", "../a", "a/..", "a b/c", "a/b.git", "a/b--c", "<b>/x", "a/b\n"):
         with pytest.raises(ValueError, match="no name of a repo"):
             check_repo_id(wrong)
-    for wrong in ("a/b@", "a/b@x y", "a/b@x@y", "a/b@x\n"):
+    assert split_revision("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
+    for wrong in (
+        "",
+        "x y",
+        "x@y",
+        "x\n",
+        "../../x",
+        "a//b",
+        "/a",
+        "a/",
+        ".a",
+        "a..b",
+        "a.",
+        "a.lock",
+        "-a",
+        "a" * 251,
+    ):
         with pytest.raises(ValueError, match="no revision"):
-            split_revision(wrong)
+            split_revision(f"a/b@{wrong}")

@@ -407,8 +407,9 @@ def _open(place: str) -> OptimizerLabModel:
     if place.partition("@")[0].count("/") != 1 or place.startswith((".", "/")) or Path(place).parent.is_dir():
         raise ValueError(f"There is no checkpoint in {place}.")
     repo_id, revision = hub.split_revision(place)
+    token = client.sent(huggingface_hub.get_token())
     with _quiet_hub(), client.explained(repo_id):
-        return OptimizerLabModel.from_pretrained(repo_id, revision=revision)
+        return OptimizerLabModel.from_pretrained(repo_id, revision=revision, token=token)
 
 
 def _publish(options: argparse.Namespace) -> int:

@@ -51,11 +51,17 @@ print(classify(model, "picture.png").confidences)
 
 
 def model_card(
-    run: Run, data: Mapping[str, Any], model_config: Mapping[str, Any], *, repo_id: str | None = None
+    run: Run,
+    data: Mapping[str, Any],
+    model_config: Mapping[str, Any],
+    *,
+    repo_id: str | None = None,
+    has_picture: bool = False,
 ) -> str:
     """The card as Markdown with the Hub's front matter: results as model-index, use, settings, history.
 
-    For a repo, whose id is of letters, digits and `/._-` alone, it shows the picture of the curves beside it.
+    `repo_id`, of letters, digits and `/._-` alone: where it will be; None: in a folder. `has_picture`: whether the
+    picture of the curves lies beside it.
     """
     last = run.history[-1]
     settings = run.config.settings()
@@ -91,7 +97,7 @@ def model_card(
         epochs=run.config.epochs,
         accuracy=last.test_accuracy,
         loss=last.test_loss,
-        curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if repo_id else "",
+        curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if has_picture else "",
         repo=f'"{repo_id}")  # revision="epoch-0000": the untrained network' if repo_id else '".")  # this folder',
         settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in settings.items()),
         history="\n".join(

@@ -274,6 +274,15 @@ def place(folder: Path, files: Mapping[str, bytes]) -> None:
             raise ValueError(f"The folder cannot be written: {_reason(error)}.") from None
 
 
+def describe(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Puts card and picture into a run's folder; ValueError while it is being trained, or where the disk refuses."""
+    with writing(folder):
+        try:
+            _commit(folder, files)
+        except OSError as error:
+            raise ValueError(f"The folder cannot be written: {_reason(error)}.") from None
+
+
 def until(content: Mapping[str, Any], epoch: int, weights: bytes) -> bytes:
     """training.json of an earlier epoch, made from a later one's content: to look at, not to resume from."""
     return as_json(

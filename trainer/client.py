@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 # HTTPError is the HTTP library's own, which the Hub's errors derive from: a broken connection has no other type.
 from huggingface_hub.errors import (
@@ -40,6 +40,17 @@ T = TypeVar("T")
 
 class AnswerError(OSError):
     """The Hub answered with what its client cannot read: whether it did what it was asked is not known."""
+
+
+def sent(token: str | None) -> str | Literal[False]:
+    """A token as the Hub's client is to be given it: False for nobody, where None would be whoever runs the process.
+
+    Raises ValueError where it is nothing that an HTTP header can carry (RFC 6750, section 2.1).
+    """
+    # The HTTP library's own errors would show it.
+    if token and not re.fullmatch(r"[\w.~+/-]+=*", token, re.ASCII):
+        raise ValueError("The token is malformed: it holds a space, a line break or a letter that no token has.")
+    return token or False
 
 
 def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str) -> T:
@@ -83,7 +94,7 @@ def sleep(seconds: float, progress: Report, fraction: float, doing: str) -> None
     """Waits, saying how long still, about twice a second."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
-        progress(fraction, f"{doing}: the Hub is asked again in {left:.0f} s")
+        progress(fraction, f"The Hub is asked again in {left:.0f} s ({doing})")
         time.sleep(min(0.5, left))
 
 

@@ -1,14 +1,16 @@
 """A file of a repo on the Hub, in the Hub's own cache, checked against the hash that the Hub has for it."""
 
 import re
+from hashlib import sha1, sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import RemoteEntryNotFoundError
-from huggingface_hub.utils.sha import git_hash, sha_fileobj
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 
-_SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
+_HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Downloaded(NamedTuple):
@@ -31,9 +33,10 @@ def download(
 ) -> Downloaded:
     """The file `name` of a repo, fetched where the cache has it not; the other arguments are `hf_hub_download`'s.
 
-    Large files are checked against their SHA-256, small ones against their hash in git; a damaged one is fetched again
-    once. Raises ValueError where the repo lacks the file, where it is larger than `at_most` bytes, which is known
-    before it is fetched, and where it arrives damaged; the Hub's own errors (`huggingface_hub.errors`) otherwise.
+    Large files are checked against their SHA-256, small ones against their hash in git, where a server tells neither,
+    against their size; a damaged one is fetched again once. Raises ValueError where the repo lacks the file, where it
+    is larger than `at_most` bytes, which is known before it is fetched, and where it arrives damaged; the Hub's own
+    errors (`huggingface_hub.errors`) otherwise.
     """
     asked = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     try:
@@ -45,14 +48,20 @@ def download(
         raise ValueError(f"{name} is larger than what it should hold.")
     asked["revision"] = told.commit_hash
     path = Path(hf_hub_download(repo_id, name, force_download=force_download, **asked))
-    if not _is_sound(repo_id, name, path, told.commit_hash, token):
+    if not _is_sound(repo_id, name, path, told.commit_hash, asked):
         if local_files_only:
             raise ValueError(f"{name} of {repo_id} is damaged in the cache.")
-        path.unlink()  # or the client would leave it as it is, where it is no link
+        _drop(path)  # or the client would leave it as it is, where it is no link
         path = _fetched_again(repo_id, name, asked)
-        if not _is_sound(repo_id, name, path, told.commit_hash, token):
+        if not _is_sound(repo_id, name, path, told.commit_hash, asked):
+            _drop(path)
             raise ValueError(f"{name} of {repo_id} arrived damaged, twice: it is not what the Hub says it is.")
     return Downloaded(path, told.commit_hash)
+
+
+def _drop(path: Path) -> None:
+    for place in (path.resolve(), path):
+        place.unlink(missing_ok=True)
 
 
 def _fetched_again(repo_id: str, name: str, asked: dict) -> Path:
@@ -63,12 +72,36 @@ def _fetched_again(repo_id: str, name: str, asked: dict) -> Path:
         raise error.__cause__ or error from None
 
 
-def _is_sound(repo_id: str, name: str, path: Path, commit: str, token: str | bool | None) -> bool:
-    # The cache names a file's content by the hash that the Hub gave, and links to it where the disk knows links.
-    told = path.readlink().name if path.is_symlink() else ""
-    if not (_SHA256.fullmatch(told) or _SHA1.fullmatch(told)):
-        told = get_hf_file_metadata(hf_hub_url(repo_id, name, revision=commit), token=token).etag or ""
-    with path.open("rb") as file:
-        if _SHA256.fullmatch(told):
-            return sha_fileobj(file).hex() == told
-        return git_hash(file.read()) == told
+def _is_sound(repo_id: str, name: str, path: Path, commit: str, asked: dict) -> bool:
+    # The cache names a file's content by the ETag that the Hub gave, and links to it where the disk knows links.
+    told = path.readlink().name if path.is_symlink() else None
+    if asked["local_files_only"]:
+        return told is None or not _HASH.fullmatch(told) or told in _hashes(path)
+    if told is None:
+        told = get_hf_file_metadata(hf_hub_url(repo_id, name, revision=commit), token=asked["token"]).etag or ""
+    hashes = _hashes(path)
+    if told in hashes:
+        return True
+    # The Hub's ETags are hashes. Another server's may be anything; what it knows of the file then stands in its tree.
+    listed = _listed(repo_id, name, commit, asked["token"])
+    known = str(listed.lfs.sha256 if listed.lfs else listed.blob_id) if listed else ""
+    if _HASH.fullmatch(known):
+        return known in hashes
+    return not _HASH.fullmatch(told) and (listed is None or listed.size == path.stat().st_size)
+
+
+def _hashes(path: Path) -> set[str]:
+    """What a file may be known by: its SHA-256, and its SHA-1 as git has it (`blob`, size, content) or of all of it."""
+    content = path.read_bytes()
+    return {sha256(content).hexdigest(), git_hash(content), sha1(content, usedforsecurity=False).hexdigest()}
+
+
+def _listed(repo_id: str, name: str, commit: str, token: str | bool | None) -> RepoFile | None:
+    """What a repo's tree says of a file; None where there is no tree, or it does not say it."""
+    try:
+        tree = HfApi(token=token).list_repo_tree(repo_id, str(Path(name).parent).removeprefix("."), revision=commit)
+        return next((entry for entry in tree if entry.path == name and isinstance(entry, RepoFile)), None)
+    except HfHubHTTPError as error:
+        if error.response.status_code in (404, 405, 501):
+            return None
+        raise

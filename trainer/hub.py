@@ -7,7 +7,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +41,8 @@ _TRIES = 5
 _LARGEST_HISTORY, _LARGEST_PICTURE = 64 << 20, 8 << 20
 _OURS = {CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, CURVE_FILE, ".gitattributes"}
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+# What git takes for a branch or tag (git help check-ref-format), of ASCII alone.
+_REVISION = re.compile(r"(?!.*(\.\.|\.lock(/|$)|\./|\.$))\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 _EPOCH_TAG = re.compile(r"epoch-(\d{4,9})")
 
 
@@ -69,7 +71,7 @@ def check_repo_id(repo_id: str) -> str:
 def split_revision(checkpoint_id: str) -> tuple[str, str | None]:
     """`owner/name@revision` as its two parts; without a revision the second is None. ValueError for anything else."""
     repo_id, at, revision = checkpoint_id.partition("@")
-    if at and not re.fullmatch(r"[\w./-]{1,250}", revision, re.ASCII):
+    if at and (len(revision) > 250 or not _REVISION.fullmatch(revision)):
         raise ValueError(f"{revision[:200]!r} is no revision of a repo on the Hub, such as epoch-0003.")
     return check_repo_id(repo_id), revision or None
 
@@ -77,6 +79,17 @@ def split_revision(checkpoint_id: str) -> tuple[str, str | None]:
 def page_of(repo_id: str) -> str:
     """The address of a repo's page."""
     return f"{constants.ENDPOINT}/{repo_id}"
+
+
+def user_of(token: str) -> str | None:
+    """The name of a token's account; None where the Hub does not tell. ValueError where it refuses the token."""
+    api = HfApi(token=client.sent(token))
+    try:
+        return client.ask_once(lambda: str(api.whoami()["name"]), silent, 0.0, "")
+    except (HTTPError, OSError) as error:
+        if client.status(error) == 401:
+            raise ValueError("The Hub does not accept the token: log in again.") from None
+        return None
 
 
 # --- publishing
@@ -110,7 +123,7 @@ class _Local:
             history = checkpoint.until(self.content, epoch, weights)
         config = self.files[CONFIG_FILE]
         files = {
-            CARD_FILE: model_card(run, self.data, json.loads(config), repo_id=repo_id).encode(),
+            CARD_FILE: model_card(run, self.data, json.loads(config), repo_id=repo_id, has_picture=True).encode(),
             CONFIG_FILE: config,
             CURVE_FILE: draw(run),
             HISTORY_FILE: history,
@@ -140,7 +153,8 @@ def publish(folder: Path, repo_id: str, *, token: str, private: bool = False, pr
 
     The untrained network, the best, the last and as many of those between, evenly spaced, as make 20 in all are each
     one commit with its tag, epoch-0000 and so on, and the last is on main. Where the run was published before, only
-    what is new is added, even where an earlier attempt was cut off anywhere. `private` is for a new repo.
+    what is new is added, even where an earlier attempt was cut off anywhere; tags that then are too many are given up,
+    their commits stay. `private` is for a new repo.
 
     Raises ValueError with one sentence where the run is not sound, where the repo holds anything else, or more of this
     run, and where the Hub does not take it. Whatever is raised, the repo is at one of the states, and publishing again
@@ -149,9 +163,16 @@ def publish(folder: Path, repo_id: str, *, token: str, private: bool = False, pr
     check_repo_id(repo_id)
     if not token:
         raise ValueError("Publishing takes a token of the Hub: log in first.")
+    api = HfApi(token=client.sent(token))
     local = _read_local(folder)
     with client.explained(repo_id):
-        return _Publisher(HfApi(token=token), repo_id, progress).publish(local, private)
+        last = _Publisher(api, repo_id, progress).publish(local, private)
+    if last:
+        # The folder's own card then shows the curves too; a run in training writes another one soon.
+        with suppress(ValueError):
+            checkpoint.describe(folder, {name: last[name] for name in (CARD_FILE, CURVE_FILE)})
+    progress(1.0, "Published")
+    return page_of(repo_id)
 
 
 @dataclass
@@ -162,26 +183,29 @@ class _Publisher:
     fraction: float = 0.0
     doing: str = "Looking at the repo"
 
-    def publish(self, local: _Local, private: bool) -> str:
+    def publish(self, local: _Local, private: bool) -> Mapping[str, bytes]:
+        """Returns the files of the last state, none where nothing was new."""
         remote = self._open(private)
         self._check(local, remote)
         rows = remote.rows
         published = {len(rows) - 1, *remote.tags} if rows else set()
         if rows and len(rows) - 1 not in remote.tags:
             self._tag(len(rows) - 1, remote.head)  # an earlier attempt ended between the commit and its tag
-        new = choose(local.run, published, {*local.weights, local.run.epoch})
+        tagged = choose(local.run, published, {*local.weights, local.run.epoch})
+        new = [epoch for epoch in tagged if epoch > max(published, default=-1)]
         if not new and remote.history != checkpoint.as_json(local.content):
             new = [local.run.epoch]  # what was said of the last epoch has changed
-        head, paths = remote.head, remote.paths
+        head, paths, files = remote.head, remote.paths, {}
         for count, epoch in enumerate(new):
             self.fraction, self.doing = count / len(new), f"Publishing epoch {epoch}"
-            state = local.state(epoch, self.repo_id)
-            head = self._commit(state, head, stale=paths & {TENSORS_FILE} - state.files.keys())
-            paths = frozenset(state.files)
+            files = (state := local.state(epoch, self.repo_id)).files
+            head = self._commit(state, head, stale=paths & {TENSORS_FILE} - files.keys())
+            paths = frozenset(files)
             if epoch not in published:
                 self._tag(epoch, head)
-        self.progress(1.0, "Published")
-        return page_of(self.repo_id)
+        # Only now: whatever happens before, the repo has lost nothing.
+        self._give_up(remote.tags.keys() - tagged)
+        return files
 
     def _ask(self, call):
         return client.ask(call, self.progress, self.fraction, self.doing)
@@ -300,6 +324,19 @@ class _Publisher:
             if all((tag.name, tag.target_commit) != (name, commit) for tag in refs.tags):
                 raise ValueError(f"{self.repo_id} has a tag {name} of something else.") from None
 
+    def _give_up(self, epochs: Iterable[int]) -> None:
+        # The run is published, with or without them: what stays is given up the next time.
+        with suppress(HTTPError, OSError):
+            for epoch in sorted(epochs):
+                self._untag(_tag_of(epoch))
+
+    def _untag(self, name: str) -> None:
+        try:
+            self._ask(lambda: self.api.delete_tag(self.repo_id, tag=name))
+        except HTTPError as error:
+            if client.status(error) != 404:  # which says that it is gone already
+                raise
+
 
 def _is_refusal(error: Exception) -> bool:
     """Whether an answer says that nothing was done; one that says no more than that it is late or odd does not."""
@@ -315,20 +352,21 @@ def _not_known(epoch: int) -> ValueError:
 
 
 def choose(run: Run, published: set[int], kept: set[int]) -> list[int]:
-    """The epochs to publish next, ascending: of those `kept`, and after all `published` ones.
+    """The epochs that are to have a tag, ascending: of the `published` ones, and those `kept` that came after them.
 
-    The first, the best and the last are always among them, where they are new; the rest are evenly spaced, and all
-    together with the published ones no more than MOST_TAGS, where those three leave room.
+    The first, the best and the last are always among them, as far as they are there; the rest are as evenly spaced as
+    they can be, and all together no more than MOST_TAGS.
     """
     done = max(published, default=-1)
-    new = sorted(epoch for epoch in kept if done < epoch <= run.epoch)
-    if not new:
-        return []
-    always = {epoch for epoch in (0, run.best.epoch, run.epoch) if epoch in new}
-    others = [epoch for epoch in new if epoch not in always]
-    room = min(len(others), max(0, MOST_TAGS - len(published) - len(always)))
-    spaced = {others[(2 * index + 1) * len(others) // (2 * room)] for index in range(room)}
-    return sorted(always | spaced)
+    there = {epoch for epoch in published | kept if epoch in published or done < epoch <= run.epoch}
+    if len(there) <= MOST_TAGS:
+        return sorted(there)
+    chosen = there & {0, run.best.epoch, run.epoch}
+    room = MOST_TAGS - len(chosen)
+    for place in range(1, room + 1):
+        wanted = run.epoch * place / (room + 1)
+        chosen.add(min(there - chosen, key=lambda epoch: abs(epoch - wanted)))
+    return sorted(chosen)
 
 
 def _read_local(folder: Path) -> _Local:
@@ -366,7 +404,7 @@ def commit_of(repo_id: str, revision: str | None = None, *, token: str | None = 
     check_repo_id(repo_id)
     with client.explained(repo_id):
         url = hf_hub_url(repo_id, CONFIG_FILE, revision=revision)
-        told = client.ask(lambda: get_hf_file_metadata(url, token=token or False), silent, 0.0, "")
+        told = client.ask(lambda: get_hf_file_metadata(url, token=client.sent(token)), silent, 0.0, "")
         if told.commit_hash is None:
             raise client.AnswerError("no commit")
         return told.commit_hash
@@ -377,7 +415,10 @@ def open_model(repo_id: str, revision: str | None = None, *, token: str | None =
     commit = commit_of(repo_id, revision, token=token)
     with client.explained(repo_id):
         return client.ask(
-            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=token or False), silent, 0.0, ""
+            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=client.sent(token)),
+            silent,
+            0.0,
+            "",
         )
 
 
@@ -385,14 +426,14 @@ def open_run(repo_id: str, revision: str | None = None, *, token: str | None = N
     """The run of a published checkpoint: its settings and curves, as claimed. Raises ValueError with one sentence."""
     commit = commit_of(repo_id, revision, token=token)
     with client.explained(repo_id):
-        path = client.ask(lambda: _download(repo_id, HISTORY_FILE, commit, token or False), silent, 0.0, "")
+        path = client.ask(lambda: _download(repo_id, HISTORY_FILE, commit, client.sent(token)), silent, 0.0, "")
     return checkpoint.read_run(path.parent)
 
 
 def list_epochs(repo_id: str, *, token: str | None = None) -> dict[int, str]:
     """The tagged epochs of a published run and their revisions, ascending. Raises ValueError with one sentence."""
     check_repo_id(repo_id)
-    api = HfApi(token=token or False)
+    api = HfApi(token=client.sent(token))
     with client.explained(repo_id):
         refs = client.ask(lambda: api.list_repo_refs(repo_id), silent, 0.0, "")
     return dict(sorted((epoch, tag.name) for tag in refs.tags if (epoch := _epoch_of(tag.name)) is not None))
@@ -416,14 +457,14 @@ def load(
         raise ValueError(f"There is a checkpoint in {folder} already; choose another folder.")
     progress(0.0, f"Asking for {repo_id}")
     commit = commit_of(repo_id, revision, token=token)
-    api = HfApi(token=token or False)
+    api = HfApi(token=client.sent(token))
     with client.explained(repo_id):
         tree = client.ask(
             lambda: list(api.list_repo_tree(repo_id, revision=commit)), progress, 0.0, f"Asking for {repo_id}"
         )
         # Fetches and checks configuration and weights before anything else is fetched.
         model = client.ask(
-            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=token or False),
+            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=client.sent(token)),
             progress,
             0.1,
             f"Fetching {WEIGHTS_FILE}",
@@ -432,7 +473,7 @@ def load(
         paths = {}
         for count, name in enumerate(names):
             paths[name] = client.ask(
-                lambda name=name: _download(repo_id, name, commit, token or False, model),
+                lambda name=name: _download(repo_id, name, commit, client.sent(token), model),
                 progress,
                 0.4 + 0.5 * count / len(names),
                 f"Fetching {name}",
@@ -495,7 +536,9 @@ def list_published(*, token: str | None = None, best: bool = False, limit: int =
 def _models(token: str | None, limit: int) -> Iterator[Any]:
     # Not HfApi.list_models: one card with an entry that its classes do not expect would end the whole list.
     asked = {"filter": TAG, "sort": "lastModified", "limit": limit, "full": True, "cardData": True}
-    pages = paginate(f"{constants.ENDPOINT}/api/models", params=asked, headers=build_hf_headers(token=token or False))
+    pages = paginate(
+        f"{constants.ENDPOINT}/api/models", params=asked, headers=build_hf_headers(token=client.sent(token))
+    )
     for count, model in enumerate(pages):
         if count == limit:
             return

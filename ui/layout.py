@@ -8,7 +8,7 @@ from gradio.events import Dependency
 
 from trainer.config import OPTIMIZERS, SCHEDULERS, TrainConfig
 from trainer.race import MOST_SEEDS, MOST_SETTINGS
-from ui import api, bench, classifier, comparison, fields, link, plots, shelf, training, view
+from ui import api, bench, classifier, comparison, fields, link, plots, publishing, shelf, training, view
 from ui.finder_plot import finder_chart
 from ui.lab import Lab
 from ui.language import SWITCH
@@ -57,6 +57,7 @@ def build_page(lab: Lab) -> gr.Blocks:
                         go_classify = gr.Button(i18n("Classify a picture →"), elem_id="go-classify")
                     results = _results()
                     runs, epochs, anew, resume, download, delete = _own_runs()
+                    publishing.add_panel(lab, visitor, runs)
             with gr.Tab(i18n("Compare"), id="compare"):
                 compared, measure, comparison_parts, export, compared_code, compared_script = _comparison()
             with gr.Tab(i18n("Classify a picture"), id="classify"):

@@ -31,7 +31,7 @@ def choices(lab: Lab, visitor: str, chosen: str | None) -> list[Any]:
     races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
     runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
     titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
-    single = [(_title(folder, run, language), folder.name) for race in runs.values() for folder, run in race]
+    single = [(title(folder, run, language), folder.name) for race in runs.values() for folder, run in race]
     shipped = [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
     own = chosen if chosen in races else next(iter(races), None)
     first = races[own][0].name if own else next((key for _, key in shipped), None)
@@ -108,7 +108,8 @@ def _race_title(runs: Sequence[Run | None], language: str) -> str:
     return translate("race: {settings}", language, settings=labels if len(labels) < 90 else labels[:90] + " …")
 
 
-def _title(folder: Path, run: Run | None, language: str) -> str:
+def title(folder: Path, run: Run | None, language: str) -> str:
+    """A run as a list names it."""
     if run is None:
         return translate("damaged run {name}", language, name=folder.name[:6])
     # Two runs may be alike in all but their key, and a list's entries must be told apart.

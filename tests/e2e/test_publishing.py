@@ -1,0 +1,295 @@
+"""Publishing from the page: the real app and browser, on a Hub of our own that errs on request."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+from gradio.context import LocalContext
+
+from tests.e2e.test_page import status_says, visit
+from tests.hub import OWNER, VISITOR, Fault, Hub, serve
+from ui.publishing import token_of
+
+LINK = "/?optimizer=adam&lr=0.001&scheduler=constant&epochs=2&num_images=512"
+RACE = "&race=lr%3D0.01%26num_images%3D512%26epochs%3D1%3Blr%3D0.1%26num_images%3D512%26epochs%3D1"
+COMMIT = "/commit/"
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serve(Hub()) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(served):
+    """A Hub with nothing in it, which nothing was asked of yet."""
+    for kept in (served.repos, served.faults, served.requests, served.urls, served.tokens):
+        kept.clear()
+    yield served
+    served.faults.clear()
+    assert not any("hf_" in url for url in served.urls)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Where the person at the computer keeps the Hub's token."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def local(served, home, launched, tmp_path_factory):
+    """The app as its user runs it."""
+    with launched(tmp_path_factory.mktemp("runs"), HF_ENDPOINT=served.endpoint, HF_HOME=str(home)) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def space(served, launched, tmp_path_factory):
+    """The app as a Space with a login runs it; its owner's token lies in its environment."""
+    login = {
+        "OAUTH_CLIENT_ID": "the-app",
+        "OAUTH_CLIENT_SECRET": "the-apps-secret",
+        "OAUTH_SCOPES": "openid profile contribute-repos",
+        "OPENID_PROVIDER_URL": served.endpoint,
+    }
+    facts = {"SYSTEM": "spaces", "SPACE_ID": "owner/lab", "HF_TOKEN": OWNER, "GRADIO_SERVER_NAME": "127.0.0.1"}
+    runs, home = tmp_path_factory.mktemp("runs"), str(tmp_path_factory.mktemp("home"))
+    with launched(runs, HF_ENDPOINT=served.endpoint, HF_HOME=home, **facts, **login) as app:
+        yield app
+
+
+@pytest.fixture
+def page(new_page):
+    """A new visitor; at the end no token is on the page."""
+    yield new_page
+    assert "hf_o" not in new_page.content()
+
+
+def train(page, url):
+    visit(page, url)
+    page.wait_for_function("document.querySelector('#setting-lr input').value === '0.001'")
+    page.click("#train")
+    status_says(page, "^(Done|完成)")
+
+
+def open_panel(page):
+    page.click("#publishing > button")
+
+
+def can_publish(page):
+    page.wait_for_selector("#publish:not([disabled])")
+
+
+def repo_id(page) -> str:
+    page.wait_for_function("/.[/]optimizer-lab-/.test(document.querySelector('#repo-id :is(input, textarea)').value)")
+    return page.locator("#repo-id :is(input, textarea)").input_value()
+
+
+def told(page, pattern) -> str:
+    """What is said of the publication, once it fits."""
+    page.wait_for_function(
+        "pattern => new RegExp(pattern).test(document.querySelector('#publish-status').innerText)",
+        arg=pattern,
+        timeout=60_000,
+    )
+    return page.locator("#publish-status").inner_text()
+
+
+def whole(repo, epochs) -> bool:
+    """Whether a repo holds exactly these epochs, each once, the last on main."""
+    titles = ["initial commit", *(f"Epoch {epoch}" for epoch in epochs)]
+    tags = {f"epoch-{epoch:04d}": commit for epoch, commit in zip(epochs, list(repo.commits)[1:], strict=False)}
+    return (repo.titles, repo.tags) == (titles, tags)
+
+
+def come_back(page, button, address):
+    """Presses what leads to the Hub and from there back to the page as it was."""
+    with page.expect_navigation(url=address):
+        page.click(button)
+    page.wait_for_selector("#loss svg")
+    status_says(page, "^Done")
+    open_panel(page)
+
+
+def test_a_run_is_published_through_trouble(hub, home, local, page, screenshots):
+    """Told in a sentence where it fails, in seconds where it waits; then a link, and nothing twice."""
+    (home / "token").write_text(OWNER)
+    train(page, local.url + LINK)
+    open_panel(page)
+    page.wait_for_selector("#publishing-says >> text=Signed in as owner.")
+    can_publish(page)
+    name = repo_id(page)
+    assert re.fullmatch("owner/optimizer-lab-adam-[0-9a-f]{4}", name)
+    page.fill("#repo-id :is(input, textarea)", "owner/a b")
+    page.click("#publish")
+    told(page, "Not published[^]*'owner/a b' is no name of a repo")
+    page.fill("#repo-id :is(input, textarea)", name)
+    hub.faults = [Fault(method="POST", path=COMMIT, status=403, times=99)]
+    page.click("#publish")
+    told(page, "Not published[^]*The token has no right to do this with")
+    assert hub.repos[name].titles == ["initial commit"]
+
+    page.click("#private input")
+    page.click("#publish")
+    told(page, "is public already; publish to a new repo")
+    page.click("#private input")
+    hub.faults = [
+        Fault(method="POST", path=COMMIT, status=500),
+        Fault(method="POST", path=COMMIT, status=429, headers={"Retry-After": "3"}),
+        Fault(method="POST", path=COMMIT, how="lose"),
+    ]
+    page.click("#publish")
+    told(page, r"Publishing[^]*The Hub is asked again in \d s")
+    assert not page.locator("#publish").is_enabled()
+    told(page, r"left$")
+    told(page, "^Published")
+    assert page.locator("#publish-status a").get_attribute("href") == f"{hub.endpoint}/{name}"
+    assert whole(hub.repos[name], [0, 1, 2])
+    page.locator("#publishing").screenshot(path=screenshots / "published.png")
+
+    can_publish(page)
+    page.click("#publish")
+    told(page, "^Publishing")
+    told(page, "^Published")
+    assert whole(hub.repos[name], [0, 1, 2])
+
+
+def test_leaving_the_page_breaks_nothing(hub, home, local, page):
+    """Left in the middle of a commit, the repo is at a whole state; from a new page the rest is added. Others train on
+    meanwhile, and the visitor too."""
+    (home / "token").write_text(OWNER)
+    train(page, local.url + LINK)
+    open_panel(page)
+    can_publish(page)
+    name = repo_id(page)
+    hub.faults = [Fault(method="POST", path=f"{COMMIT}main", how="hold", seconds=6)]
+    page.click("#publish")
+    told(page, "Publishing epoch 0")
+    page.click("#train")
+    status_says(page, "^Training")
+    status_says(page, "^Done")
+    told(page, "^Published")
+    assert whole(hub.repos[name], [0, 1, 2])
+
+    hub.faults = [Fault(method="POST", path=f"{COMMIT}main", how="hold", seconds=3)]
+    page.wait_for_function("name => document.querySelector('#repo-id :is(input, textarea)').value !== name", arg=name)
+    second = repo_id(page)
+    can_publish(page)
+    page.click("#publish")
+    told(page, "Publishing epoch 0")
+    page.reload()
+    visit(page, local.url + LINK)
+    status_says(page, "^Done")
+    open_panel(page)
+    can_publish(page)
+    assert repo_id(page) == second
+    assert hub.repos[second].titles in (["initial commit"], ["initial commit", "Epoch 0"])
+    for _ in range(3):  # the commit that was left may arrive just now
+        page.click("#publish")
+        if told(page, "^(Published|Not published)").startswith("Published"):
+            break
+    assert whole(hub.repos[second], [0, 1, 2])
+
+
+def test_a_run_of_a_race_is_chosen(hub, home, local, page):
+    """Each has a repo of its own, and what the visitor typed stays."""
+    (home / "token").write_text(OWNER)
+    visit(page, local.url + LINK + RACE)
+    page.get_by_text("Race: settings side by side").click()
+    page.wait_for_selector("#race >> text=lr 0.1")
+    page.click("#start-race")
+    status_says(page, "^Done")
+    open_panel(page)
+    can_publish(page)
+    first = repo_id(page)
+    page.locator("#publish-run input").click()
+    page.get_by_role("option").nth(1).click()
+    page.wait_for_function("name => document.querySelector('#repo-id :is(input, textarea)').value !== name", arg=first)
+    second = repo_id(page)
+    page.click("#publish")
+    told(page, "^Published")
+    assert list(hub.repos) == [second]
+    settings = json.loads(hub.repos[second].files["training.json"])["config"]
+    assert (settings["lr"], settings["epochs"]) == (0.1, 1)
+    page.fill("#repo-id :is(input, textarea)", "owner/mine")
+    page.locator("#publish-run input").click()
+    page.get_by_role("option").first.click()
+    page.click("#publish")
+    told(page, "owner/mine")
+    assert json.loads(hub.repos["owner/mine"].files["training.json"])["config"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("token", "english", "chinese"),
+    [
+        (None, "run hf auth login, or set HF_TOKEN", "请运行 hf auth login"),
+        ("hf_nobody", "The Hub does not accept the token: log in again.", "Hub 不接受这个令牌"),
+        ("hf_née", "The token is malformed", "令牌的格式不对"),
+    ],
+)
+def test_who_cannot_publish_is_told_what_to_do(hub, home, local, page, token, english, chinese):
+    """No button to press; also in Chinese."""
+    (home / "token").unlink(missing_ok=True)
+    if token:
+        (home / "token").write_text(token)
+    for language, sentence in (("en", english), ("zh", chinese)):
+        page.goto(f"{local.url}/?lang={language}")
+        page.wait_for_selector("#loss svg")
+        open_panel(page)
+        page.wait_for_selector(f"#publishing-says >> text={sentence}")
+        assert not page.locator("#publish").is_enabled()
+    assert hub.repos == {}
+
+
+def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screenshots):
+    """Before the visitor signs in nothing can be published, even where the page is made to ask for it; then under the
+    visitor's name. The owner's token, which lies in the environment, is never shown to the Hub."""
+    train(page, space.url + LINK)
+    open_panel(page)
+    page.wait_for_selector("#publishing-says >> text=Sign in with Hugging Face first")
+    assert not page.locator("#publish").is_enabled()
+    page.fill("#repo-id :is(input, textarea)", "owner/stolen")
+    page.eval_on_selector("#publish", "button => button.removeAttribute('disabled')")
+    page.click("#publish")
+    told(page, "Not published[^]*Sign in with Hugging Face first")
+    assert (hub.repos, hub.tokens) == ({}, set())
+
+    page.locator("#publishing").screenshot(path=screenshots / "sign-in.png")
+    address = page.url
+    come_back(page, "#sign-in", address)
+    page.wait_for_selector("#publishing-says >> text=Signed in as visitor.")
+    page.wait_for_selector("#publishing-says >> text=the repos that it made for you")
+    can_publish(page)
+    name = repo_id(page)
+    assert name.startswith("visitor/")
+    page.click("#publish")
+    told(page, "^Published")
+    assert whole(hub.repos[name], [0, 1, 2])
+    assert hub.tokens == {VISITOR}
+    page.locator("#publishing").screenshot(path=screenshots / "signed-in.png")
+
+    come_back(page, "#sign-out", address)
+    page.wait_for_selector("#publishing-says >> text=Sign in with Hugging Face first")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"), [("127.0.0.1", True), ("::1", True), ("192.168.1.7", False), ("x", False)]
+)
+def test_who_else_in_the_room_opens_the_page_does_not_publish_with_its_token(monkeypatch, host, is_local):
+    """The token of whoever runs the app serves the browser beside it alone; and nobody on a Space."""
+    monkeypatch.setenv("HF_TOKEN", OWNER)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    request = LocalContext.request.set(SimpleNamespace(client=SimpleNamespace(host=host)))
+    try:
+        if is_local:
+            assert token_of(None) == OWNER
+        else:
+            with pytest.raises(ValueError, match="only the person at the computer"):
+                token_of(None)
+        monkeypatch.setenv("SPACE_ID", "owner/lab")
+        with pytest.raises(ValueError, match="This Space has no login"):
+            token_of(None)
+    finally:
+        LocalContext.request.reset(request)

@@ -1,0 +1,306 @@
+"""Publishing a visitor's run on the Hub, under the visitor's own name."""
+
+import html
+import ipaddress
+import os
+import queue
+import re
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import huggingface_hub
+from gradio.context import LocalContext
+from gradio.utils import get_space
+
+from trainer import hub
+from trainer.watch import Report
+from ui.lab import Lab
+from ui.language import current_language
+from ui.shelf import read, title
+from ui.view import advice, duration, status_line
+from ui.words import i18n, translate
+
+# Publications share the Hub's patience with this app's address, and the processor with whoever trains.
+_MOST_AT_ONCE = 4
+_SECONDS_BETWEEN_UPDATES = 0.5
+_SUGGESTED = re.compile(r"([^/]*)/(optimizer-lab-[a-z]+-[0-9a-f]{4})?")
+# What Gradio's login asks for, where a Space's README says `hf_oauth: true`
+# (https://huggingface.co/docs/hub/spaces-oauth).
+_LOGIN = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
+
+# As Gradio's own LoginButton goes there, but with the whole address to come back to; the message lets the page around a
+# Space scroll.
+_GO = """() => {
+  window.parent?.postMessage({ type: "SET_SCROLLING", enabled: true }, "*");
+  location.assign("/ROUTE?_target_url=" + encodeURIComponent(location.pathname + location.search));
+}"""
+
+_PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+_AT_ONCE = {**_PRIVATE, "concurrency_limit": None}
+
+_slots = threading.BoundedSemaphore(_MOST_AT_ONCE)
+
+
+def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
+    """Adds the panel to the page being built: it publishes a run of the race that is chosen in `races`."""
+    with gr.Accordion(i18n("Publish to the Hub"), open=False, elem_id="publishing") as panel:
+        says = gr.HTML(elem_id="publishing-says")
+        sign_in = gr.Button(
+            i18n("Sign in with Hugging Face"), variant="huggingface", size="sm", visible=_has_login(), elem_id="sign-in"
+        )
+        sign_out = gr.Button(i18n("Sign out"), size="sm", visible=False, elem_id="sign-out")
+        if _has_login():
+            # Brings Gradio's login along. Its own press would lose the settings in the page's address, and its text
+            # stay English.
+            gr.LoginButton(visible=False)
+        run = gr.Dropdown([], label=i18n("Run to publish"), visible=False, elem_id="publish-run")
+        repo_id = gr.Textbox(
+            label=i18n("Repo"),
+            info=i18n("owner/name: a new one, or the one where this run was published before."),
+            max_lines=1,
+            elem_id="repo-id",
+        )
+        private = gr.Checkbox(label=i18n("Private"), info=i18n("Only you can see it."), elem_id="private")
+        button = gr.Button(i18n("Publish"), size="sm", interactive=False, elem_id="publish")
+        status = gr.HTML(elem_id="publish-status")
+
+    # Gradio hands out logins by the parameters' types, and looks at those of no functools.partial.
+    def offer(visitor: str, race: str | None, name: str, login: gr.OAuthToken | None, who: gr.OAuthProfile | None):
+        yield from _offer(lab, visitor, race, name, login, who)
+
+    def publish(
+        visitor: str, race: str | None, key: str | None, name: str, is_private: bool, login: gr.OAuthToken | None
+    ):
+        yield from _publish(lab, visitor, race, key, name, is_private, login)
+
+    def follow(visitor: str, race: str | None, name: str):
+        return [_runs_of(lab, visitor, race), suggest(lab, visitor, race, None, name)]
+
+    def follow_run(visitor: str, race: str | None, key: str | None, name: str):
+        return suggest(lab, visitor, race, key, name)
+
+    panel.expand(
+        offer, [visitor, races, repo_id], [says, run, repo_id, button, sign_in, sign_out],
+        api_name="_offer_to_publish", **_AT_ONCE,
+    )  # fmt: skip
+    for press, route in ((sign_in, "login/huggingface"), (sign_out, "logout")):
+        press.click(None, None, None, js=_GO.replace("ROUTE", route), api_name=f"_{press.elem_id}", **_AT_ONCE)
+    races.change(follow, [visitor, races, repo_id], [run, repo_id], api_name="_follow_race", **_AT_ONCE)
+    run.input(follow_run, [visitor, races, run, repo_id], repo_id, api_name="_follow_run", **_AT_ONCE)
+    asked = button.click(_wait, None, [status, button], api_name="_ask_publish", **_AT_ONCE)
+    published = asked.success(
+        publish, [visitor, races, run, repo_id, private], [status, button], api_name="_publish",
+        concurrency_id="publish", concurrency_limit=_MOST_AT_ONCE, **_PRIVATE,
+    )  # fmt: skip
+    # A full queue refuses it before it can say anything.
+    published.failure(_refused, None, [status, button], api_name="_refuse_publish", **_AT_ONCE)
+
+
+def token_of(login: gr.OAuthToken | None) -> str:
+    """The token to publish with: on a Space the visitor's own, elsewhere that of whoever runs the app, for themselves.
+
+    Raises ValueError with what to do where there is none.
+    """
+    if os.environ.get("SPACE_ID"):
+        if not _has_login():
+            raise ValueError(
+                "This Space has no login, so that nothing can be published from it: download the checkpoint instead."
+            )
+        if login is None:
+            raise ValueError("Sign in with Hugging Face first: a run is published under your own name.")
+        return login.token
+    if not _is_local():
+        raise ValueError(
+            "Here only the person at the computer that runs the app can publish: download the checkpoint instead."
+        )
+    token = huggingface_hub.get_token()
+    if token is None:
+        raise ValueError(
+            "Publishing takes a token of the Hub: run hf auth login, or set HF_TOKEN, and open this again."
+        )
+    return token
+
+
+def suggest(lab: Lab, visitor: str, race: str | None, key: str | None, name: str, owner: str | None = None) -> Any:
+    """The repo for a run: the same each time, another for each run. A name that the visitor has chosen stays."""
+    known = _SUGGESTED.fullmatch(name or "/")
+    if known is None:
+        return gr.skip()
+    owner = owner or known[1]
+    try:
+        folder = _folder(lab, visitor, race, key)
+    except ValueError:
+        return f"{owner}/" if owner else gr.skip()
+    run = read(folder)
+    return f"{owner}/optimizer-lab-{run.config.optimizer}-{folder.name[:4]}" if run else gr.skip()
+
+
+def _offer(
+    lab: Lab, visitor: str, race: str | None, name: str, login: gr.OAuthToken | None, who: gr.OAuthProfile | None
+) -> Iterator[list[Any]]:
+    """The panel is opened: whether this visitor can publish, as whom, and where to."""
+    language = current_language()
+    runs = _runs_of(lab, visitor, race)
+    is_in = login is not None
+    press = [gr.update(visible=_has_login() and not is_in), gr.update(visible=_has_login() and is_in)]
+    try:
+        token = token_of(login)
+        user = who.username if who else None
+        if user is None:
+            asking = _note("Asking the Hub whose token this is …", language)
+            yield [asking, runs, gr.skip(), gr.update(interactive=False), *press]
+            user = hub.user_of(token)
+    except ValueError as error:
+        yield [advice(translate(str(error), language)), runs, gr.skip(), gr.update(interactive=False), *press]
+        return
+    sentence = "At most 20 epochs of the run, each one commit with its tag. Publishing again adds only what is new."
+    told = _note(sentence, language)
+    if user is not None:
+        told = _note("Signed in as {user}.", language, user=user) + told
+    if is_in:
+        told += _note("This app reaches the repos that it made for you, and no others of yours.", language)
+    yield [told, runs, suggest(lab, visitor, race, None, name, user), gr.update(interactive=True), *press]
+
+
+def _publish(
+    lab: Lab,
+    visitor: str,
+    race: str | None,
+    key: str | None,
+    name: str,
+    is_private: bool,
+    login: gr.OAuthToken | None,
+) -> Iterator[list[Any]]:
+    """Publish is pressed: how far it is, and at the end the link, or why it is not published."""
+    language = current_language()
+    token = ""
+    try:
+        folder = _folder(lab, visitor, race, key)
+        token = token_of(login)
+        repo_id = (name or "").strip()
+
+        def work(report: Report) -> str:
+            return hub.publish(folder, repo_id, token=token, private=bool(is_private), progress=report)
+
+        link = yield from _followed(work, language)
+        yield [_done(link, language), gr.update(interactive=True)]
+        return
+    except ValueError as error:
+        sentence = str(error)
+    except Exception:
+        # No library's error should hold the token; none is printed that does.
+        print(traceback.format_exc().replace(token or "\0", "…"), flush=True)
+        sentence = "Something in the app went wrong. The run itself is safe; publish it again to add what is missing."
+    yield [status_line("Not published", "", 0, language, sentence), gr.update(interactive=True)]
+
+
+def _followed(work: Callable[[Report], str], language: str) -> Generator[list[Any], None, str]:
+    """Does the work in a thread of its own, shows how far it is, and returns what it returns.
+
+    No more than _MOST_AT_ONCE are done at a time, counting those that were left: where the visitor leaves the page, the
+    work ends at its next report, between one state of the repo and the next.
+    """
+    while not _slots.acquire(timeout=_SECONDS_BETWEEN_UPDATES):
+        yield [_waiting(), gr.skip()]
+    left = threading.Event()
+    answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def report(fraction: float, doing: str) -> None:
+        if left.is_set():
+            raise SystemExit
+        answers.put(("report", (fraction, doing)))
+
+    def run() -> None:
+        try:
+            answers.put(("result", work(report)))
+        except BaseException as error:
+            answers.put(("error", error))
+        finally:
+            _slots.release()
+
+    threading.Thread(target=run, daemon=True, name="publishing").start()
+    begun = reached = time.monotonic()
+    fraction = 0.0
+    try:
+        while True:
+            kind, told = answers.get()
+            if kind == "error":
+                raise told
+            if kind == "result":
+                return told
+            if told[0] > fraction:
+                fraction, reached = told[0], time.monotonic()
+            pace = (reached - begun) / fraction if fraction else None
+            seconds = pace and max(0.0, pace * (1 - fraction) - (time.monotonic() - reached))
+            yield [_going(fraction, told[1], seconds, language), gr.skip()]
+    finally:
+        left.set()
+
+
+def _folder(lab: Lab, visitor: str, race: str | None, key: str | None) -> Path:
+    if not race:
+        raise ValueError("Train something first: then there is a run to publish.")
+    folders = lab.own_race(visitor, race)
+    return next((folder for folder in folders if folder.name == key), folders[0])
+
+
+def _runs_of(lab: Lab, visitor: str, race: str | None) -> Any:
+    """The list of a race's runs, in sight where there are several."""
+    try:
+        folders = lab.own_race(visitor, race)
+    except ValueError:
+        return gr.update(choices=[], value=None, visible=False)
+    titles = [(title(folder, read(folder), current_language()), folder.name) for folder in folders]
+    return gr.update(choices=titles, value=folders[0].name, visible=len(folders) > 1)
+
+
+def _wait() -> list[Any]:
+    return [_waiting(), gr.update(interactive=False)]
+
+
+def _waiting() -> str:
+    return status_line("Waiting for its turn", "", 0, current_language())
+
+
+def _refused() -> list[Any]:
+    sentence = "Too many people are waiting; try again in a moment."
+    return [status_line("Not published", "", 0, current_language(), sentence), gr.update(interactive=True)]
+
+
+def _going(fraction: float, doing: str, left: float | None, language: str) -> str:
+    words = [translate(doing, language)]
+    if left is not None:
+        words.append(translate("about {duration} left", language, duration=duration(left, language)))
+    return status_line("Publishing", " · ".join(words), fraction, language)
+
+
+def _done(link: str, language: str) -> str:
+    address = html.escape(link)
+    return (
+        f"<div class='status'><b>{html.escape(translate('Published', language))}</b> "
+        f"<a href='{address}' target='_blank' rel='noopener'>{address}</a></div>"
+    )
+
+
+def _note(sentence: str, language: str, **values: object) -> str:
+    return f"<div class='note'>{html.escape(translate(sentence, language, **values))}</div>"
+
+
+def _has_login() -> bool:
+    """Whether Gradio can let visitors sign in: only on a Space; elsewhere it plays a login with a token of no worth."""
+    return get_space() is not None and all(os.environ.get(name) for name in _LOGIN)
+
+
+def _is_local() -> bool:
+    """Whether the page is open in a browser on the computer that runs the app."""
+    request = LocalContext.request.get(None)
+    client = getattr(request, "client", None)
+    try:
+        return client is not None and ipaddress.ip_address(client.host).is_loopback
+    except ValueError:
+        return False
