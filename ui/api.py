@@ -15,11 +15,9 @@ from trainer.events import StepLogged, plain
 from trainer.events import row as public_row
 from trainer.lessons import LESSONS
 from trainer.loop import training_split
-from trainer.model import OptimizerLabModel
-from trainer.predict import classify as classify_picture
 from trainer.run import Run
 from trainer.schedule import preview
-from ui.classifier import uploaded
+from ui.classifier import look
 from ui.lab import Lab
 from ui.message import said
 
@@ -97,10 +95,9 @@ def add_endpoints(lab: Lab) -> None:
                     yield shown
 
     @said
-    def classify(image: gr.FileData, checkpoint: str) -> Guess:
-        """What a checkpoint (a run's key, or a bundled one's name) sees in an uploaded picture."""
-        model = OptimizerLabModel.from_pretrained(lab.checkpoint(checkpoint)).to(lab.device)
-        seen = classify_picture(model, uploaded(image))
+    async def classify(image: gr.FileData, checkpoint: str) -> Guess:
+        """What a checkpoint (a run's key, a bundled one's name, `repo_id[@revision]`) sees in an uploaded picture."""
+        _, seen = await look(lab, image, checkpoint)
         return {"label": seen.label, "confidences": seen.confidences}
 
     @said
@@ -135,7 +132,7 @@ def add_endpoints(lab: Lab) -> None:
     train.__annotations__["return"] = dict[str, Any]
     gr.api(train, api_name="train", concurrency_id="train", concurrency_limit=1)
     gr.api(find_lr, api_name="find_lr", concurrency_id="train", concurrency_limit=1)
-    gr.api(classify, api_name="classify", concurrency_limit=4)
+    gr.api(classify, api_name="classify", concurrency_limit=None)
     gr.api(lessons, api_name="lessons", concurrency_limit=4)
     gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)
 

@@ -362,7 +362,13 @@ def _own_runs() -> tuple[gr.components.Component, ...]:
 def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
     with gr.Row():
         with gr.Column(min_width=300):
-            checkpoint = gr.Dropdown([], label=i18n("Trained network"), elem_id="checkpoint")
+            checkpoint = gr.Dropdown(
+                [],
+                label=i18n("Trained network"),
+                info=i18n("Or type one on the Hub: owner/name, or owner/name@epoch-0003."),
+                allow_custom_value=True,
+                elem_id="checkpoint",
+            )
             picture = gr.Image(
                 label=i18n("Your picture"),
                 sources=["upload", "webcam", "clipboard"],
@@ -409,7 +415,7 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
         [says, label, seen],
         preprocess=False,
         api_name="_classify",
-        concurrency_limit=4,
+        concurrency_limit=None,
         **_PRIVATE,
     )
     return checkpoint, says, gallery

@@ -1,8 +1,10 @@
 """What a visitor is told when something goes wrong."""
 
 import functools
+import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import gradio as gr
 
@@ -12,16 +14,30 @@ from ui.words import translate
 
 
 def said(handler: Callable) -> Callable:
-    """The handler with a user's mistake (ValueError) told as a message, in its one sentence."""
+    """The handler, a coroutine or not, with a user's mistake (ValueError) told as a message, in its one sentence."""
+    if inspect.iscoroutinefunction(handler):
 
-    @functools.wraps(handler)
-    def telling(*args, **kwargs):
-        try:
-            return handler(*args, **kwargs)
-        except ValueError as error:
-            raise gr.Error(translate(str(error), current_language()), print_exception=False) from None
+        @functools.wraps(handler)
+        async def telling(*args, **kwargs):
+            with _told():
+                return await handler(*args, **kwargs)
+
+    else:
+
+        @functools.wraps(handler)
+        def telling(*args, **kwargs):
+            with _told():
+                return handler(*args, **kwargs)
 
     return telling
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise gr.Error(translate(str(error), current_language()), print_exception=False) from None
 
 
 def shown(num_outputs: int) -> Callable:
