@@ -87,6 +87,8 @@ def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: st
     progress(fraction, doing)
     try:
         return watch(lambda report: call(), lambda *_: progress(fraction, doing), _patience())
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
+        raise AnswerError(type(error).__name__) from None
     except (RuntimeError, LocalEntryNotFoundError) as error:
         # The client wraps what happened to one file of several, and what kept it from the network.
         if isinstance(error.__cause__, HTTPError | OSError):
@@ -94,8 +96,6 @@ def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: st
         if "client has been closed" in str(error):  # by a failure in another thread: they share one
             raise AnswerError("closed") from None
         raise
-    except (JSONDecodeError, KeyError, TypeError) as error:
-        raise AnswerError(type(error).__name__) from None
 
 
 def sleep(seconds: float, progress: Report, fraction: float, doing: str) -> None:
