@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,30 +19,66 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass
 class App:
-    """A running `python app.py`: where it listens, where it keeps runs, and how to start it again."""
+    """A running app: where it listens, where it keeps runs, and how it was started."""
 
     url: str
     checkpoints: Path
-    process: subprocess.Popen
+    program: Path
+    environment: dict[str, str]
+    process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Starts the app, and waits until it listens."""
+        environment = {
+            **os.environ,
+            "OPTIMIZER_LAB_DATA": "synthetic",
+            "OPTIMIZER_LAB_CHECKPOINTS": str(self.checkpoints),
+            "GRADIO_SERVER_PORT": self.url.rpartition(":")[2],
+            "OMP_WAIT_POLICY": "passive",
+            **self.environment,
+        }
+        self.process = subprocess.Popen([sys.executable, str(self.program)], cwd=REPOSITORY, env=environment)
+        for _ in range(600):
+            assert self.process.poll() is None, "the app ended before it listened"
+            try:
+                urllib.request.urlopen(self.url, timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("the app did not listen within a minute")
 
     def restart(self) -> None:
         """Kills the app as a crash would and starts it again at the same place."""
         self.process.kill()
         self.process.wait()
-        self.process = _start(self.url, self.checkpoints)
+        self.start()
+
+
+@contextmanager
+def _launched(checkpoints: Path, program: str = "app.py", **environment: str) -> Iterator[App]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    running = App(url, checkpoints, REPOSITORY / program, environment)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.process.terminate()
+        running.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def launched() -> Callable:
+    """launched(checkpoints, program, **environment): an app of one's own, until the with block ends."""
+    return _launched
 
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory) -> Iterator[App]:
     """The app on the synthetic set, on a free port of loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    checkpoints = tmp_path_factory.mktemp("checkpoints")
-    running = App(url, checkpoints, _start(url, checkpoints))
-    yield running
-    running.process.terminate()
-    running.process.wait(30)
+    with _launched(tmp_path_factory.mktemp("checkpoints")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -77,22 +114,3 @@ def screenshots() -> Path:
     folder = REPOSITORY / "screenshots"
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def _start(url: str, checkpoints: Path) -> subprocess.Popen:
-    environment = {
-        **os.environ,
-        "OPTIMIZER_LAB_DATA": "synthetic",
-        "OPTIMIZER_LAB_CHECKPOINTS": str(checkpoints),
-        "GRADIO_SERVER_PORT": url.rpartition(":")[2],
-        "OMP_WAIT_POLICY": "passive",
-    }
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=environment)
-    for _ in range(600):
-        assert process.poll() is None, "the app ended before it listened"
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return process
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("the app did not listen within a minute")
