@@ -19,7 +19,7 @@ from trainer.run import Run
 from trainer.schedule import preview
 from ui.classifier import look
 from ui.lab import Lab
-from ui.message import said
+from ui.message import said_plainly
 
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_SECONDS_OF_SEARCH = 120
@@ -94,13 +94,13 @@ def add_endpoints(lab: Lab) -> None:
                 if (shown := public_row(event, folder.name)) is not None:
                     yield shown
 
-    @said
+    @said_plainly
     async def classify(image: gr.FileData, checkpoint: str) -> Guess:
         """What a checkpoint (a run's key, a bundled one's name, `repo_id[@revision]`) sees in an uploaded picture."""
         _, seen = await look(lab, image, checkpoint)
         return {"label": seen.label, "confidences": seen.confidences}
 
-    @said
+    @said_plainly
     def preview_lr(config: dict) -> list[PlannedStep]:
         """The learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
@@ -109,7 +109,7 @@ def add_endpoints(lab: Lab) -> None:
             raise ValueError("This run has over 200,000 batches: ask for fewer epochs or larger batches.")
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
 
-    @said
+    @said_plainly
     def find_lr(config: dict) -> FoundLr:
         """The range test with these settings, on the app's images: which lr suits them. Touches no run."""
         facts = lab.find_lr(TrainConfig.from_settings(config), _images(lab))
@@ -138,7 +138,7 @@ def add_endpoints(lab: Lab) -> None:
 
 
 def _said_as_it_goes(handler):
-    """What `said` does, for a generator."""
+    """What `said_plainly` does, for a generator."""
 
     @functools.wraps(handler)
     def telling(*args, **kwargs):
