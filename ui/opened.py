@@ -1,6 +1,7 @@
-"""Networks opened to classify with: kept here, bundled, or published on the Hub."""
+"""What is opened by its name: networks kept here, bundled or published on the Hub, and published runs."""
 
 import os
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -11,10 +12,13 @@ from huggingface_hub import get_token
 
 from trainer import client, hub
 from trainer.model import OptimizerLabModel
+from trainer.run import Run
 from ui.lab import Lab
 
 _MOST_OPENED = 32  # networks of the Hub kept in memory: 32 × 4 MiB where each is as large as any may be
+_MOST_RUNS = 64
 _LONGEST_SECONDS = 30.0
+_SECONDS_ALIKE = 600.0
 
 # Threads that may wait for the Hub are counted apart from Gradio's own: a slow Hub holds nobody else up.
 _WAITING = CapacityLimiter(8)
@@ -55,13 +59,30 @@ def _open(repo_id: str, commit: str, token: str | None, device: torch.device) ->
     return hub.open_model(repo_id, commit, token=token).to(device)
 
 
-async def aside(call: Callable[..., T], *arguments: Any) -> T:
+def open_run(name: str) -> Run:
+    """The settings and curves of `repo_id[@revision]`, as claimed; do not change it: others have the same one.
+
+    The Hub is asked anew after ten minutes at most. Raises ValueError with one sentence, as soon as `open_published`.
+    """
+    return _run(*hub.split_revision(name), own_token(), time.monotonic() // _SECONDS_ALIKE)
+
+
+@lru_cache(maxsize=_MOST_RUNS)
+def _run(repo_id: str, revision: str | None, token: str | None, period: float) -> Run:
+    with client.hurried():
+        run = hub.open_run(repo_id, revision, token=token)
+    if not run.history:
+        raise ValueError(f"{repo_id} tells of no epoch.")
+    return run
+
+
+async def aside(call: Callable[..., T], *arguments: Any, seconds: float | None = _LONGEST_SECONDS) -> T:
     """What `call` returns that waits for the Hub, made in one of a few threads that nothing else needs.
 
-    Raises ValueError where it takes too long, its turn included; the call then goes on by itself until it ends.
+    Raises ValueError where it takes more than `seconds`, its turn included; the call then goes on until it ends.
     """
     try:
-        with fail_after(_LONGEST_SECONDS):
+        with fail_after(seconds):
             return await to_thread.run_sync(call, *arguments, limiter=_WAITING, abandon_on_cancel=True)
     except TimeoutError:
         raise ValueError("The Hub is too slow just now, or too many are asking it; try again later.") from None

@@ -20,7 +20,8 @@ _WORDS = STATIC | DYNAMIC
 i18n = gr.I18n(zh=STATIC)
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_IN_TURN = {"cure", "hub", "own", "range", "reason", "torchvision", "what", "where", "why"}  # hold the app's own words
+# Placeholders that hold the app's own words.
+_IN_TURN = {"cure", "hub", "own", "range", "reason", "torchvision", "what", "when", "where", "why"}
 _LONGEST_MATCHED = 600  # letters of a sentence: nothing that the app says is longer
 
 
