@@ -1,5 +1,6 @@
 """When the Hub is asked again, how long it is waited for, and what is said of its errors."""
 
+import json
 import re
 import time
 from datetime import datetime, timedelta, timezone
@@ -124,3 +125,24 @@ def test_sentences(error, sentence):
     """One for each kind of error, without an address or the token."""
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), client.explained("a/b"):
         raise error
+
+
+def test_whoever_is_hurried_is_told_at_once(monkeypatch):
+    """One call, and less patience with silence; afterwards all is as before."""
+    monkeypatch.setattr(client, "HURRIED_SECONDS", 0.2)
+    with client.hurried():
+        calls = failing(refusal(503), refusal(503))
+        with pytest.raises(HfHubHTTPError):
+            client.ask(calls, silent, 0.0, "")
+        began = time.monotonic()
+        with pytest.raises(ValueError, match=r"nothing for 0\.2 seconds"), client.explained("x"):
+            client.ask(lambda: time.sleep(1), silent, 0.0, "")
+        assert time.monotonic() - began < 0.8
+    assert client.ask(calls, silent, 0.0, "") == 3
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"\xa2", b"[" * 100_000, b"{}", b"3"])
+def test_what_cannot_be_read_is_an_answer_all_the_same(answer):
+    """Of a login page in between, say: in one sentence."""
+    with client.hurried(), pytest.raises(ValueError, match="cannot be understood"), client.explained("x"):
+        client.ask(lambda: json.loads(answer)[0], silent, 0.0, "")

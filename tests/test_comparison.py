@@ -87,3 +87,21 @@ def test_the_table_has_every_epoch_of_every_run():
     ]
     assert float(rows[1]["test_accuracy"]) == 1 / 3
     assert "momentum" not in rows[0]
+
+
+def test_published_runs_stand_for_themselves():
+    """Never a seed of one's own run, nor of another repo's; told by their repo, also where nothing else differs."""
+    runs = [run(SGD, 0.1, 0.5), run(SGD, 0.1, 0.6), run(SGD.changed({"seed": 1}), 0.1, 0.7), run(ADAM, 0.1, 0.4)]
+    contenders = compare(runs, ["", "some/one", "", "other/one"])
+    assert [len(one.runs) for one in contenders] == [2, 1, 1]
+    assert [one.label for one in contenders] == [
+        "sgd · lr 0.02 · weight_decay 0.0005",
+        "some/one · sgd · lr 0.02 · weight_decay 0.0005",
+        "other/one · adam · lr 0.003 · weight_decay 0",
+    ]
+    assert [one.label for one in compare(runs[:2], ["", "some/one"])] == ["", "some/one"]
+    table = list(csv.DictReader(io.StringIO(to_csv(runs[:2], ["", "some/one"]))))
+    assert [(row["run"], row["repo_id"], row["epoch"]) for row in table] == [
+        ("1", "", "0"), ("1", "", "1"), ("2", "some/one", "0"), ("2", "some/one", "1"),
+    ]  # fmt: skip
+    assert "repo_id" not in to_csv(runs[:2])

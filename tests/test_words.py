@@ -178,6 +178,19 @@ def test_what_the_lr_finder_says_has_its_chinese(every, lowest, last):
     assert not re.search("[a-z]{4}", translate(reason, "zh").replace("zero_grad_every", "")), reason
 
 
+def test_what_is_said_of_the_hub_has_its_chinese():
+    """The page says it too: each part of its sentences stands in some entry."""
+    known = "\n".join([*STATIC, *DYNAMIC])
+    tree = ast.parse((REPOSITORY / "trainer" / "client.py").read_text())
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    nodes = [node for name in ("_sentence", "_refusal", "_later") for node in ast.walk(functions[name])]
+    parts = [node.value.strip(" .()") for node in nodes if isinstance(node, ast.Constant) and type(node.value) is str]
+    said = [part for part in parts if " " in part]
+    assert "is gated: its owner must let you in first, on its page on the Hub" in said
+    assert [part for part in said if part not in known] == []
+    assert translate("The Hub has been asked too much; try again in 40 seconds.", "zh").endswith("请在 40 秒后再试。")
+
+
 def said_by(error: ast.expr) -> list[str]:
     """The words between the values of an error's sentence."""
     parts = error.values if isinstance(error, ast.JoinedStr) else [error]

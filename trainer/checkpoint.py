@@ -412,10 +412,12 @@ def _run(content: Mapping[str, Any]) -> Run:
         history = [EpochEnded(**{part.name: row.get(part.name) for part in fields(EpochEnded)}) for row in rows]
     except AttributeError:
         raise ValueError(f"{HISTORY_FILE} is damaged: an epoch is no object.") from None
+    config = TrainConfig.from_settings(_entry(content, "config", dict))
     for number, row in enumerate(history):
         if (
             type(row.epoch) is not int
             or row.epoch != number
+            or number > config.epochs
             or not all(_is_sound(name, value) for name, value in asdict(row).items())
         ):
             raise ValueError(
@@ -424,7 +426,6 @@ def _run(content: Mapping[str, Any]) -> Run:
     status = content.get("status")
     if status not in STATUSES:
         raise ValueError(f"{HISTORY_FILE} is damaged: its status is not one this app knows.")
-    config = TrainConfig.from_settings(_entry(content, "config", dict))
     curve = _curve(_entry({"curve": _curve_entry(Curve()), **content}, "curve", dict))
     return Run(config=config, history=history, status=status, advice=str(content.get("advice", "")), curve=curve)
 
@@ -456,7 +457,7 @@ def _is_sound(name: str, value: Any) -> bool:
         return value is None or isinstance(value, dict)
     if value is None:
         return name in ("train_loss", "train_loss_sum", "lr", "grad_norm", "images_per_second")
-    return _is_number(value)
+    return _is_number(value) and (name != "test_accuracy" or 0 <= value <= 1)
 
 
 def _is_number(value: Any) -> bool:

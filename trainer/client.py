@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
 from typing import Literal, TypeVar
@@ -32,6 +33,10 @@ RETRY_SECONDS = 20.0
 # A Hub that counts commits by the hour may ask for a longer wait than anyone wants to watch.
 LONGEST_WAIT_SECONDS = 300.0
 
+# Whoever waits before a page would rather hear soon that the Hub is in trouble.
+HURRIED_SECONDS = 20.0
+_hurried: ContextVar[bool] = ContextVar("hurried", default=False)
+
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 FIRST_WAIT_SECONDS = 1.0
 
@@ -53,6 +58,20 @@ def sent(token: str | None) -> str | Literal[False]:
     return token or False
 
 
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Within it nothing is asked for twice, and the Hub may be silent for HURRIED_SECONDS only."""
+    before = _hurried.set(True)
+    try:
+        yield
+    finally:
+        _hurried.reset(before)
+
+
+def _patience() -> float:
+    return HURRIED_SECONDS if _hurried.get() else PATIENCE_SECONDS
+
+
 def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str) -> T:
     """What `call` returns, tried again with growing waits while the Hub is busy, in trouble or out of reach.
 
@@ -68,7 +87,7 @@ def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str) ->
             asked = retry_after(error)
             pause = wait if asked is None else asked
             too_long = pause > LONGEST_WAIT_SECONDS or (asked is None and time.monotonic() - began > RETRY_SECONDS)
-            if not is_transient(error) or too_long:
+            if not is_transient(error) or too_long or _hurried.get():
                 raise
         sleep(pause, progress, fraction, doing)
         wait *= 2
@@ -78,7 +97,9 @@ def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: st
     """As `ask`, for a call that must not be made twice."""
     progress(fraction, doing)
     try:
-        return watch(lambda report: call(), lambda *_: progress(fraction, doing), PATIENCE_SECONDS)
+        return watch(lambda report: call(), lambda *_: progress(fraction, doing), _patience())
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
+        raise AnswerError(type(error).__name__) from None
     except (RuntimeError, LocalEntryNotFoundError) as error:
         # The client wraps what happened to one file of several, and what kept it from the network.
         if isinstance(error.__cause__, HTTPError | OSError):
@@ -86,8 +107,6 @@ def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: st
         if "client has been closed" in str(error):  # by a failure in another thread: they share one
             raise AnswerError("closed") from None
         raise
-    except (JSONDecodeError, KeyError, TypeError) as error:
-        raise AnswerError(type(error).__name__) from None
 
 
 def sleep(seconds: float, progress: Report, fraction: float, doing: str) -> None:
@@ -143,7 +162,7 @@ def _sentence(error: Exception, repo: str) -> str:
         case OfflineModeIsEnabled():
             return "The Hub is not asked while HF_HUB_OFFLINE is set."
         case TimeoutError():
-            return f"The Hub has said nothing for {PATIENCE_SECONDS:g} seconds; try again later."
+            return f"The Hub has said nothing for {_patience():g} seconds; try again later."
         case LocalEntryNotFoundError() if isinstance(error.__cause__, HTTPError | OSError):
             return _sentence(error.__cause__, repo)
         case LocalEntryNotFoundError():

@@ -21,15 +21,19 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """The runs of one setting, one a seed; `differs` are the settings that set it apart from the others compared."""
+    """The runs of one setting, one a seed; `differs` are the settings that set it apart from the others compared.
+
+    `repo_id` is where they were published, if they come from there: their figures are its owner's claims.
+    """
 
     differs: dict[str, Any]
     runs: tuple[Run, ...]
+    repo_id: str = ""
 
     @property
     def label(self) -> str:
-        """What differs, in a few words; empty where nothing does."""
-        return label(self.differs)
+        """Where it comes from and what differs, in a few words; empty where it is one's own and nothing does."""
+        return " · ".join(filter(None, (self.repo_id, label(self.differs))))
 
     @property
     def diverged(self) -> bool:
@@ -71,13 +75,20 @@ class Verdict(NamedTuple):
 _CLEAR_FOR_ONE_SEED = 0.01  # about twice the chance in counting right answers among ten thousand pictures
 
 
-def compare(runs: Sequence[Run]) -> list[Contender]:
-    """The runs as contenders, in their order; those that differ in nothing but their seed are one."""
-    groups: dict[TrainConfig, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(replace(run.config, seed=0), []).append(run)
-    told = differences(list(groups))
-    return [Contender(differs=own, runs=tuple(same)) for own, same in zip(told, groups.values(), strict=True)]
+def compare(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> list[Contender]:
+    """The runs as contenders, in their order; those that differ in nothing but their seed are one.
+
+    `repo_ids` tells of each run where it was published, "" for one's own; none given: all are. Runs of two repos are
+    never one contender.
+    """
+    groups: dict[tuple[TrainConfig, str], list[Run]] = {}
+    for run, repo_id in zip(runs, repo_ids or [""] * len(runs), strict=True):
+        groups.setdefault((replace(run.config, seed=0), repo_id), []).append(run)
+    told = differences([config for config, _ in groups])
+    return [
+        Contender(differs=own, runs=tuple(same), repo_id=repo_id)
+        for own, ((_, repo_id), same) in zip(told, groups.items(), strict=True)
+    ]
 
 
 def differences(configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
@@ -125,18 +136,23 @@ def verdict(contenders: Sequence[Contender]) -> Verdict | None:
     return Verdict(first, margin, margin > doubt)
 
 
-def to_csv(runs: Sequence[Run]) -> str:
-    """One row an epoch of every run: its number, the settings in which the runs differ, and the epoch's figures."""
+def to_csv(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> str:
+    """One row an epoch of every run: its number, the settings in which the runs differ, and the epoch's figures.
+
+    Where some were published, also the repo of each, as of `compare`.
+    """
     told = differences([run.config for run in runs])
     apart = [name for name in TrainConfig.__dataclass_fields__ if any(name in own for own in told)]
     measures = [name for name in EpochEnded.__dataclass_fields__ if name != "continued_with"]
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["run", *apart, *measures])
+    published = any(repo_ids)
+    table.writerow(["run", *(["repo_id"] if published else []), *apart, *measures])
     for number, (run, own) in enumerate(zip(runs, told, strict=True), 1):
+        known = [number, *([repo_ids[number - 1]] if published else []), *(own.get(name, "") for name in apart)]
         for row in run.history:
             figures = asdict(row)
-            table.writerow([number, *(own.get(name, "") for name in apart), *(figures[name] for name in measures)])
+            table.writerow([*known, *(figures[name] for name in measures)])
     return text.getvalue()
 
 

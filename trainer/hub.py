@@ -7,7 +7,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from huggingface_hub import (
     hf_hub_url,
 )
 from huggingface_hub.errors import HfUriError, HTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import build_hf_headers, paginate
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from trainer import checkpoint, client
 from trainer.card import HEADLINES, model_card
@@ -527,22 +527,25 @@ def list_published(*, token: str | None = None, best: bool = False, limit: int =
     Raises ValueError with one sentence where the Hub is out of reach.
     """
     with client.explained("the list of checkpoints"):
-        models = client.ask(lambda: list(_models(token, limit)), silent, 0.0, "")
+        models = client.ask(lambda: _models(token, limit), silent, 0.0, "")
     rows = [row for model in models if (row := _listed(model)) is not None]
     rows.sort(key=lambda row: row.updated, reverse=True)
     return sorted(rows, key=lambda row: -1.0 if row.accuracy is None else row.accuracy, reverse=True) if best else rows
 
 
-def _models(token: str | None, limit: int) -> Iterator[Any]:
-    # Not HfApi.list_models: one card with an entry that its classes do not expect would end the whole list.
+def _models(token: str | None, limit: int) -> list[Any]:
+    # Not HfApi.list_models: one card with an entry that its classes do not expect would end the whole list. Nor
+    # paginate, which asks a Hub out of reach again by itself, for half a minute, whoever waits.
+    url: str | None = f"{constants.ENDPOINT}/api/models"
     asked = {"filter": TAG, "sort": "lastModified", "limit": limit, "full": True, "cardData": True}
-    pages = paginate(
-        f"{constants.ENDPOINT}/api/models", params=asked, headers=build_hf_headers(token=client.sent(token))
-    )
-    for count, model in enumerate(pages):
-        if count == limit:
-            return
-        yield model
+    headers, models, page = build_hf_headers(token=client.sent(token)), [], None
+    while url and len(models) < limit and page != []:
+        answer = get_session().get(url, params=asked, headers=headers, timeout=client.PATIENCE_SECONDS)
+        hf_raise_for_status(answer)
+        page = answer.json()
+        models += page
+        url, asked = answer.links.get("next", {}).get("url"), None  # which holds what was asked
+    return models[:limit]
 
 
 def _listed(model: Any) -> Listed | None:

@@ -15,13 +15,11 @@ from trainer.events import StepLogged, plain
 from trainer.events import row as public_row
 from trainer.lessons import LESSONS
 from trainer.loop import training_split
-from trainer.model import OptimizerLabModel
-from trainer.predict import classify as classify_picture
 from trainer.run import Run
 from trainer.schedule import preview
-from ui.classifier import uploaded
+from ui.classifier import look
 from ui.lab import Lab
-from ui.message import said
+from ui.message import said_plainly
 
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_SECONDS_OF_SEARCH = 120
@@ -96,14 +94,13 @@ def add_endpoints(lab: Lab) -> None:
                 if (shown := public_row(event, folder.name)) is not None:
                     yield shown
 
-    @said
-    def classify(image: gr.FileData, checkpoint: str) -> Guess:
-        """What a checkpoint (a run's key, or a bundled one's name) sees in an uploaded picture."""
-        model = OptimizerLabModel.from_pretrained(lab.checkpoint(checkpoint)).to(lab.device)
-        seen = classify_picture(model, uploaded(image))
+    @said_plainly
+    async def classify(image: gr.FileData, checkpoint: str) -> Guess:
+        """What a checkpoint (a run's key, a bundled one's name, `repo_id[@revision]`) sees in an uploaded picture."""
+        _, seen = await look(lab, image, checkpoint)
         return {"label": seen.label, "confidences": seen.confidences}
 
-    @said
+    @said_plainly
     def preview_lr(config: dict) -> list[PlannedStep]:
         """The learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
@@ -112,7 +109,7 @@ def add_endpoints(lab: Lab) -> None:
             raise ValueError("This run has over 200,000 batches: ask for fewer epochs or larger batches.")
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
 
-    @said
+    @said_plainly
     def find_lr(config: dict) -> FoundLr:
         """The range test with these settings, on the app's images: which lr suits them. Touches no run."""
         facts = lab.find_lr(TrainConfig.from_settings(config), _images(lab))
@@ -135,13 +132,13 @@ def add_endpoints(lab: Lab) -> None:
     train.__annotations__["return"] = dict[str, Any]
     gr.api(train, api_name="train", concurrency_id="train", concurrency_limit=1)
     gr.api(find_lr, api_name="find_lr", concurrency_id="train", concurrency_limit=1)
-    gr.api(classify, api_name="classify", concurrency_limit=4)
+    gr.api(classify, api_name="classify", concurrency_limit=None)
     gr.api(lessons, api_name="lessons", concurrency_limit=4)
     gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)
 
 
 def _said_as_it_goes(handler):
-    """What `said` does, for a generator."""
+    """What `said_plainly` does, for a generator."""
 
     @functools.wraps(handler)
     def telling(*args, **kwargs):

@@ -5,15 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from anyio import CapacityLimiter, to_thread
 from gradio.utils import get_upload_folder
 
 from trainer.data import ImageData
 from trainer.model import OptimizerLabModel
+from trainer.predict import Prediction
 from trainer.predict import classify as classify_picture
 from ui.lab import Lab
 from ui.language import current_language
+from ui.opened import open_model
 from ui.view import advice
 from ui.words import translate
+
+# Pictures decoded and classified at a time: a large one takes memory. What waits for the Hub does not count.
+_AT_A_TIME = CapacityLimiter(4)
 
 
 def invitation(language: str) -> str:
@@ -23,7 +29,7 @@ def invitation(language: str) -> str:
     return f"<div class='status'>{choose} <span class='quiet'>{only}</span></div>"
 
 
-def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
+async def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
     """What the chosen checkpoint sees in a picture: a sentence, the likeliest classes, the picture it got.
 
     A mistake is told in the sentence's place: it stays as long as the picture does.
@@ -34,8 +40,7 @@ def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
     try:
         if not name:
             raise ValueError("There is no trained network yet: press Train, and come back after its first epoch.")
-        model = OptimizerLabModel.from_pretrained(lab.checkpoint(name)).to(lab.device)
-        seen = classify_picture(model, uploaded(picture))
+        model, seen = await look(lab, picture, name)
     except ValueError as error:
         return [f"<div class='status'>{advice(translate(str(error), language))}</div>", None, None]
     likely = seen.confidences[seen.label]
@@ -48,6 +53,16 @@ def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
     )
     sentence = f"{sure} <b>{html.escape(seen.label)}</b>, {likely:.1%}. <span class='quiet'>{html.escape(only)}</span>"
     return [f"<div class='status'>{sentence}</div>", seen.confidences, seen.seen.permute(1, 2, 0).numpy()]
+
+
+async def look(lab: Lab, picture: Any, name: Any) -> tuple[OptimizerLabModel, Prediction]:
+    """A network by its name (see `open_model`), and what it sees in an uploaded picture.
+
+    Raises ValueError with one sentence where the one cannot be opened or the other cannot be read.
+    """
+    file = uploaded(picture)
+    model = await open_model(lab, name)
+    return model, await to_thread.run_sync(classify_picture, model, file, limiter=_AT_A_TIME)
 
 
 def sample(lab: Lab, index: int) -> Any:

@@ -1,17 +1,21 @@
-"""The page's comparison: any of a visitor's runs, any of their curves, as a chart, a table, CSV and code."""
+"""The page's comparison: any of a visitor's runs, any of their curves, as a chart, a table, CSV and code.
 
-from collections.abc import Sequence
-from pathlib import Path
+A published run is named by its repo, among the keys of one's own.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer import checkpoint
-from trainer.comparison import compare, to_csv
+from trainer.comparison import Contender, compare, to_csv
 from trainer.run import Run
 from trainer.script import as_code
 from ui import plots
 from ui.lab import Lab
 from ui.language import current_language
 from ui.message import said
+from ui.opened import aside, open_run
 from ui.shelf import file_to_give
 from ui.view import epochs_table, legend, table
 from ui.words import translate
@@ -21,54 +25,73 @@ HEIGHT = 360
 
 
 @said
-def show(lab: Lab, visitor: str, keys: list[str] | None, measure: str) -> list[Any]:
+async def show(lab: Lab, visitor: str, keys: list[str] | None, measure: str) -> list[Any]:
     """The chosen runs: what is what, the chart of one measure, and the table."""
-    return draw(_runs(lab, visitor, keys), measure, current_language())
+    return draw(await _runs(lab, visitor, keys), measure, current_language())
 
 
-def draw(runs: Sequence[Run], measure: str, language: str) -> list[Any]:
-    """Legend, chart and table of runs, or of none."""
+def draw(runs: Mapping[str, Run], measure: str, language: str) -> list[Any]:
+    """Legend, chart and table of runs by their names, or of none."""
     if measure not in plots.MEASURES:
         raise ValueError("Choose what to compare.")
-    contenders = compare(runs)
-    epochs = max((run.config.epochs for run in runs), default=10)
+    contenders = compare(list(runs.values()), _repo_ids(runs))
+    epochs = max((run.config.epochs for run in runs.values()), default=10)
     chart = plots.measure_chart(measure, contenders, epochs=epochs, height=HEIGHT, language=language)
     return [
-        legend(contenders, language)
-        or f"<div class='note'>{translate('Choose runs above: they are laid over each other here.', language)}</div>",
+        _words(contenders, language),
         chart,
-        table(contenders, language) if len(contenders) > 1 else epochs_table(runs, language),
+        table(contenders, language) if len(contenders) > 1 else epochs_table(list(runs.values()), language),
     ]
 
 
 @said
-def export(lab: Lab, visitor: str, keys: list[str] | None) -> str:
+async def export(lab: Lab, visitor: str, keys: list[str] | None) -> str:
     """The path of a CSV file with every epoch of the chosen runs."""
-    runs = _runs(lab, visitor, keys)
+    runs = await _runs(lab, visitor, keys)
     if not runs:
         raise ValueError("Choose the runs to export first.")
     path = file_to_give("optimizer-lab-runs.csv")
-    path.write_text(to_csv(runs), encoding="utf-8")
+    path.write_text(to_csv(list(runs.values()), _repo_ids(runs)), encoding="utf-8")
     return str(path)
 
 
 @said
 def code(lab: Lab, visitor: str, keys: list[str] | None) -> str:
-    """The first of the chosen runs as a plain PyTorch script."""
-    folders = _folders(lab, visitor, keys)
-    if not folders:
-        raise ValueError("Choose a run first: its settings are shown as a script.")
-    kept = checkpoint.read(folders[0])
+    """The first of the chosen runs that is one's own as a plain PyTorch script."""
+    own = [key for key in _checked(keys) if not is_published(key)]
+    if not own:
+        raise ValueError("Choose a run of yours first: its settings are shown as a script.")
+    kept = checkpoint.read(lab.own_run(visitor, own[0]))
     return as_code(kept.config, kept.data)
 
 
-def _runs(lab: Lab, visitor: str, keys: list[str] | None) -> list[Run]:
-    return [checkpoint.read_run(folder) for folder in _folders(lab, visitor, keys)]
+def _words(contenders: Sequence[Contender], language: str) -> str:
+    told = legend(contenders, language)
+    if not told:
+        choose = translate("Choose runs above: they are laid over each other here.", language)
+        return f"<div class='note'>{choose}</div>"
+    if published := sorted({one.repo_id for one in contenders} - {""}):
+        claim = translate("The figures of {names} are claims of their owners.", language, names=", ".join(published))
+        told += f"<div class='note'>{html.escape(claim)}</div>"
+    return told
 
 
-def _folders(lab: Lab, visitor: str, keys: list[str] | None) -> list[Path]:
-    if not keys:
-        return []
-    if not isinstance(keys, list) or len(keys) > MOST_RUNS:
+def is_published(key: str) -> bool:
+    """Whether what was chosen is a repo on the Hub rather than the key of one's own run."""
+    return "/" in key
+
+
+async def _runs(lab: Lab, visitor: str, keys: list[str] | None) -> dict[str, Run]:
+    opened = {key: await aside(open_run, key) for key in _checked(keys) if is_published(key)}
+    return {key: opened.get(key) or checkpoint.read_run(lab.own_run(visitor, key)) for key in _checked(keys)}
+
+
+def _checked(keys: Any) -> list[str]:
+    keys = keys or []
+    if not isinstance(keys, list) or len(keys) > MOST_RUNS or not all(isinstance(key, str) for key in keys):
         raise ValueError(f"Compare up to {MOST_RUNS} runs at a time.")
-    return [lab.own_run(visitor, key) for key in keys]
+    return keys
+
+
+def _repo_ids(runs: Mapping[str, Run]) -> list[str]:
+    return [name if is_published(name) else "" for name in runs]

@@ -8,7 +8,7 @@ from gradio.events import Dependency
 
 from trainer.config import OPTIMIZERS, SCHEDULERS, TrainConfig
 from trainer.race import MOST_SEEDS, MOST_SETTINGS
-from ui import api, bench, classifier, comparison, fields, link, plots, publishing, shelf, training, view
+from ui import api, bench, classifier, comparison, fields, gallery, link, plots, publishing, shelf, training, view
 from ui.finder_plot import finder_chart
 from ui.lab import Lab
 from ui.language import SWITCH
@@ -61,7 +61,8 @@ def build_page(lab: Lab) -> gr.Blocks:
             with gr.Tab(i18n("Compare"), id="compare"):
                 compared, measure, comparison_parts, export, compared_code, compared_script = _comparison()
             with gr.Tab(i18n("Classify a picture"), id="classify"):
-                checkpoint, says, gallery = _classifier(lab)
+                checkpoint, says, samples = _classifier(lab)
+            gallery_tab = gr.Tab(i18n("Gallery"), id="gallery")
         file = gr.DownloadButton(visible="hidden", elem_id="file")
 
         names = tuple(panel.widgets)
@@ -75,7 +76,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         page.load(
             partial(load, lab, panel),
             visitor,
-            [visitor, note, says, *shown, gallery, notice, *drawn, lesson, words, twin, race, seeds, *panel.components],
+            [visitor, note, says, *shown, samples, notice, *drawn, lesson, words, twin, race, seeds, *panel.components],
             show_progress="hidden", api_name="_load", concurrency_limit=None, **_PRIVATE,
         )  # fmt: skip
         lesson_chosen = lesson.input(
@@ -164,6 +165,8 @@ def build_page(lab: Lab) -> gr.Blocks:
                 None, None, None, js="() => setTimeout(() => document.querySelector('#file').click(), 100)", **_AT_ONCE
             )
 
+        with gallery_tab:
+            gallery.build(lab, gallery_tab, tabs, visitor, checkpoint, compared, shown)
         api.add_endpoints(lab)
     return page
 
@@ -313,7 +316,8 @@ def _comparison() -> tuple:
         multiselect=True,
         max_choices=comparison.MOST_RUNS,
         label=i18n("Runs to compare"),
-        info=i18n("Any of yours, from any race."),
+        info=i18n("Any of yours, from any race, and published ones: type owner/name."),
+        allow_custom_value=True,
         elem_id="compared",
     )
     measure = gr.Radio(
@@ -322,7 +326,7 @@ def _comparison() -> tuple:
         label=i18n("Curve"),
         elem_id="measure",
     )
-    legend, chart, table = comparison.draw([], "test_accuracy", "en")
+    legend, chart, table = comparison.draw({}, "test_accuracy", "en")
     parts = [
         gr.HTML(legend, elem_id="compared-legend"),
         plots.live_chart(chart, height=comparison.HEIGHT, label="The runs side by side", elem_id="comparison"),
@@ -363,7 +367,13 @@ def _own_runs() -> tuple[gr.components.Component, ...]:
 def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
     with gr.Row():
         with gr.Column(min_width=300):
-            checkpoint = gr.Dropdown([], label=i18n("Trained network"), elem_id="checkpoint")
+            checkpoint = gr.Dropdown(
+                [],
+                label=i18n("Trained network"),
+                info=i18n("Or type one on the Hub: owner/name, or owner/name@epoch-0003."),
+                allow_custom_value=True,
+                elem_id="checkpoint",
+            )
             picture = gr.Image(
                 label=i18n("Your picture"),
                 sources=["upload", "webcam", "clipboard"],
@@ -387,7 +397,7 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
             )
 
     gr.HTML("<div class='note'>Or one of the test pictures, which it never learned from:</div>")
-    gallery = gr.Gallery(
+    samples = gr.Gallery(
         show_label=False,
         columns=10,
         height=150,
@@ -401,16 +411,16 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
     def press(event: gr.SelectData):
         return classifier.sample(lab, event.index)
 
-    gallery.select(press, None, picture, api_name="_sample", **_AT_ONCE)
+    samples.select(press, None, picture, api_name="_sample", **_AT_ONCE)
     gr.on(
         # The file itself, untouched: gr.Image would open a stranger's picture with Pillow.
-        [picture.change, checkpoint.input],
+        [picture.change, checkpoint.change],
         partial(classifier.classify, lab),
         [picture, checkpoint],
         [says, label, seen],
         preprocess=False,
         api_name="_classify",
-        concurrency_limit=4,
+        concurrency_limit=None,
         **_PRIVATE,
     )
-    return checkpoint, says, gallery
+    return checkpoint, says, samples

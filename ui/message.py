@@ -1,8 +1,11 @@
 """What a visitor is told when something goes wrong."""
 
 import functools
+import html
+import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import gradio as gr
 
@@ -12,14 +15,36 @@ from ui.words import translate
 
 
 def said(handler: Callable) -> Callable:
-    """The handler with a user's mistake (ValueError) told as a message, in its one sentence."""
+    """The handler, a coroutine or not, with a user's mistake (ValueError) told as a message, in its one sentence."""
+    return _telling(handler, lambda sentence: html.escape(translate(sentence, current_language()), quote=False))
 
-    @functools.wraps(handler)
-    def telling(*args, **kwargs):
+
+def said_plainly(handler: Callable) -> Callable:
+    """What `said` does, for whoever asks by the API: in English, and not as HTML."""
+    return _telling(handler, str)
+
+
+def _telling(handler: Callable, worded: Callable[[str], str]) -> Callable:
+    @contextmanager
+    def told() -> Iterator[None]:
         try:
-            return handler(*args, **kwargs)
+            yield
         except ValueError as error:
-            raise gr.Error(translate(str(error), current_language()), print_exception=False) from None
+            raise gr.Error(worded(str(error)), print_exception=False) from None
+
+    if inspect.iscoroutinefunction(handler):
+
+        @functools.wraps(handler)
+        async def telling(*args, **kwargs):
+            with told():
+                return await handler(*args, **kwargs)
+
+    else:
+
+        @functools.wraps(handler)
+        def telling(*args, **kwargs):
+            with told():
+                return handler(*args, **kwargs)
 
     return telling
 

@@ -1,0 +1,250 @@
+"""The gallery in a real browser, on a Hub of our own: what others published, used with one press; and its bad days."""
+
+import json
+import os
+import time
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from hub import Fault, Hub, Repo, point_to, serve
+from torchvision.io import write_png
+
+from tests.e2e.test_page import status_says, visit
+from trainer import OptimizerLabModel, classify
+from trainer.checkpoint import record, writing
+from trainer.config import TrainConfig
+from trainer.data import facts, load_images
+from trainer.loop import train
+from trainer.run import Run
+
+ID = "owner/run"
+HOSTILE = """---
+tags: [optimizer-lab]
+optimizer_lab:
+  optimizer: "<img src=x onerror=window.pwned=1>"
+  lr: "{{constructor}} ${window.pwned=2} {{{value}}}"
+  scheduler: "'><script>window.pwned=3</script>"
+model-index: [{results: [{dataset: {name: "<b onmouseover=window.pwned=4>x"}, metrics: [{type: accuracy, value: 1}]}]}]
+---
+"""
+
+
+@pytest.fixture(scope="module")
+def publication(tmp_path_factory) -> Repo:
+    """A run on the app's own pictures, so that it can be resumed there; and the tag of its weights before training."""
+    images = load_images("synthetic")
+    folder = tmp_path_factory.mktemp("published") / "run"
+    config = TrainConfig(epochs=1, num_images=1024, batch_size=32, scheduler="constant")
+    with writing(folder):
+        for _ in record(train(config, images), Run(config=config), folder, facts(images)):
+            pass
+    repo = Repo.of(folder)
+    untrained = {**repo.files, "model.safetensors": repo.files["epochs/epoch-0000.safetensors"]}
+    return replace(repo, commits={"1" * 40: untrained, **repo.commits}, tags={"epoch-0000": "1" * 40})
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serve(Hub()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def app(server, launched, tmp_path_factory):
+    """The app, for which that is the Hub."""
+    home = str(tmp_path_factory.mktemp("home"))
+    with launched(tmp_path_factory.mktemp("checkpoints"), HF_ENDPOINT=server.endpoint, HF_HOME=home) as running:
+        yield running
+
+
+@pytest.fixture
+def hub(server, publication):
+    """The Hub on a good day, with one run."""
+    server.faults.clear()
+    server.repos = {ID: deepcopy(publication)}
+    return server
+
+
+@pytest.fixture
+def picture(images, tmp_path):
+    path = tmp_path / "shape.png"
+    write_png(images.test.images[0].contiguous(), str(path))
+    return path
+
+
+@pytest.fixture
+def page(app, hub, new_page):
+    """A new visitor on the page; no question has gone to the Hub for it."""
+    asked = len(hub.requests)
+    visit(new_page, app.url)
+    assert len(hub.requests) == asked
+    return new_page
+
+
+def look(page, pattern):
+    """Opens the gallery and asks the Hub anew, until the list says something."""
+    page.get_by_role("tab", name="Gallery").click()
+    time.sleep(2.1)  # for as long a list is kept, however often it is refreshed
+    page.click("#refresh")
+    page.wait_for_function(
+        "pattern => new RegExp(pattern).test(document.querySelector('#published').innerText)", arg=pattern
+    )
+
+
+def test_one_press_classifies(page, picture, screenshots):
+    """With the picture that is there already, and then with another epoch, typed."""
+    page.click("#go-classify")
+    page.set_input_files("#picture input[type=file]", picture)
+    page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
+    bundled = confidences(page)
+    look(page, ID)
+    page.screenshot(path=screenshots / "gallery.png", full_page=True)
+    page.get_by_role("button", name="Classify with it").click()
+    page.wait_for_function("name => document.querySelector('#checkpoint input').value === name", arg=ID)
+    page.wait_for_selector("#says >> text=circle")
+    trained = confidences(page)
+    choose(page, "checkpoint", f"{ID}@epoch-0000")
+    page.wait_for_function(
+        "before => [...document.querySelectorAll('#label .confidence-set')].map(e => e.innerText).join() !== before",
+        arg=",".join(trained),
+    )
+    assert len({str(told) for told in (bundled, trained, confidences(page))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("pickles/only", "holds no checkpoint of this app"),
+        ("gated/run", "is gated"),
+        ("owner/nothing", "There is no owner/nothing on the Hub"),
+        (f"{ID}@epoch-0009", "has no such revision"),
+        ("<img src=x onerror=window.pwned=5>/x", "is no name of a repo on the Hub"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_where_the_answer_would_be(page, hub, picture, name, sentence):
+    """At once, as text; the page goes on."""
+    hub.repos["pickles/only"] = Repo(commits={"2" * 40: {"pytorch_model.bin": b"\x80\x04."}})
+    hub.repos["gated/run"] = replace(deepcopy(hub.repos[ID]), gated=True)
+    page.click("#go-classify")
+    page.set_input_files("#picture input[type=file]", picture)
+    page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
+    began = time.monotonic()
+    choose(page, "checkpoint", name)
+    page.wait_for_selector(f"#says .advice >> text={sentence}")
+    assert time.monotonic() - began < 5
+    assert page.evaluate("window.pwned") is None
+    choose(page, "checkpoint", ID)
+    page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
+
+
+def test_one_press_compares(page, hub, screenshots, tmp_path):
+    """Beside another one, typed; both are told by their repo, and so is the CSV."""
+    hub.repos["other/run"] = deepcopy(hub.repos[ID])
+    look(page, "other/run")
+    page.locator("#published li", has_text=ID).get_by_role("button", name="Compare its curve").click()
+    page.wait_for_selector("#compared-legend >> text=are claims of their owners")
+    choose(page, "compared", "other/run")
+    page.wait_for_selector("#compared-table td >> text=other/run")
+    assert page.locator("#compared-table tbody tr").count() == 2
+    page.screenshot(path=screenshots / "gallery-compared.png", full_page=True)
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "runs.csv")
+    rows = (tmp_path / "runs.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows] == ["repo_id", ID, ID, "other/run", "other/run"]
+
+
+def test_one_press_loads_what_can_be_resumed(page):
+    """The run is among one's own, and goes on where it ended."""
+    look(page, ID)
+    page.get_by_role("button", name="Load among my runs").click()
+    status_says(page, "^Done")
+    page.fill("#more-epochs input", "2")
+    page.click("#resume")
+    status_says(page, "^Training|epoch 2 of 2")
+    status_says(page, "^Done epoch 2 of 2")
+
+
+def test_a_hostile_card_does_nothing(page, hub):
+    """It is text, however it is written; a repo whose name is none is not listed."""
+    hub.repos = {
+        "evil/card": Repo(commits={"3" * 40: {"README.md": HOSTILE.encode()}}),
+        "x/<script>window.pwned=6</script>": deepcopy(hub.repos[ID]),
+    }
+    look(page, "evil/card")
+    told = page.locator("#published").inner_text()
+    for text in ("<img src=x onerror=window.pwned=1>", "{{constructor}} ${window.pwned=2}", "<b onmouseover="):
+        assert text in told
+    assert page.locator("#published li").count() == 1
+    page.locator("#published li").hover()
+    assert page.locator("#published img, #published script, #published b").count() == 0
+    page.get_by_role("button", name="Compare its curve").click()
+    page.wait_for_selector("text=evil/card holds no checkpoint of this app")
+    assert page.evaluate("window.pwned") is None
+
+
+def test_nothing_is_published(page, hub):
+    hub.repos.clear()
+    look(page, "Nobody has published a checkpoint of this app yet")
+
+
+def test_a_hub_in_trouble_and_one_that_is_back(page, hub):
+    """A sentence each, and Refresh."""
+    hub.faults = [
+        Fault(method="GET", path="/api/models", status=503),
+        Fault(method="GET", path="/api/models", how="lose"),
+    ]
+    look(page, r"The Hub is in trouble \(status 503\)")
+    look(page, "The Hub cannot be reached")
+    look(page, ID)
+
+
+def test_a_slow_hub_holds_up_nothing_else(page, hub, picture, screenshots):
+    """It is said to be slow and waited for; meanwhile a picture is classified and a network is trained."""
+    hub.faults = [Fault(method="GET", path="/api/models", how="hold", seconds=15)]
+    began = time.monotonic()
+    look(page, "The Hub is slow to answer")
+    page.screenshot(path=screenshots / "gallery-slow.png", full_page=True)
+    page.get_by_role("tab", name="Classify a picture").click()
+    page.set_input_files("#picture input[type=file]", picture)
+    page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
+    page.get_by_role("tab", name="Train").click()
+    page.click("#train")
+    status_says(page, "^Training")
+    assert time.monotonic() - began < 17
+    page.click("#stop")
+    page.get_by_role("tab", name="Gallery").click()
+    page.wait_for_selector(f"#published a >> text={ID}")
+
+
+def test_page_api_command_line_and_library_agree(app, hub, picture, command_line, tmp_path, monkeypatch):
+    """One picture and one repo: the same probabilities to 1e-6, whichever way one asks, of each revision."""
+    environment = {**os.environ, **app.environment, "HF_HOME": str(tmp_path)}
+    point_to(hub.endpoint, monkeypatch, tmp_path / "cache")
+    client = Client(app.url, verbose=False)
+    seen = []
+    for name, revision in ((ID, None), (f"{ID}@epoch-0000", "epoch-0000"), (f"{ID}@{'1' * 40}", "1" * 40)):
+        api = client.predict(handle_file(picture), name, api_name="/classify")["confidences"]
+        line = command_line("classify", name, picture, "--json", env=environment)
+        library = classify(OptimizerLabModel.from_pretrained(ID, revision=revision), picture).confidences
+        assert json.loads(line.stdout)["confidences"] == pytest.approx(api, abs=1e-6)
+        assert library == pytest.approx(api, abs=1e-6)
+        seen.append(api)
+    assert seen[1] == seen[2] != seen[0]
+    for name, sentence in (("owner/nothing", "There is no owner/nothing"), ("../../x", "no name of a repo")):
+        with pytest.raises(AppError, match=sentence):
+            client.predict(handle_file(picture), name, api_name="/classify")
+    client.close()
+
+
+def confidences(page) -> list[str]:
+    return page.locator("#label .confidence-set").all_inner_texts()
+
+
+def choose(page, elem_id: str, name: str) -> None:
+    """Types a name where one of a list can be chosen."""
+    page.locator(f"#{elem_id} input").fill(name)
+    page.keyboard.press("Enter")

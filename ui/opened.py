@@ -1,0 +1,97 @@
+"""What is opened by its name: networks kept here, bundled or published on the Hub, and published runs."""
+
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from anyio import CapacityLimiter, fail_after, to_thread
+from huggingface_hub import get_token
+
+from trainer import client, hub
+from trainer.model import OptimizerLabModel
+from trainer.run import Run
+from ui.lab import Lab
+
+_MOST_OPENED = 32  # networks of the Hub kept in memory: 32 × 4 MiB where each is as large as any may be
+_MOST_RUNS = 64
+_LONGEST_SECONDS = 30.0
+_SECONDS_ALIKE = 600.0
+
+# Threads that may wait for the Hub are counted apart from Gradio's own: a slow Hub holds nobody else up.
+_WAITING = CapacityLimiter(8)
+
+T = TypeVar("T")
+
+
+async def open_model(lab: Lab, name: Any) -> OptimizerLabModel:
+    """The network of a run's key, of a bundled checkpoint's name or of `repo_id[@revision]`, on the lab's device.
+
+    Whatever waits for the Hub waits aside, as of `aside`. Raises ValueError with one sentence.
+    """
+    if not isinstance(name, str) or "/" not in name:
+        return await to_thread.run_sync(open_kept, lab, name)
+    return await aside(open_published, name, lab.device)
+
+
+def open_kept(lab: Lab, name: Any) -> OptimizerLabModel:
+    """The network of a run's key or of a bundled checkpoint's name. Raises ValueError with one sentence."""
+    return OptimizerLabModel.from_pretrained(lab.checkpoint(name)).to(lab.device)
+
+
+def open_published(name: str, device: torch.device) -> OptimizerLabModel:
+    """The network of `repo_id[@revision]`, fetched and checked once; do not change it: others have the same one.
+
+    The Hub is asked each time which commit that is, and whether it may be read. Raises ValueError with one sentence,
+    within a second or so unless the Hub falls silent.
+    """
+    repo_id, revision = hub.split_revision(name)
+    token = own_token()
+    with client.hurried():
+        commit = hub.commit_of(repo_id, revision, token=token)
+        return _open(repo_id, commit, token, device)
+
+
+@lru_cache(maxsize=_MOST_OPENED)
+def _open(repo_id: str, commit: str, token: str | None, device: torch.device) -> OptimizerLabModel:
+    return hub.open_model(repo_id, commit, token=token).to(device)
+
+
+def open_run(name: str) -> Run:
+    """The settings and curves of `repo_id[@revision]`, as claimed; do not change it: others have the same one.
+
+    The Hub is asked anew after ten minutes at most. Raises ValueError with one sentence, as soon as `open_published`.
+    """
+    return _run(*hub.split_revision(name), own_token(), time.monotonic() // _SECONDS_ALIKE)
+
+
+@lru_cache(maxsize=_MOST_RUNS)
+def _run(repo_id: str, revision: str | None, token: str | None, period: float) -> Run:
+    with client.hurried():
+        run = hub.open_run(repo_id, revision, token=token)
+    if not run.history:
+        raise ValueError(f"{repo_id} tells of no epoch.")
+    return run
+
+
+async def aside(call: Callable[..., T], *arguments: Any, seconds: float | None = _LONGEST_SECONDS) -> T:
+    """What `call` returns that waits for the Hub, made in one of a few threads that nothing else needs.
+
+    Raises ValueError where it takes more than `seconds`, its turn included; the call then goes on until it ends.
+    """
+    try:
+        with fail_after(seconds):
+            return await to_thread.run_sync(call, *arguments, limiter=_WAITING, abandon_on_cancel=True)
+    except TimeoutError:
+        raise ValueError("The Hub is too slow just now, or too many are asking it; try again later.") from None
+
+
+def own_token() -> str | None:
+    """The token of whoever runs the app, where they alone can reach it: not on a Space, and not on a network."""
+    address = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    shared = os.environ.get("GRADIO_SHARE", "").lower() in ("1", "true")
+    if os.environ.get("SPACE_ID") or shared or address not in ("127.0.0.1", "localhost", "::1"):
+        return None
+    return get_token()
