@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume
 
-from trainer.client import explained
+from trainer.client import ask_once, explained
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +42,12 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
         files = {path.relative_to(ROOT).as_posix(): path for pattern in FILES for path in sorted(ROOT.glob(pattern))}
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
         operations += [CommitOperationDelete(name) for name in sorted(there - files.keys() - {".gitattributes"})]
-        api.create_commit(repo_id, operations, commit_message="Deploy", repo_type="space", parent_commit=space.sha)
+        ask_once(
+            lambda: api.create_commit(
+                repo_id, operations, commit_message="Deploy", repo_type="space", parent_commit=space.sha
+            ),
+            lambda *_: None, 0.0, "",
+        )  # fmt: skip
         if hardware:
             api.request_space_hardware(repo_id, hardware)
     return str(url)

@@ -48,6 +48,7 @@ class Repo:
     private: bool = False
     gated: bool = False
     made_with: str = ""  # a token
+    settings: dict[str, Any] = field(default_factory=dict)  # of a Space: its SDK, hardware, variables, volumes
     updated: str = "2026-01-01T00:00:00.000Z"
     files_endpoint: str | None = None
 
@@ -122,6 +123,7 @@ class Hub:
     tokens: set[str] = field(default_factory=set)  # that it was shown
     times: list[float] = field(default_factory=list)
     page_size: int = 1000
+    buckets: set[str] = field(default_factory=set)
     has_trees: bool = True
     etag: str = ""  # in place of hashes, as a looser server may have it
 
@@ -260,7 +262,7 @@ def _app(hub: Hub) -> FastAPI:
         parts = readme.split("---\n")
         card = yaml.safe_load(parts[1]) if len(parts) > 2 else {}
         return {
-            "id": repo_id.removeprefix("datasets/"),
+            "id": "/".join(repo_id.split("/")[-2:]),
             "sha": commit,
             "siblings": [{"rfilename": path} for path in repo.commits[commit]],
             "private": repo.private,
@@ -319,14 +321,35 @@ def _app(hub: Hub) -> FastAPI:
             raise RefusedError(401, error="Invalid username or password.")
         if role == "read" or user != owner:
             raise RefusedError(403, error=f"You don't have the rights to create a model under the namespace {owner}")
-        repo_id = f"{owner}/{asked['name']}"
+        repo_id = named(f"{asked.get('type', 'model')}s", owner, asked["name"])
         told = {"url": f"{hub.endpoint}/{repo_id}", "name": repo_id}
         if repo_id in hub.repos:
             return JSONResponse({"error": "You already created this model repo", **told}, 409)
         is_private = asked.get("visibility") == "private" or bool(asked.get("private"))
         repo = hub.repos[repo_id] = Repo(private=is_private, made_with=token_of(request))
+        repo.settings = {"sdk": asked["sdk"]} if "sdk" in asked else {}
         repo.add({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}, "initial commit")
         return JSONResponse(told)
+
+    @app.post("/api/buckets/{owner}/{name}")
+    def create_bucket(request: Request, owner: str, name: str) -> Response:
+        user, role = who(request)
+        if user != owner or role != "write":
+            raise RefusedError(403, error=f"You don't have the rights to create a bucket under the namespace {owner}")
+        told = {"url": f"{hub.endpoint}/buckets/{owner}/{name}"}
+        there = f"{owner}/{name}" in hub.buckets
+        hub.buckets.add(f"{owner}/{name}")
+        return JSONResponse(told, 409 if there else 200)
+
+    @app.put("/api/spaces/{owner}/{name}/volumes")
+    @app.post("/api/spaces/{owner}/{name}/{part}")
+    async def set_up(request: Request, owner: str, name: str, part: str = "volumes") -> dict[str, Any]:
+        settings, asked = find(request, f"spaces/{owner}/{name}", write=True).settings, await request.json()
+        if part == "variables":
+            settings.setdefault("variables", {})[asked["key"]] = asked["value"]
+            return {key: {"value": value} for key, value in settings["variables"].items()}
+        settings |= {"hardware": asked["flavor"]} if part == "hardware" else {"volumes": asked["volumes"]}
+        return {"stage": "BUILDING", "hardware": {"current": None, "requested": settings.get("hardware")}}
 
     @app.get("/api/models")
     def list_models(request: Request, limit: int = 1000, sort: str = "trendingScore", cursor: int = 0) -> Response:
@@ -403,9 +426,9 @@ def _app(hub: Hub) -> FastAPI:
         shown = [entry(path, files[path]) for path in paths if path in files]
         return shown + [{"type": "directory", "path": path, "size": 0, "oid": git_hash(b"")} for path in folders]
 
-    @app.post("/api/models/{owner}/{name}/preupload/{revision}")
-    async def preupload(request: Request, owner: str, name: str, revision: str) -> dict[str, Any]:
-        repo, asked = find(request, f"{owner}/{name}", write=True), await request.json()
+    @app.post("/api/{kind}/{owner}/{name}/preupload/{revision}")
+    async def preupload(request: Request, kind: str, owner: str, name: str, revision: str) -> dict[str, Any]:
+        repo, asked = find(request, named(kind, owner, name), write=True), await request.json()
         answer = []
         for file in asked["files"]:
             path, known = file["path"], repo.files.get(file["path"])
@@ -417,14 +440,15 @@ def _app(hub: Hub) -> FastAPI:
         return {"files": answer, "commitOid": repo.head}
 
     @app.post("/{owner}/{name}.git/info/lfs/objects/batch")
-    async def batch(request: Request, owner: str, name: str) -> Response:
-        find(request, f"{owner}/{name}", write=True)
+    @app.post("/{kind}/{owner}/{name}.git/info/lfs/objects/batch")
+    async def batch(request: Request, owner: str, name: str, kind: str = "models") -> Response:
+        find(request, named(kind, owner, name), write=True)
         asked = await request.json()
         assert (asked["operation"], asked["hash_algo"]) == ("upload", "sha256")
         objects = []
         for told in asked["objects"]:
             upload = {"upload": {"href": f"{hub.endpoint}/upload/{told['oid']}", "header": {}}}
-            verify = {"verify": {"href": f"{hub.endpoint}/verify/{owner}/{name}"}}
+            verify = {"verify": {"href": f"{hub.endpoint}/verify/{kind}/{owner}/{name}"}}
             objects.append({**told, **({} if told["oid"] in hub.large else {"actions": upload | verify})})
         return JSONResponse({"transfer": "basic", "objects": objects}, media_type="application/vnd.git-lfs+json")
 
@@ -437,17 +461,17 @@ def _app(hub: Hub) -> FastAPI:
         hub.large[oid] = content
         return Response()
 
-    @app.post("/verify/{owner}/{name}")
-    async def verify(request: Request, owner: str, name: str) -> Response:
-        find(request, f"{owner}/{name}", write=True)
+    @app.post("/verify/{kind}/{owner}/{name}")
+    async def verify(request: Request, kind: str, owner: str, name: str) -> Response:
+        find(request, named(kind, owner, name), write=True)
         asked = await request.json()
         if len(hub.large.get(asked["oid"], b"")) != asked["size"]:
             raise RefusedError(404, error="Not found")
         return Response()
 
-    @app.post("/api/models/{owner}/{name}/commit/{revision}")
-    async def commit(request: Request, owner: str, name: str, revision: str) -> dict[str, Any]:
-        repo = find(request, f"{owner}/{name}", write=True)
+    @app.post("/api/{kind}/{owner}/{name}/commit/{revision}")
+    async def commit(request: Request, kind: str, owner: str, name: str, revision: str) -> dict[str, Any]:
+        repo = find(request, named(kind, owner, name), write=True)
         header, *operations = [json.loads(line) for line in (await request.body()).splitlines()]
         parent = header["value"].get("parentCommit")
         if parent is not None and parent != repo.head:
