@@ -244,6 +244,13 @@ def is_run(folder: Path) -> bool:
     return (folder / HISTORY_FILE).exists() or (folder / _COMMITTED / HISTORY_FILE).exists()
 
 
+def kept_epochs(folder: Path) -> dict[int, Path]:
+    """The epochs whose weights a run's folder has kept, ascending, and the file of each."""
+    paths = {path.stem.removeprefix("epoch-"): path for path in (folder / "epochs").glob("epoch-*.safetensors")}
+    epochs = {int(digits): path for digits, path in paths.items() if re.fullmatch("[0-9]{4,9}", digits)}
+    return dict(sorted(epochs.items()))
+
+
 def pack(folder: Path) -> dict[str, bytes]:
     """The run's files as they go to the Hub, by name, all of one state, also while the run is being trained.
 

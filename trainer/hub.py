@@ -384,11 +384,7 @@ def _read_local(folder: Path) -> _Local:
     if Path(data.get("source") or "").is_absolute():
         data["source"] = None  # where things lie on this disk is nobody's business
     content = {**json.loads(files[HISTORY_FILE]), "data": data}
-    weights = {
-        epoch: path
-        for path in sorted((folder / "epochs").glob("*.safetensors"))
-        if (epoch := _epoch_of(path.stem)) is not None and epoch < run.epoch
-    }
+    weights = {epoch: path for epoch, path in checkpoint.kept_epochs(folder).items() if epoch < run.epoch}
     return _Local(run=run, data=data, content=content, files=files, model=model, weights=weights)
 
 

@@ -1,6 +1,7 @@
 // Draws a Vega-Lite spec once, then feeds its named data sets: the view, and the tooltip one reads, stay.
 const box = element.querySelector('.chart'), choice = element.querySelector('.views');
 let view = null, drawn = null, width = 0, queue = Promise.resolve(), chosen = null, offered = null, first = null;
+let fed = {};
 let dark = document.body.classList.contains('dark');
 
 function look() {
@@ -49,7 +50,7 @@ async function draw() {
     width = box.clientWidth;
     view.width(width);
   }
-  for (const [name, rows] of Object.entries(value.data || {})) {
+  for (const [name, rows] of Object.entries({...value.data, ...fed})) {
     try { view.data(name, JSON.parse(JSON.stringify(rows))); } catch (error) { /* a chart without that layer */ }
   }
   await view.runAsync();
@@ -65,3 +66,5 @@ new MutationObserver(() => {
 }).observe(document.body, {attributes: true, attributeFilter: ['class']});
 const waiting = setInterval(() => { if (window.vegaEmbed) { clearInterval(waiting); update(); } }, 50);
 watch('value', update);
+// Data that another part of the page moves by itself, without asking the server.
+element.addEventListener('feed', event => { fed = event.detail; update(); });

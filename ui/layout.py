@@ -8,7 +8,21 @@ from gradio.events import Dependency
 
 from trainer.config import OPTIMIZERS, SCHEDULERS, TrainConfig
 from trainer.race import MOST_SEEDS, MOST_SETTINGS
-from ui import api, bench, classifier, comparison, fields, gallery, link, plots, publishing, shelf, training, view
+from ui import (
+    api,
+    bench,
+    classifier,
+    comparison,
+    fields,
+    gallery,
+    link,
+    plots,
+    publishing,
+    shelf,
+    time_machine,
+    training,
+    view,
+)
 from ui.finder_plot import finder_chart
 from ui.lab import Lab
 from ui.language import SWITCH
@@ -62,6 +76,8 @@ def build_page(lab: Lab) -> gr.Blocks:
                 compared, measure, comparison_parts, export, compared_code, compared_script = _comparison()
             with gr.Tab(i18n("Classify a picture"), id="classify"):
                 checkpoint, says, samples = _classifier(lab)
+            with gr.Tab(i18n("Time machine"), id="time-machine") as time_tab:
+                time_machine.build(lab, time_tab, visitor)
             gallery_tab = gr.Tab(i18n("Gallery"), id="gallery")
         file = gr.DownloadButton(visible="hidden", elem_id="file")
 

@@ -228,6 +228,7 @@ def _spec(
         + ended.transform_filter("datum.best").mark_text(text="★", dy=-11, fontSize=14).encode(x, y, color, tooltip=tip)
         + broken.mark_rule(strokeDash=[2, 2]).encode(x, color)
         + broken.mark_text(text="✕ NaN", align="left", dx=4, fontWeight="bold").encode(x, color, y=alt.value(8))
+        + alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=2, color=PLAN).encode(x)
     )
     return layers.properties(height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding")).to_dict()
 

@@ -42,6 +42,12 @@ def choices(lab: Lab, visitor: str, chosen: str | None) -> list[Any]:
     ]
 
 
+def single_runs(lab: Lab, visitor: str | None) -> list[tuple[str, str]]:
+    """The visitor's runs to choose one from, the latest first: titles and keys."""
+    folders = lab.runs_of(visitor)[:_MOST_LISTED]
+    return [(title(folder, read(folder), current_language()), folder.name) for folder in folders]
+
+
 def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
     """The key and the runs of the visitor's latest race; None and none where there is none."""
     return next(((key, read_all(folders)) for key, folders in lab.races_of(visitor).items()), (None, []))
