@@ -161,7 +161,7 @@ def test_no_hub_at_all(monkeypatch, tmp_path):
 def test_a_silent_hub_holds_up_nobody_else(monkeypatch, tmp_path):
     """However many wait for it, a network that is kept here is opened at once; and none of them waits for ever."""
     monkeypatch.setattr(client, "HURRIED_SECONDS", 1.0)
-    monkeypatch.setattr(opened, "_LONGEST_SECONDS", 1.5)
+    monkeypatch.setitem(aside.__kwdefaults__, "seconds", 1.5)
     told = []
 
     async def wait():

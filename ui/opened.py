@@ -15,7 +15,7 @@ from trainer.model import OptimizerLabModel
 from trainer.run import Run
 from ui.lab import Lab
 
-_MOST_OPENED = 32  # networks of the Hub kept in memory: 32 × 4 MiB where each is as large as any may be
+_MOST_OPENED = 32  # networks of the Hub kept in memory, each of some MiB
 _MOST_RUNS = 64
 _LONGEST_SECONDS = 30.0
 _SECONDS_ALIKE = 600.0
