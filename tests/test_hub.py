@@ -34,6 +34,7 @@ from trainer.hub import (
     open_run,
     publish,
     split_revision,
+    user_of,
 )
 from trainer.loop import train
 from trainer.model import OptimizerLabModel
@@ -201,6 +202,26 @@ def test_tags_that_are_too_many_are_given_up(hub, run, tiny, published, monkeypa
     assert {f"epoch-{epoch:04d}" for epoch in (0, best, 6)} <= published.tags.keys()
     assert published.titles == ["initial commit", *dict.fromkeys(published.titles[1:])]
     assert published.files["model.safetensors"] == (run / "model.safetensors").read_bytes()
+
+
+def test_a_run_in_training_is_published_as_far_as_it_is(hub, run):
+    """Its last whole epoch is the last on the Hub; the folder is its training's alone."""
+    card = (run / "README.md").read_bytes()
+    with checkpoint.writing(run):
+        publish(run, ID, token=OWNER)
+    assert_complete(hub.repos[ID], run, [0, 1, 2, 3])
+    assert (run / "README.md").read_bytes() == card
+
+
+def test_whose_token_it_is(hub):
+    """The account's name; nothing where the Hub does not tell; a sentence where the token is none."""
+    assert user_of(OWNER) == "owner"
+    hub.faults = [Fault(method="GET", path="whoami", status=429, times=99)]
+    assert user_of(OWNER) is None
+    hub.faults.clear()
+    for token in ("hf_nobody", "hf_née"):
+        with pytest.raises(ValueError, match=r"^The (Hub does not accept the token|token is malformed)"):
+            user_of(token)
 
 
 def test_a_run_loaded_elsewhere_goes_on_there(hub, run, tiny, published, tmp_path):

@@ -85,7 +85,8 @@ def user_of(token: str) -> str | None:
     """The name of a token's account; None where the Hub does not tell. ValueError where it refuses the token."""
     api = HfApi(token=client.sent(token))
     try:
-        return client.ask_once(lambda: str(api.whoami()["name"]), silent, 0.0, "")
+        with client.hurried():
+            return client.ask(lambda: str(api.whoami()["name"]), silent, 0.0, "")
     except (HTTPError, OSError) as error:
         if client.status(error) == 401:
             raise ValueError("The Hub does not accept the token: log in again.") from None
