@@ -188,12 +188,13 @@ def train_batch(
     if config.zero_grad_every == 1:
         optimizer.zero_grad()
     weight = 1.0 if world.size == 1 else world.size * len(labels) / num_images
-    loss = torch.zeros((), device=labels.device)
     if weight:
         with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
             loss = functional.cross_entropy(learner.model(images), labels, label_smoothing=config.label_smoothing)
         scaler.scale(loss / (every / weight)).backward()
-    loss = loss.detach()
+        loss = loss.detach()
+    else:
+        loss = torch.zeros((), device=labels.device)
     if world.size > 1:
         _combine(learner.model, loss, weight, world)
     norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters()])
