@@ -35,7 +35,7 @@ class World:
     rank: int
     size: int
     local_rank: int = 0  # among those on the same machine
-    store: dist.Store | None = None  # torchrun's own memory, which outlives each rank
+    store: "dist.Store | None" = None  # torchrun's own memory, which outlives each rank
     stopping: Event = field(default_factory=Event)  # set where this rank has been asked to stop: all will
 
     def share(self, whole: Tensor, dim: int = 0) -> Tensor:
@@ -118,6 +118,12 @@ def join() -> Iterator[World]:
     dist.destroy_process_group()
     if leaving:
         raise leaving
+
+
+def check_batch_size(world: World, batch_size: int) -> None:
+    """Raises ValueError where a batch has fewer images than there are ranks to share them."""
+    if batch_size < world.size:
+        raise ValueError(f"A batch_size of {batch_size} is too small for {world.size} processes to share.")
 
 
 def own_device(world: World, device: torch.device) -> torch.device:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from trainer.checkpoint import Checkpoint
 from trainer.config import OPTIMIZERS, TrainConfig
 from trainer.data import ImageData, Split, batches, num_batches, subset, to_device
-from trainer.distributed import ALONE, World
+from trainer.distributed import ALONE, World, check_batch_size
 from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
 from trainer.learner import Learner, build_learner, checkpoint_of
 from trainer.model import OptimizerLabModel
@@ -46,8 +46,7 @@ def train(
     the world or the checkpoint; LostRankError on the way, where a rank has gone.
     """
     device = torch.device(device)
-    if world.size > config.batch_size:
-        raise ValueError(f"A batch_size of {config.batch_size} is too small for {world.size} processes to share.")
+    check_batch_size(world, config.batch_size)
     split, learner = begin(config, data, device=device, resume=resume)
     per_epoch = num_batches(len(split.labels), config)
     return _epochs(config, learner, split, to_device(data.test, device), per_epoch, resume, clock, world)
@@ -189,14 +188,15 @@ def train_batch(
     if config.zero_grad_every == 1:
         optimizer.zero_grad()
     weight = 1.0 if world.size == 1 else world.size * len(labels) / num_images
-    loss = torch.zeros((), device=labels.device)
     if weight:
         with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
             loss = functional.cross_entropy(learner.model(images), labels, label_smoothing=config.label_smoothing)
         scaler.scale(loss / (every / weight)).backward()
-    loss = loss.detach()
+        loss = loss.detach()
+    else:
+        loss = torch.zeros((), device=labels.device)
     if world.size > 1:
-        _share(learner.model, loss, weight, world)
+        _combine(learner.model, loss, weight, world)
     norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters()])
     norm = norm / scaler.scale(torch.ones((), device=norm.device))
     if step % every == 0:
@@ -209,7 +209,7 @@ def train_batch(
     return loss, norm
 
 
-def _share(model: OptimizerLabModel, loss: Tensor, weight: float, world: World) -> None:
+def _combine(model: OptimizerLabModel, loss: Tensor, weight: float, world: World) -> None:
     """Makes gradients, loss and running means, which are of one rank's images, those of the whole batch.
 
     torch's DistributedDataParallel does no more for a network this small, whose gradients travel in one piece, and
@@ -241,8 +241,8 @@ def _train_epoch(
     before = (epoch - 1) * per_epoch
     unread: list[tuple[int, float, Tensor, Tensor]] = []
     loss_sum = norm_sum = 0.0
-    # How many batches several ranks leave unread: all the same number, for what they read may end the run.
-    patience = proposed = 1
+    # After how many batches several ranks look at their losses: all after the same, for that may end the run.
+    interval = proposed = 1
     learner.model.train()
     for index, (images, labels) in enumerate(batches(split, config, epoch, world)):
         lr = learner.optimizer.param_groups[0]["lr"]
@@ -251,7 +251,7 @@ def _train_epoch(
         loss, norm = train_batch(config, learner, images, labels, step, world=world, num_images=num_images)
         unread.append((step, lr, loss, norm))
 
-        is_due = clock() - last_yield > _SECONDS_BETWEEN_YIELDS if world.size == 1 else len(unread) >= patience
+        is_due = clock() - last_yield > _SECONDS_BETWEEN_YIELDS if world.size == 1 else len(unread) >= interval
         if is_due or step == epoch * per_epoch:
             told = world.gather((proposed, world.stopping.is_set()))
             # The only point at which the host waits for the device.
@@ -271,7 +271,7 @@ def _train_epoch(
                     return "diverged"
             if world.size > 1 and any(is_stopping for _, is_stopping in told):
                 return "stopped"
-            patience = told[0][0]
+            interval = told[0][0]
             proposed = max(1, round(len(unread) * _SECONDS_BETWEEN_YIELDS / max(clock() - last_yield, 1e-3)))
             unread.clear()
             last_yield = clock()
