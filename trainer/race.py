@@ -1,7 +1,7 @@
 """Several trainings side by side, on one device, none ahead of the others."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,7 +9,7 @@ import torch
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ImageData, to_device
-from trainer.events import Event, Finished, StepLogged
+from trainer.events import CheckpointReady, Event, Finished, StepLogged
 from trainer.loop import train
 
 MOST_SETTINGS, MOST_SEEDS = 6, 5
@@ -38,12 +38,15 @@ def race(
     data: ImageData,
     *,
     device: str | torch.device = "cpu",
+    pause: Callable[[int], bool] = lambda place: False,
 ) -> Iterator[tuple[int, Event]]:
     """Trains every contender, a config with the checkpoint it goes on from, if any; yields (its place, what happens).
 
     It is always the turn of whoever has passed the fewest epochs, so that all advance together; a contender that is
     done, or diverged, leaves the others to go on. A race of one is what `train` does. Each contender's times count its
-    own turns alone. Raises ValueError at once where a config does not fit the data, the device or its checkpoint.
+    own turns alone. `pause` is asked with its place at the end of each epoch that another follows: where it says so the
+    contender leaves, without a Finished, to go on from that epoch's checkpoint another time. Raises ValueError at once
+    where a config does not fit the data, the device or its checkpoint.
     """
     data = replace(data, train=to_device(data.train, device), test=to_device(data.test, device))
     clocks = [_Clock() for _ in contenders]
@@ -51,13 +54,14 @@ def race(
         train(config, data, device=device, resume=kept, clock=clock.read)
         for (config, kept), clock in zip(contenders, clocks, strict=True)
     ]
-    return _take_turns(contenders, trainings, clocks)
+    return _take_turns(contenders, trainings, clocks, pause)
 
 
 def _take_turns(
     contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
     trainings: Sequence[Iterator[Event]],
     clocks: Sequence["_Clock"],
+    pause: Callable[[int], bool],
 ) -> Iterator[tuple[int, Event]]:
     passed = {place: float(kept.epoch if kept else 0) for place, (_, kept) in enumerate(contenders)}
     while passed:
@@ -70,6 +74,9 @@ def _take_turns(
         elif isinstance(event, Finished):
             del passed[place]
         yield place, event
+        if isinstance(event, CheckpointReady) and event.epoch < contenders[place][0].epochs and pause(place):
+            trainings[place].close()
+            del passed[place]
 
 
 class _Clock:
