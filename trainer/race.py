@@ -44,7 +44,7 @@ def race(
 
     It is always the turn of whoever has passed the fewest epochs, so that all advance together; a contender that is
     done, or diverged, leaves the others to go on. A race of one is what `train` does. Each contender's times count its
-    own turns alone. `pause` is asked with its place at the end of each epoch that another follows: where it says so the
+    own turns alone. `pause` is asked with its place at the end of each trained epoch but its last: where it says so the
     contender leaves, without a Finished, to go on from that epoch's checkpoint another time. Raises ValueError at once
     where a config does not fit the data, the device or its checkpoint.
     """
@@ -74,7 +74,7 @@ def _take_turns(
         elif isinstance(event, Finished):
             del passed[place]
         yield place, event
-        if isinstance(event, CheckpointReady) and event.epoch < contenders[place][0].epochs and pause(place):
+        if isinstance(event, CheckpointReady) and 0 < event.epoch < contenders[place][0].epochs and pause(place):
             trainings[place].close()
             del passed[place]
 

@@ -74,8 +74,8 @@ class Standing:
         ready = CheckpointReady(
             epoch=kept.epoch,
             model_config={},
-            model=save(dict(kept.weights)),
-            training=save(dict(kept.tensors)),
+            model=_bytes(kept.weights),
+            training=_bytes(kept.tensors),
             state=dict(kept.state),
         )
         return cls(config=config, ended=kept.history[-1], ready=ready, continued_with=kept.continued_with)
@@ -221,3 +221,7 @@ def _mapped(pictures: Pictures) -> ImageData:
     if images.digest != pictures.digest:
         raise ValueError("The file of the pictures has changed since the app was started.")
     return images
+
+
+def _bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
