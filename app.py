@@ -20,10 +20,12 @@ from trainer.device import choose_device
 from trainer.finder import find_lr
 from trainer.race import race
 from trainer.slice import Piece, do, seconds_of
+from ui.cleaning import keep_clean
 from ui.gpu import LentGpu
 from ui.lab import Lab
 from ui.language import MIDDLEWARE
 from ui.layout import STYLE, build_page
+from ui.limits import find_limits
 from ui.words import i18n
 
 
@@ -35,17 +37,21 @@ def do_on_gpu(piece: Piece) -> Iterator[Any]:
 
 def build_lab() -> Lab:
     """Trains in this process on the fastest device there is or, on ZeroGPU, in slices in a worker that has the GPU."""
-    checkpoints = Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
+    folder = os.environ.get("OPTIMIZER_LAB_CHECKPOINTS")
     if Config.zero_gpu:
         gpu = LentGpu(do_on_gpu)
         # A picture is a millisecond's work: not worth seconds of a visitor's quota.
-        return Lab(checkpoints=checkpoints, device=torch.device("cpu"), race=gpu.race, find_lr=gpu.find_lr)
-    device = choose_device()
+        device, trains, searches = torch.device("cpu"), gpu.race, gpu.find_lr
+    else:
+        device = choose_device()
+        trains, searches = partial(race, device=device), partial(find_lr, device=device)
     return Lab(
-        checkpoints=checkpoints,
+        checkpoints=Path(folder or "checkpoints"),
         device=device,
-        race=partial(race, device=device),
-        find_lr=partial(find_lr, device=device),
+        race=trains,
+        find_lr=searches,
+        limits=find_limits(),
+        forgets=bool(os.environ.get("SPACE_ID")) and not folder,
     )
 
 
@@ -55,8 +61,9 @@ def main() -> None:
         lab = build_lab()
     except ValueError as error:
         sys.exit(f"error: {error}")
+    keep_clean(lab)
     page = build_page(lab)
-    page.queue(max_size=64, default_concurrency_limit=8)
+    page.queue(max_size=int(min(lab.limits.queue, 10**6)), default_concurrency_limit=8)
     page.launch(
         css=STYLE,
         i18n=i18n,
@@ -64,7 +71,7 @@ def main() -> None:
         ssr_mode=False,  # the server would draw the page before the browser has told its language
         footer_links=[],
         run_history=False,
-        max_file_size="64mb",
+        max_file_size=f"{min(lab.limits.upload_mb, 1e6):.0f}mb",
         show_error=False,
     )
 

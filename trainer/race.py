@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -55,6 +56,24 @@ def race(
         for (config, kept), clock in zip(contenders, clocks, strict=True)
     ]
     return _take_turns(contenders, trainings, clocks, pause)
+
+
+def within(
+    events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str
+) -> Iterator[tuple[int, Event]]:
+    """The events of a race until it has taken so many seconds: whoever is not done then ends as `out_of_time`."""
+    begun, training = time.monotonic(), set(range(num_contenders))
+    with closing(events):
+        for place, event in events:
+            yield place, event
+            if isinstance(event, Finished):
+                training.discard(place)
+            elif time.monotonic() - begun > seconds:
+                break
+        else:
+            return
+    for place in sorted(training):
+        yield place, Finished(reason="out_of_time", advice=advice)
 
 
 def _take_turns(

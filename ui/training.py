@@ -68,14 +68,22 @@ def contenders(race: Any) -> list[TrainConfig]:
 
 
 @said
-def ask(lab: Lab, visitor: str, is_new: bool, *values: Any, names: tuple[str, ...], chosen=single) -> list[Any]:
+def ask(
+    lab: Lab, visitor: str, is_new: bool, *values: Any, names: tuple[str, ...], chosen=single, keeps: bool = True
+) -> list[Any]:
     """A button that trains is pressed: the settings, where they count, are checked before the queue.
+
+    So is whether the visitor has room for the runs, where it `keeps` any.
 
     The first value is when it was asked, which tells a Stop that comes later from one that came before.
     """
     checked_visitor(visitor)
     if is_new:
-        for config in _asked_for(chosen, names, values):
+        configs = _asked_for(chosen, names, values)
+        lab.limits.check(configs)
+        if keeps:
+            lab.check_room(visitor, len(configs))
+        for config in configs:
             if lab.images is not None:
                 training_split(config, lab.images)
     return [time.monotonic(), gr.update(interactive=False), gr.update(interactive=False), gr.update(interactive=True)]
