@@ -24,7 +24,8 @@ from trainer.pace import Pace, measure
 from trainer.race import race
 from trainer.run import Curve
 
-MEASURING_SECONDS = 15
+# Seconds to declare: the longer suits a device that is slow to start, the shorter a quota that has no more left.
+LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT = 15, 8
 # A new process, the device's own start and the images' way to it come out of the declared duration as well.
 START_SECONDS = 5
 _MARGIN = 1.25  # of what an epoch takes: others use the device too
@@ -107,7 +108,7 @@ class Measurement:
 
     pictures: Pictures
     config: TrainConfig
-    seconds: int = MEASURING_SECONDS
+    seconds: int = LONGEST_MEASUREMENT
 
     def do(self, device: torch.device) -> Iterator[Pace]:
         """Yields the Pace, and nothing else."""
@@ -183,6 +184,12 @@ def do(piece: Piece, device: torch.device) -> Iterator[Any]:
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def measurement(config: TrainConfig, images: ImageData, longest: float) -> Measurement:
+    """A measurement of `config`'s pace, in `longest` seconds if that is enough for any."""
+    seconds = max(SHORTEST_MEASUREMENT, min(LONGEST_MEASUREMENT, math.floor(longest)))
+    return Measurement(pictures=Pictures.of(images), config=config, seconds=seconds)
 
 
 def next_slice(

@@ -18,7 +18,7 @@ from trainer.events import CheckpointReady, EpochEnded, Event, Finished, GpuTime
 from trainer.finder import Finding, Trial
 from trainer.loop import training_split
 from trainer.pace import Pace, pace_of
-from trainer.slice import Begun, Measurement, Pictures, Piece, Refused, Slice, Standing, next_slice, search
+from trainer.slice import Begun, Measurement, Pictures, Piece, Refused, Slice, Standing, measurement, next_slice, search
 
 # Short enough that others get their turn, and that a visitor's daily minutes are asked for as they are needed.
 LONGEST_SECONDS = 60
@@ -64,7 +64,7 @@ class LentGpu:
 
     def _find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
         if _kind(config) not in self._paces:
-            piece = Measurement(pictures=Pictures.of(images), config=config)
+            piece = measurement(config, images, LONGEST_SECONDS)
             _, self._paces[_kind(config)] = self._done(piece)
         with closing(self._done(search(config, self._paces[_kind(config)], images))) as facts:
             for fact in facts:
@@ -97,7 +97,7 @@ class LentGpu:
                                 del standings[place]
             except NotLentError as refusal:
                 longest = refusal.at_most
-                if isinstance(piece, Slice) and self._next(standings, images, longest).seconds <= longest:
+                if self._next(standings, images, longest).seconds <= longest:
                     continue
                 if not any(standing.ready for standing in standings.values()):
                     raise
@@ -109,7 +109,7 @@ class LentGpu:
         """The next piece of a race: a measurement where a contender's pace is not known yet."""
         for standing in standings.values():
             if _kind(standing.config) not in self._paces:
-                return Measurement(pictures=Pictures.of(images), config=standing.config)
+                return measurement(standing.config, images, longest)
         paces = {place: self._paces[_kind(standing.config)] for place, standing in standings.items()}
         return next_slice(standings, paces, images, longest)
 
