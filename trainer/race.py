@@ -10,6 +10,7 @@ import torch
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ImageData, to_device
+from trainer.device import told_out_of_memory
 from trainer.events import CheckpointReady, Event, Finished, StepLogged
 from trainer.loop import train
 
@@ -34,6 +35,7 @@ def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConf
     return [config.changed({"seed": first + number}) for config in configs for number in range(num_seeds)]
 
 
+@told_out_of_memory()
 def race(
     contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
     data: ImageData,
