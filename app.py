@@ -1,4 +1,4 @@
-"""The Space's front door: wraps race and find_lr for the GPU, builds the page, launches."""
+"""The Space's front door: finds the GPU, or has it lent; builds the page, launches."""
 
 import os
 

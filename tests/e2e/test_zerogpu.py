@@ -202,10 +202,12 @@ def test_classifying_takes_no_quota(app, scheduler, client, images, tmp_path):
     job = client.submit(LONG, api_name="/train")
     next(row for row in job if row["event"] == "epoch")
     before = len(scheduler.leases)
-    assert len(client.predict(handle_file(picture), key, api_name="/classify")["confidences"]) == 3
-    assert len(scheduler.leases) == before
-    job.cancel()
-    scheduler.settle()
+    try:
+        assert len(client.predict(handle_file(picture), key, api_name="/classify")["confidences"]) == 3
+        assert len(scheduler.leases) == before
+    finally:
+        job.cancel()
+        scheduler.settle()
 
 
 def test_the_page_shows_the_seconds_and_what_to_do_when_they_are_spent(app, scheduler, new_page, screenshots):
