@@ -134,8 +134,8 @@ def test_a_scheduler_that_does_not_answer_is_told(kept, error, capsys):
     assert str(error) in capsys.readouterr().err
 
 
-def test_mistakes_are_told_at_once(kept, tiny):
-    """Before the GPU is asked for: what does not fit the images, and images that are in no file."""
+def test_mistakes_are_told_at_once(kept):
+    """Before the GPU is asked for, where the images alone tell; what only the device knows, as soon as it is there."""
     lender = Lender()
     with pytest.raises(ValueError, match="batch_size"):
         LentGpu(lender).race([(CONFIG.changed({"batch_size": 1000}), None)], kept)
