@@ -44,7 +44,7 @@ def build_page(lab: Lab) -> gr.Blocks:
             language = gr.Button(i18n("中文"), size="sm", elem_id="language", scale=0, min_width=90)
         note = gr.HTML(view.images_note(lab.images, lab.loading, lab.failure, "en"), elem_id="note")
         notice = gr.HTML(visible=False, elem_id="notice")
-        known = gr.HTML(elem_id="known")
+        known = gr.HTML(visible=False, elem_id="known")
         query = gr.Textbox(visible="hidden", elem_id="query")
         with gr.Tabs() as tabs:
             with gr.Tab(i18n("Train"), id="train"), gr.Row(elem_id="bench"):
@@ -128,8 +128,10 @@ def build_page(lab: Lab) -> gr.Blocks:
                 **_PRIVATE,
             )  # fmt: skip
             # A full queue refuses the training before its handler can say anything.
-            for ended, outcome in ((trained.success, "ended"), (trained.failure, "refused")):
-                ended(training.rest, None, buttons, api_name=f"_rest_{name}_{outcome}", **_AT_ONCE)
+            trained.success(training.rest, None, buttons, api_name=f"_rest_{name}_ended", **_AT_ONCE)
+            trained.failure(
+                training.refused, None, [outputs[0], *buttons], api_name=f"_rest_{name}_refused", **_AT_ONCE
+            )
 
         for button, chosen, name in (
             (train, training.single, "train"),

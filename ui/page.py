@@ -25,10 +25,12 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
     begun = time.monotonic()
     while True:
         key, runs = shelf.latest(lab, visitor)
+        told = notice(lab, visitor, had_runs is True)
+        known = gr.update(value=told, visible=bool(told))
         images = lab.images
         yield [
             visitor,
-            notice(lab, visitor, had_runs is True),
+            known,
             view.images_note(images, lab.loading, lab.failure, language),
             classifier.invitation(language) if opened else gr.skip(),
             *view.results(runs, images, language),

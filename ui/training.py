@@ -151,6 +151,12 @@ def rest() -> list[Any]:
     return [gr.update(interactive=True), gr.update(interactive=True), stop]
 
 
+def refused() -> list[Any]:
+    """The queue is full: that, where the status is, and the buttons as they were."""
+    sentence = "Too many people are waiting; try again in a moment."
+    return [status_line("Not trained", "", 0, current_language(), sentence), *rest()]
+
+
 def plan(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:
     """The schedule as (epochs passed, lr): a point an epoch where lr moves once an epoch, else one a batch."""
     count = len(training_split(config, images).labels) if images else config.num_images or _NUM_IMAGES
