@@ -119,7 +119,7 @@ def build_page(lab: Lab) -> gr.Blocks:
             asked = button.click(
                 partial(training.ask, lab, names=names, chosen=chosen, keeps=keeps),
                 [visitor, checks, *race_inputs, *settings],
-                [asked_at, *buttons],
+                [asked_at, outputs[0], *buttons],
                 api_name=f"_ask_{name}", **_AT_ONCE,
             )  # fmt: skip
             trained = asked.success(

@@ -75,7 +75,8 @@ def ask(
 
     So is whether the visitor has room for the runs, where it `keeps` any.
 
-    The first value is when it was asked, which tells a Stop that comes later from one that came before.
+    The first value is when it was asked, which tells a Stop that comes later from one that came before; the second is
+    the status while the queue shows the visitor's place in it.
     """
     checked_visitor(visitor)
     if is_new:
@@ -86,7 +87,9 @@ def ask(
         for config in configs:
             if lab.images is not None:
                 training_split(config, lab.images)
-    return [time.monotonic(), gr.update(interactive=False), gr.update(interactive=False), gr.update(interactive=True)]
+    waiting = status_line("Waiting for its turn", "", 0, current_language())
+    off, on = gr.update(interactive=False), gr.update(interactive=True)
+    return [time.monotonic(), waiting, off, off, on]
 
 
 @said
