@@ -1,4 +1,4 @@
-"""The Space's front door: wraps race and find_lr for the GPU, builds the page, launches."""
+"""The Space's front door: finds the GPU, or has it lent; builds the page, launches."""
 
 import os
 
@@ -8,45 +8,62 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the page shows them
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from trainer.checkpoint import Checkpoint
-from trainer.config import TrainConfig
-from trainer.data import ImageData
+import torch
+from spaces.config import Config
+
 from trainer.device import choose_device
-from trainer.events import Event
-from trainer.finder import Finding, Trial, find_lr
+from trainer.finder import find_lr
 from trainer.race import race
+from trainer.slice import Piece, do, seconds_of
+from ui.cleaning import keep_clean
+from ui.gpu import LentGpu
 from ui.lab import Lab
 from ui.language import MIDDLEWARE
 from ui.layout import STYLE, build_page
+from ui.limits import find_limits
 from ui.words import i18n
 
 
-@spaces.GPU(duration=120)
-def race_on_gpu(
-    contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
-) -> Iterator[tuple[int, Event]]:
-    """race() on the fastest device there is; on ZeroGPU inside a worker that has the GPU."""
-    yield from race(contenders, images, device=choose_device())
+@spaces.GPU(duration=seconds_of)
+def do_on_gpu(piece: Piece) -> Iterator[Any]:
+    """A piece of work, in a worker that was lent a GPU for so long."""
+    yield from do(piece, choose_device())
 
 
-@spaces.GPU(duration=60)
-def find_lr_on_gpu(config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
-    """find_lr() where race_on_gpu trains."""
-    yield from find_lr(config, images, device=choose_device())
+def build_lab() -> Lab:
+    """Trains in this process on the fastest device there is or, on ZeroGPU, in slices in a worker that has the GPU."""
+    folder = os.environ.get("OPTIMIZER_LAB_CHECKPOINTS")
+    if Config.zero_gpu:
+        gpu = LentGpu(do_on_gpu)
+        # A picture is a millisecond's work: not worth seconds of a visitor's quota.
+        device, trains, searches = torch.device("cpu"), gpu.race, gpu.find_lr
+    else:
+        device = choose_device()
+        trains, searches = partial(race, device=device), partial(find_lr, device=device)
+    return Lab(
+        checkpoints=Path(folder or "checkpoints"),
+        device=device,
+        race=trains,
+        find_lr=searches,
+        limits=find_limits(),
+        forgets=bool(os.environ.get("SPACE_ID")) and not folder,
+    )
 
 
 def main() -> None:
     """Builds the page and serves it, on http://127.0.0.1:7860 unless Gradio's environment variables say otherwise."""
-    checkpoints = Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")
     try:
-        lab = Lab(checkpoints=checkpoints, device=choose_device(), race=race_on_gpu, find_lr=find_lr_on_gpu)
+        lab = build_lab()
     except ValueError as error:
         sys.exit(f"error: {error}")
+    keep_clean(lab)
     page = build_page(lab)
-    page.queue(max_size=64, default_concurrency_limit=8)
+    page.queue(max_size=int(min(lab.limits.queue, 10**6)), default_concurrency_limit=8)
     page.launch(
         css=STYLE,
         i18n=i18n,
@@ -54,7 +71,7 @@ def main() -> None:
         ssr_mode=False,  # the server would draw the page before the browser has told its language
         footer_links=[],
         run_history=False,
-        max_file_size="64mb",
+        max_file_size=f"{min(lab.limits.upload_mb, 1e6):.0f}mb",
         show_error=False,
     )
 

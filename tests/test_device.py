@@ -1,9 +1,13 @@
-"""Which device is chosen, and what is said where there is none of that name."""
+"""Which device is chosen, how it counts, and what is said where there is none of that name or too little memory."""
 
 import pytest
 import torch
 
-from trainer.device import DEVICES, choose_device
+from trainer import learner
+from trainer.config import TrainConfig
+from trainer.device import DEVICES, choose_device, told_out_of_memory
+from trainer.loop import train
+from trainer.race import race
 
 
 @pytest.fixture
@@ -55,3 +59,49 @@ def test_an_unknown_device(name, monkeypatch):
     monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", name)
     with pytest.raises(ValueError, match=", ".join(DEVICES)):
         choose_device()
+
+
+def test_tf32_is_decided_with_the_device(machine):
+    """On an NVIDIA GPU for matrices as for convolutions; another device leaves the process as it is."""
+    machine(cuda=True)
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        choose_device("cpu")
+        assert not torch.backends.cuda.matmul.allow_tf32
+        choose_device("cuda")
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(error, tiny, monkeypatch):
+    """Whether it is the network that does not fit, or a batch in the middle of an epoch, alone or in a race."""
+    config = TrainConfig(epochs=2, batch_size=8)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    events = race([(config, None)], tiny)
+    next(events)
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", fail)
+    with pytest.raises(ValueError, match=r"out of memory\. A smaller batch_size"):
+        list(events)
+    monkeypatch.setattr(learner.OptimizerLabModel, "to", fail)
+    for begins in (lambda: train(config, tiny), lambda: race([(config, None)], tiny)):
+        with pytest.raises(ValueError, match=r"out of memory\. A smaller batch_size"):
+            begins()
+
+
+def test_other_errors_are_left_alone():
+    """They are bugs, and must not be taken for a lack of memory."""
+    with pytest.raises(RuntimeError, match="shape"), told_out_of_memory():
+        raise RuntimeError("shape mismatch")

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from trainer.config import TrainConfig
+from trainer.events import Finished
 from trainer.finder import find_lr
 from trainer.race import race
 from ui.lab import Lab, new_visitor
+from ui.limits import Limits
+from ui.notice import notice
 
 
 @pytest.fixture
@@ -108,3 +111,52 @@ def test_images_load_in_the_background(lab):
     arrive(lab)
     assert lab.images.name == "synthetic"
     assert TrainConfig().batch_size < len(lab.images.train.labels)
+
+
+def test_limits_hold_for_page_and_api_alike(lab, tiny):
+    """They stand in the one way to the device: too many epochs at once, too many seconds as a run that can go on."""
+    config = TrainConfig(epochs=3, batch_size=8)
+    lab.limits = Limits(epochs=2)
+    with pytest.raises(ValueError, match="up to 2 epochs"):
+        lab.race([(config, None)], tiny)
+    lab.limits = Limits(seconds=1e-9)
+    *_, (_, last) = lab.race([(config, None)], tiny)
+    assert last == Finished(reason="out_of_time", advice=last.advice)
+    assert "press Resume" in last.advice.replace("Press", "press")
+    with pytest.raises(ValueError, match="search takes too long"):
+        list(lab.find_lr(config, tiny))
+    lab.limits = Limits()
+    *_, (_, last) = lab.race([(config, None)], tiny)
+    assert last.reason == "completed"
+
+
+def test_each_visitor_has_room_for_so_many_runs(lab):
+    """Told before anything is made; another visitor has their own room; a deleted run makes room."""
+    lab.limits = Limits(runs=3)
+    one, other = new_visitor(), new_visitor()
+    for run in lab.new_race(one, 3):
+        (run / "training.json").touch()
+    with pytest.raises(ValueError, match="Up to 3 runs are kept for you here, and there are 3"):
+        lab.check_room(one, 1)
+    with pytest.raises(ValueError, match="Up to 3 runs"):
+        lab.new_race(one, 1)
+    assert len(lab.all_runs()) == 3
+    lab.check_room(other, 3)
+    with pytest.raises(ValueError, match="Up to 3 runs"):
+        lab.check_room(other, 4)
+    (lab.runs_of(one)[0] / "training.json").unlink()
+    lab.check_room(one, 1)
+
+
+def test_a_visitor_is_told_what_holds_here(lab):
+    """Nothing at home; on a Space its limits, that runs are not kept, and that those the browser remembers are gone."""
+    visitor = new_visitor()
+    assert notice(lab, visitor, False) == ""
+    assert "emptied" in notice(lab, visitor, True)
+    (run,) = lab.new_race(visitor, 1)
+    (run / "training.json").touch()
+    assert notice(lab, visitor, True) == ""
+    lab.limits, lab.forgets = Limits(epochs=100, seconds=1200, runs=30, days=30), True
+    told = notice(lab, visitor, True)
+    assert "up to 100 epochs a run, 20 min of training at a time, 30 runs for each visitor, kept for 30 days" in told
+    assert "when it restarts" in told

@@ -10,7 +10,7 @@ from trainer.config import TrainConfig
 from trainer.data import facts
 from trainer.events import CheckpointReady, EpochEnded, Finished, StepLogged
 from trainer.loop import train
-from trainer.race import MOST_SEEDS, MOST_SETTINGS, over_seeds, race
+from trainer.race import MOST_SEEDS, MOST_SETTINGS, over_seeds, race, within
 from trainer.run import Run
 
 CONFIG = TrainConfig(epochs=3, batch_size=8, scheduler="constant")
@@ -141,3 +141,32 @@ def test_stop_keeps_every_contender_and_resume_goes_on_exactly(tiny, tmp_path):
         run = checkpoint.read_run(tmp_path / str(place))
         assert run.status == "completed"
         assert [timeless(row) for row in run.history] == [timeless(row) for row in whole]
+
+
+def test_a_pause_ends_a_contender_with_an_epoch_and_leaves_the_others(tiny):
+    """Asked after each trained epoch but the last; whoever pauses says nothing more, not even that it has finished."""
+    asked = []
+
+    def pause(place):
+        asked.append(place)
+        return place == 1
+
+    events = list(race([(CONFIG, None), (ADAM, None)], tiny, pause=pause))
+    epochs = {
+        place: [event.epoch for at, event in events if at == place and isinstance(event, EpochEnded)]
+        for place in (0, 1)
+    }
+    assert epochs == {0: [0, 1, 2, 3], 1: [0, 1]}
+    assert sorted(asked) == [0, 0, 1]
+    assert [(place, event.reason) for place, event in events if isinstance(event, Finished)] == [(0, "completed")]
+
+
+def test_out_of_time_ends_everyone_who_is_not_done(tiny):
+    """With the advice given; what has ended by then, and a race that is in time, is left as it is."""
+    configs = [CONFIG.changed({"lr": 1e4}), CONFIG, ADAM]
+    begun = within(race([(config, None) for config in configs], tiny), 3, seconds=0, advice="later")
+    assert [(place, event.reason) for place, event in begun if isinstance(event, Finished)] == [
+        (place, "out_of_time") for place in range(3)
+    ]
+    whole = list(within(race([(CONFIG, None)], tiny), 1, seconds=1e9, advice="later"))
+    assert whole[-1] == (0, Finished(reason="completed"))

@@ -1,6 +1,7 @@
 """Image sets as uint8 tensors: loaded once, kept as safetensors, cut into batches without a loop over images."""
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -151,6 +152,12 @@ def batches(split: Split, config: TrainConfig, epoch: int, world: World = ALONE)
         order, flips, down, across = torch.cat(shares, 1)
         chosen = _moved(images, order, flips, down, across) if config.augment else images[order]
         yield from zip(chosen.permute(0, 3, 1, 2).split(sizes), labels[order].split(sizes), strict=True)
+
+
+def passes(split: Split, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch after the other, without end."""
+    for epoch in itertools.count(1):
+        yield from batches(split, config, epoch)
 
 
 def _channel_statistics(channel: Tensor) -> tuple[float, float]:

@@ -1,8 +1,12 @@
 """Which device to compute on."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+_OUT_OF_MEMORY = ("MPS backend out of memory", "can't allocate memory")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -10,7 +14,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def choose_device(name: str | None = None) -> torch.device:
     """The device of a name in DEVICES; None: of OPTIMIZER_LAB_DEVICE, or else `auto`, the fastest there is.
 
-    Raises ValueError for another name, or one this machine does not have.
+    Raises ValueError for another name, or one this machine does not have. On an NVIDIA GPU this process multiplies
+    float32 in TF32 from then on, convolutions (as torch does anyway) and matrices alike: faster, ten bits of mantissa.
     """
     name = name or os.environ.get("OPTIMIZER_LAB_DEVICE") or "auto"
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -20,4 +25,21 @@ def choose_device(name: str | None = None) -> torch.device:
         name = next(device for device, there in found.items() if there)
     if not found[name]:
         raise ValueError(f"This machine has no {name} device that PyTorch can use; cpu always works.")
+    if name == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     return torch.device(name)
+
+
+@contextmanager
+def told_out_of_memory() -> Iterator[None]:
+    """Around work on a device: where its memory does not suffice, a ValueError that says what takes less."""
+    try:
+        yield
+    except RuntimeError as error:
+        # torch.OutOfMemoryError is CUDA's; MPS and CPUs raise a bare RuntimeError, known by its words alone.
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        raise ValueError(
+            "The device ran out of memory. A smaller batch_size takes less, and so do fewer pictures (num_images), a "
+            "smaller model, or fewer settings side by side."
+        ) from error

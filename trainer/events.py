@@ -61,9 +61,17 @@ class Finished:
     advice: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuTime:
+    """Seconds of a GPU that is lent by the second: used so far, and those that are to come, as estimated. No row."""
+
+    used_seconds: float
+    left_seconds: float
+
+
 REASONS = ("completed", "stopped", "diverged", "out_of_time")
 
-Event = StepLogged | EvaluationLogged | EpochEnded | CheckpointReady | Finished
+Event = StepLogged | EvaluationLogged | EpochEnded | CheckpointReady | GpuTime | Finished
 
 
 def plain(fact) -> dict[str, Any]:

@@ -5,14 +5,14 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.config import OPTIMIZERS, TrainConfig
-from trainer.data import ImageData, Split, batches
+from trainer.data import ImageData, Split, passes
 from trainer.events import plain
 from trainer.learner import Learner
 from trainer.loop import begin, train_batch
@@ -72,6 +72,12 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     return _find(constant, learner, split, len(data.class_names))
 
 
+def num_trials(config: TrainConfig) -> int:
+    """The batches of the whole ramp, which ends sooner where the loss explodes."""
+    together = _together(config)
+    return together * min(max(_NUM_IMAGES // (config.batch_size * together), _FEWEST_STEPS), _MOST_STEPS)
+
+
 def row(fact: Trial | Finding) -> dict[str, Any]:
     """The trial or finding as a row of the public stream; numbers that are not finite become None."""
     return {"event": "trial" if isinstance(fact, Trial) else "suggestion", **plain(fact)}
@@ -114,16 +120,15 @@ def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> F
 
 
 def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int) -> Iterator[Trial | Finding]:
-    together = max(1, config.zero_grad_every)  # batches that share an lr
-    raises = min(max(_NUM_IMAGES // (config.batch_size * together), _FEWEST_STEPS), _MOST_STEPS)
-    num_steps = raises * together
+    num_steps, together = num_trials(config), _together(config)
+    raises = num_steps // together
     keep = 1 - 1 / (_MEMORY * num_steps)
     trials: list[Trial] = []
     unread: list[tuple[float, Tensor]] = []
     total = weight = 0.0
     last_yield = time.perf_counter()
     learner.model.train()
-    for step, (images, labels) in enumerate(islice(_passes(split, config), num_steps), 1):
+    for step, (images, labels) in enumerate(islice(passes(split, config), num_steps), 1):
         lr = OPTIMIZERS[config.optimizer].defaults["lr"] * 10 ** _exponent((step - 1) // together / (raises - 1))
         for group in learner.optimizer.param_groups:
             group["lr"] = lr
@@ -146,10 +151,9 @@ def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int)
     yield suggest(config, trials, num_classes)
 
 
-def _passes(split: Split, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch after the other, without end."""
-    for epoch in count(1):
-        yield from batches(split, config, epoch)
+def _together(config: TrainConfig) -> int:
+    """Batches that share an lr."""
+    return max(1, config.zero_grad_every)
 
 
 def _ceiling(trials: Sequence[Trial], num_classes: int) -> float:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from trainer.checkpoint import Checkpoint
 from trainer.config import OPTIMIZERS, TrainConfig
 from trainer.data import ImageData, Split, batches, num_batches, subset, to_device
+from trainer.device import told_out_of_memory
 from trainer.distributed import ALONE, World, check_batch_size
 from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
 from trainer.learner import Learner, build_learner, checkpoint_of
@@ -140,6 +141,7 @@ def evaluate(
     return sum(losses) / num_images, sum(corrects) / num_images
 
 
+@told_out_of_memory()
 def begin(
     config: TrainConfig, data: ImageData, *, device: torch.device, resume: Checkpoint | None
 ) -> tuple[Split, Learner]:
@@ -166,6 +168,7 @@ def training_split(config: TrainConfig, data: ImageData) -> Split:
     return split
 
 
+@told_out_of_memory()
 def train_batch(
     config: TrainConfig,
     learner: Learner,

@@ -1,7 +1,8 @@
 """Several trainings side by side, on one device, none ahead of the others."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,8 @@ import torch
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ImageData, to_device
-from trainer.events import Event, Finished, StepLogged
+from trainer.device import told_out_of_memory
+from trainer.events import CheckpointReady, Event, Finished, StepLogged
 from trainer.loop import train
 
 MOST_SETTINGS, MOST_SEEDS = 6, 5
@@ -33,17 +35,21 @@ def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConf
     return [config.changed({"seed": first + number}) for config in configs for number in range(num_seeds)]
 
 
+@told_out_of_memory()
 def race(
     contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
     data: ImageData,
     *,
     device: str | torch.device = "cpu",
+    pause: Callable[[int], bool] = lambda place: False,
 ) -> Iterator[tuple[int, Event]]:
     """Trains every contender, a config with the checkpoint it goes on from, if any; yields (its place, what happens).
 
     It is always the turn of whoever has passed the fewest epochs, so that all advance together; a contender that is
     done, or diverged, leaves the others to go on. A race of one is what `train` does. Each contender's times count its
-    own turns alone. Raises ValueError at once where a config does not fit the data, the device or its checkpoint.
+    own turns alone. `pause` is asked with its place at the end of each trained epoch but its last: where it says so the
+    contender leaves, without a Finished, to go on from that epoch's checkpoint another time. Raises ValueError at once
+    where a config does not fit the data, the device or its checkpoint.
     """
     data = replace(data, train=to_device(data.train, device), test=to_device(data.test, device))
     clocks = [_Clock() for _ in contenders]
@@ -51,13 +57,32 @@ def race(
         train(config, data, device=device, resume=kept, clock=clock.read)
         for (config, kept), clock in zip(contenders, clocks, strict=True)
     ]
-    return _take_turns(contenders, trainings, clocks)
+    return _take_turns(contenders, trainings, clocks, pause)
+
+
+def within(
+    events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str
+) -> Iterator[tuple[int, Event]]:
+    """The events of a race until it has taken so many seconds: whoever is not done then ends as `out_of_time`."""
+    begun, training = time.monotonic(), set(range(num_contenders))
+    with closing(events):
+        for place, event in events:
+            yield place, event
+            if isinstance(event, Finished):
+                training.discard(place)
+            elif time.monotonic() - begun > seconds:
+                break
+        else:
+            return
+    for place in sorted(training):
+        yield place, Finished(reason="out_of_time", advice=advice)
 
 
 def _take_turns(
     contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
     trainings: Sequence[Iterator[Event]],
     clocks: Sequence["_Clock"],
+    pause: Callable[[int], bool],
 ) -> Iterator[tuple[int, Event]]:
     passed = {place: float(kept.epoch if kept else 0) for place, (_, kept) in enumerate(contenders)}
     while passed:
@@ -70,6 +95,9 @@ def _take_turns(
         elif isinstance(event, Finished):
             del passed[place]
         yield place, event
+        if isinstance(event, CheckpointReady) and 0 < event.epoch < contenders[place][0].epochs and pause(place):
+            trainings[place].close()
+            del passed[place]
 
 
 class _Clock:

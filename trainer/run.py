@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trainer.config import TrainConfig
-from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
+from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, GpuTime, StepLogged
 
 # `interrupted` is what a run reads as when its process went away without a last word.
 STATUSES = ("training", "completed", "stopped", "diverged", "out_of_time", "interrupted")
@@ -58,6 +58,7 @@ class Run:
     curve: Curve = field(default_factory=Curve)
     last_step: StepLogged | None = None
     evaluated: float = 0.0  # 0–1: how far the evaluation at the end of the epoch in progress has come
+    gpu_time: GpuTime | None = None  # where the GPU is lent by the second
 
     def apply(self, event: Event) -> None:
         """Takes one event in. A CheckpointReady changes nothing: it is about files."""
@@ -70,6 +71,8 @@ class Run:
             case EpochEnded():
                 self.history.append(event)
                 self.evaluated = 0.0
+            case GpuTime():
+                self.gpu_time = event
             case Finished():
                 self.status, self.advice = event.reason, event.advice
 

@@ -73,9 +73,10 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: i
         scheduler = lr_scheduler.SequentialLR(optimizer, [warmup, main], milestones=[config.num_warmup_steps])
     else:
         scheduler = CLASSES[config.scheduler](optimizer, **own)
-    # Does nothing without a gradient. The scheduler warns unless it has seen a step before its own, but the first real
-    # one may come after an epoch's end (zero_grad_every), or not at all (a gradient scaler that found infinity).
-    optimizer.step()
+    # The scheduler warns unless it has seen a step before its own, but the first one may come after an epoch's end
+    # (zero_grad_every), or not at all (a gradient scaler that found infinity). A step that does nothing would do as
+    # well, but Adam's asks CUDA first, which the process of a ZeroGPU Space must not.
+    optimizer._opt_called = True
     return scheduler
 
 

@@ -188,6 +188,7 @@ async def load(lab: Lab, visitor: str, repo_id: str) -> list[Any]:
 
     Raises ValueError with one sentence; there is no run more then.
     """
+    lab.check_room(visitor, 1)
     if len(lab.runs_of(visitor)) >= _MOST_RUNS:
         raise ValueError(f"You have {_MOST_RUNS} runs already: delete one first.")
     language = current_language()

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from trainer.config import TrainConfig
 from trainer.data import ImageData, load_images
 from trainer.events import Event
 from trainer.finder import Finding, Trial
+from trainer.race import within
+from ui.limits import Limits
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
@@ -35,14 +38,53 @@ class Lab:
     lets anyone who was given it classify with it. The runs of a race remember the first one's key, and their place.
     """
 
-    def __init__(self, *, checkpoints: Path, device: torch.device, race: Race, find_lr: FindLr):
+    def __init__(
+        self,
+        *,
+        checkpoints: Path,
+        device: torch.device,
+        race: Race,
+        find_lr: FindLr,
+        limits: Limits | None = None,
+        forgets: bool = False,
+    ):
         self.checkpoints, self.device = checkpoints, device
-        self.race, self.find_lr = race, find_lr
+        self._race, self._find_lr = race, find_lr
+        self.limits = limits or Limits()
+        self.forgets = forgets  # its disk is emptied at a restart
         self.loading: tuple[float, str] = (0.0, "Looking for pictures to learn from")
         self.images: ImageData | None = None  # None while they are being loaded, or where there are none
         self.failure = ""  # why there are none
         self._stops: dict[str, float] = {}
         threading.Thread(target=self._load, daemon=True).start()
+
+    def race(
+        self, contenders: Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], images: ImageData
+    ) -> Iterator[tuple[int, Event]]:
+        """What `trainer.race.race` yields, within the app's limits; ValueError at once where it is above them."""
+        self.limits.check(config for config, _ in contenders)
+        events = self._race(contenders, images)
+        seconds = self.limits.seconds
+        advice = f"This Space trains for up to {seconds:g} s at a time. Press Resume to go on from the last epoch."
+        return within(events, len(contenders), seconds=seconds, advice=advice)
+
+    def find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
+        """What `trainer.finder.find_lr` yields; ValueError at once, or where it takes longer than the app lets it."""
+        return self._in_time(self._find_lr(config, images))
+
+    def _in_time(self, facts: Iterator[Trial | Finding]) -> Iterator[Trial | Finding]:
+        begun = time.monotonic()
+        with closing(facts):
+            for fact in facts:
+                yield fact
+                if time.monotonic() - begun > self.limits.seconds and isinstance(fact, Trial):
+                    raise ValueError("The search takes too long here; a smaller batch_size or zero_grad_every helps.")
+
+    def check_room(self, visitor: str, num_runs: int) -> None:
+        """ValueError where a visitor would have more runs than are kept for one."""
+        kept, most = len(self.runs_of(visitor)), self.limits.runs
+        if kept + num_runs > most:
+            raise ValueError(f"Up to {most:g} runs are kept for you here, and there are {kept}: delete some first.")
 
     def stop(self, visitor: str) -> None:
         """Asks the visitor's trainings, running or waiting for their turn, to end at their next event."""
@@ -55,6 +97,7 @@ class Lab:
     def new_race(self, visitor: str, num_runs: int) -> list[Path]:
         """Folders for a visitor's new runs, side by side; ValueError where the disk refuses."""
         owner = _digest(checked_visitor(visitor))
+        self.check_room(visitor, num_runs)
         folders = [self.new_run() for _ in range(num_runs)]
         try:
             for place, folder in enumerate(folders):
@@ -69,13 +112,18 @@ class Lab:
         """The folder, not made yet, for a run that nobody owns."""
         return self.checkpoints / checkpoint.new_key()
 
+    def all_runs(self) -> list[Path]:
+        """The folders of everybody's runs, also of those that have not begun; not what comes with the app."""
+        if not self.checkpoints.is_dir():
+            return []
+        return [folder for folder in self.checkpoints.iterdir() if is_key(folder.name)]
+
     def runs_of(self, visitor: str | None) -> list[Path]:
         """The folders of a visitor's runs, the latest first."""
-        if not is_key(visitor) or not self.checkpoints.is_dir():
+        if not is_key(visitor):
             return []
         owner = _digest(visitor)
-        folders = (folder for folder in self.checkpoints.iterdir() if is_key(folder.name))
-        own = [folder for folder in folders if _read(folder / _OWNER) == owner and checkpoint.is_run(folder)]
+        own = [folder for folder in self.all_runs() if _read(folder / _OWNER) == owner and checkpoint.is_run(folder)]
         return sorted(own, key=lambda folder: (folder / _OWNER).stat().st_mtime_ns, reverse=True)
 
     def races_of(self, visitor: str | None) -> dict[str, list[Path]]:

@@ -26,6 +26,7 @@ from ui import (
 from ui.finder_plot import finder_chart
 from ui.lab import Lab
 from ui.language import SWITCH
+from ui.notice import remember
 from ui.page import load
 from ui.words import i18n
 
@@ -50,12 +51,14 @@ def build_page(lab: Lab) -> gr.Blocks:
     with gr.Blocks(title="Optimizer Lab", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
         # The secret is in the page and protects nothing; a fixed one lets a browser remember across restarts.
         visitor = gr.BrowserState(None, storage_key="optimizer-lab-visitor", secret="optimizer-lab")  # noqa: S106
+        had_runs = gr.BrowserState(False, storage_key="optimizer-lab-runs", secret="optimizer-lab")  # noqa: S106
         with gr.Row(elem_id="top"):
             gr.HTML(_HEADER, elem_id="header")
             copy = gr.Button(i18n("Copy link"), size="sm", elem_id="copy-link", scale=0, min_width=110)
             language = gr.Button(i18n("中文"), size="sm", elem_id="language", scale=0, min_width=90)
         note = gr.HTML(view.images_note(lab.images, lab.loading, lab.failure, "en"), elem_id="note")
         notice = gr.HTML(visible=False, elem_id="notice")
+        known = gr.HTML(visible=False, elem_id="known")
         query = gr.Textbox(visible="hidden", elem_id="query")
         with gr.Tabs() as tabs:
             with gr.Tab(i18n("Train"), id="train"), gr.Row(elem_id="bench"):
@@ -91,8 +94,9 @@ def build_page(lab: Lab) -> gr.Blocks:
         drawn = [preview, word, query]
         page.load(
             partial(load, lab, panel),
-            visitor,
-            [visitor, note, says, *shown, samples, notice, *drawn, lesson, words, twin, race, seeds, *panel.components],
+            [visitor, had_runs],
+            [visitor, known, note, says, *shown, samples, notice, *drawn, lesson, words, twin, race, seeds,
+             *panel.components],
             show_progress="hidden", api_name="_load", concurrency_limit=None, **_PRIVATE,
         )  # fmt: skip
         lesson_chosen = lesson.input(
@@ -117,13 +121,21 @@ def build_page(lab: Lab) -> gr.Blocks:
         buttons = [train, resume, stop]
 
         def training_button(
-            button: gr.Button, handler, inputs: list, outputs: list, name: str, *, checks=always, chosen=training.single
+            button: gr.Button,
+            handler,
+            inputs: list,
+            outputs: list,
+            name: str,
+            *,
+            checks=always,
+            chosen=training.single,
+            keeps: bool = True,
         ) -> None:
             """Wires a button that trains: checked at once, then in turn, then the buttons as they were."""
             asked = button.click(
-                partial(training.ask, lab, names=names, chosen=chosen),
+                partial(training.ask, lab, names=names, chosen=chosen, keeps=keeps),
                 [visitor, checks, *race_inputs, *settings],
-                [asked_at, *buttons],
+                [asked_at, outputs[0], *buttons],
                 api_name=f"_ask_{name}", **_AT_ONCE,
             )  # fmt: skip
             trained = asked.success(
@@ -132,8 +144,10 @@ def build_page(lab: Lab) -> gr.Blocks:
                 **_PRIVATE,
             )  # fmt: skip
             # A full queue refuses the training before its handler can say anything.
-            for ended, outcome in ((trained.success, "ended"), (trained.failure, "refused")):
-                ended(training.rest, None, buttons, api_name=f"_rest_{name}_{outcome}", **_AT_ONCE)
+            trained.success(training.rest, None, buttons, api_name=f"_rest_{name}_ended", **_AT_ONCE)
+            trained.failure(
+                training.refused, None, [outputs[0], *buttons], api_name=f"_rest_{name}_refused", **_AT_ONCE
+            )
 
         for button, chosen, name in (
             (train, training.single, "train"),
@@ -143,9 +157,9 @@ def build_page(lab: Lab) -> gr.Blocks:
             handler = partial(training.train, lab, names=names, chosen=chosen)
             training_button(button, handler, race_inputs, shown, name, chosen=chosen)
         resumes = partial(training.resume, lab, names=names)
-        training_button(resume, resumes, [runs, epochs, anew], shown, "resume", checks=anew)
+        training_button(resume, resumes, [runs, epochs, anew], shown, "resume", checks=anew, keeps=False)
         finds = partial(bench.find_lr, lab, names=names)
-        training_button(search, finds, [], [found, tried, take], "find_lr")
+        training_button(search, finds, [], [found, tried, take], "find_lr", keeps=False)
         stop.click(partial(training.stop, lab), visitor, stop, api_name="_stop", **_AT_ONCE)
         go_classify.click(lambda: gr.Tabs(selected="classify"), None, tabs, api_name="_go_classify", **_AT_ONCE)
 
@@ -158,6 +172,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         take.click(bench.taken_lr, take, [panel.widgets["lr"], panel.powers["lr"]], api_name="_take_lr", **_AT_ONCE)
         show_code.click(partial(bench.show_code, lab, names=names), settings, script, api_name="_code", **_AT_ONCE)
 
+        runs.change(remember, runs, had_runs, api_name="_remember", **_AT_ONCE)
         runs.input(partial(shelf.show, lab), [visitor, runs], results, api_name="_show", **_AT_ONCE)
         delete.click(
             partial(shelf.delete, lab), [visitor, runs], shown, api_name="_delete", **_AT_ONCE,

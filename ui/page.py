@@ -10,13 +10,14 @@ from gradio.context import LocalContext
 from ui import bench, classifier, fields, shelf, view
 from ui.lab import Lab, is_key, new_visitor
 from ui.language import current_language
+from ui.notice import notice
 
 _SECONDS_BETWEEN_UPDATES = 0.5
 _SECONDS_TO_LET_GO = 15.0  # what a training needs to notice that its page was left
 
 
-def load(lab: Lab, panel: fields.Panel, visitor: str | None) -> Iterator[list[Any]]:
-    """The visitor's key, how the images are coming along, their latest race, and what the link holds."""
+def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> Iterator[list[Any]]:
+    """The visitor's key, what they should know, how the images come along, their latest race, what the link holds."""
     visitor = visitor if is_key(visitor) else new_visitor()
     language = current_language()
     request = LocalContext.request.get(None)
@@ -24,9 +25,12 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None) -> Iterator[list[An
     begun = time.monotonic()
     while True:
         key, runs = shelf.latest(lab, visitor)
+        told = notice(lab, visitor, had_runs is True)
+        known = gr.update(value=told, visible=bool(told))
         images = lab.images
         yield [
             visitor,
+            known,
             view.images_note(images, lab.loading, lab.failure, language),
             classifier.invitation(language) if opened else gr.skip(),
             *view.results(runs, images, language),

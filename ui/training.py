@@ -68,17 +68,28 @@ def contenders(race: Any) -> list[TrainConfig]:
 
 
 @said
-def ask(lab: Lab, visitor: str, is_new: bool, *values: Any, names: tuple[str, ...], chosen=single) -> list[Any]:
+def ask(
+    lab: Lab, visitor: str, is_new: bool, *values: Any, names: tuple[str, ...], chosen=single, keeps: bool = True
+) -> list[Any]:
     """A button that trains is pressed: the settings, where they count, are checked before the queue.
 
-    The first value is when it was asked, which tells a Stop that comes later from one that came before.
+    So is whether the visitor has room for the runs, where it `keeps` any.
+
+    The first value is when it was asked, which tells a Stop that comes later from one that came before; the second is
+    the status while the queue shows the visitor's place in it.
     """
     checked_visitor(visitor)
     if is_new:
-        for config in _asked_for(chosen, names, values):
+        configs = _asked_for(chosen, names, values)
+        lab.limits.check(configs)
+        if keeps:
+            lab.check_room(visitor, len(configs))
+        for config in configs:
             if lab.images is not None:
                 training_split(config, lab.images)
-    return [time.monotonic(), gr.update(interactive=False), gr.update(interactive=False), gr.update(interactive=True)]
+    waiting = status_line("Waiting for its turn", "", 0, current_language())
+    off, on = gr.update(interactive=False), gr.update(interactive=True)
+    return [time.monotonic(), waiting, off, off, on]
 
 
 @said
@@ -141,6 +152,12 @@ def rest() -> list[Any]:
     """A training has ended, one way or another: the buttons as they were."""
     stop = gr.update(value=translate("Stop", current_language()), interactive=False)
     return [gr.update(interactive=True), gr.update(interactive=True), stop]
+
+
+def refused() -> list[Any]:
+    """The queue is full: that, where the status is, and the buttons as they were."""
+    sentence = "Too many people are waiting; try again in a moment."
+    return [status_line("Not trained", "", 0, current_language(), sentence), *rest()]
 
 
 def plan(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:

@@ -86,6 +86,7 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
             words.append(say("loss {loss}", loss=f"{run.curve.points[-1].smoothed:.3f}"))
         if run.seconds_left is not None:
             words.append(say("about {duration} left", duration=duration(run.seconds_left, language)))
+    words += _gpu_words(runs, language, live=live)
     if run.epoch:
         accuracy = f"{run.best.test_accuracy:.1%}"
         words.append(say("best test accuracy {accuracy} (epoch {epoch})", accuracy=accuracy, epoch=run.best.epoch))
@@ -110,6 +111,7 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     if live and paces and None not in paces:
         words.append(say("about {duration} left", duration=duration(sum(paces), language)))
     open_ends = {run.status for run in runs} - {"completed", "diverged"}
+    words += _gpu_words(runs, language, live=live)
     title = "Training" if live else _STATUS[next(iter(open_ends))][0] if open_ends else "Done"
     won = verdict(contenders)
     if won:
@@ -131,6 +133,17 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     warnings = {run.warning for run in runs if run.warning}
     diverged = {run.advice for run in runs if run.status == "diverged" and run.advice}
     return status_line(title, " · ".join(words), share, language, *sorted(diverged), *sorted(warnings))
+
+
+def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:
+    """What these runs used of a GPU that is lent by the second, in all, and what is to come."""
+    latest = max((run.gpu_time for run in runs if run.gpu_time), key=lambda time: time.used_seconds, default=None)
+    if latest is None:
+        return []
+    used, left = duration(latest.used_seconds, language), duration(latest.left_seconds, language)
+    if live and latest.left_seconds:
+        return [translate("GPU time: {used} used, about {left} to come", language, used=used, left=left)]
+    return [translate("GPU time: {used} used", language, used=used)]
 
 
 def lesson_words(lesson: Lesson | None, runs: Sequence[Run], language: str) -> str:

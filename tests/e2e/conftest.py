@@ -38,14 +38,14 @@ class App:
             **self.environment,
         }
         self.process = subprocess.Popen([sys.executable, str(self.program)], cwd=REPOSITORY, env=environment)
-        for _ in range(600):
+        for _ in range(1200):
             assert self.process.poll() is None, "the app ended before it listened"
             try:
                 urllib.request.urlopen(self.url, timeout=5).close()
                 return
             except OSError:
                 time.sleep(0.1)
-        raise AssertionError("the app did not listen within a minute")
+        raise AssertionError("the app did not listen within two minutes")
 
     def restart(self) -> None:
         """Kills the app as a crash would and starts it again at the same place."""
@@ -60,8 +60,8 @@ def _launched(checkpoints: Path, program: str = "app.py", **environment: str) ->
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     running = App(url, checkpoints, REPOSITORY / program, environment)
-    running.start()
     try:
+        running.start()
         yield running
     finally:
         running.process.terminate()

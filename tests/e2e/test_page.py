@@ -5,6 +5,12 @@ import re
 import pytest
 from torchvision.io import write_png
 
+from trainer import checkpoint
+from trainer.config import TrainConfig
+from trainer.data import load_images
+from trainer.events import EpochEnded
+from trainer.loop import train
+
 EPOCHS_IN_PLOT = "#loss path[aria-roledescription='point'], #loss .mark-symbol path"
 
 
@@ -84,19 +90,25 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
 
 
 def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
-    """kill -9 in the middle of an epoch: the run is there, marked interrupted, and goes on."""
+    """kill -9 within an epoch: the run is there, interrupted, and ends with the numbers of one that was not."""
+    config = TrainConfig(epochs=10, num_images=1000, batch_size=20)
+    visit(page, f"{app.url}/?num_images=1000&batch_size=20")
+    before = set(app.checkpoints.iterdir())
     page.click("#train")
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 2", timeout=120_000)
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=120_000)
     app.restart()
     visit(page, app.url)
     status_says(page, "^Interrupted")
-    before = len(epochs_in_table(page))
+    assert 2 <= max(epochs_in_table(page)) < 10
     page.click("#resume")
-    page.wait_for_function(
-        "before => document.querySelectorAll('#table tbody tr').length > before", arg=before, timeout=120_000
-    )
-    page.click("#stop")
-    status_says(page, "^Stopped", timeout=5_000)
+    status_says(page, "^Done")
+    (folder,) = set(app.checkpoints.iterdir()) - before
+    run = checkpoint.read_run(folder)
+    assert run.config == config
+    whole = [event for event in train(config, load_images("synthetic")) if isinstance(event, EpochEnded)]
+    assert [(row.train_loss, row.test_loss) for row in run.history] == [
+        (row.train_loss, row.test_loss) for row in whole
+    ]
 
 
 def test_leaving_the_page_interrupts_the_run_and_frees_the_turn(app, page):

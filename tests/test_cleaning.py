@@ -1,0 +1,86 @@
+"""Old runs, and too many, are cleared; what is trained at the moment and what comes with the app stay."""
+
+import os
+import shutil
+import time
+
+import pytest
+
+from trainer import checkpoint
+from trainer.config import TrainConfig
+from ui.cleaning import clear
+from ui.lab import BUNDLED
+from ui.limits import Limits
+
+DAY = 86400
+
+
+@pytest.fixture
+def runs(trained, tiny, tmp_path):
+    """Four runs, last written 40, 20, 10 and 0 days ago."""
+    first, _ = trained(TrainConfig(epochs=1, batch_size=8, scheduler="constant"), tiny, folder=tmp_path / "0")
+    folders = [first, *(shutil.copytree(first, tmp_path / str(number)) for number in (1, 2, 3))]
+    for folder, days in zip(folders, (40, 20, 10, 0), strict=True):
+        age(folder, days)
+    return folders
+
+
+def age(folder, days):
+    then = time.time() - days * DAY
+    for path in [*folder.rglob("*"), folder]:
+        os.utime(path, (then, then))
+
+
+def size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*"))
+
+
+def test_nothing_is_cleared_without_a_limit(runs):
+    """Years old or not."""
+    clear(runs, Limits())
+    assert all(checkpoint.is_run(folder) for folder in runs)
+
+
+def test_the_old_go(runs):
+    """By when they were last written."""
+    clear(runs, Limits(days=15))
+    assert [folder.exists() for folder in runs] == [False, False, True, True]
+
+
+def test_what_is_too_much_goes_oldest_first(runs):
+    """And no more of it than must."""
+    clear(runs, Limits(disk_gb=2.5 * size(runs[0]) / 1e9))
+    assert [folder.exists() for folder in runs] == [False, False, True, True]
+
+
+def test_a_run_in_progress_stays(runs):
+    """However old and however large: the next oldest goes in its place."""
+    with checkpoint.writing(runs[0]):
+        clear(runs, Limits(days=15, disk_gb=2.5 * size(runs[0]) / 1e9))
+        assert [folder.exists() for folder in runs] == [True, False, False, True]
+        assert checkpoint.read(runs[0]).epoch == 1
+
+
+def test_a_folder_that_never_became_a_run_goes_after_an_hour(tmp_path):
+    """Not before: somebody may have just made it."""
+    new, old = tmp_path / "new", tmp_path / "old"
+    for folder in (new, old):
+        folder.mkdir()
+    age(old, 1)
+    clear([new, old], Limits(days=100))
+    assert new.exists()
+    assert not old.exists()
+
+
+def test_what_comes_with_the_app_is_no_run(tmp_path):
+    """Its names are no keys: a Lab on that very folder lists none of them to clear."""
+    import torch
+
+    from trainer.finder import find_lr
+    from trainer.race import race
+    from ui.lab import Lab
+
+    lab = Lab(checkpoints=BUNDLED, device=torch.device("cpu"), race=race, find_lr=find_lr)
+    assert not {folder.name for folder in lab.all_runs()} & {"quick", "fast"}
+    while lab.images is None and not lab.failure:
+        time.sleep(0.05)

@@ -1,0 +1,57 @@
+"""Clears runs that are old or too many for the disk; none that is being trained, and none that comes with the app."""
+
+import math
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from trainer import checkpoint
+from ui.limits import Limits
+
+_SECONDS_BETWEEN = 600.0
+_GRACE_SECONDS = 3600.0  # that a folder which is no run yet is left to whoever has just made it
+
+
+def keep_clean(lab) -> None:
+    """Clears a Lab's runs now and every ten minutes for as long as the app runs, in the background."""
+
+    def work():
+        while True:
+            clear(lab.all_runs(), lab.limits)
+            time.sleep(_SECONDS_BETWEEN)
+
+    if math.isfinite(lab.limits.days) or math.isfinite(lab.limits.disk_gb):
+        threading.Thread(target=work, daemon=True).start()
+
+
+def clear(folders: list[Path], limits: Limits) -> None:
+    """Deletes the runs that were last written too long ago and, the oldest first, those that are too much together."""
+    now = time.time()
+    by_age = sorted((_last_written(folder), folder) for folder in folders)
+    sizes = {folder: _size(folder) for _, folder in by_age}
+    total = sum(sizes.values())
+    for written, folder in by_age:
+        is_old = now - written > limits.days * 86400 or (
+            not checkpoint.is_run(folder) and now - written > _GRACE_SECONDS
+        )
+        if is_old or total > limits.disk_gb * 1e9:
+            # ValueError: it is being trained, or the disk refuses; another time, then.
+            with suppress(ValueError, OSError):
+                checkpoint.delete(folder)
+                total -= sizes[folder]
+
+
+def _last_written(folder: Path) -> float:
+    for file in (folder / checkpoint.HISTORY_FILE, folder):
+        with suppress(OSError):
+            return file.stat().st_mtime
+    return math.inf
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total

@@ -1,0 +1,50 @@
+"""What a public Space lets its visitors ask for, from the environment; on one's own machine, anything."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+from trainer.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Upper limits; infinity where there is none. Each is read from OPTIMIZER_LAB_MAX_<its name in capitals>."""
+
+    epochs: float = math.inf  # of one run, in all
+    seconds: float = math.inf  # that one training may take at a time
+    runs: float = math.inf  # that are kept for one visitor
+    queue: float = 500  # requests that wait, whatever they ask for
+    upload_mb: float = 64  # of one uploaded file
+    days: float = math.inf  # that a run is kept after it was last written
+    disk_gb: float = math.inf  # that all runs take together
+
+    def check(self, configs: Iterable[TrainConfig]) -> None:
+        """ValueError where a run is longer than is allowed."""
+        if any(config.epochs > self.epochs for config in configs):
+            raise ValueError(f"This Space trains up to {self.epochs:g} epochs; ask for fewer.")
+
+
+_ON_A_SPACE = Limits(epochs=100, seconds=1200, runs=30, queue=100, upload_mb=10, days=30, disk_gb=20)
+
+
+def find_limits(environ: Mapping[str, str] = os.environ) -> Limits:
+    """The limits of the environment; ValueError with a sentence for one that is no number above 0.
+
+    What is not set there is unlimited, but on a Hugging Face Space, which is known by its SPACE_ID.
+    """
+    usual = _ON_A_SPACE if environ.get("SPACE_ID") else Limits()
+    return Limits(**{part.name: _read(part.name, environ, getattr(usual, part.name)) for part in fields(Limits)})
+
+
+def _read(name: str, environ: Mapping[str, str], usual: float) -> float:
+    variable = f"OPTIMIZER_LAB_MAX_{name.upper()}"
+    text = environ.get(variable) or str(usual)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise ValueError(f"{variable} must be a number above 0, or inf for no limit, not {text[:40]!r}.")
+    return value
