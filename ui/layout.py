@@ -75,7 +75,7 @@ def build_page(lab: Lab) -> gr.Blocks:
                     results = _results()
                     runs, epochs, anew, resume, download, delete = _own_runs()
                     publishing.add_panel(lab, visitor, runs)
-            with gr.Tab(i18n("Compare"), id="compare"):
+            with gr.Tab(i18n("Compare"), id="compare") as compare_tab:
                 compared, measure, comparison_parts, export, compared_code, compared_script = _comparison()
             with gr.Tab(i18n("Classify a picture"), id="classify"):
                 checkpoint, says, samples = _classifier(lab)
@@ -181,7 +181,9 @@ def build_page(lab: Lab) -> gr.Blocks:
         )  # fmt: skip
 
         gr.on(
-            [compared.change, measure.change], partial(comparison.show, lab), [visitor, compared, measure],
+            [compare_tab.select, compared.change, measure.change],
+            partial(comparison.show, lab),
+            [visitor, compared, measure],
             comparison_parts, trigger_mode="always_last", api_name="_compare", **_AT_ONCE,
         )  # fmt: skip
         compared_code.click(
@@ -427,7 +429,7 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
                 elem_id="seen",
             )
 
-    gr.HTML("<div class='note'>Or one of the test pictures, which it never learned from:</div>")
+    gr.HTML("<div class='note'>" + i18n("Or one of the test pictures, which it never learned from:") + "</div>")
     samples = gr.Gallery(
         show_label=False,
         columns=10,
