@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 import huggingface_hub
@@ -28,6 +29,7 @@ from ui.words import i18n, translate
 # Publications share the Hub's patience with this app's address, and the processor with whoever trains.
 _MOST_AT_ONCE = 4
 _SECONDS_BETWEEN_UPDATES = 0.5
+_THIS_COMPUTER = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - names in a browser's address
 _SUGGESTED = re.compile(r"([^/]*)/(optimizer-lab-[a-z]+-[0-9a-f]{4})?")
 # What Gradio's login asks for, where a Space's README says `hf_oauth: true`
 # (https://huggingface.co/docs/hub/spaces-oauth).
@@ -297,10 +299,15 @@ def _has_login() -> bool:
 
 
 def _is_local() -> bool:
-    """Whether the page is open in a browser on the computer that runs the app."""
+    """Whether the page is open in a browser on the computer that runs the app.
+
+    The name by which it was asked for tells a tunnel that ends on this computer.
+    """
     request = LocalContext.request.get(None)
-    client = getattr(request, "client", None)
+    if request is None or request.client is None:
+        return False
     try:
-        return client is not None and ipaddress.ip_address(client.host).is_loopback
+        asked_for = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        return ipaddress.ip_address(request.client.host).is_loopback and asked_for in _THIS_COMPUTER
     except ValueError:
         return False

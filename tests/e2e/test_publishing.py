@@ -275,13 +275,25 @@ def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screen
 
 
 @pytest.mark.parametrize(
-    ("host", "is_local"), [("127.0.0.1", True), ("::1", True), ("192.168.1.7", False), ("x", False)]
+    ("client", "asked_for", "is_local"),
+    [
+        ("127.0.0.1", "127.0.0.1:7860", True),
+        ("::1", "[::1]:7860", True),
+        ("127.0.0.1", "localhost", True),
+        ("192.168.1.7", "192.168.1.2:7860", False),
+        ("192.168.1.7", "localhost:7860", False),
+        ("127.0.0.1", "0123456789.gradio.live", False),
+        ("127.0.0.1", "[", False),
+        ("x", "", False),
+    ],
 )
-def test_who_else_in_the_room_opens_the_page_does_not_publish_with_its_token(monkeypatch, host, is_local):
-    """The token of whoever runs the app serves the browser beside it alone; and nobody on a Space."""
+def test_who_else_opens_the_page_does_not_publish_with_its_token(monkeypatch, client, asked_for, is_local):
+    """The token of whoever runs the app serves the browser beside it, nobody in the room or at the end of a tunnel, and
+    nobody on a Space."""
     monkeypatch.setenv("HF_TOKEN", OWNER)
     monkeypatch.delenv("SPACE_ID", raising=False)
-    request = LocalContext.request.set(SimpleNamespace(client=SimpleNamespace(host=host)))
+    facts = SimpleNamespace(client=SimpleNamespace(host=client), headers={"host": asked_for})
+    request = LocalContext.request.set(facts)
     try:
         if is_local:
             assert token_of(None) == OWNER
