@@ -101,11 +101,11 @@ def join() -> Iterator[World]:
     if not (dist.is_available() and dist.is_torchelastic_launched()) or os.environ["WORLD_SIZE"] == "1":
         yield World(0, 1)
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     with _peers():
         store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # not sooner: nothing would end a rank that waits above
     world, leaving = World(rank, size, int(os.environ["LOCAL_RANK"]), store), None
     try:
         yield world
