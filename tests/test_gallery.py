@@ -15,6 +15,7 @@ from trainer.race import race
 from ui import gallery, opened
 from ui.gallery import Catalogue, add, load, show
 from ui.lab import Lab, new_visitor
+from ui.limits import Limits
 
 ID = "owner/run"
 HOSTILE = """---
@@ -265,11 +266,12 @@ def test_what_cannot_be_loaded_leaves_nothing(hub, lab, monkeypatch, lacks):
 
 
 def test_nobody_fills_the_disk(hub, lab, monkeypatch):
-    """A visitor has room for as many runs as are listed."""
+    """A visitor has room for as many runs as the app keeps for one."""
     told_to(monkeypatch)
     visitor = new_visitor()
-    for run in lab.new_race(visitor, 50):
+    lab.limits = Limits(runs=2)
+    for run in lab.new_race(visitor, 2):
         (run / "training.json").touch()
-    with pytest.raises(ValueError, match="50 runs already"):
+    with pytest.raises(ValueError, match="Up to 2 runs"):
         anyio.run(load, lab, visitor, ID)
     assert hub.requests == []

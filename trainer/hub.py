@@ -523,7 +523,7 @@ def list_published(*, token: str | None = None, best: bool = False, limit: int =
 
     Raises ValueError with one sentence where the Hub is out of reach.
     """
-    with client.explained("the list of checkpoints"):
+    with client.explained("list of checkpoints"):
         models = client.ask(lambda: _models(token, limit), silent, 0.0, "")
     rows = [row for model in models if (row := _listed(model)) is not None]
     rows.sort(key=lambda row: row.updated, reverse=True)
