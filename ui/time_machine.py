@@ -227,7 +227,7 @@ def _parts(told: Timeline, moments: Sequence[Moment], name: str, language: str, 
 
 def _charts(told: Timeline | None, moments: Sequence[Moment], language: str) -> list[Any]:
     """The class probabilities over the epochs and at one, and the test accuracy; empty ones without a timeline."""
-    last = max(told.epochs[-1], 1) if told else 1
+    last = max(told.epochs[-1], told.run.epoch, 1) if told else 1
     accuracy = plots.accuracy_chart(
         compare([told.run] if told else []),
         epochs=last,
