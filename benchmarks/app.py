@@ -64,6 +64,14 @@ def new_page() -> Iterator[Page]:
         browser.close()
 
 
+def visit(page: Page, address: str) -> None:
+    """Opens a page of the app, and waits until it can be used: pictures, chart and the visitor's key are there."""
+    page.goto(address)
+    page.wait_for_selector("#note >> text=Training on")
+    page.wait_for_selector("#loss svg")
+    page.wait_for_function("Object.keys(localStorage).length > 0")
+
+
 def _answers(url: str) -> bool:
     try:
         urllib.request.urlopen(url, timeout=5).close()

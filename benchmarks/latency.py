@@ -13,7 +13,7 @@ import torch
 from gradio_client import Client, handle_file
 from torchvision.io import write_jpeg
 
-from benchmarks.app import new_page, running_app
+from benchmarks.app import new_page, running_app, visit
 from benchmarks.report import machine, options, report
 
 _HEIGHT, _WIDTH = 3000, 4000
@@ -32,9 +32,7 @@ def main() -> None:
             begun = time.perf_counter()
             with running_app(asked.data, Path(folder)) as app:
                 listening.append(app.seconds)
-                page.goto(app.url)
-                page.wait_for_selector("#note >> text=Training on")
-                page.wait_for_selector("#loss svg")
+                visit(page, app.url)
                 usable.append(time.perf_counter() - begun)
                 pressed = time.perf_counter()
                 page.click("#train")

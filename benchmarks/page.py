@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from benchmarks.app import REPOSITORY, App, new_page, running_app
+from benchmarks.app import REPOSITORY, App, new_page, running_app, visit
 from benchmarks.report import machine, options, report
 
 
@@ -51,9 +51,7 @@ def main() -> None:
 
 def _on_page(page: Page, app: App, checkpoints: Path, epochs: int) -> float:
     before = set(checkpoints.iterdir())
-    page.goto(f"{app.url}/?epochs={epochs}")
-    page.wait_for_selector("#note >> text=Training on")
-    page.wait_for_selector("#loss svg")
+    visit(page, f"{app.url}/?epochs={epochs}")
     page.click("#train")
     page.wait_for_selector("#status >> text=Done", timeout=3_600_000)
     (run,) = [folder for folder in set(checkpoints.iterdir()) - before if (folder / "epochs").is_dir()]
