@@ -53,9 +53,10 @@ def _on_page(page: Page, app: App, checkpoints: Path, epochs: int) -> float:
     before = set(checkpoints.iterdir())
     visit(page, f"{app.url}/?epochs={epochs}")
     page.click("#train")
-    page.wait_for_selector("#status >> text=Done", timeout=3_600_000)
-    (run,) = [folder for folder in set(checkpoints.iterdir()) - before if (folder / "epochs").is_dir()]
-    return _between(run, epochs)
+    # Not the page's word: it says Done of the run before, until this one begins.
+    while not (runs := [folder for folder in set(checkpoints.iterdir()) - before if _weights(folder, epochs).exists()]):
+        page.wait_for_timeout(200)
+    return _between(runs[0], epochs)
 
 
 def _on_command_line(data: str, checkpoints: Path, epochs: int) -> float:
@@ -68,8 +69,12 @@ def _on_command_line(data: str, checkpoints: Path, epochs: int) -> float:
 
 def _between(run: Path, epochs: int) -> float:
     """Seconds between the first and the last weights of a run."""
-    first, last = (run / "epochs" / f"epoch-{epoch:04d}.safetensors" for epoch in (0, epochs))
-    return (last.stat().st_mtime_ns - first.stat().st_mtime_ns) / 1e9
+    first, last = (_weights(run, epoch).stat().st_mtime_ns for epoch in (0, epochs))
+    return (last - first) / 1e9
+
+
+def _weights(run: Path, epoch: int) -> Path:
+    return run / "epochs" / f"epoch-{epoch:04d}.safetensors"
 
 
 if __name__ == "__main__":
