@@ -69,7 +69,7 @@ def build_page(lab: Lab) -> gr.Blocks:
                     show_code, script = _script("code")
                 with gr.Column(scale=6, min_width=320, elem_id="results"):
                     with gr.Row(elem_id="buttons"):
-                        train = gr.Button(i18n("Train"), variant="primary", elem_id="train")
+                        train = gr.Button(i18n("Train"), variant="primary", interactive=False, elem_id="train")
                         stop = gr.Button(i18n("Stop"), interactive=False, elem_id="stop")
                         go_classify = gr.Button(i18n("Classify a picture →"), elem_id="go-classify")
                     results = _results()
@@ -95,7 +95,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         page.load(
             partial(load, lab, panel),
             [visitor, had_runs],
-            [visitor, known, note, says, *shown, samples, notice, *drawn, lesson, words, twin, race, seeds,
+            [visitor, known, note, says, *shown, samples, train, notice, *drawn, lesson, words, twin, race, seeds,
              *panel.components],
             show_progress="hidden", api_name="_load", concurrency_limit=None, **_PRIVATE,
         )  # fmt: skip

@@ -21,7 +21,10 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
     visitor = visitor if is_key(visitor) else new_visitor()
     language = current_language()
     request = LocalContext.request.get(None)
-    opened = bench.open_link(lab, dict(request.query_params) if request else {}, panel)
+    opened = [
+        gr.update(interactive=True),  # Train, which needs to know whose run it is
+        *bench.open_link(lab, dict(request.query_params) if request else {}, panel),
+    ]
     begun = time.monotonic()
     while True:
         key, runs = shelf.latest(lab, visitor)
@@ -36,7 +39,7 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
             *view.results(runs, images, language),
             *shelf.choices(lab, visitor, key),
             classifier.samples(images),
-            *(opened or [gr.skip()] * (9 + len(panel.components))),
+            *(opened or [gr.skip()] * (10 + len(panel.components))),
         ]
         opened = []  # once: what the visitor sets meanwhile stays
         # A reloaded page's own training still runs until its next event finds nobody there.
