@@ -83,11 +83,11 @@ def test_a_training_declares_what_it_takes(scheduler, client):
     scheduler.settle()
     measured, *trained = scheduler.leases
     before = len(scheduler.leases)
-    assert measured.declared == 15
+    assert measured.declared == 8
     list(client.submit({**SMALL, "lr": 1e-4}, api_name="/train"))
     scheduler.settle()
     again = scheduler.leases[before:]
-    assert 15 not in {lease.declared for lease in again} or len(again) == 1
+    assert len(again) <= 4, "slices of an epoch, and no measurement"
     for lease in (measured, *trained, *again):
         assert not lease.killed
         assert lease.ended - lease.begun <= lease.declared <= 60
@@ -169,7 +169,7 @@ def test_the_lr_finder_goes_the_same_way(scheduler, client):
     told = client.predict(settings, api_name="/find_lr")
     scheduler.settle()
     measured, searched = scheduler.leases[before:]
-    assert measured.declared == 15
+    assert measured.declared == 8
     assert searched.ended - searched.begun < searched.declared
     lrs = [row["lr"] for row in told["rows"]]
     assert lrs == sorted(set(lrs))
@@ -215,12 +215,11 @@ def test_the_page_shows_the_seconds_and_what_to_do_when_they_are_spent(app, sche
         )
 
     new_page.click("#train")
-    status_says(r"GPU time: .* used, about .* to come")
     status_says(r"^Out of time[^]*used up[^]*press Resume")
     new_page.screenshot(path=screenshots / "out-of-time.png", full_page=True)
     scheduler.left[token] = 1000
     new_page.click("#resume")
-    status_says("^Training")
+    status_says(r"^Training[^]*GPU time: .* used, about .* to come")
     new_page.click("#stop")
     status_says("^Stopped")
     scheduler.settle()
