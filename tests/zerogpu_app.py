@@ -2,7 +2,7 @@
 
 Two functions of `spaces` are replaced, both of a worker's beginning: `init`, which wakes CUDA, and `move`, which takes
 tensors to the GPU that were made before the launch (the app makes none) and waits for it. All else is as it is, but for
-how long a slice is: here it has one epoch, or two, however fast the machine.
+how long a slice is: here about a second, or an epoch where that is longer.
 """
 
 import runpy

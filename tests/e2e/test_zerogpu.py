@@ -94,20 +94,20 @@ def test_a_training_declares_what_it_takes(scheduler, client):
 
 
 def test_a_training_in_slices_equals_one_at_a_stretch(app, scheduler, client, pictures):
-    """An epoch or two a slice, in one worker, on the visitor's quota; the numbers of `train`, bit for bit."""
+    """In slices of some epochs, in one worker, on the visitor's quota; the numbers of `train`, bit for bit."""
     before = len(scheduler.leases)
-    rows = list(client.submit({**SMALL, "epochs": 8}, api_name="/train"))
+    rows = list(client.submit({**SMALL, "epochs": 60}, api_name="/train"))
     scheduler.settle()
     assert rows[-1]["reason"] == "completed"
 
     leases = scheduler.leases[before:]
-    assert len(leases) >= 4
+    assert len(leases) >= 2
     assert all(lease.token == VISITOR for lease in leases), "the request is known in every slice"
     assert not any(lease.killed or lease.failed for lease in leases)
     assert len({lease.pid for lease in leases}) == 1
     assert leases[0].pid != app.process.pid
 
-    config = TrainConfig.from_settings({**SMALL, "epochs": 8})
+    config = TrainConfig.from_settings({**SMALL, "epochs": 60})
     whole = [event for event in train(config, load_images(pictures)) if isinstance(event, EpochEnded)]
     shown = [row for row in rows if row["event"] == "epoch"]
     assert [row["test_loss"] for row in shown] == [event.test_loss for event in whole]
@@ -220,7 +220,7 @@ def test_the_page_shows_the_seconds_and_what_to_do_when_they_are_spent(app, sche
     scheduler.left[token] = 1000
     new_page.click("#resume")
     status_says(r"^Training[^]*GPU time: .* used, about .* to come")
-    new_page.click("#stop")
+    new_page.evaluate("document.querySelector('#stop').click()")  # without waiting for a page that redraws to rest
     status_says("^Stopped")
     scheduler.settle()
     assert not scheduler.leases[-1].killed
@@ -272,8 +272,8 @@ if __name__ == "__main__":
 def test_a_race_in_slices_equals_one_at_a_stretch_and_leaves_nothing_behind(scheduler, pictures, tmp_path):
     """Every contender's numbers; in the worker, the next visitor's, are no model, no optimizer, no tensor more."""
     configs = [
-        TrainConfig.from_settings({**SMALL, "epochs": 5}),
-        TrainConfig.from_settings({**SMALL, "lr": 1e-4, "epochs": 3}),
+        TrainConfig.from_settings({**SMALL, "epochs": 30}),
+        TrainConfig.from_settings({**SMALL, "lr": 1e-4, "epochs": 20}),
     ]
     before = len(scheduler.leases)
     environment = {**scheduler.environment(str(tmp_path)), **ONE_THREAD, "OPTIMIZER_LAB_DATA": pictures}
@@ -283,7 +283,7 @@ def test_a_race_in_slices_equals_one_at_a_stretch_and_leaves_nothing_behind(sche
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert process.returncode == 0, process.stderr
     told = json.loads(process.stdout.splitlines()[-1])
@@ -292,7 +292,7 @@ def test_a_race_in_slices_equals_one_at_a_stretch_and_leaves_nothing_behind(sche
     losses = [[at, event.epoch, event.test_loss] for at, event in whole if isinstance(event, EpochEnded)]
     assert sorted(told["losses"]) == sorted(losses)
     leases = scheduler.leases[before:]
-    assert len(leases) >= 6, "a measurement, a training, two probes, and the race in slices"
+    assert len(leases) >= 7, "three probes, a measurement, a training, and the race in slices"
     assert len({lease.pid for lease in leases}) == 1, "one worker for all"
     assert told["before"] == told["after"]
     assert told["after"][1] == []
