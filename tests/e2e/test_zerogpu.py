@@ -202,24 +202,26 @@ def test_classifying_takes_no_quota(app, scheduler, client, images, tmp_path):
 def test_the_page_shows_the_seconds_and_what_to_do_when_they_are_spent(app, scheduler, new_page, screenshots):
     """Used and to come while it trains; out of time, a sentence, and Resume that ends the run; Stop in a slice."""
     token = "a.e30.reader"
-    scheduler.left[token] = 6.5
+    scheduler.left[token] = 1000
     new_page.context.set_extra_http_headers({"x-ip-token": token})
-    new_page.goto(f"{app.url}/?epochs=30&batch_size=8&optimizer=adam&scheduler=cosine")
+    new_page.goto(f"{app.url}/?epochs=60&batch_size=8&optimizer=adam&scheduler=cosine")
     new_page.wait_for_selector("#note >> text=Training on")
 
     def status_says(pattern):
         new_page.wait_for_function(
             "pattern => new RegExp(pattern).test(document.querySelector('#status').innerText)",
             arg=pattern,
-            timeout=90_000,
+            timeout=180_000,
         )
 
     new_page.click("#train")
+    status_says(r"^Training[^]*GPU time: .* used, about .* to come")
+    scheduler.left[token] = 0
     status_says(r"^Out of time[^]*used up[^]*press Resume")
     new_page.screenshot(path=screenshots / "out-of-time.png", full_page=True)
     scheduler.left[token] = 1000
     new_page.click("#resume")
-    status_says(r"^Training[^]*GPU time: .* used, about .* to come")
+    status_says("^Training")
     new_page.evaluate("document.querySelector('#stop').click()")  # without waiting for a page that redraws to rest
     status_says("^Stopped")
     scheduler.settle()
