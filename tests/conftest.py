@@ -27,6 +27,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 REPOSITORY = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items):
+    """The browser's tests last: playwright leaves an event loop running in this thread, beside which none can start."""
+    items.sort(key=lambda item: "e2e" in item.path.parts)
+
+
 def pytest_unconfigure():
     shutil.rmtree(_HOME, ignore_errors=True)
 
