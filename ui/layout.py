@@ -135,10 +135,12 @@ def build_page(lab: Lab) -> gr.Blocks:
             asked = button.click(
                 partial(training.ask, lab, names=names, chosen=chosen, keeps=keeps),
                 [visitor, checks, *race_inputs, *settings],
-                [asked_at, outputs[0], *buttons],
+                [asked_at, *buttons],
                 api_name=f"_ask_{name}", **_AT_ONCE,
             )  # fmt: skip
-            trained = asked.success(
+            # Not by what may refuse: Gradio writes Error over whatever a refused press would have filled.
+            told = asked.success(training.waiting, None, outputs[0], api_name=f"_wait_{name}", **_AT_ONCE)
+            trained = told.success(
                 handler, [visitor, asked_at, *inputs, *settings], outputs, api_name=f"_{name}",
                 concurrency_id="train", concurrency_limit=1, show_progress="minimal", show_progress_on=outputs[0],
                 **_PRIVATE,

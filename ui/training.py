@@ -75,8 +75,7 @@ def ask(
 
     So is whether the visitor has room for the runs, where it `keeps` any.
 
-    The first value is when it was asked, which tells a Stop that comes later from one that came before; the second is
-    the status while the queue shows the visitor's place in it.
+    The first value is when it was asked, which tells a Stop that comes later from one that came before.
     """
     checked_visitor(visitor)
     if is_new:
@@ -87,9 +86,13 @@ def ask(
         for config in configs:
             if lab.images is not None:
                 training_split(config, lab.images)
-    waiting = status_line("Waiting for its turn", "", 0, current_language())
     off, on = gr.update(interactive=False), gr.update(interactive=True)
-    return [time.monotonic(), waiting, off, off, on]
+    return [time.monotonic(), off, off, on]
+
+
+def waiting() -> str:
+    """The status while the queue shows the visitor's place in it."""
+    return status_line("Waiting for its turn", "", 0, current_language())
 
 
 @said
