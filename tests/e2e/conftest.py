@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,10 @@ class App:
             "OMP_WAIT_POLICY": "passive",
             **self.environment,
         }
-        self.process = subprocess.Popen([sys.executable, str(self.program)], cwd=REPOSITORY, env=environment)
+        # In a group of its own: the workers it forks may outlive it.
+        self.process = subprocess.Popen(
+            [sys.executable, str(self.program)], cwd=REPOSITORY, env=environment, start_new_session=True
+        )
         for _ in range(1200):
             assert self.process.poll() is None, "the app ended before it listened"
             try:
@@ -66,6 +70,8 @@ def _launched(checkpoints: Path, program: str = "app.py", **environment: str) ->
     finally:
         running.process.terminate()
         running.process.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
