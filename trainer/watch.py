@@ -3,7 +3,8 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any, TypeVar
 
 Report = Callable[[float, str], None]
@@ -16,8 +17,24 @@ def watch(work: Callable[[Report], T], progress: Report, patience: float) -> T:
     """Runs `work(report)` in a thread of its own and returns what it returns, or raises what it raises.
 
     Its reports are passed on to `progress` here, in the caller's thread, the last one again after each half second of
-    silence. Raises TimeoutError after `patience` seconds of silence. No library's own timeout does that: looking up a
-    name has none, and retries multiply the others. The thread, a daemon, ends at its next report or with the process.
+    silence. Raises TimeoutError as `watched` does.
+    """
+    latest = (0.0, "Starting")
+    with closing(watched(work, patience)) as reports:
+        while True:
+            try:
+                latest = next(reports) or latest
+            except StopIteration as done:
+                return done.value
+            progress(*latest)
+
+
+def watched(work: Callable[[Report], T], patience: float) -> Generator[tuple[float, str] | None, None, T]:
+    """`watch` step by step: yields each report, and None after each half second of silence; returns the result.
+
+    Raises TimeoutError after `patience` seconds of silence. No library's own timeout does that: looking up a name has
+    none, and retries multiply the others. Once this generator is closed the thread, a daemon, ends at its next report
+    or with the process.
     """
     messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     abandoned = threading.Event()
@@ -34,7 +51,7 @@ def watch(work: Callable[[Report], T], progress: Report, patience: float) -> T:
             messages.put(("error", error))
 
     threading.Thread(target=run, daemon=True, name="watched").start()
-    latest, last_heard = (0.0, "Starting"), time.monotonic()
+    last_heard = time.monotonic()
     try:
         while True:
             left = last_heard + patience - time.monotonic()
@@ -43,13 +60,13 @@ def watch(work: Callable[[Report], T], progress: Report, patience: float) -> T:
             try:
                 kind, value = messages.get(timeout=min(0.5, left))
             except queue.Empty:
-                progress(*latest)
+                yield None
                 continue
             if kind == "result":
                 return value
             if kind == "error":
                 raise value
-            latest, last_heard = value, time.monotonic()
-            progress(*latest)
+            last_heard = time.monotonic()
+            yield value
     finally:
         abandoned.set()
