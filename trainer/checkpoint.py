@@ -275,19 +275,13 @@ def place(folder: Path, files: Mapping[str, bytes]) -> None:
     with writing(folder):
         if is_run(folder) or (folder / WEIGHTS_FILE).exists():
             raise ValueError(f"There is a checkpoint in {folder} already; choose another folder.")
-        try:
-            _commit(folder, files)
-        except OSError as error:
-            raise ValueError(f"The folder cannot be written: {_reason(error)}.") from None
+        _put(folder, files)
 
 
 def describe(folder: Path, files: Mapping[str, bytes]) -> None:
     """Puts card and picture into a run's folder; ValueError while it is being trained, or where the disk refuses."""
     with writing(folder):
-        try:
-            _commit(folder, files)
-        except OSError as error:
-            raise ValueError(f"The folder cannot be written: {_reason(error)}.") from None
+        _put(folder, files)
 
 
 def until(content: Mapping[str, Any], epoch: int, weights: bytes) -> bytes:
@@ -358,6 +352,13 @@ def _files(run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) ->
         HISTORY_FILE: as_json(content),
         CARD_FILE: model_card(run, data, last.model_config).encode(),
     }
+
+
+def _put(folder: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        _commit(folder, files)
+    except OSError as error:
+        raise ValueError(f"The folder cannot be written: {_reason(error)}.") from None
 
 
 def _commit(folder: Path, files: Mapping[str, bytes]) -> None:
