@@ -528,6 +528,10 @@ class TrainConfig:
                     kept.pop("scheduler_unit")
         return TrainConfig.from_settings({**kept, **changes})
 
+    def unscheduled(self) -> "TrainConfig":
+        """This config with its lr the same from the first step to the last."""
+        return self.changed({"scheduler": "constant", "scheduler_unit": "epoch", "num_warmup_steps": 0})
+
     @property
     def row_settings(self) -> dict[str, dict[str, Any]]:
         """The settings of the chosen optimizer and scheduler alone: {"optimizer": {…}, "scheduler": {…}}."""

@@ -67,7 +67,7 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     No prints, no files, no environment, no global random state. Raises ValueError at once, before the first trial is
     asked for, where the config does not fit the data or the device.
     """
-    constant = config.changed({"scheduler": "constant", "scheduler_unit": "epoch", "num_warmup_steps": 0})
+    constant = config.unscheduled()
     split, learner = begin(constant, data, device=torch.device(device), resume=None)
     return _find(constant, learner, split, len(data.class_names))
 

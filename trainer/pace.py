@@ -34,7 +34,7 @@ def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device 
 
     Raises ValueError where the config does not fit the data or the device.
     """
-    constant = config.changed({"scheduler": "constant", "scheduler_unit": "epoch", "num_warmup_steps": 0})
+    constant = config.unscheduled()
     split, learner = begin(constant, data, device=torch.device(device), resume=None)
     learner.model.train()
     batches = passes(split, constant)
