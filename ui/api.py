@@ -1,6 +1,5 @@
 """The public endpoints, typed: what gradio_client sees, and nothing else."""
 
-import functools
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -73,7 +72,7 @@ class FoundLr(TypedDict):
 def add_endpoints(lab: Lab) -> None:
     """Adds the endpoints to the Blocks being built."""
 
-    @_said_as_it_goes
+    @said_plainly
     def train(config: dict) -> Iterator[dict]:
         """Trains a new run; one row of the public stream at a time. Of the steps it sends about ten a second.
 
@@ -135,19 +134,6 @@ def add_endpoints(lab: Lab) -> None:
     gr.api(classify, api_name="classify", concurrency_limit=None)
     gr.api(lessons, api_name="lessons", concurrency_limit=4)
     gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)
-
-
-def _said_as_it_goes(handler):
-    """What `said_plainly` does, for a generator."""
-
-    @functools.wraps(handler)
-    def telling(*args, **kwargs):
-        try:
-            yield from handler(*args, **kwargs)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
-    return telling
 
 
 def _images(lab: Lab):

@@ -22,7 +22,7 @@ from ui.lab import Lab
 from ui.language import current_language
 from ui.message import said, shown
 from ui.training import MOST_PREVIEWED, contenders, plan, shown_config, wait_for_images
-from ui.view import advice, bar
+from ui.view import advice, bar, note
 from ui.words import i18n, translate
 
 _PREVIEW_HEIGHT = 130
@@ -67,9 +67,7 @@ def choose_lesson(name: str | None, panel: fields.Panel) -> list[Any]:
 
 def tell_lesson(lesson: Lesson | None) -> list[Any]:
     """A lesson's words beside the settings, and whether the button for its mended twin is there."""
-    words = (
-        "" if lesson is None else f"<div class='note'>{html.escape(translate(lesson.before, current_language()))}</div>"
-    )
+    words = note(translate(lesson.before, current_language())) if lesson else ""
     return [gr.update(value=words, visible=bool(words)), gr.update(visible=lesson is not None)]
 
 

@@ -4,6 +4,7 @@ import html
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import torch
 from anyio import CapacityLimiter, to_thread
 from gradio.utils import get_upload_folder
@@ -16,10 +17,49 @@ from ui.lab import Lab
 from ui.language import current_language
 from ui.opened import open_model
 from ui.view import advice
-from ui.words import translate
+from ui.words import i18n, translate
 
 # Pictures decoded and classified at a time: a large one takes memory. What waits for the Hub does not count.
 _AT_A_TIME = CapacityLimiter(4)
+
+
+def picture_input(*, height: int, elem_id: str) -> gr.Image:
+    """The place for a visitor's picture. Its handlers take the file itself, `preprocess=False`, for `uploaded`:
+    gr.Image would open a stranger's picture with Pillow.
+    """
+    return gr.Image(
+        label=i18n("Your picture"),
+        sources=["upload", "webcam", "clipboard"],
+        type="filepath",
+        format="png",
+        image_mode=None,
+        height=height,
+        buttons=[],
+        elem_id=elem_id,
+    )
+
+
+def samples_gallery(lab: Lab, picture: gr.Image, *, columns: int, elem_id: str, api_name: str) -> gr.Gallery:
+    """The place for the test pictures; the one that is pressed becomes the picture."""
+    gallery = gr.Gallery(
+        show_label=False,
+        columns=columns,
+        height=150,
+        object_fit="contain",
+        allow_preview=False,
+        buttons=[],
+        format="png",
+        elem_id=elem_id,
+    )
+
+    def press(event: gr.SelectData):
+        return sample(lab, event.index)
+
+    gallery.select(
+        press, None, picture, api_name=api_name, api_visibility="private", concurrency_limit=None,
+        show_progress="hidden",
+    )  # fmt: skip
+    return gallery
 
 
 def invitation(language: str) -> str:

@@ -3,7 +3,6 @@
 A published run is named by its repo, among the keys of one's own.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from ui.language import current_language
 from ui.message import said
 from ui.opened import aside, open_run
 from ui.shelf import file_to_give
-from ui.view import epochs_table, legend, table
+from ui.view import epochs_table, legend, note, table
 from ui.words import translate
 
 MOST_RUNS = 12
@@ -58,7 +57,7 @@ async def export(lab: Lab, visitor: str, keys: list[str] | None) -> str:
 @said
 def code(lab: Lab, visitor: str, keys: list[str] | None) -> str:
     """The first of the chosen runs that is one's own as a plain PyTorch script."""
-    own = [key for key in _checked(keys) if not is_published(key)]
+    own = [key for key in checked(keys) if not is_published(key)]
     if not own:
         raise ValueError("Choose a run of yours first: its settings are shown as a script.")
     kept = checkpoint.read(lab.own_run(visitor, own[0]))
@@ -68,11 +67,10 @@ def code(lab: Lab, visitor: str, keys: list[str] | None) -> str:
 def _words(contenders: Sequence[Contender], language: str) -> str:
     told = legend(contenders, language)
     if not told:
-        choose = translate("Choose runs above: they are laid over each other here.", language)
-        return f"<div class='note'>{choose}</div>"
+        return note(translate("Choose runs above: they are laid over each other here.", language))
     if published := sorted({one.repo_id for one in contenders} - {""}):
         claim = translate("The figures of {names} are claims of their owners.", language, names=", ".join(published))
-        told += f"<div class='note'>{html.escape(claim)}</div>"
+        told += note(claim)
     return told
 
 
@@ -82,11 +80,14 @@ def is_published(key: str) -> bool:
 
 
 async def _runs(lab: Lab, visitor: str, keys: list[str] | None) -> dict[str, Run]:
-    opened = {key: await aside(open_run, key) for key in _checked(keys) if is_published(key)}
-    return {key: opened.get(key) or checkpoint.read_run(lab.own_run(visitor, key)) for key in _checked(keys)}
+    return {
+        key: await aside(open_run, key) if is_published(key) else checkpoint.read_run(lab.own_run(visitor, key))
+        for key in checked(keys)
+    }
 
 
-def _checked(keys: Any) -> list[str]:
+def checked(keys: Any) -> list[str]:
+    """The names of what is compared; ValueError for too many, or what is no list of names."""
     keys = keys or []
     if not isinstance(keys, list) or len(keys) > MOST_RUNS or not all(isinstance(key, str) for key in keys):
         raise ValueError(f"Compare up to {MOST_RUNS} runs at a time.")

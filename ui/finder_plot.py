@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from trainer.finder import Finding, Trial
-from ui.plots import PLAN, TEST, TRAIN
+from ui.plots import PLAN, TEST, TRAIN, sized
 from ui.words import translate
 
 _BAD = "#ef4444"
@@ -88,8 +88,7 @@ def _finder_spec(language: str) -> dict[str, Any]:
             x, text="text:N", y=alt.value(256)
         )
     )
-    sized = layers.properties(height=300, autosize=alt.AutoSizeParams(type="fit", contains="padding"))
-    return sized.to_dict()
+    return sized(layers, 300)
 
 
 def _drawn(loss: float, bottom: float, top: float) -> float | None:

@@ -175,11 +175,9 @@ def _repo_id(event: gr.EventData) -> str:
 
 async def add(keys: list[str] | None, repo_id: str) -> list[str]:
     """What is compared, a published run now among it. Raises ValueError with one sentence where it cannot be read."""
-    keys = [key for key in keys or [] if key != repo_id]
-    if len(keys) >= comparison.MOST_RUNS:
-        raise ValueError(f"Compare up to {comparison.MOST_RUNS} runs at a time.")
+    keys = comparison.checked([*(key for key in keys or [] if key != repo_id), repo_id])
     await aside(open_run, repo_id)
-    return [*keys, repo_id]
+    return keys
 
 
 async def load(lab: Lab, visitor: str, repo_id: str) -> list[Any]:

@@ -26,6 +26,7 @@ from ui import (
 from ui.finder_plot import finder_chart
 from ui.lab import Lab
 from ui.language import SWITCH
+from ui.message import waiting
 from ui.notice import remember
 from ui.page import load
 from ui.words import i18n
@@ -139,7 +140,7 @@ def build_page(lab: Lab) -> gr.Blocks:
                 api_name=f"_ask_{name}", **_AT_ONCE,
             )  # fmt: skip
             # Not by what may refuse: Gradio writes Error over whatever a refused press would have filled.
-            told = asked.success(training.waiting, None, outputs[0], api_name=f"_wait_{name}", **_AT_ONCE)
+            told = asked.success(waiting, None, outputs[0], api_name=f"_wait_{name}", **_AT_ONCE)
             trained = told.success(
                 handler, [visitor, asked_at, *inputs, *settings], outputs, api_name=f"_{name}",
                 concurrency_id="train", concurrency_limit=1, show_progress="minimal", show_progress_on=outputs[0],
@@ -409,16 +410,7 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
                 allow_custom_value=True,
                 elem_id="checkpoint",
             )
-            picture = gr.Image(
-                label=i18n("Your picture"),
-                sources=["upload", "webcam", "clipboard"],
-                type="filepath",
-                format="png",
-                image_mode=None,
-                height=300,
-                buttons=[],
-                elem_id="picture",
-            )
+            picture = classifier.picture_input(height=300, elem_id="picture")
         with gr.Column(min_width=300):
             says = gr.HTML(classifier.invitation("en"), elem_id="says")
             label = gr.Label(num_top_classes=5, label=i18n("What the network thinks"), elem_id="label")
@@ -432,23 +424,8 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
             )
 
     gr.HTML("<div class='note'>" + i18n("Or one of the test pictures, which it never learned from:") + "</div>")
-    samples = gr.Gallery(
-        show_label=False,
-        columns=10,
-        height=150,
-        object_fit="contain",
-        allow_preview=False,
-        buttons=[],
-        format="png",
-        elem_id="samples",
-    )
-
-    def press(event: gr.SelectData):
-        return classifier.sample(lab, event.index)
-
-    samples.select(press, None, picture, api_name="_sample", **_AT_ONCE)
+    samples = classifier.samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
     gr.on(
-        # The file itself, untouched: gr.Image would open a stranger's picture with Pillow.
         [picture.change, checkpoint.change],
         partial(classifier.classify, lab),
         [picture, checkpoint],

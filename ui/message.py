@@ -15,7 +15,7 @@ from ui.words import translate
 
 
 def said(handler: Callable) -> Callable:
-    """The handler, a coroutine or not, with a user's mistake (ValueError) told as a message, in its one sentence."""
+    """The handler with a user's mistake (ValueError) told as a message, in its one sentence."""
     return _telling(handler, lambda sentence: html.escape(translate(sentence, current_language()), quote=False))
 
 
@@ -39,6 +39,13 @@ def _telling(handler: Callable, worded: Callable[[str], str]) -> Callable:
             with told():
                 return await handler(*args, **kwargs)
 
+    elif inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def telling(*args, **kwargs):
+            with told():
+                yield from handler(*args, **kwargs)
+
     else:
 
         @functools.wraps(handler)
@@ -47,6 +54,17 @@ def _telling(handler: Callable, worded: Callable[[str], str]) -> Callable:
                 return handler(*args, **kwargs)
 
     return telling
+
+
+def waiting() -> str:
+    """The status of whatever was asked for, while the queue shows the visitor's place in it."""
+    return status_line("Waiting for its turn", "", 0, current_language())
+
+
+def turned_away(title: str) -> str:
+    """The status of what the queue, which is full, has refused; `title` says what was not done."""
+    sentence = "Too many people are waiting; try again in a moment."
+    return status_line(title, "", 0, current_language(), sentence)
 
 
 def shown(num_outputs: int) -> Callable:

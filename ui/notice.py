@@ -1,11 +1,10 @@
 """What a visitor should know before anything is lost: a Space's limits, and what becomes of their runs."""
 
-import html
 import math
 
 from ui.lab import Lab
 from ui.language import current_language
-from ui.view import advice, duration
+from ui.view import advice, duration, note
 from ui.words import translate
 
 
@@ -30,8 +29,7 @@ def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:
         forgetful = "This Space forgets its runs when it restarts: publish or download what you want to keep."
         sentences.append(advice(translate(forgetful, language)))
     if rules := _rules(lab, language):
-        told = html.escape(translate("On this Space: {rules}.", language, rules=", ".join(rules)))
-        sentences.append(f"<div class='note'>{told}</div>")
+        sentences.append(note(translate("On this Space: {rules}.", language, rules=", ".join(rules))))
     return "".join(sentences)
 
 

@@ -25,11 +25,11 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
         gr.update(interactive=True),  # Train, which needs to know whose run it is
         *bench.open_link(lab, dict(request.query_params) if request else {}, panel),
     ]
+    told = notice(lab, visitor, had_runs is True)
+    known = gr.update(value=told, visible=bool(told))
     begun = time.monotonic()
     while True:
         key, runs = shelf.latest(lab, visitor)
-        told = notice(lab, visitor, had_runs is True)
-        known = gr.update(value=told, visible=bool(told))
         images = lab.images
         yield [
             visitor,

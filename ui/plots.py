@@ -230,6 +230,11 @@ def _spec(
         + broken.mark_text(text="✕ NaN", align="left", dx=4, fontWeight="bold").encode(x, color, y=alt.value(8))
         + alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=2, color=PLAN).encode(x)
     )
+    return sized(layers, height)
+
+
+def sized(layers: alt.LayerChart, height: int) -> dict[str, Any]:
+    """The Vega-Lite spec of a chart that fills its place, `height` pixels high with its axes."""
     return layers.properties(height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding")).to_dict()
 
 

@@ -2,13 +2,14 @@
 
 import html
 import ipaddress
+import math
 import os
-import queue
 import re
 import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,11 +20,12 @@ from gradio.context import LocalContext
 from gradio.utils import get_space
 
 from trainer import hub
-from trainer.watch import Report
+from trainer.watch import Report, watched
 from ui.lab import Lab
 from ui.language import current_language
-from ui.shelf import read, title
-from ui.view import advice, duration, status_line
+from ui.message import turned_away, waiting
+from ui.shelf import read, titled
+from ui.view import advice, duration, note, status_line
 from ui.words import i18n, translate
 
 # Publications share the Hub's patience with this app's address, and the processor with whoever trains.
@@ -154,18 +156,18 @@ def _offer(
         token = token_of(login)
         user = who.username if who else None
         if user is None:
-            asking = _note("Asking the Hub whose token this is …", language)
+            asking = note(translate("Asking the Hub whose token this is …", language))
             yield [asking, runs, gr.skip(), gr.update(interactive=False), *press]
             user = hub.user_of(token)
     except ValueError as error:
         yield [advice(translate(str(error), language)), runs, gr.skip(), gr.update(interactive=False), *press]
         return
     sentence = "At most 20 epochs of the run, each one commit with its tag. Publishing again adds only what is new."
-    told = _note(sentence, language)
+    told = note(translate(sentence, language))
     if user is not None:
-        told = _note("Signed in as {user}.", language, user=user) + told
+        told = note(translate("Signed in as {user}.", language, user=user)) + told
     if is_in:
-        told += _note("This app reaches the repos that it made for you, and no others of yours.", language)
+        told += note(translate("This app reaches the repos that it made for you, and no others of yours.", language))
     yield [told, runs, suggest(lab, visitor, race, None, name, user), gr.update(interactive=True), *press]
 
 
@@ -208,40 +210,29 @@ def _followed(work: Callable[[Report], str], language: str) -> Generator[list[An
     work ends at its next report, between one state of the repo and the next.
     """
     while not _slots.acquire(timeout=_SECONDS_BETWEEN_UPDATES):
-        yield [_waiting(), gr.skip()]
-    left = threading.Event()
-    answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        yield [waiting(), gr.skip()]
 
-    def report(fraction: float, doing: str) -> None:
-        if left.is_set():
-            raise SystemExit
-        answers.put(("report", (fraction, doing)))
-
-    def run() -> None:
+    def work_in_slot(report: Report) -> str:
         try:
-            answers.put(("result", work(report)))
-        except BaseException as error:
-            answers.put(("error", error))
+            return work(report)
         finally:
             _slots.release()
 
-    threading.Thread(target=run, daemon=True, name="publishing").start()
     begun = reached = time.monotonic()
     fraction = 0.0
-    try:
+    with closing(watched(work_in_slot, math.inf)) as reports:
         while True:
-            kind, told = answers.get()
-            if kind == "error":
-                raise told
-            if kind == "result":
-                return told
+            try:
+                told = next(reports)
+            except StopIteration as done:
+                return done.value
+            if told is None:
+                continue
             if told[0] > fraction:
                 fraction, reached = told[0], time.monotonic()
             pace = (reached - begun) / fraction if fraction else None
-            seconds = pace and max(0.0, pace * (1 - fraction) - (time.monotonic() - reached))
-            yield [_going(fraction, told[1], seconds, language), gr.skip()]
-    finally:
-        left.set()
+            left = pace and max(0.0, pace * (1 - fraction) - (time.monotonic() - reached))
+            yield [_going(fraction, told[1], left, language), gr.skip()]
 
 
 def _folder(lab: Lab, visitor: str, race: str | None, key: str | None) -> Path:
@@ -257,21 +248,15 @@ def _runs_of(lab: Lab, visitor: str, race: str | None) -> Any:
         folders = lab.own_race(visitor, race)
     except ValueError:
         return gr.update(choices=[], value=None, visible=False)
-    titles = [(title(folder, read(folder), current_language()), folder.name) for folder in folders]
-    return gr.update(choices=titles, value=folders[0].name, visible=len(folders) > 1)
+    return gr.update(choices=titled(folders), value=folders[0].name, visible=len(folders) > 1)
 
 
 def _wait() -> list[Any]:
-    return [_waiting(), gr.update(interactive=False)]
-
-
-def _waiting() -> str:
-    return status_line("Waiting for its turn", "", 0, current_language())
+    return [waiting(), gr.update(interactive=False)]
 
 
 def _refused() -> list[Any]:
-    sentence = "Too many people are waiting; try again in a moment."
-    return [status_line("Not published", "", 0, current_language(), sentence), gr.update(interactive=True)]
+    return [turned_away("Not published"), gr.update(interactive=True)]
 
 
 def _going(fraction: float, doing: str, left: float | None, language: str) -> str:
@@ -287,10 +272,6 @@ def _done(link: str, language: str) -> str:
         f"<div class='status'><b>{html.escape(translate('Published', language))}</b> "
         f"<a href='{address}' target='_blank' rel='noopener'>{address}</a></div>"
     )
-
-
-def _note(sentence: str, language: str, **values: object) -> str:
-    return f"<div class='note'>{html.escape(translate(sentence, language, **values))}</div>"
 
 
 def _has_login() -> bool:

@@ -31,7 +31,7 @@ def choices(lab: Lab, visitor: str, chosen: str | None) -> list[Any]:
     races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
     runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
     titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
-    single = [(title(folder, run, language), folder.name) for race in runs.values() for folder, run in race]
+    single = [(_title(folder, run, language), folder.name) for race in runs.values() for folder, run in race]
     shipped = [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
     own = chosen if chosen in races else next(iter(races), None)
     first = races[own][0].name if own else next((key for _, key in shipped), None)
@@ -44,8 +44,12 @@ def choices(lab: Lab, visitor: str, chosen: str | None) -> list[Any]:
 
 def single_runs(lab: Lab, visitor: str | None) -> list[tuple[str, str]]:
     """The visitor's runs to choose one from, the latest first: titles and keys."""
-    folders = lab.runs_of(visitor)[:_MOST_LISTED]
-    return [(title(folder, read(folder), current_language()), folder.name) for folder in folders]
+    return titled(lab.runs_of(visitor)[:_MOST_LISTED])
+
+
+def titled(folders: Sequence[Path]) -> list[tuple[str, str]]:
+    """The runs in folders as a list offers them: titles and keys."""
+    return [(_title(folder, read(folder), current_language()), folder.name) for folder in folders]
 
 
 def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
@@ -114,8 +118,7 @@ def _race_title(runs: Sequence[Run | None], language: str) -> str:
     return translate("race: {settings}", language, settings=labels if len(labels) < 90 else labels[:90] + " …")
 
 
-def title(folder: Path, run: Run | None, language: str) -> str:
-    """A run as a list names it."""
+def _title(folder: Path, run: Run | None, language: str) -> str:
     if run is None:
         return translate("damaged run {name}", language, name=folder.name[:6])
     # Two runs may be alike in all but their key, and a list's entries must be told apart.

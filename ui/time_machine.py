@@ -1,7 +1,6 @@
 """The time machine: one picture, shown to the network as it was after each epoch of a run."""
 
 import base64
-import html
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from ui.lab import Lab, is_key
 from ui.language import current_language
 from ui.opened import aside, open_published, own_token
 from ui.time_machine_plot import HEIGHT, bars_chart, class_colors, lines_chart, shares
-from ui.view import NUM_CLASSES, advice
+from ui.view import NUM_CLASSES, advice, note
 from ui.words import i18n, translate
 
 _SECONDS_BETWEEN_UPDATES = 0.4
@@ -52,26 +51,10 @@ def build(lab: Lab, tab: gr.Tab, visitor: gr.BrowserState) -> None:
                 allow_custom_value=True,
                 elem_id="travelled",
             )
-            picture = gr.Image(
-                label=i18n("Your picture"),
-                sources=["upload", "webcam", "clipboard"],
-                type="filepath",
-                format="png",
-                image_mode=None,
-                height=220,
-                buttons=[],
-                elem_id="travel-picture",
-            )
+            picture = classifier.picture_input(height=220, elem_id="travel-picture")
             gr.HTML("<div class='note'>" + i18n("Or a test picture:") + "</div>")
-            gallery = gr.Gallery(
-                show_label=False,
-                columns=5,
-                height=150,
-                object_fit="contain",
-                allow_preview=False,
-                buttons=[],
-                format="png",
-                elem_id="travel-samples",
+            gallery = classifier.samples_gallery(
+                lab, picture, columns=5, elem_id="travel-samples", api_name="_travel_sample"
             )
         with gr.Column(scale=7, min_width=320, elem_id="journey"):
             outputs = _journey()
@@ -91,11 +74,6 @@ def build(lab: Lab, tab: gr.Tab, visitor: gr.BrowserState) -> None:
     begun = listed.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **at_once)
     begun.success(api_name="_walk_opened", **walked)
     gr.on([run.input, picture.change], trigger_mode="multiple", api_name="_walk", **walked)
-
-    def press(event: gr.SelectData):
-        return classifier.sample(lab, event.index)
-
-    gallery.select(press, None, picture, api_name="_travel_sample", concurrency_limit=None, **hidden)
 
 
 def _journey() -> list[gr.components.Component]:
@@ -156,9 +134,9 @@ async def walk(lab: Lab, visitor: Any, name: Any, picture: Any, turn: list[int])
 async def _walk(lab: Lab, visitor: Any, name: Any, picture: Any, language: str) -> AsyncIterator[list[Any]]:
     if name and picture is None:
         choose = "Choose a picture: a file, the webcam, the clipboard, or a test picture below."
-        yield _nothing(_note(translate(choose, language)))
+        yield _nothing(note(translate(choose, language)))
         return
-    yield [_note(translate("Looking for the epochs", language)), {"run": name, "waiting": True}, *[gr.skip()] * 3]
+    yield [note(translate("Looking for the epochs", language)), {"run": name, "waiting": True}, *[gr.skip()] * 3]
     call = _at_once if is_key(name) else aside
     try:
         if not name:
@@ -213,7 +191,7 @@ def _shown(told: Timeline, seen: Sequence[Moment | Gap], name: str, language: st
     moments = [step for step in seen if isinstance(step, Moment)]
     if more:
         where = translate("epoch {epoch} of {epochs}", language, epoch=seen[-1].epoch, epochs=told.epochs[-1])
-        return [_note(where), *_parts(told, moments, name, language, more=True)]
+        return [note(where), *_parts(told, moments, name, language, more=True)]
     gaps = [step for step in seen if isinstance(step, Gap)]
     return [_left_out(gaps, language), *_parts(told, moments, name, language, more=False)]
 
@@ -221,7 +199,7 @@ def _shown(told: Timeline, seen: Sequence[Moment | Gap], name: str, language: st
 def _parts(told: Timeline, moments: Sequence[Moment], name: str, language: str, *, more: bool) -> list[Any]:
     """Machine and charts of the moments there are so far."""
     if not moments:
-        return _nothing(_note(""))[1:]
+        return _nothing(note(""))[1:]
     return [_machine(told.run, moments, name, language, more=more), *_charts(told, moments, language)]
 
 
@@ -319,16 +297,12 @@ def _as_text(pixels: torch.Tensor) -> str:
 
 def _left_out(gaps: Sequence[Gap], language: str) -> str:
     if not gaps:
-        return _note("")
+        return note("")
     told = "Epoch {epoch} is left out: {reason}"
     if len(gaps) > 1:
         told = "{count} epochs are left out, the first of them epoch {epoch}: {reason}"
     sentence = translate(told, language, count=len(gaps), epoch=gaps[0].epoch, reason=gaps[0].reason)
     return advice(sentence)
-
-
-def _note(words: str) -> str:
-    return f"<div class='note'>{html.escape(words)}</div>"
 
 
 def _nothing(says: str) -> list[Any]:

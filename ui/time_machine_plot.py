@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from trainer.timeline import Moment
-from ui.plots import PLAN
+from ui.plots import PLAN, sized
 from ui.words import translate
 
 # Vega's scheme tableau10: as many classes as can be told apart by their colour.
@@ -92,7 +92,7 @@ def _lines_spec(last: int, language: str) -> dict[str, Any]:
         .mark_text(align="right", dx=-8, **written)
         .encode(x, y, color, text="class:N")
     )
-    return _sized(layers)
+    return sized(layers, HEIGHT)
 
 
 @functools.lru_cache(maxsize=64)
@@ -111,13 +111,8 @@ def _bars_spec(names: tuple[str, ...], language: str) -> dict[str, Any]:
         .mark_text(align="right", dx=-5, color="white", fontWeight="bold")
         .encode(x, y, text=alt.Text("share:Q", format=".1%"))
     )
-    return _sized(layers)
+    return sized(layers, HEIGHT)
 
 
 def _share(channel: type, language: str, axis: alt.Axis):
     return channel("share:Q", title=translate("probability", language), scale=alt.Scale(domain=[0, 1]), axis=axis)
-
-
-def _sized(layers: alt.LayerChart) -> dict[str, Any]:
-    sized = layers.properties(height=HEIGHT, autosize=alt.AutoSizeParams(type="fit", contains="padding"))
-    return sized.to_dict()

@@ -24,7 +24,7 @@ from trainer.schedule import preview, spans_run
 from ui.fields import read_config, row_changes
 from ui.lab import Lab, checked_visitor
 from ui.language import current_language
-from ui.message import said, shown
+from ui.message import said, shown, turned_away
 from ui.shelf import NUM_CHOICES, choices
 from ui.view import NUM_RESULTS, results, status_line
 from ui.words import translate
@@ -88,11 +88,6 @@ def ask(
                 training_split(config, lab.images)
     off, on = gr.update(interactive=False), gr.update(interactive=True)
     return [time.monotonic(), off, off, on]
-
-
-def waiting() -> str:
-    """The status while the queue shows the visitor's place in it."""
-    return status_line("Waiting for its turn", "", 0, current_language())
 
 
 @said
@@ -159,8 +154,7 @@ def rest() -> list[Any]:
 
 def refused() -> list[Any]:
     """The queue is full: that, where the status is, and the buttons as they were."""
-    sentence = "Too many people are waiting; try again in a moment."
-    return [status_line("Not trained", "", 0, current_language(), sentence), *rest()]
+    return [turned_away("Not trained"), *rest()]
 
 
 def plan(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:

@@ -218,7 +218,7 @@ def images_note(images: ImageData | None, loading: tuple[float, str], failure: s
     if failure:
         return advice(translate("There are no pictures to train on: {reason}", language, reason=failure))
     if images is not None:
-        return f"<div class='note'>{html.escape(translate(images.note, language))}</div>"
+        return note(translate(images.note, language))
     fraction, doing = loading
     return f"<div class='note'>{html.escape(translate(doing, language))} … {fraction:.0%}{bar(fraction)}</div>"
 
@@ -228,6 +228,11 @@ def status_line(title: str, text: str, share: float, language: str, *sentences: 
     advised = "".join(advice(translate(sentence, language)) for sentence in sentences if sentence)
     title, text = html.escape(translate(title, language)), html.escape(translate(text, language))
     return f"<div class='status'><b>{title}</b> {text}{bar(share)}{advised}</div>"
+
+
+def note(sentence: str) -> str:
+    """A quiet sentence, as HTML."""
+    return f"<div class='note'>{html.escape(sentence)}</div>"
 
 
 def advice(sentence: str) -> str:
