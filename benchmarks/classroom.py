@@ -4,7 +4,6 @@ The trainings take turns, and so wait longer the more there are; a picture is cl
 for anybody is counted, and told.
 """
 
-import math
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from gradio_client import Client, handle_file
 from torchvision.io import write_png
 
 from benchmarks.app import running_app
-from benchmarks.report import machine, options, report
+from benchmarks.report import machine, options, percentile, report
 
 _RUN = {"epochs": 1, "num_images": 512, "batch_size": 64, "scheduler": "constant"}
 
@@ -75,8 +74,8 @@ def main() -> None:
         errors=len(busy.errors),
         seconds=spent,
         classify_p50=statistics.median(busy.classified),
-        classify_p99=_percentile(busy.classified, 0.99),
-        classify_p99_alone=_percentile(idle.classified, 0.99),
+        classify_p99=percentile(busy.classified, 0.99),
+        classify_p99_alone=percentile(idle.classified, 0.99),
     )
 
 
@@ -106,10 +105,6 @@ def _try(measured: _Measured, work: Callable[[], None]) -> None:
         work()
     except Exception as error:
         measured.errors.append(f"{type(error).__name__}: {error}")
-
-
-def _percentile(values: list[float], share: float) -> float:
-    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 The page is usable when it says which pictures it trains on; they must have been loaded once before.
 """
 
-import math
 import statistics
 import tempfile
 import time
@@ -14,7 +13,7 @@ from gradio_client import Client, handle_file
 from torchvision.io import write_jpeg
 
 from benchmarks.app import new_page, running_app, visit
-from benchmarks.report import machine, options, report
+from benchmarks.report import machine, options, percentile, report
 
 _HEIGHT, _WIDTH = 3000, 4000
 
@@ -53,7 +52,7 @@ def main() -> None:
         on=machine(),
         to=asked.json,
         classify_p50=statistics.median(classified),
-        classify_p99=sorted(classified)[math.ceil(0.99 * len(classified)) - 1],
+        classify_p99=percentile(classified, 0.99),
         megapixels=_HEIGHT * _WIDTH / 1e6,
         checkpoint=asked.checkpoint,
     )

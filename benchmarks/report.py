@@ -52,6 +52,11 @@ def report(
         to.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of the values that `share` of them, 0..1, are at or below."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
