@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +136,32 @@ def trained(tmp_path) -> Callable:
         return folder, run
 
     return run_in_folder
+
+
+@pytest.fixture
+def small_run(tiny, trained) -> Path:
+    """The folder of a run of one epoch."""
+    from trainer.config import TrainConfig
+
+    return trained(TrainConfig(epochs=1, batch_size=13, scheduler="constant"), tiny)[0]
+
+
+@pytest.fixture
+def hub_with_run(small_run, tmp_path, monkeypatch) -> Iterator:
+    """A Hub that has that run as owner/run, for this process; of it nothing was opened before, and nothing stays."""
+    from hub import Hub, Repo, point_to, serve
+
+    from ui import opened
+
+    def forget():
+        opened._open.cache_clear()
+        opened._run.cache_clear()
+
+    forget()
+    with serve(Hub(repos={"owner/run": Repo.of(small_run)})) as served:
+        point_to(served.endpoint, monkeypatch, tmp_path / "cache")
+        yield served
+    forget()
 
 
 @pytest.fixture

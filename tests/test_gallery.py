@@ -7,12 +7,11 @@ import anyio
 import gradio as gr
 import pytest
 import torch
-from hub import Fault, Hub, Repo, point_to, serve, swallow
+from hub import Fault, Repo, point_to, swallow
 
 from trainer import checkpoint, client
-from trainer.config import TrainConfig
 from trainer.race import race
-from ui import gallery, opened
+from ui import gallery
 from ui.gallery import Catalogue, add, load, show
 from ui.lab import Lab, new_visitor
 from ui.limits import Limits
@@ -48,18 +47,8 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture
-def folder(tiny, trained):
-    return trained(TrainConfig(epochs=1, batch_size=13, scheduler="constant"), tiny)[0]
-
-
-@pytest.fixture
-def hub(folder, tmp_path, monkeypatch):
-    """A Hub with one run, of which nothing was read before."""
-    opened._run.cache_clear()
-    with serve(Hub(repos={ID: Repo.of(folder)})) as served:
-        point_to(served.endpoint, monkeypatch, tmp_path / "cache")
-        yield served
-    opened._run.cache_clear()
+def hub(hub_with_run):
+    return hub_with_run
 
 
 @pytest.fixture
@@ -79,12 +68,12 @@ def listed(page):
     return Tags(page).values("a", "href")
 
 
-def test_the_list_tells_what_is_claimed(hub, folder):
+def test_the_list_tells_what_is_claimed(hub, small_run):
     """Name, page, claim, settings, and a button for each of the three things to do."""
     asking, page = anyio.run(said)
     assert "Asking the Hub" in asking
     told = Tags(page)
-    accuracy = checkpoint.read_run(folder).history[-1].test_accuracy
+    accuracy = checkpoint.read_run(small_run).history[-1].test_accuracy
     assert f"claims {accuracy:.1%} of the test pictures of synthetic right" in told.text
     assert "optimizer sgd · lr 0.02 · scheduler constant · epochs 1 · 2026-01-01" in told.text
     assert listed(page) == [f"{hub.endpoint}/{ID}"]
@@ -93,7 +82,7 @@ def test_the_list_tells_what_is_claimed(hub, folder):
     assert all(event in map(str, gr.HTML.EVENTS) for event in told.values("button", "name"))
 
 
-def test_newest_or_best_first(hub, folder):
+def test_newest_or_best_first(hub, small_run):
     """By the time that the Hub knows, or by what is claimed."""
     for number, accuracy in enumerate((0.5, 0.9, 0.7)):
         card = f"---\ntags: [optimizer-lab]\nmodel-index: [{{results: [{{dataset: {{name: x}}, metrics: [{{type: accuracy, value: {accuracy}}}]}}]}}]\n---\n"  # fmt: skip # noqa: E501
@@ -232,12 +221,12 @@ def told_to(monkeypatch):
     return told
 
 
-def test_a_published_run_becomes_ones_own(hub, lab, folder, monkeypatch):
+def test_a_published_run_becomes_ones_own(hub, lab, small_run, monkeypatch):
     """It is the visitor's alone, has all that a resume needs, and stands first in their lists."""
     told, visitor = told_to(monkeypatch), new_visitor()
     *_, runs, networks, _ = anyio.run(load, lab, visitor, ID)
     (own,) = lab.runs_of(visitor)
-    assert checkpoint.read(own).history == checkpoint.read(folder).history
+    assert checkpoint.read(own).history == checkpoint.read(small_run).history
     assert (runs["value"], networks["value"]) == (own.name, own.name)
     assert lab.runs_of(new_visitor()) == []
     assert told == [f"Loading {ID} …"]

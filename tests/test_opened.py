@@ -6,12 +6,11 @@ from functools import partial
 import anyio
 import pytest
 import torch
-from hub import Fault, Hub, Repo, point_to, serve, swallow
+from hub import Fault, Repo, point_to, swallow
 from huggingface_hub import constants
 from safetensors.torch import load, save
 
 from trainer import client
-from trainer.config import TrainConfig
 from trainer.model import OptimizerLabModel
 from ui import opened
 from ui.lab import BUNDLED
@@ -35,18 +34,8 @@ class Kept:
 
 
 @pytest.fixture
-def folder(tiny, trained):
-    return trained(TrainConfig(epochs=1, batch_size=13, scheduler="constant"), tiny)[0]
-
-
-@pytest.fixture
-def hub(folder, tmp_path, monkeypatch):
-    """A Hub with one run, and nothing opened yet."""
-    opened._open.cache_clear()
-    with serve(Hub(repos={ID: Repo.of(folder)})) as served:
-        point_to(served.endpoint, monkeypatch, tmp_path / "cache")
-        yield served
-    opened._open.cache_clear()
+def hub(hub_with_run):
+    return hub_with_run
 
 
 def asked_for(hub, name):

@@ -34,16 +34,16 @@ def picture(images, tmp_path_factory):
     return path
 
 
-def call(app, name: str, data: list) -> str:
+def call(app, name: str, data: list, *, patience: float = 30, **session) -> str:
     """What a raw HTTP request to an endpoint, private or not, is answered."""
     request = urllib.request.Request(
         f"{app.url}/gradio_api/call/{name}",
-        json.dumps({"data": data}).encode(),
+        json.dumps({"data": data, **session}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=patience) as answer:
         event = json.load(answer)["event_id"]
-    with urllib.request.urlopen(f"{app.url}/gradio_api/call/{name}/{event}", timeout=60) as stream:
+    with urllib.request.urlopen(f"{app.url}/gradio_api/call/{name}/{event}", timeout=2 * patience) as stream:
         return stream.read().decode()
 
 

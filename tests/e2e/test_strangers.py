@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 from gradio_client import Client
 
+from tests.e2e.test_endpoints import call
 from trainer import checkpoint
 from ui.lab import new_visitor
 
@@ -46,15 +47,7 @@ def endpoints(app):
 def ask(app, endpoints, name, *first, session=SESSION) -> str:
     """What the endpoint answers to these first inputs, the others as the page has them."""
     data = [*first, *endpoints[name][len(first) :]]
-    request = urllib.request.Request(
-        f"{app.url}/gradio_api/call/{name}",
-        json.dumps({"data": data, "session_hash": session}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        event = json.load(answer)["event_id"]
-    with urllib.request.urlopen(f"{app.url}/gradio_api/call/{name}/{event}", timeout=120) as stream:
-        return stream.read().decode()
+    return call(app, name, data, patience=60, session_hash=session)
 
 
 def state(folder):
