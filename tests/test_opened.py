@@ -14,7 +14,7 @@ from trainer import client
 from trainer.model import OptimizerLabModel
 from ui import opened
 from ui.lab import BUNDLED
-from ui.opened import aside, open_kept, open_model, open_published, own_token
+from ui.opened import aside, open_kept, open_model, open_published, open_run
 
 ID = "owner/run"
 CPU = torch.device("cpu")
@@ -194,35 +194,16 @@ def test_what_comes_with_the_app_asks_no_hub(monkeypatch):
     assert torch.equal(anyio.run(open_model, Kept(), "quick").network.conv1.bias, kept.network.conv1.bias)
 
 
-@pytest.mark.parametrize(
-    ("environment", "found"),
-    [
-        ({}, "hf_own"),
-        ({"GRADIO_SERVER_NAME": "127.0.0.1"}, "hf_own"),
-        ({"GRADIO_SERVER_NAME": "0.0.0.0"}, None),
-        ({"GRADIO_SERVER_NAME": "192.168.1.7"}, None),
-        ({"GRADIO_SHARE": "True"}, None),
-        ({"SPACE_ID": "owner/lab"}, None),
-    ],
-)
-def test_nobody_else_reads_with_the_owners_token(monkeypatch, environment, found):
-    """It is used where only they can reach the app."""
-    for name in ("GRADIO_SERVER_NAME", "GRADIO_SHARE", "SPACE_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_TOKEN", "hf_own")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert own_token() == found
-
-
 def test_a_private_repo_opens_for_its_owner_alone(hub, monkeypatch):
     """And what their token has opened is not handed to whoever comes without one."""
     hub.repos[ID].private = True
-    monkeypatch.setenv("HF_TOKEN", "hf_owner_reads")
+    monkeypatch.setattr(opened, "own_token", lambda: "hf_owner_reads")
     open_published(ID, CPU)
-    monkeypatch.setenv("SPACE_ID", "owner/lab")
-    with pytest.raises(ValueError, match="private"):
-        open_published(ID, CPU)
+    open_run(ID)
+    monkeypatch.setattr(opened, "own_token", lambda: None)
+    for again in (partial(open_published, ID, CPU), partial(open_run, ID)):
+        with pytest.raises(ValueError, match="private"):
+            again()
 
 
 def test_the_language_goes_along():

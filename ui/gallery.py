@@ -16,8 +16,9 @@ from trainer.hub import Listed
 from ui import comparison, shelf
 from ui.lab import Lab
 from ui.language import current_language
+from ui.login import own_token
 from ui.message import said
-from ui.opened import aside, open_run, own_token
+from ui.opened import aside, open_run
 from ui.view import advice, results
 from ui.words import i18n, translate
 

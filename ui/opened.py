@@ -1,6 +1,6 @@
 """What is opened by its name: networks kept here, bundled or published on the Hub, and published runs."""
 
-import os
+import hashlib
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import torch
 from anyio import CapacityLimiter, fail_after, to_thread
-from huggingface_hub import get_token
 
 from trainer import client, hub
 from trainer.model import OptimizerLabModel
 from trainer.run import Run
 from ui.lab import Lab
+from ui.login import own_token
 
 _MOST_OPENED = 32  # networks of the Hub kept in memory, each of some MiB
 _MOST_RUNS = 64
@@ -48,15 +48,14 @@ def open_published(name: str, device: torch.device) -> OptimizerLabModel:
     within a second or so unless the Hub falls silent.
     """
     repo_id, revision = hub.split_revision(name)
-    token = own_token()
     with client.hurried():
-        commit = hub.commit_of(repo_id, revision, token=token)
-        return _open(repo_id, commit, token, device)
+        commit = hub.commit_of(repo_id, revision, token=own_token())
+        return _open(repo_id, commit, device)
 
 
 @lru_cache(maxsize=_MOST_OPENED)
-def _open(repo_id: str, commit: str, token: str | None, device: torch.device) -> OptimizerLabModel:
-    return hub.open_model(repo_id, commit, token=token).to(device)
+def _open(repo_id: str, commit: str, device: torch.device) -> OptimizerLabModel:
+    return hub.open_model(repo_id, commit, token=own_token()).to(device)
 
 
 def open_run(name: str) -> Run:
@@ -64,13 +63,13 @@ def open_run(name: str) -> Run:
 
     The Hub is asked anew after ten minutes at most. Raises ValueError with one sentence, as soon as `open_published`.
     """
-    return _run(*hub.split_revision(name), own_token(), time.monotonic() // _SECONDS_ALIKE)
+    return _run(*hub.split_revision(name), _reader(), time.monotonic() // _SECONDS_ALIKE)
 
 
 @lru_cache(maxsize=_MOST_RUNS)
-def _run(repo_id: str, revision: str | None, token: str | None, period: float) -> Run:
+def _run(repo_id: str, revision: str | None, reader: str | None, period: float) -> Run:
     with client.hurried():
-        run = hub.open_run(repo_id, revision, token=token)
+        run = hub.open_run(repo_id, revision, token=own_token())
     if not run.history:
         raise ValueError(f"{repo_id} tells of no epoch.")
     return run
@@ -88,10 +87,7 @@ async def aside(call: Callable[..., T], *arguments: Any, seconds: float | None =
         raise ValueError("The Hub is too slow just now, or too many are asking it; try again later.") from None
 
 
-def own_token() -> str | None:
-    """The token of whoever runs the app, where they alone can reach it: not on a Space, and not on a network."""
-    address = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    shared = os.environ.get("GRADIO_SHARE", "").lower() in ("1", "true")
-    if os.environ.get("SPACE_ID") or shared or address not in ("127.0.0.1", "localhost", "::1"):
-        return None
-    return get_token()
+def _reader() -> str | None:
+    """Tells apart who reads, and is no token: those are remembered nowhere."""
+    token = own_token()
+    return hashlib.sha256(token.encode()).hexdigest() if token else None

@@ -1,7 +1,6 @@
 """Publishing a visitor's run on the Hub, under the visitor's own name."""
 
 import html
-import ipaddress
 import math
 import os
 import re
@@ -12,17 +11,14 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import gradio as gr
-import huggingface_hub
-from gradio.context import LocalContext
-from gradio.utils import get_space
 
 from trainer import hub
 from trainer.watch import Report, watched
 from ui.lab import Lab
 from ui.language import current_language
+from ui.login import current_login, has_login, is_beside, own_token
 from ui.message import turned_away, waiting
 from ui.shelf import read, titled
 from ui.view import advice, duration, note, status_line
@@ -31,11 +27,7 @@ from ui.words import i18n, translate
 # Publications share the Hub's patience with this app's address, and the processor with whoever trains.
 _MOST_AT_ONCE = 4
 _SECONDS_BETWEEN_UPDATES = 0.5
-_THIS_COMPUTER = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - names in a browser's address
 _SUGGESTED = re.compile(r"([^/]*)/(optimizer-lab-[a-z]+-[0-9a-f]{4})?")
-# What Gradio's login asks for, where a Space's README says `hf_oauth: true`
-# (https://huggingface.co/docs/hub/spaces-oauth).
-_LOGIN = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
 
 # As Gradio's own LoginButton goes there, but with the whole address to come back to; the message lets the page around a
 # Space scroll.
@@ -55,10 +47,10 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
     with gr.Accordion(i18n("Publish to the Hub"), open=False, elem_id="publishing") as panel:
         says = gr.HTML(elem_id="publishing-says")
         sign_in = gr.Button(
-            i18n("Sign in with Hugging Face"), variant="huggingface", size="sm", visible=_has_login(), elem_id="sign-in"
+            i18n("Sign in with Hugging Face"), variant="huggingface", size="sm", visible=has_login(), elem_id="sign-in"
         )
         sign_out = gr.Button(i18n("Sign out"), size="sm", visible=False, elem_id="sign-out")
-        if _has_login():
+        if has_login():
             # Brings Gradio's login along. Its own press would lose the settings in the page's address, and its text
             # stay English.
             gr.LoginButton(visible=False)
@@ -73,14 +65,11 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
         button = gr.Button(i18n("Publish"), size="sm", interactive=False, elem_id="publish")
         status = gr.HTML(elem_id="publish-status")
 
-    # Gradio hands out logins by the parameters' types, and looks at those of no functools.partial.
-    def offer(visitor: str, race: str | None, name: str, login: gr.OAuthToken | None, who: gr.OAuthProfile | None):
-        yield from _offer(lab, visitor, race, name, login, who)
+    def offer(visitor: str, race: str | None, name: str):
+        yield from _offer(lab, visitor, race, name)
 
-    def publish(
-        visitor: str, race: str | None, key: str | None, name: str, is_private: bool, login: gr.OAuthToken | None
-    ):
-        yield from _publish(lab, visitor, race, key, name, is_private, login)
+    def publish(visitor: str, race: str | None, key: str | None, name: str, is_private: bool):
+        yield from _publish(lab, visitor, race, key, name, is_private)
 
     def follow(visitor: str, race: str | None, name: str):
         return [_runs_of(lab, visitor, race), suggest(lab, visitor, race, None, name)]
@@ -105,29 +94,23 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
     published.failure(_refused, None, [status, button], api_name="_refuse_publish", **_AT_ONCE)
 
 
-def token_of(login: gr.OAuthToken | None) -> str:
-    """The token to publish with: on a Space the visitor's own, elsewhere that of whoever runs the app, for themselves.
-
-    Raises ValueError with what to do where there is none.
-    """
+def token_to_publish() -> str:
+    """The token of the visitor whose event is being handled; ValueError with what to do where there is none."""
+    if token := own_token():
+        return token
     if os.environ.get("SPACE_ID"):
-        if not _has_login():
-            raise ValueError(
-                "This Space has no login, so that nothing can be published from it: download the checkpoint instead."
-            )
-        if login is None:
+        if has_login():
             raise ValueError("Sign in with Hugging Face first: a run is published under your own name.")
-        return login.token
-    if not _is_local():
         raise ValueError(
-            "Here only the person at the computer that runs the app can publish: download the checkpoint instead."
+            "This Space has no login, so that nothing can be published from it: download the checkpoint instead."
         )
-    token = huggingface_hub.get_token()
-    if token is None:
+    if is_beside():
         raise ValueError(
             "Publishing takes a token of the Hub: run hf auth login, or set HF_TOKEN, and open this again."
         )
-    return token
+    raise ValueError(
+        "Here only the person at the computer that runs the app can publish: download the checkpoint instead."
+    )
 
 
 def suggest(lab: Lab, visitor: str, race: str | None, key: str | None, name: str, owner: str | None = None) -> Any:
@@ -144,17 +127,16 @@ def suggest(lab: Lab, visitor: str, race: str | None, key: str | None, name: str
     return f"{owner}/optimizer-lab-{run.config.optimizer}-{folder.name[:4]}" if run else gr.skip()
 
 
-def _offer(
-    lab: Lab, visitor: str, race: str | None, name: str, login: gr.OAuthToken | None, who: gr.OAuthProfile | None
-) -> Iterator[list[Any]]:
+def _offer(lab: Lab, visitor: str, race: str | None, name: str) -> Iterator[list[Any]]:
     """The panel is opened: whether this visitor can publish, as whom, and where to."""
     language = current_language()
     runs = _runs_of(lab, visitor, race)
+    login = current_login()
     is_in = login is not None
-    press = [gr.update(visible=_has_login() and not is_in), gr.update(visible=_has_login() and is_in)]
+    press = [gr.update(visible=has_login() and not is_in), gr.update(visible=has_login() and is_in)]
     try:
-        token = token_of(login)
-        user = who.username if who else None
+        token = token_to_publish()
+        user = login.name if login else None
         if user is None:
             asking = note(translate("Asking the Hub whose token this is …", language))
             yield [asking, runs, gr.skip(), gr.update(interactive=False), *press]
@@ -178,14 +160,13 @@ def _publish(
     key: str | None,
     name: str,
     is_private: bool,
-    login: gr.OAuthToken | None,
 ) -> Iterator[list[Any]]:
     """Publish is pressed: how far it is, and at the end the link, or why it is not published."""
     language = current_language()
     token = ""
     try:
         folder = _folder(lab, visitor, race, key)
-        token = token_of(login)
+        token = token_to_publish()
         repo_id = (name or "").strip()
 
         def work(report: Report) -> str:
@@ -272,23 +253,3 @@ def _done(link: str, language: str) -> str:
         f"<div class='status'><b>{html.escape(translate('Published', language))}</b> "
         f"<a href='{address}' target='_blank' rel='noopener'>{address}</a></div>"
     )
-
-
-def _has_login() -> bool:
-    """Whether Gradio can let visitors sign in: only on a Space; elsewhere it plays a login with a token of no worth."""
-    return get_space() is not None and all(os.environ.get(name) for name in _LOGIN)
-
-
-def _is_local() -> bool:
-    """Whether the page is open in a browser on the computer that runs the app.
-
-    The name by which it was asked for tells a tunnel that ends on this computer.
-    """
-    request = LocalContext.request.get(None)
-    if request is None or request.client is None:
-        return False
-    try:
-        asked_for = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        return ipaddress.ip_address(request.client.host).is_loopback and asked_for in _THIS_COMPUTER
-    except ValueError:
-        return False

@@ -20,7 +20,8 @@ from trainer.timeline import Gap, Moment, Timeline
 from ui import classifier, plots, shelf
 from ui.lab import Lab, is_key
 from ui.language import current_language
-from ui.opened import aside, open_published, own_token
+from ui.login import own_token
+from ui.opened import aside, open_published
 from ui.time_machine_plot import HEIGHT, bars_chart, class_colors, lines_chart, shares
 from ui.view import NUM_CLASSES, advice, note
 from ui.words import i18n, translate
