@@ -26,17 +26,20 @@ class App:
 
 
 @contextmanager
-def running_app(data: str | None, checkpoints: Path) -> Iterator[App]:
+def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iterator[App]:
     """`python app.py` on a free port, with its pictures from `data`, which os.environ chooses where it is None."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    chosen = {"OPTIMIZER_LAB_CHECKPOINTS": str(checkpoints), "GRADIO_SERVER_PORT": str(port)}
+    chosen = {"OPTIMIZER_LAB_CHECKPOINTS": str(checkpoints), "GRADIO_SERVER_PORT": str(port), **environment}
     if data:
         chosen["OPTIMIZER_LAB_DATA"] = data
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=REPOSITORY, env={**os.environ, **chosen}, stdout=subprocess.DEVNULL
+        [sys.executable, "app.py"],
+        cwd=REPOSITORY,
+        env={**os.environ, **chosen},
+        stdout=subprocess.DEVNULL,
     )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -53,15 +56,20 @@ def running_app(data: str | None, checkpoints: Path) -> Iterator[App]:
 @contextmanager
 def new_page() -> Iterator[Page]:
     """An empty page of Debian's Chromium."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        sys.exit("Install chromium: this benchmark looks at the page.")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(120_000)
         yield page
         browser.close()
+
+
+def chromium() -> str:
+    """The browser's path."""
+    path = shutil.which("chromium")
+    if path is None:
+        sys.exit("Install chromium: this benchmark looks at the page.")
+    return path
 
 
 def visit(page: Page, address: str) -> None:
