@@ -187,6 +187,30 @@ def test_what_is_no_name_is_no_checkpoint(name):
         anyio.run(open_model, Kept(), name)
 
 
+def test_a_kept_network_is_read_again_when_its_file_was_replaced(tmp_path):
+    """A run goes on being trained while one classifies with it."""
+
+    class Runs:
+        device = CPU
+
+        def checkpoint(self, name):
+            return tmp_path
+
+    model = OptimizerLabModel.from_pretrained(BUNDLED / "quick")
+    model.save_pretrained(tmp_path)
+    first = open_kept(Runs(), "0" * 32)
+    assert open_kept(Runs(), "0" * 32) is first
+    weights = load((tmp_path / "model.safetensors").read_bytes())
+    weights["network.conv1.bias"] += 1
+    (tmp_path / "new").write_bytes(save(weights))
+    (tmp_path / "new").replace(tmp_path / "model.safetensors")
+    again = open_kept(Runs(), "0" * 32)
+    assert torch.equal(again.network.conv1.bias, first.network.conv1.bias + 1)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="lacks|model"):
+        open_kept(Runs(), "0" * 32)
+
+
 def test_what_comes_with_the_app_asks_no_hub(monkeypatch):
     """Nor does a run that is kept here."""
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")

@@ -4,18 +4,19 @@ import hashlib
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from anyio import CapacityLimiter, fail_after, to_thread
 
 from trainer import client, hub
-from trainer.model import OptimizerLabModel
+from trainer.model import WEIGHTS_FILE, OptimizerLabModel
 from trainer.run import Run
 from ui.lab import Lab
 from ui.login import own_token
 
-_MOST_OPENED = 32  # networks of the Hub kept in memory, each of some MiB
+_MOST_OPENED = 32  # networks kept in memory, those of the Hub and others, each of some MiB
 _MOST_RUNS = 64
 _LONGEST_SECONDS = 30.0
 _SECONDS_ALIKE = 600.0
@@ -37,8 +38,21 @@ async def open_model(lab: Lab, name: Any) -> OptimizerLabModel:
 
 
 def open_kept(lab: Lab, name: Any) -> OptimizerLabModel:
-    """The network of a run's key or of a bundled checkpoint's name. Raises ValueError with one sentence."""
-    return OptimizerLabModel.from_pretrained(lab.checkpoint(name)).to(lab.device)
+    """The network of a run's key or of a bundled checkpoint's name, read once as long as its file stays the same.
+
+    Do not change it: others have the same one. Raises ValueError with one sentence.
+    """
+    folder = lab.checkpoint(name)
+    try:
+        file = (folder / WEIGHTS_FILE).stat()
+    except OSError:
+        return _read(folder, None, lab.device)  # which says what is missing
+    return _read(folder, (file.st_ino, file.st_mtime_ns), lab.device)
+
+
+@lru_cache(maxsize=_MOST_OPENED)
+def _read(folder: Path, file: tuple[int, int] | None, device: torch.device) -> OptimizerLabModel:
+    return OptimizerLabModel.from_pretrained(folder).to(device)
 
 
 def open_published(name: str, device: torch.device) -> OptimizerLabModel:
