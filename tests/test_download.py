@@ -78,8 +78,9 @@ def test_a_server_whose_etags_are_no_hashes(hub, name):
     assert get(name, revision=commit, local_files_only=True).path == path
 
 
-def test_a_tree_in_trouble(hub):
+def test_a_tree_in_trouble(hub, monkeypatch):
     """Is no leave to take a file unchecked."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     hub.etag = "5f3c"
     hub.faults = [Fault(method="GET", path="/tree/", status=503, times=99)]
     with pytest.raises(HfHubHTTPError, match="503"):
