@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 import gradio as gr
+import orjson
 import vl_convert
 from huggingface_hub.constants import HF_HOME
 
@@ -22,7 +23,7 @@ TRAIN, TEST, PLAN = "#3b82f6", "#f97316", "#9ca3af"
 COLORS = ("#3b82f6", "#f97316", "#10b981", "#d946ef", "#b45309", "#64748b")
 
 _MOST_PLANNED = 400  # points of a planned schedule: more than a plot has pixels for
-_MOST_STEPS = 1600  # points within the epochs, of all runs in a chart together
+_STEPS_A_PIXEL = 3  # points within the epochs, of all runs in a chart together, for each pixel of its height
 
 
 class Measure(NamedTuple):
@@ -46,22 +47,28 @@ _AXIS_FORMATS = {"test_accuracy": ".0%"}
 _MADE_ONCE = functools.lru_cache(maxsize=256)
 
 
-def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) -> gr.HTML:
+class LiveChart(gr.HTML):
     """A chart whose value is {"specs": {view: Vega-Lite}, "view": the first to show, "data": {name: rows}}.
 
     `height` is in pixels; where there are several views, buttons choose. gr.Plot draws anew at each value: a stall on a
     phone, and the end of a tooltip one is reading. Here a new spec draws anew, and new data only moves the lines.
     `static_path()` must be among Gradio's static paths.
     """
-    return gr.HTML(
-        value,
-        html_template='<div class="views"></div>'
-        f'<div class="chart" role="img" aria-label="${{label}}" style="height:{height}px"></div>',
-        js_on_load=(Path(__file__).parent / "chart.js").read_text(),
-        head=f'<script src="gradio_api/file={static_path()}"></script>',
-        label=i18n(label),
-        elem_id=elem_id,
-    )
+
+    def __init__(self, value: dict[str, Any], *, height: int, label: str, elem_id: str):
+        super().__init__(
+            value,
+            html_template='<div class="views"></div>'
+            f'<div class="chart" role="img" aria-label="${{label}}" style="height:{height}px"></div>',
+            js_on_load=(Path(__file__).parent / "chart.js").read_text(),
+            head=f'<script src="gradio_api/file={static_path()}"></script>',
+            label=i18n(label),
+            elem_id=elem_id,
+        )
+
+    def postprocess(self, value: dict[str, Any]) -> str:
+        # As text: the page would wrap every object and list in a proxy, which takes it longer than to draw them.
+        return orjson.dumps(value).decode()
 
 
 def loss_chart(
@@ -146,7 +153,9 @@ def _chart(
     cap = _cap(measures, contenders)
     data = {
         "epochs": [row for measure in measures for row in _epoch_rows(measure, contenders, cap, language)],
-        "steps": [row for measure in measures for row in _step_rows(measure, contenders, cap)],
+        "steps": [
+            row for measure in measures for row in _step_rows(measure, contenders, cap, most=_STEPS_A_PIXEL * height)
+        ],
         "diverged": _diverged_rows(contenders, series),
         "planned": [],
         "guess": [],
@@ -264,11 +273,11 @@ def _epoch_rows(measure: str, contenders: Sequence[Contender], cap: float, langu
             }
 
 
-def _step_rows(measure: str, contenders: Sequence[Contender], cap: float) -> Iterator[dict[str, Any]]:
+def _step_rows(measure: str, contenders: Sequence[Contender], cap: float, most: int) -> Iterator[dict[str, Any]]:
     within = MEASURES[measure].within
     if within is None:
         return
-    budget = max(60, _MOST_STEPS // max(1, sum(len(one.runs) for one in contenders)))
+    budget = max(60, most // max(1, sum(len(one.runs) for one in contenders)))
     for place, one in enumerate(contenders):
         name = _name(place, measure, contenders)
         for number, run in enumerate(one.runs):
