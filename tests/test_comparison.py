@@ -64,6 +64,8 @@ def test_the_winner_and_its_lead():
     assert not verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.505)])).clear
     seeds = [run(SGD.changed({"seed": n}), 0.1, value) for n, value in enumerate((0.5, 0.7))]
     assert not verdict(compare([*seeds, run(ADAM, 0.1, 0.55)])).clear
+    assert verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.5004)])).level
+    assert not verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.501)])).level
 
 
 def test_no_winner_where_there_is_no_race():

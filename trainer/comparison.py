@@ -71,6 +71,11 @@ class Verdict(NamedTuple):
     margin: float
     clear: bool
 
+    @property
+    def level(self) -> bool:
+        """Whether the next is as good, to a tenth of a percentage point."""
+        return self.margin < 0.0005
+
 
 _CLEAR_FOR_ONE_SEED = 0.01  # about twice the chance in counting right answers among ten thousand pictures
 

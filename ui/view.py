@@ -116,12 +116,15 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     won = verdict(contenders)
     if won:
         # Between contenders that took no seeds apart, a lead of a point may be luck, and is said to be.
-        sentence = (
-            "{name} won: {accuracy} of the test pictures right, {points} points ahead."
-            if won.clear
-            else "{name} is ahead with {accuracy} of the test pictures right, but only by {points} points: "
-            "that may be chance. More seeds would tell."
-        )
+        if won.level:
+            sentence = "Nobody is ahead: the best two have {accuracy} of the test pictures right."
+        elif won.clear:
+            sentence = "{name} won: {accuracy} of the test pictures right, {points} points ahead."
+        else:
+            sentence = (
+                "{name} is ahead with {accuracy} of the test pictures right, but only by {points} points: "
+                "that may be chance. More seeds would tell."
+            )
         words.append(
             say(
                 sentence,
@@ -198,7 +201,7 @@ def table(contenders: Sequence[Contender], language: str) -> str:
             f"{one.best_epoch} ★ {share_of(best)}" if best else "–",
             f"{spent:.1f}",
         ]
-        best_row = " class=best" if won and won.winner is one else ""
+        best_row = " class=best" if won and won.winner is one and not won.level else ""
         rows.append(f"<tr{best_row}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return f"<div class='epochs race'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
