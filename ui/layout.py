@@ -254,7 +254,7 @@ def _settings(
     with gr.Group():
         add(["scheduler"])
         chart, words, _ = bench.draw(lab, TrainConfig())
-        preview = plots.LiveChart(chart, height=130, label="The learning rate as planned", elem_id="preview")
+        preview = plots.live_chart(chart, height=130, label="The learning rate as planned", elem_id="preview")
         word = gr.HTML(words, elem_id="preview-word")
         add_row("scheduler", "onecycle", SCHEDULERS)
         add(["scheduler_unit", "num_warmup_steps"])
@@ -278,7 +278,7 @@ def _finder() -> tuple[gr.components.Component, ...]:
     search = gr.Button(i18n("Search"), size="sm", elem_id="find-lr")
     found = gr.HTML(elem_id="found")
     empty = finder_chart([], None, None, "en")
-    chart = plots.LiveChart(empty, height=300, label="Loss over the learning rate", elem_id="finder-chart")
+    chart = plots.live_chart(empty, height=300, label="Loss over the learning rate", elem_id="finder-chart")
     take = gr.Button("lr", visible=False, variant="primary", size="sm", elem_id="take-lr")
     return search, found, chart, take
 
@@ -333,7 +333,7 @@ def _results() -> list[gr.components.Component]:
     """The right side: status, lesson, legend, the four charts and the table."""
     status, lesson, legend, loss, accuracy, lr, norm, table = view.results([], None, "en")
     parts = [gr.HTML(status, elem_id="status"), gr.HTML(lesson, elem_id="happened"), gr.HTML(legend, elem_id="legend")]
-    parts.append(plots.LiveChart(loss, height=300, label="Loss per epoch", elem_id="loss"))
+    parts.append(plots.live_chart(loss, height=300, label="Loss per epoch", elem_id="loss"))
     with gr.Row():
         for value, label, name in (
             (accuracy, "Test accuracy per epoch", "accuracy"),
@@ -341,7 +341,7 @@ def _results() -> list[gr.components.Component]:
             (norm, "Gradient norm", "grad-norm"),
         ):
             with gr.Column(min_width=240):
-                parts.append(plots.LiveChart(value, height=190, label=label, elem_id=name))
+                parts.append(plots.live_chart(value, height=190, label=label, elem_id=name))
     return [*parts, gr.HTML(table, elem_id="table")]
 
 
@@ -365,7 +365,7 @@ def _comparison() -> tuple:
     legend, chart, table = comparison.draw({}, "test_accuracy", "en")
     parts = [
         gr.HTML(legend, elem_id="compared-legend"),
-        plots.LiveChart(chart, height=comparison.HEIGHT, label="The runs side by side", elem_id="comparison"),
+        plots.live_chart(chart, height=comparison.HEIGHT, label="The runs side by side", elem_id="comparison"),
         gr.HTML(table, elem_id="compared-table"),
     ]
     export = gr.Button(i18n("Export as CSV"), size="sm", elem_id="export")

@@ -47,28 +47,29 @@ _AXIS_FORMATS = {"test_accuracy": ".0%"}
 _MADE_ONCE = functools.lru_cache(maxsize=256)
 
 
-class LiveChart(gr.HTML):
+def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) -> gr.HTML:
     """A chart whose value is {"specs": {view: Vega-Lite}, "view": the first to show, "data": {name: rows}}.
 
     `height` is in pixels; where there are several views, buttons choose. gr.Plot draws anew at each value: a stall on a
     phone, and the end of a tooltip one is reading. Here a new spec draws anew, and new data only moves the lines.
     `static_path()` must be among Gradio's static paths.
     """
+    chart = gr.HTML(
+        _as_text(value),
+        html_template='<div class="views"></div>'
+        f'<div class="chart" role="img" aria-label="${{label}}" style="height:{height}px"></div>',
+        js_on_load=(Path(__file__).parent / "chart.js").read_text(),
+        head=f'<script src="gradio_api/file={static_path()}"></script>',
+        label=i18n(label),
+        elem_id=elem_id,
+    )
+    chart.postprocess = _as_text  # not in a subclass: Gradio would write an interface file beside this one
+    return chart
 
-    def __init__(self, value: dict[str, Any], *, height: int, label: str, elem_id: str):
-        super().__init__(
-            value,
-            html_template='<div class="views"></div>'
-            f'<div class="chart" role="img" aria-label="${{label}}" style="height:{height}px"></div>',
-            js_on_load=(Path(__file__).parent / "chart.js").read_text(),
-            head=f'<script src="gradio_api/file={static_path()}"></script>',
-            label=i18n(label),
-            elem_id=elem_id,
-        )
 
-    def postprocess(self, value: dict[str, Any]) -> str:
-        # As text: the page would wrap every object and list in a proxy, which takes it longer than to draw them.
-        return orjson.dumps(value).decode()
+def _as_text(value: dict[str, Any]) -> str:
+    """The page would wrap every object and list in a proxy, which takes it longer than to draw them."""
+    return orjson.dumps(value).decode()
 
 
 def loss_chart(

@@ -90,12 +90,12 @@ def _journey() -> list[gr.components.Component]:
     with gr.Column(elem_id="moments"):
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                lines = plots.LiveChart(lines, height=HEIGHT, label="How sure the network was", elem_id="lines")
+                lines = plots.live_chart(lines, height=HEIGHT, label="How sure the network was", elem_id="lines")
             with gr.Column(scale=2, min_width=260):
-                bars = plots.LiveChart(bars, height=HEIGHT, label="How sure it was at this epoch", elem_id="bars")
+                bars = plots.live_chart(bars, height=HEIGHT, label="How sure it was at this epoch", elem_id="bars")
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                learned = plots.LiveChart(
+                learned = plots.live_chart(
                     learned, height=_ACCURACY_HEIGHT, label="Test accuracy per epoch", elem_id="learned"
                 )
             with gr.Column(scale=2, min_width=260):
