@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from trainer.card import model_card
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, parse
 from trainer.events import EpochEnded
 from trainer.run import Run
 
@@ -45,6 +45,24 @@ def test_the_card_of_a_repo():
     assert told.datasets == ["uoft-cs/cifar10"]
     assert ModelCard(card("synthetic")).data.datasets is None
     assert {"image-classification", "cifar10", "optimizer-lab"} <= set(told.tags)
+
+
+def test_the_command_that_trains_the_same():
+    """Says what is no default, and no more of the pictures than where anyone has them; it says nothing where it would
+    not be the whole truth."""
+    assert "\npython -m trainer train --data hub\n" in card()
+    command = "python -m trainer train --optimizer adam --lr 0.01 --betas 0.8,0.99 --epochs 3"
+    settings = {"optimizer": "adam", "lr": 0.01, "betas": (0.8, 0.99), "epochs": 3}
+    assert f"\n{command} --data hub\n" in card(**settings)
+    parsed = {name: parse(name, text) for name, text in TrainConfig(**settings).as_text().items()}
+    assert TrainConfig.from_settings(parsed) == TrainConfig(**settings)
+    run = Run(config=TrainConfig(), history=[UNTRAINED, TRAINED])
+    for source in ("/home/somebody/pictures", "x\n```\n<script>"):
+        markdown = model_card(run, {**DATA, "source": source}, CONFIG)
+        assert "--data FOLDER\n" in markdown
+        assert source not in markdown
+    went_on = replace(TRAINED, continued_with={"scheduler": "constant"})
+    assert "Train it again" not in model_card(Run(config=TrainConfig(), history=[UNTRAINED, went_on]), DATA, CONFIG)
 
 
 def text_of(html):

@@ -12,7 +12,7 @@ from trainer import checkpoint
 from trainer.config import SETTINGS, TrainConfig
 from trainer.finder import find_lr
 from trainer.race import race
-from ui import bench, training
+from ui import bench, shelf, training
 from ui.fields import default
 from ui.lab import Lab, new_visitor
 
@@ -61,6 +61,18 @@ def test_a_resumed_race_takes_the_schedule_shown_and_keeps_the_rest(lab):
     first, second = (checkpoint.read(folder).config for folder in folders)
     assert (first.optimizer, first.lr, second.optimizer) == ("sgd", 0.01, "adam")
     assert (first.scheduler, second.scheduler, first.epochs) == ("step", "step", 2)
+
+
+def test_resume_offers_the_epochs_that_are_left_or_ten_more(lab):
+    """And says nothing of what is not the visitor's."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 0.1})
+    assert shelf.epochs_in_all(lab, visitor, folders[0].name) == 11
+    content = json.loads((folders[1] / "training.json").read_text())
+    content["config"]["epochs"] = 7
+    (folders[1] / "training.json").write_text(json.dumps(content))
+    assert shelf.epochs_in_all(lab, visitor, folders[0].name) == 7
+    assert shelf.epochs_in_all(lab, new_visitor(), folders[0].name) == gr.skip()
 
 
 def test_a_run_alone_takes_the_optimizer_too(lab):

@@ -12,6 +12,8 @@ from trainer.run import Run
 # The settings that a list of checkpoints shows, as the front matter's `optimizer_lab`.
 HEADLINES = ("optimizer", "lr", "scheduler", "epochs")
 
+_SOURCES = ("hub", "torchvision", "synthetic")
+
 _TEXT = """---
 {metadata}
 ---
@@ -36,7 +38,7 @@ print(classify(model, "picture.png").confidences)
 `trainer` is the library of the Optimizer Lab Space. The weights alone are plain safetensors:
 `safetensors.torch.load_file("model.safetensors")`; `config.json` says how pictures are prepared.
 
-## Settings
+{again}## Settings
 
 | setting | value |
 | --- | --- |
@@ -99,6 +101,7 @@ def model_card(
         loss=last.test_loss,
         curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if has_picture else "",
         repo=f'"{repo_id}")  # revision="epoch-0000": the untrained network' if repo_id else '".")  # this folder',
+        again=_again(run, data),
         settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in settings.items()),
         history="\n".join(
             f"| {row.epoch} | {_number(row.train_loss)} | {_number(row.test_loss)} | {row.test_accuracy:.2%} "
@@ -106,6 +109,17 @@ def model_card(
             for row in run.history
         ),
     )
+
+
+def _again(run: Run, data: Mapping[str, Any]) -> str:
+    """The command that trains the same; none for a run that went on with other settings halfway."""
+    if any(row.continued_with for row in run.history):
+        return ""
+    flags = [f"--{name.replace('_', '-')} {text}" for name, text in run.config.as_text().items()]
+    # Where the pictures come from may be told by a stranger, or be a folder of somebody's computer.
+    source = data.get("source") if data.get("source") in _SOURCES else "FOLDER"
+    command = " ".join(["python -m trainer train", *flags, f"--data {source}"])
+    return f"## Train it again\n\n```sh\n{command}\n```\n\n"
 
 
 def _number(value: float | None) -> str:

@@ -517,6 +517,16 @@ class TrainConfig:
         """Every setting that has a value, as plain data: `from_settings` makes the same config of it."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def as_text(self) -> dict[str, str]:
+        """What a link or a command line must say to mean this config: what is no default, as `parse` reads it."""
+        usual = TrainConfig(optimizer=self.optimizer, scheduler=self.scheduler).settings()
+        told = {name: value for name, value in self.settings().items() if value != usual.get(name)}
+        first = TrainConfig()
+        for part in ("optimizer", "scheduler"):
+            if getattr(self, part) != getattr(first, part):
+                told[part] = getattr(self, part)
+        return {name: _text(told[name]) for name in SETTINGS if name in told}
+
     def changed(self, changes: Mapping[str, Any]) -> "TrainConfig":
         """This config with some settings changed; a new optimizer or scheduler brings its own defaults along."""
         kept = self.settings()
@@ -559,6 +569,12 @@ def parse(name: str, text: str) -> Any:
     except ValueError:
         raise ValueError(f"{name} must be {_range(SETTINGS[name].metadata)}, not {text[:40]!r}.") from None
     return numbers[0] if count == 1 else tuple(numbers)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
 
 
 def _fill(config: TrainConfig, part: str, rows: Mapping[str, Row]) -> None:

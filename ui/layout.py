@@ -117,6 +117,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         copy.click(None, query, None, js=link.copy_script(), api_name="_copy", **_AT_ONCE)
         language.click(None, None, None, js=SWITCH, api_name="_language", **_AT_ONCE)
 
+        offers = partial(shelf.epochs_in_all, lab)
         asked_at = gr.State(0.0)
         always = gr.State(True)
         buttons = [train, resume, stop]
@@ -147,7 +148,10 @@ def build_page(lab: Lab) -> gr.Blocks:
                 **_PRIVATE,
             )  # fmt: skip
             # A full queue refuses the training before its handler can say anything.
-            trained.success(training.rest, None, buttons, api_name=f"_rest_{name}_ended", **_AT_ONCE)
+            ended = trained
+            if outputs is shown:
+                ended = trained.success(offers, [visitor, runs], epochs, api_name=f"_offer_{name}", **_AT_ONCE)
+            ended.success(training.rest, None, buttons, api_name=f"_rest_{name}_ended", **_AT_ONCE)
             trained.failure(
                 training.refused, None, [outputs[0], *buttons], api_name=f"_rest_{name}_refused", **_AT_ONCE
             )
@@ -176,6 +180,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         show_code.click(partial(bench.show_code, lab, names=names), settings, script, api_name="_code", **_AT_ONCE)
 
         runs.change(remember, runs, had_runs, api_name="_remember", **_AT_ONCE)
+        runs.change(offers, [visitor, runs], epochs, api_name="_offer", **_AT_ONCE)
         runs.input(partial(shelf.show, lab), [visitor, runs], results, api_name="_show", **_AT_ONCE)
         delete.click(
             partial(shelf.delete, lab), [visitor, runs], shown, api_name="_delete", **_AT_ONCE,

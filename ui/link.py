@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from trainer.config import SETTINGS, TrainConfig, parse
@@ -54,9 +53,9 @@ class Opened:
 
 def write(config: TrainConfig, race: Sequence[TrainConfig] = (), num_seeds: int = 1) -> str:
     """The query of a link, without its question mark: what differs from the defaults, under torch's own names."""
-    told = list(_told(config).items())
+    told = list(config.as_text().items())
     if race:
-        told.append((_RACE, ";".join(urlencode(_told(one)) for one in race)))
+        told.append((_RACE, ";".join(urlencode(one.as_text()) for one in race)))
     if num_seeds != 1:
         told.append((_SEEDS, str(num_seeds)))
     return urlencode(told)
@@ -85,22 +84,6 @@ def read(query: Mapping[str, str]) -> Opened | None:
         )
     except ValueError as error:
         raise ValueError(f"This link does not work here, and the settings are the usual ones: {error}") from None
-
-
-def _told(config: TrainConfig) -> dict[str, str]:
-    usual = TrainConfig(optimizer=config.optimizer, scheduler=config.scheduler).settings()
-    told = {name: value for name, value in config.settings().items() if value != usual.get(name)}
-    first = TrainConfig()
-    for part in ("optimizer", "scheduler"):
-        if getattr(config, part) != getattr(first, part):
-            told[part] = getattr(config, part)
-    return {name: _text(told[name]) for name in SETTINGS if name in told}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
 
 
 def _config(told: Mapping[str, str]) -> TrainConfig:

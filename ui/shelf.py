@@ -77,6 +77,18 @@ def show(lab: Lab, visitor: str, key: str | None) -> list[Any]:
     return results(runs, lab.images, current_language())
 
 
+def epochs_in_all(lab: Lab, visitor: str, key: str | None) -> Any:
+    """Up to how many epochs Resume would train a race: as many as were asked for or, where it has them, ten more."""
+    try:
+        runs = read_all(lab.own_race(visitor, key))
+    except ValueError:
+        runs = []
+    if not runs:
+        return gr.skip()
+    most = max(run.config.epochs for run in runs)
+    return most if any(run.epoch < run.config.epochs for run in runs) else most + 10
+
+
 @said
 def delete(lab: Lab, visitor: str, key: str | None) -> list[Any]:
     """Deletes the visitor's race, all of its runs, and shows the latest that is left."""

@@ -65,6 +65,7 @@ def test_a_race_is_trained_kept_resumed_and_compared(app, page, tmp_path, screen
     page.wait_for_selector("#loss svg")
     status_says(page, "^Done")
     assert rows.count() == 2
+    page.wait_for_function("document.querySelector('#more-epochs input').value === '12'")
     page.fill("#more-epochs input", "3")
     page.click("#resume")
     status_says(page, "^Training")

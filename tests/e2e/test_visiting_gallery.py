@@ -165,6 +165,7 @@ def test_one_press_loads_what_can_be_resumed(page):
     look(page, ID)
     page.get_by_role("button", name="Load among my runs").click()
     status_says(page, "^Done")
+    page.wait_for_function("document.querySelector('#more-epochs input').value === '11'")
     page.fill("#more-epochs input", "2")
     page.click("#resume")
     status_says(page, "^Training|epoch 2 of 2")

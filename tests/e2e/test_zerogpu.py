@@ -220,6 +220,8 @@ def test_the_page_shows_the_seconds_and_what_to_do_when_they_are_spent(app, sche
     status_says(r"^Out of time[^]*used up[^]*press Resume")
     new_page.screenshot(path=screenshots / "out-of-time.png", full_page=True)
     scheduler.left[token] = 1000
+    new_page.wait_for_function("document.querySelector('#more-epochs input').value === '60'")
+    new_page.fill("#more-epochs input", "10")
     new_page.click("#resume")
     status_says("^Training")
     new_page.evaluate("document.querySelector('#stop').click()")  # without waiting for a page that redraws to rest
