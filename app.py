@@ -26,7 +26,10 @@ from ui.lab import Lab
 from ui.language import MIDDLEWARE
 from ui.layout import STYLE, build_page
 from ui.limits import find_limits
+from ui.line import limit_line
 from ui.words import i18n
+
+_MOST_WAITING = 10_000  # requests of any kind; ZeroGPU's own default is one
 
 
 @spaces.GPU(duration=seconds_of)
@@ -63,7 +66,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     keep_clean(lab)
     page = build_page(lab)
-    page.queue(max_size=int(min(lab.limits.queue, 10**6)), default_concurrency_limit=8)
+    page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8)
+    limit_line(page, lab.limits.queue)
     page.launch(
         css=STYLE,
         i18n=i18n,

@@ -32,7 +32,7 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
         url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         space = api.space_info(repo_id)
         there = {file.rfilename for file in space.siblings or []}
-        if "app.py" in there and _TAG not in (space.tags or []):
+        if there - {"README.md", ".gitattributes"} and _TAG not in (space.tags or []):
             raise ValueError(f"{repo_id} is another Space: choose a new name.")
         if bucket:
             api.create_bucket(bucket, private=True, exist_ok=True)

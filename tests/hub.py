@@ -126,6 +126,7 @@ class Hub:
     buckets: set[str] = field(default_factory=set)
     has_trees: bool = True
     etag: str = ""  # in place of hashes, as a looser server may have it
+    pages: str = ""  # where its pages are said to be, if not beside it
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -487,7 +488,8 @@ def _app(hub: Hub) -> FastAPI:
                 case "deletedFile":
                     del files[value["path"]]
         oid = repo.add(files, header["value"]["summary"])
-        return {"success": True, "commitOid": oid, "commitUrl": f"{hub.endpoint}/{owner}/{name}/commit/{oid}"}
+        page = f"{hub.pages or hub.endpoint}/{owner}/{name}/commit/{oid}"
+        return {"success": True, "commitOid": oid, "commitUrl": page}
 
     @app.api_route("/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     def resolve(request: Request, owner: str, name: str, revision: str, path: str) -> Response:

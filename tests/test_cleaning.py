@@ -3,13 +3,14 @@
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
 from trainer import checkpoint
 from trainer.config import TrainConfig
 from ui.cleaning import clear
-from ui.lab import BUNDLED
+from ui.lab import BUNDLED, OWNER
 from ui.limits import Limits
 
 DAY = 86400
@@ -51,6 +52,28 @@ def test_what_is_too_much_goes_oldest_first(runs):
     """And no more of it than must."""
     clear(runs, Limits(disk_gb=2.5 * size(runs[0]) / 1e9))
     assert [folder.exists() for folder in runs] == [False, False, True, True]
+
+
+def test_what_nobody_owns_goes_first(runs):
+    """However young: what comes by the API must not push out what visitors keep."""
+    for folder in runs[:3]:
+        (folder / OWNER).write_text("0" * 64)
+    clear(runs, Limits(disk_gb=3.5 * size(runs[0]) / 1e9))
+    assert [folder.exists() for folder in runs] == [True, True, True, False]
+
+
+def test_a_folder_that_goes_meanwhile(runs, monkeypatch):
+    """As where its visitor deletes it: the others are counted, and cleared, all the same."""
+    whole, gone = Path.rglob, runs[0]
+
+    def rglob(folder, pattern):
+        if folder == gone:
+            raise FileNotFoundError(folder)
+        return whole(folder, pattern)
+
+    monkeypatch.setattr(Path, "rglob", rglob)
+    clear(runs, Limits(days=15))
+    assert [folder.exists() for folder in runs[1:]] == [False, True, True]
 
 
 def test_a_run_in_progress_stays(runs):

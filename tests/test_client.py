@@ -101,6 +101,23 @@ def test_the_wait_is_the_hubs():
         client.ask(failing(refusal(429, {"Retry-After": "3600"})), silent, 0.0, "")
 
 
+def test_the_wait_ends(monkeypatch):
+    """Also where the Hub says each time to come again at once: what is waited grows, and is not for ever."""
+    monkeypatch.setattr(client, "LONGEST_WAIT_SECONDS", 0.5)
+    for told in ("0", "Thu, 01 Jan 1970 00:00:00 GMT"):
+        call = failing(*[refusal(429, {"Retry-After": told})] * 20)
+        with pytest.raises(HfHubHTTPError):
+            client.ask(call, silent, 0.0, "")
+
+
+def test_what_the_client_says_of_an_answer_is_no_sentence():
+    """A ValueError of its own, such as for one file of a batch, is the Hub's trouble: asked again, and not shown."""
+    again = client.readable(failing(ValueError("LFS batch API returned errors:\nEncountered error")))
+    assert client.ask(again, silent, 0.0, "") == 2
+    with pytest.raises(HfHubHTTPError):
+        client.readable(failing(refusal(400)))()
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [

@@ -75,13 +75,14 @@ def test_deployed_again_it_holds_what_the_checkout_holds(hub):
     assert space.settings == {"sdk": "gradio"}
 
 
-def test_another_space_is_left_alone(hub):
-    """One that is not this app's keeps its files."""
+@pytest.mark.parametrize("file", ["app.py", "Dockerfile", "index.html"])
+def test_another_space_is_left_alone(hub, file):
+    """One that is not this app's keeps its files, whatever it is made of."""
     hub.repos[SPACE] = Repo()
-    hub.repos[SPACE].add({"app.py": b"other", "README.md": b"---\ntitle: Other\n---\n"}, "theirs")
+    hub.repos[SPACE].add({file: b"other", "README.md": b"---\ntitle: Other\n---\n"}, "theirs")
     done = deploy(hub)
     assert (done.returncode, done.stderr) == (2, "error: owner/lab is another Space: choose a new name.\n")
-    assert hub.repos[SPACE].files["app.py"] == b"other"
+    assert hub.repos[SPACE].files[file] == b"other"
 
 
 @pytest.mark.parametrize(("token", "said"), [(READER, "no right"), ("hf_wrong", "does not accept the token")])

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from trainer import checkpoint, distributed
-from trainer.__main__ import main
+from trainer.__main__ import _recorded, main
 from trainer.config import MODELS, TrainConfig
 from trainer.data import batches, load_images
-from trainer.distributed import World
+from trainer.distributed import LostRankError, World
 from trainer.events import EpochEnded, Finished, StepLogged
 from trainer.lessons import LESSONS
 from trainer.loop import train
+from trainer.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
@@ -50,6 +51,7 @@ import dataclasses, datetime, hashlib, pickle, sys, time
 from trainer import distributed
 from trainer.events import CheckpointReady, EvaluationLogged, StepLogged
 from trainer.loop import train
+from trainer.run import Run
 
 def seen(events):
     kept = [event for event in events if not isinstance(event, EvaluationLogged)]
@@ -300,6 +302,20 @@ def test_a_mistake_is_told_once(tmp_path):
 
 
 # --- what needs no second process
+
+
+def test_what_one_rank_cannot_do_ends_all(tiny, tmp_path):
+    """With its own reason: the others learn of it by its closed connection, and do not wait for it."""
+
+    def out_of_memory():
+        yield from ()
+        raise ValueError("The device ran out of memory.")
+
+    for rank in (0, 1):
+        with pytest.raises(LostRankError, match="out of memory"):
+            list(_recorded(out_of_memory(), Run(config=TrainConfig()), tmp_path / "run", tiny, World(rank, 2)))
+    with pytest.raises(ValueError, match="out of memory"):
+        list(_recorded(out_of_memory(), Run(config=TrainConfig()), tmp_path / "run", tiny, World(0, 1)))
 
 
 def test_more_processes_than_a_batch_has_images(tiny):

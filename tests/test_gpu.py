@@ -28,16 +28,18 @@ def kept(image_folder):
 
 
 class Lender:
-    """Does the work in this process; refuses, from the piece numbered `after` on, what is above `longest` seconds."""
+    """Does the work in this process; refuses, from the piece numbered `after` on, what is above `longest` seconds, of
+    which each counts `factor` times."""
 
-    def __init__(self, message="", longest=1e9, after=0):
-        self.message, self.longest, self.after = message, longest, after
+    def __init__(self, message="", longest=1e9, after=0, factor=1.0):
+        self.message, self.longest, self.after, self.factor = message, longest, after, factor
         self.pieces, self.refused = [], []
 
     def __call__(self, piece):
-        if len(self.pieces) >= self.after and piece.seconds > self.longest:
+        asked = int(piece.seconds * self.factor)
+        if len(self.pieces) >= self.after and asked > self.longest:
             self.refused.append(piece.seconds)
-            raise gr.Error(self.message.format(asked=piece.seconds, left=self.longest), print_exception=False)
+            raise gr.Error(self.message.format(asked=asked, left=self.longest), print_exception=False)
         self.pieces.append(piece)
         yield from do(piece, torch.device("cpu"))
 
@@ -78,6 +80,40 @@ def test_a_shorter_slice_is_asked_for_where_that_is_what_is_left(kept):
             assert message is TOO_LONG, "half of 15 seconds is too short to measure in"
         assert lender.refused[:1] == refused
         assert bool(events) == (message is QUOTA)
+
+
+def test_seconds_that_count_for_more_are_asked_for_once_more(kept):
+    """A larger GPU's second takes one and a half of the quota: what is left is asked for in our seconds."""
+    lender = Lender(QUOTA, longest=20, factor=1.5)
+    events = [event for _, event in LentGpu(lender).race([(CONFIG, None)], kept)]
+    assert events[-1] == Finished(reason="completed")
+    assert lender.refused == [15]
+    assert lender.pieces[0].seconds == 13
+
+
+def test_what_would_be_refused_again_is_not_asked_for_again(kept):
+    """Whatever the refusal says is left."""
+
+    def refuse(piece):
+        asked.append(piece.seconds)
+        raise gr.Error(QUOTA.format(asked=piece.seconds, left=100), print_exception=False)
+        yield
+
+    asked = []
+    with pytest.raises(NotLentError, match="used up"):
+        list(LentGpu(refuse).race([(CONFIG, None)], kept))
+    assert asked == [15]
+
+
+def test_a_pace_that_did_not_do_is_measured_again(kept):
+    """Where a slice was cut off, or was too long to be lent."""
+    gpu = LentGpu(Lender())
+    list(gpu.race([(CONFIG, None)], kept))
+    gpu._on_gpu = Breaking("GPU task aborted")
+    list(gpu.race([(CONFIG, None)], kept))
+    gpu._on_gpu = lender = Lender()
+    list(gpu.race([(CONFIG, None)], kept))
+    assert isinstance(lender.pieces[0], Measurement)
 
 
 @pytest.mark.parametrize(

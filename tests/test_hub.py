@@ -261,6 +261,8 @@ def test_private(hub, run):
         ({"train.py": b""}, "something else"),
         ({"model.safetensors": b"x"}, "something else"),
         ({"config.json": b"{}", "model.safetensors": b"x", "README.md": b"# BERT"}, "something else"),
+        ({"README.md": b"---\nlicense: mit\n---\n\n# What I plan\n"}, "something else"),
+        ({"README.md": b"My own words"}, "something else"),
         ({"training.json": b"[]"}, "something else"),
         ({"training.json": b"{"}, "something else"),
         ({"training.json": b'{"format": 1, "data": {"digest": "other"}, "history": [{}]}'}, "another run"),
@@ -403,6 +405,22 @@ def test_what_passes_is_published_once(hub, short, case):
     hub.faults = [fault := replace(PASSING[case])]
     publish(short, ID, token=OWNER)
     assert fault.times == 0
+    assert_complete(hub.repos[ID], short, [0, 1])
+
+
+def test_a_repo_made_with_the_hubs_form_is_taken(hub, short):
+    """It holds nothing but the licence that was chosen there."""
+    hub.repos[ID] = Repo(made_with=OWNER)
+    hub.repos[ID].add({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
+    hub.repos[ID].add({".gitattributes": b"", "README.md": b"---\nlicense: mit\n---\n"}, "Upload README.md")
+    publish(short, ID, token=OWNER)
+    assert "training.json" in hub.repos[ID].files
+
+
+def test_a_hub_whose_pages_are_elsewhere(hub, short):
+    """Its client cannot read where a commit is shown: the commit was made all the same, and once."""
+    hub.pages = "http://internal.example"
+    publish(short, ID, token=OWNER)
     assert_complete(hub.repos[ID], short, [0, 1])
 
 

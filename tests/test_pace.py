@@ -6,7 +6,7 @@ import pytest
 
 from trainer.config import TrainConfig
 from trainer.events import EpochEnded
-from trainer.loop import train
+from trainer.loop import train, train_batch
 from trainer.pace import Pace, measure, pace_of
 
 CONFIG = TrainConfig(epochs=2, batch_size=32)
@@ -21,6 +21,19 @@ def test_an_epoch_takes_about_as_long_as_was_measured(images):
             begun = time.perf_counter()
     taken = (time.perf_counter() - begun) / 2
     assert taken / 5 < measured < taken * 5
+
+
+def test_the_first_batch_only_warms_up(tiny, monkeypatch):
+    """However long it takes, as where a GPU has just been lent."""
+    calls = []
+
+    def slow_at_first(*arguments, **options):
+        time.sleep(0 if calls else 1.5)
+        calls.append(1)
+        return train_batch(*arguments, **options)
+
+    monkeypatch.setattr("trainer.pace.train_batch", slow_at_first)
+    assert measure(CONFIG.changed({"batch_size": 8}), tiny).batch_seconds < 1
 
 
 def test_a_schedule_that_ends_does_not_end_the_measurement(tiny):

@@ -204,7 +204,8 @@ def _train(options: argparse.Namespace, world: World) -> int:
     device = _device(options, world)
     _refuse_another_run(folder, world)
     images = _load_images(options.data, world)
-    events = train(config, images, device=device, world=world)
+    with world.agreed():
+        events = train(config, images, device=device, world=world)
     with _writing(folder, world):
         _refuse_another_run(folder, world)  # begun by another command meanwhile
         return _follow(options, events, Run(config=config), folder, images, world)
@@ -250,7 +251,8 @@ def _resume(options: argparse.Namespace, world: World) -> int:
                 kept = checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
         kept = world.gather(kept)[0]
         images = _same_images(kept, options.data, world)
-        events = train(kept.config, images, device=device, world=world, resume=kept)
+        with world.agreed():
+            events = train(kept.config, images, device=device, world=world, resume=kept)
         return _follow(options, events, checkpoint.resumed(kept), options.run, images, world)
 
 
@@ -314,14 +316,22 @@ def _follow(
 
 
 def _recorded(events: Iterable[Event], run: Run, folder: Path, images: data.ImageData, world: World) -> Iterator[Event]:
-    """The events, once they are in the run and, by rank 0, in its folder; several ranks stop by themselves."""
-    if world.rank == 0:
-        stop = world.stopping.is_set if world.size == 1 else lambda: False
-        yield from checkpoint.record(events, run, folder, data.facts(images), stop=stop)
-        return
-    for event in events:
-        run.apply(event)
-        yield event
+    """The events, once they are in the run and, by rank 0, in its folder; several ranks stop by themselves.
+
+    What one of several ranks cannot do, such as find room in its memory, the others wait for: it ends them all.
+    """
+    try:
+        if world.rank == 0:
+            stop = world.stopping.is_set if world.size == 1 else lambda: False
+            yield from checkpoint.record(events, run, folder, data.facts(images), stop=stop)
+            return
+        for event in events:
+            run.apply(event)
+            yield event
+    except ValueError as error:
+        if world.size == 1:
+            raise
+        raise LostRankError(str(error)) from error
 
 
 _BAR = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
@@ -408,8 +418,13 @@ def _open(place: str) -> OptimizerLabModel:
         raise ValueError(f"There is no checkpoint in {place}.")
     repo_id, revision = hub.split_revision(place)
     token = client.sent(huggingface_hub.get_token())
-    with _quiet_hub(), client.explained(repo_id):
-        return OptimizerLabModel.from_pretrained(repo_id, revision=revision, token=token)
+    with _bar() as show, _quiet_hub(), client.explained(repo_id):
+        return client.ask(
+            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=revision, token=token),
+            show,
+            0.0,
+            f"Fetching {repo_id}",
+        )
 
 
 def _publish(options: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from trainer.card import model_card
 from trainer.config import TrainConfig
-from trainer.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, StepLogged, plain
+from trainer.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, GpuTime, StepLogged, plain
 from trainer.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
 from trainer.run import STATUSES, Curve, Point, Run
 
@@ -145,7 +145,7 @@ def record_race(
     """
     for index, event in events:
         is_begun = any(keeper.run.history for keeper in keepers)
-        if isinstance(event, StepLogged | EvaluationLogged) and is_begun and stop():
+        if isinstance(event, StepLogged | EvaluationLogged | GpuTime) and is_begun and stop():
             events.close()
             yield from _stopped(keepers)
             return

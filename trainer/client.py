@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
     HfHubHTTPError,
+    HfUriError,
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
@@ -30,8 +31,10 @@ from trainer.watch import Report, watch
 PATIENCE_SECONDS = 60.0
 # Some calls are tried again by the client itself, for some 23 seconds; after those nothing is gained by more of them.
 RETRY_SECONDS = 20.0
-# A Hub that counts commits by the hour may ask for a longer wait than anyone wants to watch.
+# A Hub that counts commits by the hour may ask for longer waits, or for more of them, than anyone wants to watch.
 LONGEST_WAIT_SECONDS = 300.0
+# What moves files says nothing of how far it is: so much a second is the least that is waited for.
+_SLOWEST_BYTES = 50_000
 
 # Whoever waits before a page would rather hear soon that the Hub is in trouble.
 HURRIED_SECONDS = 20.0
@@ -72,33 +75,37 @@ def _patience() -> float:
     return HURRIED_SECONDS if _hurried.get() else PATIENCE_SECONDS
 
 
-def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str) -> T:
+def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str, *, num_bytes: int = 0) -> T:
     """What `call` returns, tried again with growing waits while the Hub is busy, in trouble or out of reach.
 
-    `call` must be one that may be made twice. The Hub's Retry-After is kept to, up to LONGEST_WAIT_SECONDS. `progress`
-    is called in this thread, about twice a second; what it raises ends the wait. Raises the Hub's own errors
-    (`huggingface_hub.errors`), TimeoutError where it says nothing for PATIENCE_SECONDS.
+    `call` must be one that may be made twice. The Hub's Retry-After is kept to, up to LONGEST_WAIT_SECONDS in all.
+    `progress` is called in this thread, about twice a second; what it raises ends the wait. Raises the Hub's own errors
+    (`huggingface_hub.errors`), TimeoutError where it says nothing for PATIENCE_SECONDS, and for as much longer as
+    `num_bytes` take.
     """
     began, wait = time.monotonic(), FIRST_WAIT_SECONDS
     while True:
         try:
-            return ask_once(call, progress, fraction, doing)
+            return ask_once(call, progress, fraction, doing, num_bytes=num_bytes)
         except (HTTPError, OSError) as error:
             asked = retry_after(error)
-            pause = wait if asked is None else asked
-            too_long = pause > LONGEST_WAIT_SECONDS or (asked is None and time.monotonic() - began > RETRY_SECONDS)
+            # Not sooner than without it: some say 0 seconds, again and again.
+            pause = max(asked or 0.0, wait)
+            longest = RETRY_SECONDS if asked is None else LONGEST_WAIT_SECONDS
+            too_long = pause > LONGEST_WAIT_SECONDS or time.monotonic() - began > longest
             if not is_transient(error) or too_long or _hurried.get():
                 raise
         sleep(pause, progress, fraction, doing)
         wait *= 2
 
 
-def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: str) -> T:
+def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: str, *, num_bytes: int = 0) -> T:
     """As `ask`, for a call that must not be made twice."""
     progress(fraction, doing)
     try:
-        return watch(lambda report: call(), lambda *_: progress(fraction, doing), _patience())
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
+        patience = _patience() + num_bytes / _SLOWEST_BYTES
+        return watch(lambda report: call(), lambda *_: progress(fraction, doing), patience)
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, HfUriError) as error:
         raise AnswerError(type(error).__name__) from None
     except (RuntimeError, LocalEntryNotFoundError) as error:
         # The client wraps what happened to one file of several, and what kept it from the network.
@@ -107,6 +114,20 @@ def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: st
         if "client has been closed" in str(error):  # by a failure in another thread: they share one
             raise AnswerError("closed") from None
         raise
+
+
+def readable(call: Callable[[], T]) -> Callable[[], T]:
+    """A call whose ValueErrors are the client's own, about an answer that it cannot read: AnswerErrors instead."""
+
+    def called() -> T:
+        try:
+            return call()
+        except HfHubHTTPError:  # some of which are ValueErrors too
+            raise
+        except ValueError as error:
+            raise AnswerError(type(error).__name__) from None
+
+    return called
 
 
 def sleep(seconds: float, progress: Report, fraction: float, doing: str) -> None:

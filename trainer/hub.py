@@ -22,7 +22,7 @@ from huggingface_hub import (
     get_hf_file_metadata,
     hf_hub_url,
 )
-from huggingface_hub.errors import HfUriError, HTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from trainer import checkpoint, client
@@ -205,11 +205,11 @@ class _Publisher:
             if epoch not in published:
                 self._tag(epoch, head)
         # Only now: whatever happens before, the repo has lost nothing.
-        self._give_up(remote.tags.keys() - tagged)
+        self._give_up({*remote.tags, *published} - set(tagged))
         return files
 
-    def _ask(self, call):
-        return client.ask(call, self.progress, self.fraction, self.doing)
+    def _ask(self, call, num_bytes: int = 0):
+        return client.ask(call, self.progress, self.fraction, self.doing, num_bytes=num_bytes)
 
     def _open(self, private: bool) -> _Remote:
         """The repo, made if there is none."""
@@ -231,8 +231,6 @@ class _Publisher:
         try:
             # An answer that was lost shows as a repo that is there already, and empty.
             self._ask(lambda: self.api.create_repo(self.repo_id, private=private))
-        except HfUriError:  # made, with an answer that its client cannot read
-            pass
         except HTTPError as error:
             if client.status(error) != 409:
                 raise
@@ -259,6 +257,8 @@ class _Publisher:
         if not remote.paths <= _OURS or (remote.history is None and remote.paths - {".gitattributes", CARD_FILE}):
             raise ValueError(f"{self.repo_id} holds something else than a run of this app; choose another name.")
         if remote.history is None:
+            if CARD_FILE in remote.paths and self._has_words(remote.head):
+                raise ValueError(f"{self.repo_id} holds something else than a run of this app; choose another name.")
             return
         try:
             content = json.loads(remote.history)
@@ -274,6 +274,11 @@ class _Publisher:
         if len(rows) > len(ours):
             raise ValueError(f"{self.repo_id} has {len(rows) - 1} epochs of this run already, and this folder fewer.")
 
+    def _has_words(self, commit: str) -> bool:
+        """Whether a repo's README.md is more than the front matter that the Hub's form for a new repo writes."""
+        card = self._ask(lambda: _download(self.repo_id, CARD_FILE, commit, self.api.token)).read_text(errors="replace")
+        return bool(re.sub(r"\A---\n.*?\n---\n", "", card.replace("\r\n", "\n"), flags=re.S).strip())
+
     def _commit(self, state: _State, parent: str | None, *, stale: frozenset[str]) -> str:
         """Makes the state's commit on main, upon `parent` and nothing else, exactly once; returns its hash.
 
@@ -283,12 +288,15 @@ class _Publisher:
         additions = [CommitOperationAdd(path, content) for path, content in sorted(state.files.items())]
         operations = [*additions, *(CommitOperationDelete(path) for path in sorted(stale))]
         # Harmless to repeat, and leaves only the commit itself to be asked for.
-        self._ask(lambda: self.api.preupload_lfs_files(self.repo_id, additions, free_memory=False))
+        upload = client.readable(lambda: self.api.preupload_lfs_files(self.repo_id, additions, free_memory=False))
+        self._ask(upload, num_bytes=sum(map(len, state.files.values())))
         for attempt in range(_TRIES):
             try:
                 return client.ask_once(
-                    lambda: self.api.create_commit(
-                        self.repo_id, operations, commit_message=f"Epoch {state.epoch}", parent_commit=parent
+                    client.readable(
+                        lambda: self.api.create_commit(
+                            self.repo_id, operations, commit_message=f"Epoch {state.epoch}", parent_commit=parent
+                        )
                     ),
                     self.progress,
                     self.fraction,
@@ -474,6 +482,7 @@ def load(
                 progress,
                 0.4 + 0.5 * count / len(names),
                 f"Fetching {name}",
+                num_bytes=_at_most(model)[name],
             )
     can_resume = _check_run(paths)
     files = {name: path.read_bytes() for name, path in paths.items()}

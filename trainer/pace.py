@@ -11,8 +11,8 @@ from trainer.data import ImageData, num_batches, passes, subset, to_device
 from trainer.events import EpochEnded
 from trainer.loop import begin, evaluate, train_batch, training_split
 
-# The first batch alone warms the device up; then so many more at a time that what it costs to wait is not measured.
-_ROUNDS = (1, 4, 16, 64)
+# The first batch only warms the device up; then so many more at a time that what it costs to wait is not measured.
+_ROUNDS = (1, 1, 4, 16, 64)
 _ENOUGH_SECONDS = 0.25
 _TEST_IMAGES = 1000
 
@@ -38,13 +38,13 @@ def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     split, learner = begin(constant, data, device=torch.device(device), resume=None)
     learner.model.train()
     batches = passes(split, constant)
-    for count in _ROUNDS:
+    for number, count in enumerate(_ROUNDS):
         begun = time.perf_counter()
         for images, labels in islice(batches, count):
             loss, _ = train_batch(constant, learner, images, labels, 1)
         loss.item()  # waits for the device
         spent = time.perf_counter() - begun
-        if spent > _ENOUGH_SECONDS and (count > 1 or spent > 4 * _ENOUGH_SECONDS):
+        if number and spent > _ENOUGH_SECONDS:
             break
     return Pace(batch_seconds=spent / count, test_seconds=_test_seconds(learner.model, data, device))
 

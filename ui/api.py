@@ -18,6 +18,7 @@ from trainer.run import Run
 from trainer.schedule import preview
 from ui.classifier import look
 from ui.lab import Lab
+from ui.line import TRAINING
 from ui.message import said_plainly
 
 _SECONDS_BETWEEN_STEPS = 0.1
@@ -129,8 +130,8 @@ def add_endpoints(lab: Lab) -> None:
 
     # Gradio reads an iterator's hint as no type at all; each row is a dict.
     train.__annotations__["return"] = dict[str, Any]
-    gr.api(train, api_name="train", concurrency_id="train", concurrency_limit=1)
-    gr.api(find_lr, api_name="find_lr", concurrency_id="train", concurrency_limit=1)
+    gr.api(train, api_name="train", concurrency_id=TRAINING, concurrency_limit=1)
+    gr.api(find_lr, api_name="find_lr", concurrency_id=TRAINING, concurrency_limit=1)
     gr.api(classify, api_name="classify", concurrency_limit=None)
     gr.api(lessons, api_name="lessons", concurrency_limit=4)
     gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)

@@ -3,10 +3,12 @@
 import math
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
 from trainer import checkpoint
+from ui.lab import OWNER
 from ui.limits import Limits
 
 _SECONDS_BETWEEN = 600.0
@@ -18,7 +20,10 @@ def keep_clean(lab) -> None:
 
     def work():
         while True:
-            clear(lab.all_runs(), lab.limits)
+            try:
+                clear(lab.all_runs(), lab.limits)
+            except Exception:
+                traceback.print_exc()  # and again in ten minutes
             time.sleep(_SECONDS_BETWEEN)
 
     if math.isfinite(lab.limits.days) or math.isfinite(lab.limits.disk_gb):
@@ -26,12 +31,15 @@ def keep_clean(lab) -> None:
 
 
 def clear(folders: list[Path], limits: Limits) -> None:
-    """Deletes the runs that were last written too long ago and, the oldest first, those that are too much together."""
+    """Deletes the runs that were last written too long ago and, the oldest first, those that are too much together.
+
+    Runs that nobody owns, as those of the API, go before those of visitors.
+    """
     now = time.time()
-    by_age = sorted((_last_written(folder), folder) for folder in folders)
-    sizes = {folder: _size(folder) for _, folder in by_age}
+    in_order = sorted(((folder / OWNER).exists(), _last_written(folder), folder) for folder in folders)
+    sizes = {folder: _size(folder) for folder in folders}
     total = sum(sizes.values())
-    for written, folder in by_age:
+    for _, written, folder in in_order:
         is_old = now - written > limits.days * 86400 or (
             not checkpoint.is_run(folder) and now - written > _GRACE_SECONDS
         )
@@ -50,8 +58,10 @@ def _last_written(folder: Path) -> float:
 
 
 def _size(folder: Path) -> int:
+    """The bytes in a folder, as far as they can be counted: what is being written may go meanwhile."""
     total = 0
-    for file in folder.rglob("*"):
-        with suppress(OSError):
-            total += file.stat().st_size
+    with suppress(OSError):
+        for file in folder.rglob("*"):
+            with suppress(OSError):
+                total += file.stat().st_size
     return total

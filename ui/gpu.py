@@ -25,11 +25,14 @@ LONGEST_SECONDS = 60
 
 
 class NotLentError(ValueError):
-    """The GPU was not lent, or was taken back. `at_most`: the seconds that may be lent instead, 0 for none."""
+    """The GPU was not lent, or was taken back. `at_most`: the seconds that may be lent instead, 0 for none.
 
-    def __init__(self, sentence: str, at_most: float = 0.0):
+    `paced`: what was asked for was what the pace says, and it did not do: the pace may be wrong.
+    """
+
+    def __init__(self, sentence: str, at_most: float = 0.0, *, paced: bool = False):
         super().__init__(sentence)
-        self.at_most = at_most
+        self.at_most, self.paced = at_most, paced
 
 
 class LentGpu:
@@ -97,8 +100,12 @@ class LentGpu:
                                 del standings[place]
             except NotLentError as refusal:
                 longest = refusal.at_most
-                if self._next(standings, images, longest).seconds <= longest:
+                # Only ever for less: what counts the seconds differently would refuse the same again for ever.
+                if self._next(standings, images, longest).seconds <= min(longest, piece.seconds - 1):
                     continue
+                if refusal.paced:
+                    for standing in standings.values():
+                        self._paces.pop(_kind(standing.config), None)
                 if not any(standing.ready for standing in standings.values()):
                     raise
                 yield from self._out_of_time(standings, images, refusal)
@@ -165,19 +172,20 @@ def _not_lent(piece: Piece, message: str) -> NotLentError:
             f"This needs the GPU for {piece.seconds} s at a time, longer than it is lent: fewer pictures, a larger "
             "batch_size or fewer settings side by side take less.",
             piece.seconds / 2,
+            paced=True,
         )
-    if match := re.search(r"vs\. (\d+)s left\)\. Try again in ([\w:, ]+)", message):
-        left, wait = int(match[1]), match[2].strip()
+    if match := re.search(r"\((\d+)s requested vs\. (\d+)s left\)\. Try again in ([\w:, ]+)", message):
+        asked, left, wait = int(match[1]), int(match[2]), match[3].strip()
         return NotLentError(
-            f"Your GPU time for today is used up: {left} s are left, {piece.seconds} s are needed, more in {wait}.",
-            left,
+            f"Your GPU time for today is used up: {left} s are left, {asked} s are needed, more in {wait}.",
+            left * piece.seconds / max(asked, 1),  # a second on a larger GPU counts for more than one
         )
     if "limit" in message or "exceeded" in message or "credits" in message:
         return NotLentError("The GPU time for today is used up; signed in to Hugging Face you have more.")
     if "No GPU was available" in message:
         return NotLentError("No GPU is free at the moment.")
     if "aborted" in message:
-        return NotLentError("The GPU was taken back in the middle of an epoch.")
+        return NotLentError("The GPU was taken back in the middle of an epoch.", paced=True)
     return NotLentError("The work on the GPU broke off; the app's log says more.")
 
 

@@ -23,7 +23,7 @@ from ui.limits import Limits
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
-_OWNER, _RACE = ".owner", ".race"
+OWNER, _RACE = ".owner", ".race"
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 Race = Callable[[Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
@@ -102,7 +102,7 @@ class Lab:
         try:
             for place, folder in enumerate(folders):
                 folder.mkdir(parents=True)
-                (folder / _OWNER).write_text(owner)
+                (folder / OWNER).write_text(owner)
                 (folder / _RACE).write_text(f"{folders[0].name} {place}")
         except OSError as error:
             raise ValueError(f"No run can be kept here: {(error.strerror or 'the disk refused').lower()}.") from None
@@ -123,8 +123,8 @@ class Lab:
         if not is_key(visitor):
             return []
         owner = _digest(visitor)
-        own = [folder for folder in self.all_runs() if _read(folder / _OWNER) == owner and checkpoint.is_run(folder)]
-        return sorted(own, key=lambda folder: (folder / _OWNER).stat().st_mtime_ns, reverse=True)
+        own = [folder for folder in self.all_runs() if _read(folder / OWNER) == owner and checkpoint.is_run(folder)]
+        return sorted(own, key=lambda folder: (folder / OWNER).stat().st_mtime_ns, reverse=True)
 
     def races_of(self, visitor: str | None) -> dict[str, list[Path]]:
         """The visitor's races by key, the latest first: the folders of each in their places. A run alone is a race."""
@@ -144,7 +144,7 @@ class Lab:
     def own_run(self, visitor: str | None, key: str | None) -> Path:
         """The folder of a visitor's own run; ValueError as of `own_race`."""
         folder = self.checkpoints / key if is_key(key) else None
-        if folder is None or not is_key(visitor) or _read(folder / _OWNER) != _digest(visitor):
+        if folder is None or not is_key(visitor) or _read(folder / OWNER) != _digest(visitor):
             raise ValueError("There is no such run among yours; it may have been deleted.")
         return folder
 

@@ -26,6 +26,7 @@ from ui import (
 from ui.finder_plot import finder_chart
 from ui.lab import Lab
 from ui.language import SWITCH
+from ui.line import TRAINING
 from ui.message import waiting
 from ui.notice import remember
 from ui.page import load
@@ -118,7 +119,6 @@ def build_page(lab: Lab) -> gr.Blocks:
         language.click(None, None, None, js=SWITCH, api_name="_language", **_AT_ONCE)
 
         offers = partial(shelf.epochs_in_all, lab)
-        asked_at = gr.State(0.0)
         always = gr.State(True)
         buttons = [train, resume, stop]
 
@@ -134,6 +134,7 @@ def build_page(lab: Lab) -> gr.Blocks:
             keeps: bool = True,
         ) -> None:
             """Wires a button that trains: checked at once, then in turn, then the buttons as they were."""
+            asked_at = gr.State(0.0)  # its own: another's press must not outdate a Stop that came before it
             asked = button.click(
                 partial(training.ask, lab, names=names, chosen=chosen, keeps=keeps),
                 [visitor, checks, *race_inputs, *settings],
@@ -144,7 +145,7 @@ def build_page(lab: Lab) -> gr.Blocks:
             told = asked.success(waiting, None, outputs[0], api_name=f"_wait_{name}", **_AT_ONCE)
             trained = told.success(
                 handler, [visitor, asked_at, *inputs, *settings], outputs, api_name=f"_{name}",
-                concurrency_id="train", concurrency_limit=1, show_progress="minimal", show_progress_on=outputs[0],
+                concurrency_id=TRAINING, concurrency_limit=1, show_progress="minimal", show_progress_on=outputs[0],
                 **_PRIVATE,
             )  # fmt: skip
             # A full queue refuses the training before its handler can say anything.

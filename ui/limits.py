@@ -15,7 +15,7 @@ class Limits:
     epochs: float = math.inf  # of one run, in all
     seconds: float = math.inf  # that one training may take at a time
     runs: float = math.inf  # that are kept for one visitor
-    queue: float = 500  # requests that wait, whatever they ask for
+    queue: float = 500  # requests that wait to train
     upload_mb: float = 64  # of one uploaded file
     days: float = math.inf  # that a run is kept after it was last written
     disk_gb: float = math.inf  # that all runs take together
