@@ -23,6 +23,8 @@ os.environ["OPTIMIZER_LAB_DEVICE"] = "cpu"
 os.environ.pop("OPTIMIZER_LAB_CHECKPOINTS", None)
 # Torch's threads wait for each other in a spin, which on a busy machine makes steps this small fifty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Most networks here are so small that a second thread only costs.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -61,6 +63,19 @@ def _no_settings_from_outside(monkeypatch):
     monkeypatch.setenv("OPTIMIZER_LAB_DATA", "synthetic")
     monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", "cpu")
     monkeypatch.delenv("OPTIMIZER_LAB_CHECKPOINTS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _threads_for_real_images(request):
+    """As many as a user's, where there is enough to do."""
+    if "real_images" not in request.fixturenames:
+        yield
+        return
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ class App:
             "OPTIMIZER_LAB_CHECKPOINTS": str(self.checkpoints),
             "GRADIO_SERVER_PORT": self.url.rpartition(":")[2],
             "OMP_WAIT_POLICY": "passive",
+            "OMP_NUM_THREADS": str(os.cpu_count()),
             **self.environment,
         }
         # In a group of its own: the workers it forks may outlive it.
@@ -56,6 +57,16 @@ class App:
         self.process.kill()
         self.process.wait()
         self.start()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_many_threads_as_the_app():
+    """Its numbers are compared with those of this process, to the last bit."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
+    yield
+    torch.set_num_threads(1)
 
 
 @contextmanager
