@@ -434,6 +434,23 @@ def test_retry_after_is_kept_to(hub, short):
     assert any("asked again in 2 s" in doing for doing in told)
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", PREUPLOAD), ("GET", "/tree/"), ("GET", "/refs")])
+def test_a_wait_is_told_whatever_was_asked(hub, short, method, path):
+    """Also of what the Hub's client would ask again by itself, silently: some seconds are waited, an hour is not."""
+    fault = Fault(method=method, path=path, status=429, headers={"Retry-After": "2"})
+    hub.faults = [fault]
+    told = []
+    publish(short, ID, token=OWNER, progress=lambda fraction, doing: told.append(doing))
+    assert any("asked again in 2 s" in doing for doing in told)
+    assert_complete(hub.repos[ID], short, [0, 1])
+    hub.faults = [Fault(method=method, path=path, status=429, headers={"Retry-After": "3600"})]
+    hub.repos.pop(ID)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="try again in 60 minutes"):
+        publish(short, ID, token=OWNER)
+    assert time.monotonic() - began < 10
+
+
 def test_a_wait_that_is_too_long_is_told(hub, short):
     """An hour is not waited; what was published stays, and publishing again adds the rest."""
     hub.faults = [Fault(method="POST", path=TAG, times=0)]

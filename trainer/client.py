@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 # HTTPError is the HTTP library's own, which the Hub's errors derive from: a broken connection has no other type.
 from huggingface_hub.errors import (
@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from trainer.sentence import first_line
 from trainer.watch import Report, watch
@@ -39,6 +40,7 @@ _SLOWEST_BYTES = 50_000
 # Whoever waits before a page would rather hear soon that the Hub is in trouble.
 HURRIED_SECONDS = 20.0
 _hurried: ContextVar[bool] = ContextVar("hurried", default=False)
+_within: ContextVar[bool] = ContextVar("within", default=False)
 
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 FIRST_WAIT_SECONDS = 1.0
@@ -104,7 +106,7 @@ def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: st
     progress(fraction, doing)
     try:
         patience = _patience() + num_bytes / _SLOWEST_BYTES
-        return watch(lambda report: call(), lambda *_: progress(fraction, doing), patience)
+        return watch(lambda report: _within_ask(call), lambda *_: progress(fraction, doing), patience)
     except (JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, HfUriError) as error:
         raise AnswerError(type(error).__name__) from None
     except (RuntimeError, LocalEntryNotFoundError) as error:
@@ -114,6 +116,21 @@ def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: st
         if "client has been closed" in str(error):  # by a failure in another thread: they share one
             raise AnswerError("closed") from None
         raise
+
+
+def _within_ask(call: Callable[[], T]) -> T:
+    session = get_session()  # of all threads: what is added does nothing for calls from elsewhere
+    if _tell_the_wait not in session.event_hooks["response"]:
+        session.event_hooks = {**session.event_hooks, "response": [*session.event_hooks["response"], _tell_the_wait]}
+    _within.set(True)  # in this thread, which is this call's own
+    return call()
+
+
+def _tell_the_wait(response: Any) -> None:
+    """Raises the Hub's refusal that says when to come again: its client would sleep until then, however long it is."""
+    if _within.get() and response.status_code in (429, 503) and _seconds_told(response) is not None:
+        response.read()
+        hf_raise_for_status(response)
 
 
 def readable(call: Callable[[], T]) -> Callable[[], T]:
@@ -147,12 +164,14 @@ def is_transient(error: Exception) -> bool:
 
 def retry_after(error: Exception) -> float | None:
     """Seconds after which the Hub wants to be asked again; None where it does not say (RFC 9110, section 10.2.3)."""
-    if not isinstance(error, HfHubHTTPError) or status(error) not in (429, 503):
-        return None
-    told = error.response.headers.get("Retry-After", "").strip()
+    return _seconds_told(error.response) if status(error) in (429, 503) else None
+
+
+def _seconds_told(response: Any) -> float | None:
+    told = response.headers.get("Retry-After", "").strip()
     if told.isdecimal():
         return float(told)
-    if limit := re.search(r"\br=0\b.*?\bt=(\d+)", error.response.headers.get("RateLimit", "")):
+    if limit := re.search(r"\br=0\b.*?\bt=(\d+)", response.headers.get("RateLimit", "")):
         return float(limit[1])
     try:
         return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
