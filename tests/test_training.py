@@ -75,6 +75,28 @@ def test_resume_offers_the_epochs_that_are_left_or_ten_more(lab):
     assert shelf.epochs_in_all(lab, new_visitor(), folders[0].name) == gr.skip()
 
 
+def test_what_was_typed_or_diverged(lab):
+    """A total that is more stays; a run that diverged has no epochs left to offer, nor to go on with."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 1e6})
+    key = folders[0].name
+    assert [checkpoint.read_run(folder).status for folder in folders] == ["completed", "diverged"]
+    assert shelf.epochs_in_all(lab, visitor, key, 50) == gr.skip()
+    assert shelf.epochs_in_all(lab, visitor, key, 1) == shelf.epochs_in_all(lab, visitor, key) == 11
+    assert "trained all its epochs" in resumed(lab, visitor, folders, 1, False)
+    assert "epoch 2 of 2" in resumed(lab, visitor, folders, 2, False)
+
+
+def test_a_deleted_run_is_compared_no_more(lab):
+    """The others still are, those on the Hub too."""
+    visitor = new_visitor()
+    (first,) = trained(lab, visitor, {"lr": 0.01})
+    list(training.train(lab, visitor, time.monotonic(), [], 1, "", *shown(**SMALL), names=NAMES))
+    other = next(key for key in lab.races_of(visitor) if key != first.name)
+    *_, compared = shelf.delete(lab, visitor, first.name, [first.name, other, "owner/name"])
+    assert compared["value"] == [other, "owner/name"]
+
+
 def test_a_run_alone_takes_the_optimizer_too(lab):
     """As the page says beside the box."""
     visitor = new_visitor()

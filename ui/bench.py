@@ -36,8 +36,7 @@ def draw_preview(lab: Lab, race: Any, num_seeds: Any, *values: Any, names: tuple
     try:
         return draw(lab, shown_config(names, values), contenders(race), int(num_seeds or 1))
     except ValueError as error:
-        language = current_language()
-        return [_preview([], TrainConfig().epochs, language), advice(translate(str(error), language)), gr.skip()]
+        return _undrawn(error)
 
 
 def draw(lab: Lab, config: TrainConfig, race: Sequence[TrainConfig] = (), num_seeds: int = 1) -> list[Any]:
@@ -54,6 +53,11 @@ def draw(lab: Lab, config: TrainConfig, race: Sequence[TrainConfig] = (), num_se
         f"<div class='note'>{word}</div>",
         link.write(config, race, num_seeds),
     ]
+
+
+def _undrawn(error: ValueError) -> list[Any]:
+    language = current_language()
+    return [_preview([], TrainConfig().epochs, language), advice(translate(str(error), language)), gr.skip()]
 
 
 @said
@@ -119,9 +123,13 @@ def open_link(lab: Lab, query: dict[str, str], panel: fields.Panel) -> list[Any]
     if opened is None:
         return [notice, *draw(lab, TrainConfig()), *[gr.skip()] * (5 + len(panel.components))]
     lesson = lesson_of(opened.config)
+    try:
+        drawn = draw(lab, opened.config, opened.race, opened.num_seeds)
+    except ValueError as error:  # settings that are sound, but not for these pictures or so few epochs
+        drawn = _undrawn(error)
     return [
         notice,
-        *draw(lab, opened.config, opened.race, opened.num_seeds),
+        *drawn,
         lesson.name if lesson else "",
         *tell_lesson(lesson),
         list_race([replace(config, seed=0) for config in opened.race]) if opened.race else gr.skip(),

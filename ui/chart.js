@@ -37,7 +37,7 @@ async function draw() {
   const value = JSON.parse(props.value);
   offer(value);
   // In a tab that is not open there is no width: it is drawn when it opens.
-  if (!box.clientWidth || !window.vegaEmbed) return;
+  if (!box.clientWidth || !window.vegaEmbed) { width = 0; return; }
   const text = JSON.stringify(value.specs[chosen]);
   if (text !== drawn) {
     width = box.clientWidth;

@@ -34,6 +34,8 @@ def draw(runs: Mapping[str, Run], measure: str, language: str) -> list[Any]:
     if measure not in plots.MEASURES:
         raise ValueError("Choose what to compare.")
     contenders = compare(list(runs.values()), _repo_ids(runs))
+    if len(contenders) > len(plots.COLORS):
+        raise ValueError(f"Compare up to {len(plots.COLORS)} different settings at a time: no more can be told apart.")
     epochs = max((run.config.epochs for run in runs.values()), default=10)
     chart = plots.measure_chart(measure, contenders, epochs=epochs, height=HEIGHT, language=language)
     return [

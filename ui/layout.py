@@ -107,7 +107,12 @@ def build_page(lab: Lab) -> gr.Blocks:
         )  # fmt: skip
         draws = partial(bench.draw_preview, lab, names=names)
         # Not at every change: a lesson, which sets all widgets at once, would draw as often as there are widgets.
-        typed = [widget.change if name in panel.powers else widget.input for name, widget in panel.widgets.items()]
+        # Nor when a row is chosen, before its own settings stand there.
+        typed = [
+            widget.change if name in panel.powers else widget.input
+            for name, widget in panel.widgets.items()
+            if name not in panel.abouts
+        ]
         gr.on(
             [race.change, seeds.change, *typed], draws, [race, seeds, *settings], drawn,
             trigger_mode="always_last", api_name="_draw_preview", **_AT_ONCE,
@@ -149,10 +154,9 @@ def build_page(lab: Lab) -> gr.Blocks:
                 **_PRIVATE,
             )  # fmt: skip
             # A full queue refuses the training before its handler can say anything.
-            ended = trained
+            trained.success(training.rest, None, buttons, api_name=f"_rest_{name}_ended", **_AT_ONCE)
             if outputs is shown:
-                ended = trained.success(offers, [visitor, runs], epochs, api_name=f"_offer_{name}", **_AT_ONCE)
-            ended.success(training.rest, None, buttons, api_name=f"_rest_{name}_ended", **_AT_ONCE)
+                trained.success(offers, [visitor, runs, epochs], epochs, api_name=f"_offer_{name}", **_AT_ONCE)
             trained.failure(
                 training.refused, None, [outputs[0], *buttons], api_name=f"_rest_{name}_refused", **_AT_ONCE
             )
@@ -184,9 +188,9 @@ def build_page(lab: Lab) -> gr.Blocks:
         runs.change(offers, [visitor, runs], epochs, api_name="_offer", **_AT_ONCE)
         runs.input(partial(shelf.show, lab), [visitor, runs], results, api_name="_show", **_AT_ONCE)
         delete.click(
-            partial(shelf.delete, lab), [visitor, runs], shown, api_name="_delete", **_AT_ONCE,
-            js="(visitor, run) => [visitor, run && confirm(document.documentElement.lang.startsWith('zh') ? "
-            "'删除这次训练和它的检查点？' : 'Delete this run and its checkpoints?') ? run : null]",
+            partial(shelf.delete, lab), [visitor, runs, compared], shown, api_name="_delete", **_AT_ONCE,
+            js="(visitor, run, compared) => [visitor, run && confirm(document.documentElement.lang.startsWith('zh') ? "
+            "'删除这次训练和它的检查点？' : 'Delete this run and its checkpoints?') ? run : null, compared]",
         )  # fmt: skip
 
         gr.on(

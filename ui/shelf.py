@@ -25,8 +25,11 @@ NUM_CHOICES = 3
 _MOST_LISTED = 50
 
 
-def choices(lab: Lab, visitor: str, chosen: str | None) -> list[Any]:
-    """The lists of what can be chosen: the visitor's races, all networks to classify with, and runs to compare."""
+def choices(lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -> list[Any]:
+    """The lists of what can be chosen: the visitor's races, all networks to classify with, and runs to compare.
+
+    `chosen` is the race that is chosen then; with `keep`, whatever was chosen before stays.
+    """
     language = current_language()
     races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
     runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
@@ -36,8 +39,8 @@ def choices(lab: Lab, visitor: str, chosen: str | None) -> list[Any]:
     own = chosen if chosen in races else next(iter(races), None)
     first = races[own][0].name if own else next((key for _, key in shipped), None)
     return [
-        gr.update(choices=titles, value=own),
-        gr.update(choices=single + shipped, value=first),
+        gr.update(choices=titles, **({} if keep else {"value": own})),
+        gr.update(choices=single + shipped, **({} if keep else {"value": first})),
         gr.update(choices=single),
     ]
 
@@ -77,26 +80,32 @@ def show(lab: Lab, visitor: str, key: str | None) -> list[Any]:
     return results(runs, lab.images, current_language())
 
 
-def epochs_in_all(lab: Lab, visitor: str, key: str | None) -> Any:
-    """Up to how many epochs Resume would train a race: as many as were asked for or, where it has them, ten more."""
+def epochs_in_all(lab: Lab, visitor: str, key: str | None, typed: float | None = None) -> Any:
+    """Up to how many epochs Resume would train a race: as many as were asked for or, where it has them, ten more.
+
+    What was `typed` stays, where it is more than the race has.
+    """
     try:
         runs = read_all(lab.own_race(visitor, key))
-    except ValueError:
+    except (ValueError, OSError):
         runs = []
-    if not runs:
+    if not runs or (typed or 0) > max(run.epoch for run in runs):
         return gr.skip()
     most = max(run.config.epochs for run in runs)
-    return most if any(run.epoch < run.config.epochs for run in runs) else most + 10
+    is_open = any(run.epoch < run.config.epochs for run in runs if run.status != "diverged")
+    return most if is_open else most + 10
 
 
 @said
-def delete(lab: Lab, visitor: str, key: str | None) -> list[Any]:
-    """Deletes the visitor's race, all of its runs, and shows the latest that is left."""
-    if key:
-        for folder in lab.own_race(visitor, key):
-            checkpoint.delete(folder)
+def delete(lab: Lab, visitor: str, key: str | None, compared: list[str] | None) -> list[Any]:
+    """Deletes the visitor's race, all of its runs, also from those that are compared; shows the latest that is left."""
+    gone = lab.own_race(visitor, key) if key else []
+    for folder in gone:
+        checkpoint.delete(folder)
     left, runs = latest(lab, visitor)
-    return [*results(runs, lab.images, current_language()), *choices(lab, visitor, left)]
+    *others, comparable = choices(lab, visitor, left)
+    still = [name for name in compared or [] if name not in {folder.name for folder in gone}]
+    return [*results(runs, lab.images, current_language()), *others, {**comparable, "value": still}]
 
 
 @said

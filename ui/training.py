@@ -193,12 +193,14 @@ def _going_on(
 ) -> dict[int, checkpoint.Checkpoint]:
     """The states that can be trained further, by their places in the race; ValueError where there is none."""
     race = [checkpoint.read(folder) for folder in folders]
+    diverged = [checkpoint.read_run(folder).status == "diverged" for folder in folders]
     going_on = {}
     for place, kept in enumerate(race):
         if kept.data.get("digest") != images.digest:
             raise ValueError(f"This run was trained on other pictures ({kept.data.get('name')}) than the app has now.")
         total = max(epochs, kept.config.epochs)
-        if len(race) == 1 or kept.epoch < total:
+        is_over = kept.epoch >= total or (diverged[place] and not changes)
+        if len(race) == 1 or not is_over:
             spent = spans_run(kept.config)
             going_on[place] = checkpoint.continued(kept, epochs=total, changes=changes, spans_run=spent)
     if not going_on:
@@ -251,12 +253,12 @@ def _follow(
     for _, event in checkpoint.record_race(events, keepers, stop=stopped):
         # The first checkpoint makes a run one that can be chosen; later ones change its label.
         if isinstance(event, CheckpointReady) and (len(runs) == 1 or event.epoch == 0):
-            yield [*update(), *choices(lab, visitor, key)]
+            yield [*update(), *choices(lab, visitor, key, keep=event.epoch > 0)]
         # Of a race's epochs many end at once.
         elif (isinstance(event, EpochEnded) and len(runs) == 1) or time.monotonic() > next_update:
             yield [*update(), *_unchanged()]
             next_update = time.monotonic() + _SECONDS_BETWEEN_UPDATES
-    yield [*update(), *choices(lab, visitor, key)]
+    yield [*update(), *choices(lab, visitor, key, keep=True)]
 
 
 def _unchanged() -> list[Any]:

@@ -89,6 +89,19 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     status_says(page, "^Ready")
 
 
+def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
+    """What came while one looked at another tab is drawn on the way back."""
+    visit(page, f"{app.url}/?num_images=512&epochs=4&scheduler=constant")
+    page.click("#train")
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 2")
+    page.click("#go-classify")
+    page.wait_for_function("/^Done/.test(document.querySelector('#status').textContent.trim())")
+    page.get_by_role("tab", name="Train").click()
+    page.wait_for_function(
+        "([points, count]) => document.querySelectorAll(points).length >= count", arg=[EPOCHS_IN_PLOT, 2 * 4 + 1]
+    )
+
+
 def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
     """kill -9 within an epoch: the run is there, interrupted, and ends with the numbers of one that was not."""
     config = TrainConfig(epochs=10, num_images=1000, batch_size=20)

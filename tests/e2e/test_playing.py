@@ -47,6 +47,21 @@ def test_a_wrong_link_is_explained_and_the_page_is_usable(app, page, query):
     assert page.locator("#train").is_enabled()
 
 
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("?epochs=1&scheduler_unit=epoch", "onecycle cannot rise and fall"),
+        ("?scheduler=step&epochs=2&num_warmup_steps=50", "num_warmup_steps must be below"),
+        ("?num_images=40000", "num_images must not be above"),
+    ],
+)
+def test_a_link_to_what_cannot_be_trained_here_is_told_beside_it(app, page, query, sentence):
+    """Its settings stand there, to be mended; the page is usable."""
+    visit(page, app.url + "/" + query)
+    page.wait_for_selector(f"#preview-word >> text={sentence}")
+    page.wait_for_selector("#train:not([disabled])")
+
+
 def test_a_race_is_trained_kept_resumed_and_compared(app, page, tmp_path, screenshots):
     """Two settings over two seeds: a winner, the table, reload, more epochs, curves laid over each other, CSV, code."""
     open_link(page, app.url + "/" + LINK + RACE)
