@@ -101,7 +101,8 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     contenders = compare(runs)
     passed = sum(run.config.epochs if run.status == "diverged" else run.epochs_passed for run in runs)
     share = passed / sum(run.config.epochs for run in runs)
-    epoch = min((run.epoch for run in runs if run.status != "diverged"), default=0)
+    behind = [run.epoch for run in runs if run.status != "diverged" and run.epoch < run.config.epochs]
+    epoch = min(behind, default=max(run.epoch for run in runs))
     epochs = max(run.config.epochs for run in runs)
     words = [say("{count} settings side by side", count=len(contenders))]
     if len(runs) > len(contenders):
