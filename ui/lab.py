@@ -185,8 +185,8 @@ def checked_visitor(value: Any) -> str:
 
 
 def bundled() -> list[str]:
-    """The names of the checkpoints that come with the app, of those it was given."""
-    return [name for name in ("quick", "fast") if (BUNDLED / name / "config.json").exists()]
+    """The names of the checkpoints that come with the app, of those it was given, the best one first."""
+    return [name for name in ("fast", "quick") if (BUNDLED / name / "config.json").exists()]
 
 
 def _read(path: Path) -> str | None:
