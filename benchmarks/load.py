@@ -1,4 +1,4 @@
-"""A crowd at the door: how the app does while one training runs and many classify, open pages, or want to train too.
+"""A crowd at the door: how the app does while many classify beside a training, open the page, or want to train too.
 
 The clients are real ones of gradio_client, the pages are Chromium's, all on the machine that also runs the app. What
 goes wrong for anybody is counted, and told.
@@ -56,7 +56,7 @@ def main() -> None:
                 alone = [_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0]]
                 paced, rows["classify at the rate, seconds"] = _speed(steps, lambda: classify(asked.rate))
                 alone.append(_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0])
-                rows["pages opened at once until usable, seconds"] = asyncio.run(_opened(app.url, asked.pages, errors))
+            rows["pages opened at once until usable, seconds"] = asyncio.run(_opened(app.url, asked.pages, errors))
         with running_app(asked.data, Path(folder, "others"), OPTIMIZER_LAB_MAX_QUEUE=str(asked.queue)) as app:
             refused, trained = _crowd(app.url, 2 * asked.queue, errors)
             rows |= {"refused by a full queue, seconds": refused, "trained in turn, seconds": trained}
@@ -136,7 +136,7 @@ async def _opened(url: str, count: int, errors: list[str]) -> list[float]:
     """Seconds until each of the pages, all opened within a second, can be used."""
 
     async def open_one(browser: Browser, place: int) -> float:
-        page = await browser.new_page()
+        page = await browser.new_page()  # as another visitor: of one, a browser opens six connections at most
         await asyncio.sleep(place / count)
         begun = time.perf_counter()
         try:
