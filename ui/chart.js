@@ -34,7 +34,8 @@ function offer(value) {
 
 async function draw() {
   if (!props.value) return;
-  const value = JSON.parse(props.value);
+  // Of a chart that a handler once left as it was, Gradio makes a new component, whose values come as they are.
+  const value = JSON.parse(typeof props.value === 'string' ? props.value : JSON.stringify(props.value));
   offer(value);
   // In a tab that is not open there is no width: it is drawn when it opens.
   if (!box.clientWidth || !window.vegaEmbed) { width = 0; return; }

@@ -39,18 +39,14 @@ def epochs_in_table(page) -> list[int]:
     return [int(re.match(r"\d+", text)[0]) for text in page.locator("#table td:first-child").all_inner_texts()]
 
 
-def points(page) -> int:
-    """How many points of the loss curves are drawn."""
-    return page.locator(EPOCHS_IN_PLOT).count()
-
-
 def test_the_main_job(app, page, images, tmp_path, screenshots):
     """Train untouched, watch, stop, reload, resume, classify a picture, download, delete: nothing is lost."""
     page.click("#train")
     # Something moves at once: the bar, and the loss within the epoch.
     page.wait_for_function("parseFloat(document.querySelector('#status .fill').style.width) > 0", timeout=30_000)
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=180_000)
-    assert points(page) >= 5, "two curves of epochs 0, 1, 2"
+    two_curves = [EPOCHS_IN_PLOT, 5]  # of epochs 0, 1, 2
+    page.wait_for_function("([points, count]) => document.querySelectorAll(points).length >= count", arg=two_curves)
     page.screenshot(path=screenshots / "training.png", full_page=True)
 
     page.click("#stop")
@@ -61,7 +57,7 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     visit(page, app.url)
     status_says(page, "^Stopped")
     assert epochs_in_table(page) == kept
-    assert points(page) >= 5
+    page.wait_for_function("([points, count]) => document.querySelectorAll(points).length >= count", arg=two_curves)
 
     page.click("#resume")
     page.wait_for_function(
