@@ -65,17 +65,20 @@ def _no_settings_from_outside(monkeypatch):
     monkeypatch.delenv("OPTIMIZER_LAB_CHECKPOINTS", raising=False)
 
 
-@pytest.fixture(autouse=True)
-def _threads_for_real_images(request):
-    """As many as a user's, where there is enough to do."""
-    if "real_images" not in request.fixturenames:
-        yield
-        return
+@pytest.fixture(scope="module")
+def all_threads():
+    """As many threads as a user's, where there is enough to do, or where their number decides the last digits."""
     import torch
 
     torch.set_num_threads(os.cpu_count())
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _threads_for_real_images(request):
+    if "real_images" in request.fixturenames:
+        request.getfixturevalue("all_threads")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,9 @@ from trainer.events import EpochEnded, Finished, StepLogged
 from trainer.finder import Finding, Trial, find_lr, row, suggest
 from trainer.loop import train
 
+# What a range test suggests hangs on the last digits.
+pytestmark = pytest.mark.usefixtures("all_threads")
+
 QUICK = TrainConfig(batch_size=26, augment=False)  # all of `tiny` in a batch
 CLASSES = 10
 
@@ -140,11 +143,11 @@ def last(config, data):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_suggestion_is_stable_and_trains(optimizer, small):
-    """Two seeds agree within a factor of 3, and a short training at that lr beats a tenth and ten times of it."""
+    """Two seeds agree within a factor of 2, and a short training at that lr beats a tenth and ten times of it."""
     config = TrainConfig(optimizer=optimizer, batch_size=32, epochs=8, augment=False, scheduler="constant")
     findings = [found(config.changed({"seed": seed}), small)[1] for seed in (0, 1)]
     suggestions = [finding.suggestion for finding in findings]
-    assert max(suggestions) <= 3 * min(suggestions)
+    assert max(suggestions) <= 2 * min(suggestions)
     for finding in findings:
         assert f"{finding.suggestion:g}" in finding.reason or "third" in finding.reason
         assert finding.diverges_at is None or finding.suggestion <= finding.diverges_at / 2.9

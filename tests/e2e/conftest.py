@@ -60,13 +60,8 @@ class App:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _as_many_threads_as_the_app():
+def _as_many_threads_as_the_app(all_threads):
     """Its numbers are compared with those of this process, to the last bit."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count())
-    yield
-    torch.set_num_threads(1)
 
 
 @contextmanager
