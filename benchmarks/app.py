@@ -36,10 +36,7 @@ def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iter
         chosen["OPTIMIZER_LAB_DATA"] = data
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "app.py"],
-        cwd=REPOSITORY,
-        env={**os.environ, **chosen},
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "app.py"], cwd=REPOSITORY, env={**os.environ, **chosen}, stdout=subprocess.DEVNULL
     )
     try:
         url = f"http://127.0.0.1:{port}"

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,6 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
         button = gr.Button(i18n("Publish"), size="sm", interactive=False, elem_id="publish")
         status = gr.HTML(elem_id="publish-status")
 
-    def offer(visitor: str, race: str | None, name: str):
-        yield from _offer(lab, visitor, race, name)
-
-    def publish(visitor: str, race: str | None, key: str | None, name: str, is_private: bool):
-        yield from _publish(lab, visitor, race, key, name, is_private)
-
     def follow(visitor: str, race: str | None, name: str):
         return [_runs_of(lab, visitor, race), suggest(lab, visitor, race, None, name)]
 
@@ -78,7 +73,7 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
         return suggest(lab, visitor, race, key, name)
 
     panel.expand(
-        offer, [visitor, races, repo_id], [says, run, repo_id, button, sign_in, sign_out],
+        partial(_offer, lab), [visitor, races, repo_id], [says, run, repo_id, button, sign_in, sign_out],
         api_name="_offer_to_publish", **_AT_ONCE,
     )  # fmt: skip
     for press, route in ((sign_in, "login/huggingface"), (sign_out, "logout")):
@@ -87,7 +82,7 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
     run.input(follow_run, [visitor, races, run, repo_id], repo_id, api_name="_follow_run", **_AT_ONCE)
     asked = button.click(_wait, None, [status, button], api_name="_ask_publish", **_AT_ONCE)
     published = asked.success(
-        publish, [visitor, races, run, repo_id, private], [status, button], api_name="_publish",
+        partial(_publish, lab), [visitor, races, run, repo_id, private], [status, button], api_name="_publish",
         concurrency_id="publish", concurrency_limit=_MOST_AT_ONCE, **_PRIVATE,
     )  # fmt: skip
     # A full queue refuses it before it can say anything.

@@ -39,14 +39,20 @@ def epochs_in_table(page) -> list[int]:
     return [int(re.match(r"\d+", text)[0]) for text in page.locator("#table td:first-child").all_inner_texts()]
 
 
+def wait_for_points(page, count):
+    """Waits until so many points of the loss curves are drawn: a chart may come a little later than the table."""
+    page.wait_for_function(
+        "([points, count]) => document.querySelectorAll(points).length >= count", arg=[EPOCHS_IN_PLOT, count]
+    )
+
+
 def test_the_main_job(app, page, images, tmp_path, screenshots):
     """Train untouched, watch, stop, reload, resume, classify a picture, download, delete: nothing is lost."""
     page.click("#train")
     # Something moves at once: the bar, and the loss within the epoch.
     page.wait_for_function("parseFloat(document.querySelector('#status .fill').style.width) > 0", timeout=30_000)
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=180_000)
-    two_curves = [EPOCHS_IN_PLOT, 5]  # of epochs 0, 1, 2
-    page.wait_for_function("([points, count]) => document.querySelectorAll(points).length >= count", arg=two_curves)
+    wait_for_points(page, 5)  # two curves of epochs 0, 1, 2
     page.screenshot(path=screenshots / "training.png", full_page=True)
 
     page.click("#stop")
@@ -57,7 +63,7 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     visit(page, app.url)
     status_says(page, "^Stopped")
     assert epochs_in_table(page) == kept
-    page.wait_for_function("([points, count]) => document.querySelectorAll(points).length >= count", arg=two_curves)
+    wait_for_points(page, 5)
 
     page.click("#resume")
     page.wait_for_function(
@@ -93,9 +99,7 @@ def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
     page.click("#go-classify")
     page.wait_for_function("/^Done/.test(document.querySelector('#status').textContent.trim())")
     page.get_by_role("tab", name="Train").click()
-    page.wait_for_function(
-        "([points, count]) => document.querySelectorAll(points).length >= count", arg=[EPOCHS_IN_PLOT, 2 * 4 + 1]
-    )
+    wait_for_points(page, 2 * 4 + 1)
 
 
 def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
