@@ -5,6 +5,8 @@ import os
 import spaces  # isort: skip - before torch, which a ZeroGPU Space must not wake in this process
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Or else each request would sum up the ten thousand before it, for a summary that nobody reads.
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the page shows them
 
 import sys
