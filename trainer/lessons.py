@@ -6,6 +6,7 @@ CIFAR-10's test split, without shuffling, normalisation or activation functions.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from trainer.config import TrainConfig
@@ -130,6 +131,7 @@ LESSONS = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=256)  # a page asks for the same at every update
 def lesson_of(config: TrainConfig) -> Lesson | None:
     """The lesson that a config is, over however many epochs and with whatever seed; None where it is none."""
     return next((one for one in LESSONS.values() if _timeless(one.config) == _timeless(config)), None)

@@ -1,7 +1,7 @@
 // Draws a Vega-Lite spec once, then feeds its named data sets: the view, and the tooltip one reads, stay.
 const box = element.querySelector('.chart'), choice = element.querySelector('.views');
 let view = null, drawn = null, width = 0, chosen = null, offered = null, first = null;
-let fed = {}, wanted = false, busy = false, rest = 0, wake = () => {};
+let fed = {}, wanted = false, busy = false, seen = false, rest = 0, wake = () => {};
 let dark = document.body.classList.contains('dark');
 
 function look() {
@@ -56,10 +56,11 @@ async function draw() {
     try { view.data(name, rows); } catch (error) { /* a chart without that layer */ }
   }
   await view.runAsync();
-  rest = 9 * (performance.now() - begun);
+  rest = seen ? 9 * (performance.now() - begun) : 4000;
 }
 
-// Draws what is newest, and for a tenth of the time at most: the machine may be the one that trains.
+// Draws what is newest, for a tenth of the time at most, and out of sight now and then only: the machine may be the one
+// that trains.
 async function update() {
   wanted = true;
   if (busy) return;
@@ -73,6 +74,10 @@ async function update() {
   busy = false;
 }
 new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) update(); }).observe(box);
+new IntersectionObserver(entries => {
+  seen = entries.at(-1).isIntersecting;
+  if (seen) wake();
+}).observe(box);
 new MutationObserver(() => {
   if (dark === document.body.classList.contains('dark')) return;
   dark = !dark;

@@ -30,7 +30,7 @@ from ui.view import NUM_RESULTS, results, status_line
 from ui.words import translate
 
 MOST_PREVIEWED = 200_000  # batches: more would hold the page up for seconds
-_SECONDS_BETWEEN_UPDATES = 0.5
+_SECONDS_BETWEEN_UPDATES = 1.0
 
 # CIFAR-10's, for what is drawn before the images are there.
 _NUM_IMAGES = 50_000
