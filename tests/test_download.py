@@ -38,6 +38,20 @@ def test_a_file_and_its_commit(hub, name):
     assert get(name, revision=commit, local_files_only=True) == (path, commit)
 
 
+@pytest.mark.parametrize("revision", [None, "main", "epoch-0001"])
+def test_a_revision_is_remembered_without_a_network(hub, monkeypatch, revision):
+    """A branch or a tag, once asked for by its name, is found in the cache when the Hub is not asked or not there."""
+    hub.repos[ID].tags["epoch-0001"] = hub.repos[ID].head
+    found = get("config.json", revision=revision)
+    assert get("config.json", revision=revision, local_files_only=True) == found
+    hub.faults = [Fault(method="HEAD", path="config", status=503, times=99)]
+    assert get("config.json", revision=revision) == found
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert get("config.json", revision=revision) == found
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_cache_without_links(hub, name):
     """Where the disk knows no links the Hub is asked for the hash again, and a damaged copy is made good."""

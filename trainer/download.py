@@ -5,7 +5,7 @@ from hashlib import sha1, sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
@@ -38,25 +38,27 @@ def download(
     is larger than `at_most` bytes, which is known before it is fetched, and where it arrives damaged; the Hub's own
     errors (`huggingface_hub.errors`) otherwise.
     """
+    local_files_only = local_files_only or is_offline_mode()
     asked = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     try:
-        # Tells commit and size without fetching; the commit is asked for from here on, as a branch may move.
-        told = hf_hub_download(repo_id, name, revision=revision, dry_run=True, **asked)
+        told = hf_hub_download(repo_id, name, revision=revision, dry_run=True, **asked)  # its size, without fetching it
     except RemoteEntryNotFoundError:
         raise ValueError(f"{name} is missing in {repo_id}.") from None
     if told.file_size is not None and told.file_size > at_most:
         raise ValueError(f"{name} is larger than what it should hold.")
-    asked["revision"] = told.commit_hash
-    path = Path(hf_hub_download(repo_id, name, force_download=force_download, **asked))
-    if not _is_sound(repo_id, name, path, told.commit_hash, asked):
+    # By the name of its revision: only so does the cache remember what that was, for the time without a network.
+    path = Path(hf_hub_download(repo_id, name, revision=revision, force_download=force_download, **asked))
+    commit = path.parents[name.count("/")].name
+    asked["revision"] = commit  # a branch may move
+    if not _is_sound(repo_id, name, path, commit, asked):
         if local_files_only:
             raise ValueError(f"{name} of {repo_id} is damaged in the cache.")
         _drop(path)  # or the client would leave it as it is, where it is no link
         path = _fetched_again(repo_id, name, asked)
-        if not _is_sound(repo_id, name, path, told.commit_hash, asked):
+        if not _is_sound(repo_id, name, path, commit, asked):
             _drop(path)
             raise ValueError(f"{name} of {repo_id} arrived damaged, twice: it is not what the Hub says it is.")
-    return Downloaded(path, told.commit_hash)
+    return Downloaded(path, commit)
 
 
 def _drop(path: Path) -> None:
