@@ -254,25 +254,36 @@ class _Publisher:
             return None
 
     def _check(self, local: _Local, remote: _Remote) -> None:
-        if not remote.paths <= _OURS or (remote.history is None and remote.paths - {".gitattributes", CARD_FILE}):
-            raise ValueError(f"{self.repo_id} holds something else than a run of this app; choose another name.")
-        if remote.history is None:
-            if CARD_FILE in remote.paths and self._has_words(remote.head):
-                raise ValueError(f"{self.repo_id} holds something else than a run of this app; choose another name.")
+        """ValueError where the repo holds what is not this run, or more of it than there is to publish."""
+        theirs = self._published(remote)
+        if theirs is None:
             return
-        try:
-            content = json.loads(remote.history)
-            rows, digest = content["history"], content["data"]["digest"]
-            is_a_run = content["format"] == checkpoint.FORMAT and isinstance(rows, list)
-        except (ValueError, TypeError, KeyError):
-            is_a_run = False
-        if not is_a_run:
-            raise ValueError(f"{self.repo_id} holds something else than a run of this app; choose another name.")
-        ours = local.content["history"]
-        if digest != local.data["digest"] or rows[: len(ours)] != ours[: len(rows)]:
+        rows, ours = theirs["history"], local.content["history"]
+        if theirs["data"]["digest"] != local.data["digest"] or rows[: len(ours)] != ours[: len(rows)]:
             raise ValueError(f"{self.repo_id} holds another run; choose another name.")
         if len(rows) > len(ours):
             raise ValueError(f"{self.repo_id} has {len(rows) - 1} epochs of this run already, and this folder fewer.")
+
+    def _published(self, remote: _Remote) -> dict[str, Any] | None:
+        """What training.json says of the run in the repo; None where nobody has put anything there yet.
+
+        Raises ValueError where the repo holds something else.
+        """
+        foreign = ValueError(f"{self.repo_id} holds something else than a run of this app; choose another name.")
+        if remote.history is None:
+            has_card = CARD_FILE in remote.paths and self._has_words(remote.head)
+            if has_card or remote.paths - {".gitattributes", CARD_FILE}:
+                raise foreign
+            return None
+        try:
+            content = json.loads(remote.history)
+            rows, digest = content["history"], content["data"]["digest"]
+            is_a_run = content["format"] == checkpoint.FORMAT and isinstance(rows, list) and isinstance(digest, str)
+        except (ValueError, TypeError, KeyError):
+            is_a_run = False
+        if not is_a_run or not remote.paths <= _OURS:
+            raise foreign
+        return content
 
     def _has_words(self, commit: str) -> bool:
         """Whether a repo's README.md is more than the front matter that the Hub's form for a new repo writes."""

@@ -89,6 +89,7 @@ def build(
         order = gr.Radio(
             [(i18n("Newest first"), "newest"), (i18n("Best claim first"), "best")],
             value="newest",
+            label=i18n("Order"),
             show_label=False,
             container=False,
             elem_id="order",
