@@ -81,7 +81,7 @@ def test_page_api_command_line_and_library_agree(app, client, rows, picture, com
     from trainer import OptimizerLabModel, classify
 
     library = classify(OptimizerLabModel.from_pretrained(folder), picture).confidences
-    page = json.loads(call(app, "_classify", [{"path": _uploaded(client, picture)}, key]).split("data: ", 1)[1])[1]
+    page = json.loads(call(app, "_classify", [{"path": uploaded(client, picture)}, key]).split("data: ", 1)[1])[1]
     shown = {entry["label"]: entry["confidence"] for entry in page["confidences"]}
     assert len(api) == 10
     assert sum(api.values()) == pytest.approx(1, abs=1e-5)
@@ -91,7 +91,8 @@ def test_page_api_command_line_and_library_agree(app, client, rows, picture, com
     assert shown == pytest.approx({name: api[name] for name in shown}, abs=1e-6)
 
 
-def _uploaded(client, picture) -> str:
+def uploaded(client, picture) -> str:
+    """Where the app has put a file that was uploaded."""
     import httpx
 
     with picture.open("rb") as file:

@@ -8,8 +8,9 @@ import urllib.request
 
 import pytest
 from gradio_client import Client
+from torchvision.io import write_png
 
-from tests.e2e.test_endpoints import call
+from tests.e2e.test_endpoints import call, uploaded
 from trainer import checkpoint
 from ui.lab import new_visitor
 
@@ -65,6 +66,7 @@ def attempts(key):
         "_export": [[key]],
         "_compared_code": [[key]],
         "_resume": [0.0, key, 3, False],
+        "_publish": [key, None, "stranger/run", False],
     }
 
 
@@ -73,7 +75,9 @@ def test_the_owner_may(app, endpoints, run, owner):
     assert "of 2 epochs" in ask(app, endpoints, "_load", owner)
     for name, inputs in attempts(run.name).items():
         if name not in ("_delete", "_resume"):
-            assert "event: error" not in ask(app, endpoints, name, owner, *inputs), name
+            answer = ask(app, endpoints, name, owner, *inputs)
+            assert "event: error" not in answer, name
+            assert "no such run" not in answer, name
 
 
 def test_a_stranger_may_not(app, endpoints, run, owner):
@@ -88,6 +92,19 @@ def test_a_stranger_may_not(app, endpoints, run, owner):
             assert "no such run" in answer or "not known here" in answer, (name, visitor, answer)
             assert run.name not in answer, (name, visitor)
     assert state(run) == before
+
+
+def test_a_stranger_walks_through_no_epochs(app, endpoints, run, owner, images, tmp_path):
+    """The time machine opens a run for its owner alone."""
+    write_png(images.test.images[0].contiguous(), str(tmp_path / "shape.png"))
+    client = Client(app.url, verbose=False)
+    picture = {"path": uploaded(client, tmp_path / "shape.png")}
+    client.close()
+    assert "Of the test pictures it gets" in ask(app, endpoints, "_walk", owner, run.name, picture)
+    for visitor in (new_visitor(), owner.upper(), run.name, "", None, [owner]):
+        answer = ask(app, endpoints, "_walk", visitor, run.name, picture)
+        assert "no such run" in answer, (visitor, answer)
+        assert "Of the test pictures it gets" not in answer, visitor
 
 
 @pytest.mark.parametrize("key", ["../{name}", "{name}/", "{name}/epochs", "./{name}", "{upper}", "*", "", None, 3, []])
