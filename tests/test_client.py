@@ -144,18 +144,24 @@ def test_sentences(error, sentence):
         raise error
 
 
-def test_whoever_is_hurried_is_told_at_once(monkeypatch):
-    """One call, and less patience with silence; afterwards all is as before."""
+def test_whoever_is_hurried_is_told_soon(monkeypatch):
+    """After one more call, or none where the Hub asks for a longer wait, and with less patience with silence.
+
+    Afterwards all is as before.
+    """
     monkeypatch.setattr(client, "HURRIED_SECONDS", 0.2)
     with client.hurried():
-        calls = failing(refusal(503), refusal(503))
-        with pytest.raises(HfHubHTTPError):
-            client.ask(calls, silent, 0.0, "")
+        assert client.ask(failing(refusal(503)), silent, 0.0, "") == 2
+        calls = failing(refusal(503), refusal(500), refusal(429, {"Retry-After": "2"}), refusal(503))
+        for status in (500, 429):
+            with pytest.raises(HfHubHTTPError) as told:
+                client.ask(calls, silent, 0.0, "")
+            assert client.status(told.value) == status
         began = time.monotonic()
         with pytest.raises(ValueError, match=r"nothing for 0\.2 seconds"), client.explained("x"):
             client.ask(lambda: time.sleep(1), silent, 0.0, "")
         assert time.monotonic() - began < 0.8
-    assert client.ask(calls, silent, 0.0, "") == 3
+    assert client.ask(calls, silent, 0.0, "") == 5
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"\xa2", b"[" * 100_000, b"{}", b"3"])

@@ -135,7 +135,7 @@ def test_a_hub_in_trouble_is_told_at_once(hub, status):
     with pytest.raises(ValueError, match="The Hub "):
         open_published(ID, CPU)
     assert time.monotonic() - began < 1
-    assert len(hub.requests) == 1
+    assert len(hub.requests) == 2
 
 
 def test_no_hub_at_all(monkeypatch, tmp_path):

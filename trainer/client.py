@@ -37,8 +37,9 @@ LONGEST_WAIT_SECONDS = 300.0
 # What moves files says nothing of how far it is: so much a second is the least that is waited for.
 _SLOWEST_BYTES = 50_000
 
-# Whoever waits before a page would rather hear soon that the Hub is in trouble.
+# Whoever waits before a page would rather hear soon that the Hub is in trouble: after one more try.
 HURRIED_SECONDS = 20.0
+HURRIED_WAIT_SECONDS = 0.3
 _hurried: ContextVar[bool] = ContextVar("hurried", default=False)
 _within: ContextVar[bool] = ContextVar("within", default=False)
 
@@ -65,7 +66,7 @@ def sent(token: str | None) -> str | Literal[False]:
 
 @contextmanager
 def hurried() -> Iterator[None]:
-    """Within it nothing is asked for twice, and the Hub may be silent for HURRIED_SECONDS only."""
+    """Within it the Hub is asked once more at most, soon, and may be silent for HURRIED_SECONDS only."""
     before = _hurried.set(True)
     try:
         yield
@@ -85,7 +86,8 @@ def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str, *,
     (`huggingface_hub.errors`), TimeoutError where it says nothing for PATIENCE_SECONDS, and for as much longer as
     `num_bytes` take.
     """
-    began, wait = time.monotonic(), FIRST_WAIT_SECONDS
+    began, is_hurried = time.monotonic(), _hurried.get()
+    wait = HURRIED_WAIT_SECONDS if is_hurried else FIRST_WAIT_SECONDS
     while True:
         try:
             return ask_once(call, progress, fraction, doing, num_bytes=num_bytes)
@@ -93,9 +95,10 @@ def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str, *,
             asked = retry_after(error)
             # Not sooner than without it: some say 0 seconds, again and again.
             pause = max(asked or 0.0, wait)
+            longest_pause = HURRIED_WAIT_SECONDS if is_hurried else LONGEST_WAIT_SECONDS
             longest = RETRY_SECONDS if asked is None else LONGEST_WAIT_SECONDS
-            too_long = pause > LONGEST_WAIT_SECONDS or time.monotonic() - began > longest
-            if not is_transient(error) or too_long or _hurried.get():
+            too_long = pause > longest_pause or time.monotonic() - began > longest
+            if not is_transient(error) or too_long:
                 raise
         sleep(pause, progress, fraction, doing)
         wait *= 2
