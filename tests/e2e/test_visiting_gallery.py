@@ -197,6 +197,7 @@ def test_nothing_is_published(page, hub):
 
 def test_a_hub_in_trouble_and_one_that_is_back(page, hub):
     """A sentence each, and Refresh."""
+    look(page, ID)
     hub.faults = [
         Fault(method="GET", path="/api/models", status=503, times=2),
         Fault(method="GET", path="/api/models", how="lose", times=2),
