@@ -1,0 +1,60 @@
+"""What each of the default settings is good for: trained as they are, and with one thing changed, on the same pictures.
+
+Told is the part of the test pictures that is right at the end. A change of `batch_size` brings an lr in proportion.
+"""
+
+import random
+from typing import Any
+
+from benchmarks.report import machine, options, report
+from trainer.config import TrainConfig
+from trainer.data import ImageData, load_images
+from trainer.events import EpochEnded
+from trainer.loop import train
+
+_CHANGES: tuple[dict[str, Any], ...] = (
+    {},
+    {"lr": 0.005},
+    {"lr": 0.05},
+    {"weight_decay": 0.0},
+    {"scheduler": "constant"},
+    {"scheduler": "cosine"},
+    {"optimizer": "adam"},
+    {"optimizer": "adamw"},
+    {"batch_size": 128, "lr": 0.04},
+    {"augment": False},
+    {"label_smoothing": 0.1},
+    {"normalize": False},
+)
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=1, help="seeds for each")
+    asked = parser.parse_args()
+    data = load_images(asked.data)
+    trials = {_name(changes): TrainConfig().changed({"epochs": asked.epochs, **changes}) for changes in _CHANGES}
+    right: dict[str, list[float]] = {name: [] for name in trials}
+    order = random.Random(asked.seed)
+    for seed in range(asked.rounds):
+        for name in order.sample(list(trials), len(trials)):
+            accuracy, seconds = _trained(trials[name].changed({"seed": seed}), data)
+            right[name].append(accuracy)
+            print(f"{name}, seed {seed}: {accuracy:.2%} in {seconds:.0f} s", flush=True)
+    report("trials", right, on=machine(), to=asked.json, epochs=asked.epochs, pictures=data.note)
+
+
+def _name(changes: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in changes.items()) or "the default"
+
+
+def _trained(config: TrainConfig, data: ImageData) -> tuple[float, float]:
+    """The test accuracy at a training's end, and the seconds of its epochs."""
+    epochs = [event for event in train(config, data) if isinstance(event, EpochEnded)]
+    return epochs[-1].test_accuracy, sum(epoch.seconds for epoch in epochs)
+
+
+if __name__ == "__main__":
+    main()
