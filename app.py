@@ -68,7 +68,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     keep_clean(lab)
     page = build_page(lab)
-    page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8)
+    # Not api_open: what was sent past the queue would train beside others, and count in no line.
+    page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8, api_open=False)
     limit_line(page, lab.limits.queue)
     page.launch(
         css=STYLE,
@@ -77,7 +78,7 @@ def main() -> None:
         ssr_mode=False,  # the server would draw the page before the browser has told its language
         footer_links=[],
         run_history=False,
-        max_file_size=f"{min(lab.limits.upload_mb, 1e6):.0f}mb",
+        max_file_size=int(min(lab.limits.upload_mb, 1e6) * 2**20),
         show_error=False,
     )
 

@@ -34,6 +34,8 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
         there = {file.rfilename for file in space.siblings or []}
         if there - {"README.md", ".gitattributes"} and _TAG not in (space.tags or []):
             raise ValueError(f"{repo_id} is another Space: choose a new name.")
+        if private and not space.private:
+            raise ValueError(f"{repo_id} is public already: make it private in its settings on the Hub first.")
         if bucket:
             api.create_bucket(bucket, private=True, exist_ok=True)
             api.set_space_volumes(repo_id, [Volume(type="bucket", source=bucket, mount_path=_MOUNTED)])

@@ -9,7 +9,7 @@ import pytest
 
 from trainer import checkpoint
 from trainer.config import TrainConfig
-from ui.cleaning import clear
+from ui.cleaning import clear, clear_uploads
 from ui.lab import BUNDLED, OWNER
 from ui.limits import Limits
 
@@ -52,6 +52,20 @@ def test_what_is_too_much_goes_oldest_first(runs):
     """And no more of it than must."""
     clear(runs, Limits(disk_gb=2.5 * size(runs[0]) / 1e9))
     assert [folder.exists() for folder in runs] == [False, False, True, True]
+
+
+def test_uploads_go_after_a_day_or_when_they_are_too_much(tmp_path):
+    """Whether Gradio remembers them or not; what is asked for meanwhile may be gone."""
+    files = [tmp_path / str(number) / "picture.png" for number in range(4)]
+    for path, days in zip(files, (2, 0.9, 0.5, 0), strict=True):
+        path.parent.mkdir()
+        path.write_bytes(bytes(1000))
+        age(path.parent, days)
+    clear_uploads(tmp_path, Limits())
+    assert [path.exists() for path in files] == [False, True, True, True]
+    clear_uploads(tmp_path, Limits(disk_gb=2500 / 1e9))
+    assert [path.exists() for path in files] == [False, False, True, True]
+    clear_uploads(tmp_path / "nothing", Limits())
 
 
 def test_what_nobody_owns_goes_first(runs):

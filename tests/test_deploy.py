@@ -75,6 +75,15 @@ def test_deployed_again_it_holds_what_the_checkout_holds(hub):
     assert space.settings == {"sdk": "gradio"}
 
 
+def test_a_public_space_does_not_pass_for_a_private_one(hub):
+    """Who asks for a private Space and has a public one is told, before anything is sent to it."""
+    deploy(hub)
+    done = deploy(hub, "--private")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is public already" in done.stderr
+    assert len(hub.repos[SPACE].commits) == 2
+
+
 @pytest.mark.parametrize("file", ["app.py", "Dockerfile", "index.html"])
 def test_another_space_is_left_alone(hub, file):
     """One that is not this app's keeps its files, whatever it is made of."""

@@ -181,6 +181,21 @@ def test_mistakes_are_told_at_once(kept):
         list(LentGpu(lender).race([(CONFIG.changed({"precision": "float16"}), None)], kept))
 
 
+def test_the_lr_finder_measures_again_what_did_not_do(kept):
+    """Where the search was cut off, the pace is not kept; and it measures in what is left of the quota."""
+    gpu = LentGpu(Lender())
+    list(gpu.find_lr(CONFIG, kept))
+    gpu._on_gpu = Lender("GPU task aborted", longest=0)
+    with pytest.raises(NotLentError, match="taken back"):
+        list(gpu.find_lr(CONFIG, kept))
+    gpu._on_gpu = lender = Lender(QUOTA, longest=9)
+    with pytest.raises(NotLentError, match="used up"):
+        list(gpu.find_lr(CONFIG, kept))
+    assert lender.refused[0] == LONGEST_MEASUREMENT
+    assert [type(piece) for piece in lender.pieces] == [Measurement]
+    assert lender.pieces[0].seconds == 9
+
+
 def test_the_lr_finder_is_one_piece(kept):
     """A measurement, then the search, which can be left."""
     lender = Lender()

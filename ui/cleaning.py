@@ -1,4 +1,4 @@
-"""Clears runs that are old or too many for the disk; none that is being trained, and none that comes with the app."""
+"""Clears runs and uploads that are old or too many for the disk; no run that is being trained or comes with the app."""
 
 import math
 import threading
@@ -7,21 +7,25 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from gradio.utils import get_upload_folder
+
 from trainer import checkpoint
 from ui.lab import OWNER
 from ui.limits import Limits
 
 _SECONDS_BETWEEN = 600.0
+SECONDS_UPLOADED = 24 * 3600  # that a visitor's file is kept
 _GRACE_SECONDS = 3600.0  # that a folder which is no run yet is left to whoever has just made it
 
 
 def keep_clean(lab) -> None:
-    """Clears a Lab's runs now and every ten minutes for as long as the app runs, in the background."""
+    """Clears a Lab's runs and uploads now and every ten minutes for as long as the app runs, in the background."""
 
     def work():
         while True:
             try:
                 clear(lab.all_runs(), lab.limits)
+                clear_uploads(Path(get_upload_folder()), lab.limits)
             except Exception:
                 traceback.print_exc()  # and again in ten minutes
             time.sleep(_SECONDS_BETWEEN)
@@ -48,6 +52,25 @@ def clear(folders: list[Path], limits: Limits) -> None:
             with suppress(ValueError, OSError):
                 checkpoint.delete(folder)
                 total -= sizes[folder]
+
+
+def clear_uploads(folder: Path, limits: Limits) -> None:
+    """Deletes the files that visitors sent, or were given, a day ago and, the oldest first, those that are too much.
+
+    Gradio knows their age only of those that came since it was started, and nothing of their size.
+    """
+    files = []
+    with suppress(OSError):
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                if path.is_file():
+                    files.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = sum(size for _, size, _ in files)
+    for written, size, path in sorted(files):
+        if time.time() - written > SECONDS_UPLOADED or total > limits.disk_gb * 1e9:
+            with suppress(OSError):
+                path.unlink()
+                total -= size
 
 
 def _last_written(folder: Path) -> float:

@@ -66,13 +66,25 @@ class LentGpu:
         return self._find_lr(config, images)
 
     def _find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
-        if _kind(config) not in self._paces:
-            piece = measurement(config, images, LONGEST_SECONDS)
-            _, self._paces[_kind(config)] = self._done(piece)
-        with closing(self._done(search(config, self._paces[_kind(config)], images))) as facts:
-            for fact in facts:
-                if not isinstance(fact, Begun):
-                    yield fact
+        kind = _kind(config)
+        longest = float(LONGEST_SECONDS)
+        while kind not in self._paces:
+            piece = measurement(config, images, longest)
+            try:
+                _, self._paces[kind] = self._done(piece)
+            except NotLentError as refusal:
+                longest = refusal.at_most
+                if measurement(config, images, longest).seconds > min(longest, piece.seconds - 1):
+                    raise
+        try:
+            with closing(self._done(search(config, self._paces[kind], images))) as facts:
+                for fact in facts:
+                    if not isinstance(fact, Begun):
+                        yield fact
+        except NotLentError as refusal:
+            if refusal.paced:
+                self._paces.pop(kind, None)
+            raise
 
     def _race(self, standings: dict[int, Standing], images: ImageData) -> Iterator[tuple[int, Event]]:
         longest, used = float(LONGEST_SECONDS), 0.0

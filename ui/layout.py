@@ -23,6 +23,7 @@ from ui import (
     training,
     view,
 )
+from ui.cleaning import SECONDS_UPLOADED
 from ui.finder_plot import finder_chart
 from ui.lab import Lab
 from ui.language import SWITCH
@@ -50,7 +51,7 @@ _AT_ONCE = {**_PRIVATE, "concurrency_limit": None, "show_progress": "hidden"}
 def build_page(lab: Lab) -> gr.Blocks:
     """The page and the public endpoints over one Lab; launch it with `STYLE` as its css."""
     gr.set_static_paths([plots.static_path()])
-    with gr.Blocks(title="Optimizer Lab", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
+    with gr.Blocks(title="Optimizer Lab", analytics_enabled=False, delete_cache=(3600, SECONDS_UPLOADED)) as page:
         # The secret is in the page and protects nothing; a fixed one lets a browser remember across restarts.
         visitor = gr.BrowserState(None, storage_key="optimizer-lab-visitor", secret="optimizer-lab")  # noqa: S106
         had_runs = gr.BrowserState(False, storage_key="optimizer-lab-runs", secret="optimizer-lab")  # noqa: S106
