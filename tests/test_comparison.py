@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +52,15 @@ def test_seeds_are_one_contender_with_mean_and_spread():
     late = compare([run(SGD, 0.1, 0.5, 0.9), run(SGD.changed({"seed": 1}), 0.1, 0.7)])[0]
     assert late.epoch == 1
     assert late.at(2, "test_accuracy") is None
+
+
+def test_a_figure_that_is_no_finite_number_is_none():
+    """The gradients of a float16 run may be so large that their norm is infinite."""
+    runs = [run(SGD, 0.1, 0.5), run(SGD.changed({"seed": 1}), 0.1, 0.7)]
+    runs[1].history[1] = replace(runs[1].history[1], grad_norm=math.inf)
+    (one,) = compare(runs)
+    assert one.at(1, "grad_norm") is None
+    assert one.at(1, "test_accuracy") is not None
 
 
 def test_the_best_epoch_is_the_earliest_of_the_best():

@@ -60,6 +60,7 @@ BAD = [
     {"scheduler": "plateau", "scheduler_unit": "batch"},
     {"nesterov": True, "momentum": 0},
     {"nesterov": True, "dampening": 0.1},
+    {"precision": "float16", "zero_grad_every": 0},
     {"dampening": 0.1, "momentum": 0},
     {"base_momentum": 0.8},
     {"cycle_momentum": True, "base_momentum": 0.9, "max_momentum": 0.8},

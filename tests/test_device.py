@@ -5,7 +5,7 @@ import torch
 
 from trainer import learner
 from trainer.config import TrainConfig
-from trainer.device import DEVICES, choose_device, told_out_of_memory
+from trainer.device import DEVICES, choose_device, memory_format, told_out_of_memory
 from trainer.loop import train
 from trainer.race import race
 
@@ -80,6 +80,8 @@ def test_tf32_is_decided_with_the_device(machine):
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     ],
 )
@@ -99,6 +101,24 @@ def test_out_of_memory_says_what_to_lower(error, tiny, monkeypatch):
     for begins in (lambda: train(config, tiny), lambda: race([(config, None)], tiny)):
         with pytest.raises(ValueError, match=r"out of memory\. A smaller batch_size"):
             begins()
+
+
+def test_out_of_memory_in_the_first_evaluation(tiny, monkeypatch):
+    """The untrained network's, which is the first thing that is computed."""
+
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    events = train(TrainConfig(epochs=2, batch_size=8), tiny)
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", fail)
+    with pytest.raises(ValueError, match=r"out of memory\. A smaller batch_size"):
+        next(events)
+
+
+def test_only_apples_gpus_have_another_layout():
+    """Where torch's gradients are wrong in channels_last."""
+    layouts = {name: memory_format(torch.device(name)) for name in ("cpu", "cuda", "mps")}
+    assert layouts == {"cpu": torch.channels_last, "cuda": torch.channels_last, "mps": torch.contiguous_format}
 
 
 def test_other_errors_are_left_alone():

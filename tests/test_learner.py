@@ -5,11 +5,12 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from trainer import checkpoint
 from trainer.config import OPTIMIZERS, SCHEDULERS, TrainConfig
 from trainer.events import CheckpointReady
-from trainer.loop import train
+from trainer.loop import begin, train
 from trainer.schedule import spans_run
 
 CASES = [
@@ -255,6 +256,19 @@ def test_half_of_an_optimizers_tensors_is_refused(optimizer, tiny, two_epochs):
     kept = go_on(replace(kept, tensors=left), epochs=3)
     with pytest.raises(ValueError, match="does not fit"):
         train(kept.config, tiny, resume=kept)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "nadam"])
+def test_an_optimizers_tensors_lie_as_before(optimizer, tiny, two_epochs):
+    """In memory as their parameters, without which torch's steps are slower; and numbers on the CPU, where they are
+    read."""
+    _, kept = two_epochs(scheduler="constant", optimizer=optimizer)
+    _, learner = begin(kept.config, tiny, device=torch.device("cpu"), resume=kept)
+    for parameter, values in learner.optimizer.state.items():
+        tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
+        assert tensors
+        assert all(value.stride() == parameter.stride() for value in tensors if value.dim())
+        assert all(value.device.type == "cpu" for value in tensors if not value.dim())
 
 
 def test_gradients_are_kept_only_where_the_next_batch_adds_to_them(tiny):

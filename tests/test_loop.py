@@ -139,6 +139,15 @@ def test_sums_and_means(tiny):
         assert row.images_per_second * row.seconds >= 26 * 0.999  # the training alone is shorter than the epoch
 
 
+def test_a_norm_that_is_no_number_is_left_out(tiny, monkeypatch):
+    """As where float16's gradients overflow, now and then: the other batches' mean is told."""
+    norms = iter([1.0, math.inf, 3.0, 2.0])
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(next(norms)))
+    events = list(train(TrainConfig(epochs=1, batch_size=8, scheduler="constant"), tiny))
+    assert [event.grad_norm for event in events if isinstance(event, StepLogged)] == [1.0, math.inf, 3.0, 2.0]
+    assert epochs(events)[1].grad_norm == 2.0
+
+
 def test_grad_norm_is_that_of_all_gradients_together(tiny):
     """The norm of the first step's gradient, computed by hand."""
     config = TrainConfig(epochs=1, scheduler="constant", batch_size=8, shuffle=False, augment=False)

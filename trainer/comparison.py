@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,9 +42,9 @@ class Contender:
         return any(run.status == "diverged" for run in self.runs)
 
     def at(self, epoch: int, measure: str) -> Spread | None:
-        """A figure of EpochEnded at an epoch's end, over the seeds; None until all of them have one."""
+        """A figure of EpochEnded at an epoch's end, over the seeds; None until all of them have one that is finite."""
         rows = [run.history[epoch] for run in self.runs if epoch < len(run.history)]
-        values = [value for row in rows if (value := getattr(row, measure)) is not None]
+        values = [value for row in rows if (value := getattr(row, measure)) is not None and math.isfinite(value)]
         if len(values) < len(self.runs):
             return None
         return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)

@@ -594,6 +594,8 @@ def _check_together(config: TrainConfig) -> None:
         raise ValueError("nesterov needs a momentum above 0 and a dampening of 0.")
     if config.dampening and not config.momentum:
         raise ValueError("dampening does nothing without momentum; set momentum above 0 or dampening to 0.")
+    if config.precision == "float16" and not config.zero_grad_every:
+        raise ValueError("precision float16 scales the gradients anew at each step: zero_grad_every 0 needs another.")
     if config.decoupled_weight_decay and not config.weight_decay:
         raise ValueError("decoupled_weight_decay does nothing while weight_decay is 0.")
     if config.milestones is not None and list(config.milestones) != sorted(set(config.milestones)):

@@ -36,7 +36,7 @@ class EpochEnded:
     test_loss: float
     test_accuracy: float  # 0–1
     lr: float | None  # of the epoch's last step
-    grad_norm: float | None  # mean over batches
+    grad_norm: float | None  # mean over the batches where it is finite
     seconds: float  # the whole epoch, evaluation included
     images_per_second: float | None  # training alone
     continued_with: dict[str, Any] | None = None  # settings chosen anew where a resumed run's epochs begin

@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ImageData, Split, pixel_statistics
+from trainer.device import memory_format
 from trainer.events import CheckpointReady
 from trainer.model import OptimizerLabModel
 from trainer.optim import build_optimizer
@@ -43,7 +44,7 @@ def build_learner(
     resume: Checkpoint | None,
 ) -> Learner:
     """The learner at its beginning, or as `resume` left it; ValueError where the two do not fit together."""
-    model = build_model(config, data, split).to(device)
+    model = build_model(config, data, split).to(device, memory_format=memory_format(device))
     optimizer = build_optimizer(config, model.parameters())
     schedule_from = resume.schedule_from if resume else 0
     learner = Learner(
@@ -111,12 +112,13 @@ def _restore(learner: Learner, kept: Checkpoint) -> None:
             kind, rest = name.split(".", 1)
             if kind == "gradient":
                 parameter = model.get_parameter(rest)
-                parameter.grad = torch.empty_like(parameter).copy_(tensor)
+                parameter.grad = _like(parameter, tensor)
             else:
-                parameter, key = rest.rsplit(".", 1)
-                if tensor.dtype != torch.float32 or tensor.shape not in ((), model.get_parameter(parameter).shape):
+                place, key = rest.rsplit(".", 1)
+                parameter = model.get_parameter(place)
+                if tensor.dtype != torch.float32 or tensor.shape not in ((), parameter.shape):
                     raise ValueError(f"{name} has another kind or shape than its parameter.")
-                state.setdefault(places[parameter], {})[key] = tensor
+                state.setdefault(places[place], {})[key] = _like(parameter, tensor) if tensor.dim() else tensor
         if state and (
             len(state) < len(places) or any(values.keys() != _moments(optimizer) for values in state.values())
         ):
@@ -126,12 +128,23 @@ def _restore(learner: Learner, kept: Checkpoint) -> None:
         if "optimizer" in kept.state:
             groups = [_filled(group, _tuples(own)) for group, own in zip(groups, kept.state["optimizer"], strict=True)]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for values in optimizer.state.values():
+            # torch moves them to the device, and would wait for it at each step to read them.
+            scalars = {key: value for key, value in values.items() if isinstance(value, Tensor) and not value.dim()}
+            values.update({key: value.cpu() for key, value in scalars.items()})
         if "scheduler" in kept.state:
             scheduled = copy.deepcopy(kept.state["scheduler"])  # torch pops from it
             learner.scheduler.load_state_dict(_filled(learner.scheduler.state_dict(), scheduled))
         learner.scaler.load_state_dict(kept.state["scaler"])
+    except torch.OutOfMemoryError:
+        raise
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError("The checkpoint does not fit the run it belongs to: its files are damaged.") from error
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor on the parameter's device, lying in memory as it does: where they differ, each step takes longer."""
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> set[str]:

@@ -22,6 +22,7 @@ _SECONDS_BETWEEN_YIELDS = 0.4
 _EVALUATION_BATCH = 500
 
 
+@told_out_of_memory()
 def train(
     config: TrainConfig,
     data: ImageData,
@@ -129,7 +130,7 @@ def evaluate(
     correct = torch.zeros((), device=labels.device, dtype=torch.int64)
     model.eval()
     for start in range(0, count, _EVALUATION_BATCH):
-        with torch.inference_mode():
+        with told_out_of_memory(), torch.inference_mode():
             wanted = labels[start : start + _EVALUATION_BATCH]
             outputs = model(images[start : start + _EVALUATION_BATCH])
             loss += functional.cross_entropy(outputs, wanted, reduction="sum")
@@ -201,7 +202,8 @@ def train_batch(
     if world.size > 1:
         _combine(learner.model, loss, weight, world)
     norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters()])
-    norm = norm / scaler.scale(torch.ones((), device=norm.device))
+    if scaler.is_enabled():
+        norm = norm / scaler.scale(torch.ones((), device=norm.device))
     if step % every == 0:
         scaler.step(optimizer)
         scaler.update()
@@ -239,11 +241,15 @@ def _train_epoch(
     clock: Callable[[], float],
     world: World,
 ) -> Generator[StepLogged, None, tuple[float, float, float] | str]:
-    """Yields every batch of an epoch; returns (sum of losses, mean gradient norm, last lr), or what ended it."""
+    """Yields every batch of an epoch; returns (sum of losses, mean gradient norm, last lr), or what ended it.
+
+    A norm that is no finite number is left out: in float16 some are, where the scale of the gradients was too large
+    and no step was taken.
+    """
     begun = last_yield = clock()
     before = (epoch - 1) * per_epoch
     unread: list[tuple[int, float, Tensor, Tensor]] = []
-    loss_sum = norm_sum = 0.0
+    loss_sum, norms = 0.0, []
     # After how many batches several ranks look at their losses: all after the same, for that may end the run.
     interval = proposed = 1
     learner.model.train()
@@ -257,10 +263,11 @@ def _train_epoch(
         is_due = clock() - last_yield > _SECONDS_BETWEEN_YIELDS if world.size == 1 else len(unread) >= interval
         if is_due or step == epoch * per_epoch:
             told = world.gather((proposed, world.stopping.is_set()))
-            # The only point at which the host waits for the device.
-            read = torch.stack([torch.stack((loss, norm)) for _, _, loss, norm in unread]).tolist()
+            # The only point at which the host waits for the device, but for float16's scaler, which does at each step.
+            read = torch.stack([value for _, _, *values in unread for value in values]).view(-1, 2).tolist()
             for (number, its_lr, _, _), (its_loss, its_norm) in zip(unread, read, strict=True):
-                loss_sum, norm_sum = loss_sum + its_loss, norm_sum + its_norm
+                loss_sum += its_loss
+                norms.append(its_norm)
                 yield StepLogged(
                     epoch=epoch,
                     step=number,
@@ -278,7 +285,8 @@ def _train_epoch(
             proposed = max(1, round(len(unread) * _SECONDS_BETWEEN_YIELDS / max(clock() - last_yield, 1e-3)))
             unread.clear()
             last_yield = clock()
-    return loss_sum, norm_sum / per_epoch, lr
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    return loss_sum, sum(finite) / len(finite) if finite else math.inf, lr
 
 
 def _advice(config: TrainConfig, epoch: int) -> str:

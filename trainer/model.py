@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from trainer.config import ACTIVATIONS
+from trainer.device import memory_format
 from trainer.download import download
 from trainer.picture import RESIZES
 
@@ -139,7 +140,7 @@ class OptimizerLabModel(
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images [n, 3, image_size, image_size], 0–255, to the network's outputs, float [n, classes]."""
-        pixels = images.to(dtype=torch.float32, memory_format=torch.channels_last)
+        pixels = images.to(dtype=torch.float32, memory_format=memory_format(images.device))
         return self.network(pixels.div_(255).sub_(self.mean).div_(self.std))
 
     @torch.inference_mode()
