@@ -26,12 +26,12 @@ from benchmarks.report import machine, options, percentile, report
 
 _LONG = {"epochs": 1000, "scheduler": "constant", "model": "quick"}
 _SHORT = {"epochs": 1, "num_images": 512, "batch_size": 64, "scheduler": "constant"}
-_SECONDS_ALONE = 20.0
+_SECONDS_ALONE, _SECONDS_TO_SETTLE = 20.0, 5.0
 _IS_USABLE = "() => { const train = document.querySelector('#train'); return train && !train.disabled; }"
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = options(__doc__, has_order=False)
     parser.add_argument("--data", metavar="SOURCE", default="synthetic", help="as for python -m trainer train")
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--pictures", type=int, default=50, help="that each client classifies, twice")
@@ -51,8 +51,9 @@ def main() -> None:
                 return _classified(app.url, picture, asked.checkpoint, clients, asked.pictures, pace, errors)
 
             rows["classify, idle app, seconds"] = classify(math.inf, clients=1)
-            with _training(app.url) as steps:
+            with _training(app.url, errors) as steps:
                 rows["classify as fast as they can, seconds"] = classify(math.inf)
+                time.sleep(_SECONDS_TO_SETTLE)
                 alone = [_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0]]
                 paced, rows["classify at the rate, seconds"] = _speed(steps, lambda: classify(asked.rate))
                 alone.append(_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0])
@@ -62,15 +63,17 @@ def main() -> None:
             rows |= {"refused by a full queue, seconds": refused, "trained in turn, seconds": trained}
     for error in sorted(set(errors)):
         print(f"{errors.count(error)} × {error}")
-    p99 = {f"p99 of {name}": percentile(values, 0.99) for name, values in rows.items() if name.startswith("classify")}
+    p99 = {
+        f"p99 of {name}": percentile(rows[name], 0.99) for name in rows if name.startswith("classify") and rows[name]
+    }
     report(
         "load",
-        rows,
+        {name: values or [math.inf] for name, values in rows.items()},
         on=machine(),
         to=asked.json,
         clients=asked.clients,
         pictures_per_second=asked.rate,
-        training_at_the_rate_times_as_fast_as_alone=paced / statistics.mean(alone),
+        training_at_the_rate_times_as_fast_as_alone=paced / max(statistics.mean(alone), 1e-9),
         errors=len(errors),
         **p99,
     )
@@ -82,14 +85,18 @@ def _client(url: str) -> Client:
 
 
 @contextmanager
-def _training(url: str) -> Iterator[list[int]]:
+def _training(url: str, errors: list[str]) -> Iterator[list[int]]:
     """A training that goes on meanwhile; the list holds the number of its latest batch."""
-    steps = [0]
+    steps, is_wanted = [0], True
     job = _client(url).submit(_LONG, api_name="/train")
 
     def follow() -> None:
-        for row in job:
-            steps[0] = row.get("step", steps[0])
+        try:
+            for row in job:
+                steps[0] = row.get("step", steps[0])
+        except Exception as error:
+            if is_wanted:
+                errors.append(f"the training broke off: {type(error).__name__}: {error}")
 
     threading.Thread(target=follow, daemon=True).start()
     while not steps[0]:
@@ -97,6 +104,7 @@ def _training(url: str) -> Iterator[list[int]]:
             job.result()
         time.sleep(0.1)
     yield steps
+    is_wanted = False
     job.cancel()
 
 

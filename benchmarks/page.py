@@ -8,12 +8,15 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from playwright.sync_api import Page
 
 from benchmarks.app import REPOSITORY, App, new_page, running_app, visit
 from benchmarks.report import machine, options, report
+
+_MOST_SECONDS = 3600
 
 
 def main() -> None:
@@ -54,7 +57,10 @@ def _on_page(page: Page, app: App, checkpoints: Path, epochs: int) -> float:
     visit(page, f"{app.url}/?epochs={epochs}")
     page.click("#train")
     # Not the page's word: it says Done of the run before, until this one begins.
+    latest = time.monotonic() + _MOST_SECONDS
     while not (runs := [folder for folder in set(checkpoints.iterdir()) - before if _weights(folder, epochs).exists()]):
+        if time.monotonic() > latest:
+            sys.exit(f"The page's training has not ended within {_MOST_SECONDS} seconds.")
         page.wait_for_timeout(200)
     return _between(runs[0], epochs)
 

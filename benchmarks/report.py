@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 
 
-def options(about: str | None) -> argparse.ArgumentParser:
-    """A command line that has what every benchmark takes."""
+def options(about: str | None, *, has_order: bool = True) -> argparse.ArgumentParser:
+    """A command line that has what every benchmark takes; and the seed, where things are measured in random order."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value measured, and the machine, here")
-    parser.add_argument("--seed", type=int, default=0, help="of the order in which things are measured")
+    if has_order:
+        parser.add_argument("--seed", type=int, default=0, help="of the order in which things are measured")
     return parser
 
 
