@@ -10,7 +10,8 @@ from gradio.context import LocalContext
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_SCRIPT = f"<script>{(Path(__file__).parent / 'language.js').read_text()}</script>".encode()
+_FIRST = ("language.js", "frames.js")
+_SCRIPTS = "".join(f"<script>{(Path(__file__).parent / name).read_text()}</script>" for name in _FIRST).encode()
 
 # For the click of a button: the page again, in the other language, with the rest of its address.
 SWITCH = """() => {
@@ -35,8 +36,8 @@ def current_language() -> str:
     return "zh" if language.startswith("zh") else "en"
 
 
-class _ScriptFirst:
-    """Puts the script at the head of the page: what Gradio's own `head` takes runs after the language is chosen."""
+class _ScriptsFirst:
+    """Puts the scripts at the head of the page: what Gradio's own `head` takes runs after the language is chosen."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -48,7 +49,7 @@ class _ScriptFirst:
         start: Message = {}
         page = b""
 
-        async def send_with_script(message: Message) -> None:
+        async def send_with_scripts(message: Message) -> None:
             nonlocal start, page
             if message["type"] == "http.response.start":
                 start = message
@@ -56,13 +57,13 @@ class _ScriptFirst:
             page += message.get("body", b"")
             if message.get("more_body"):
                 return
-            whole = page.replace(b"<head>", b"<head>" + _SCRIPT, 1)
+            whole = page.replace(b"<head>", b"<head>" + _SCRIPTS, 1)
             headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
             await send({**start, "headers": [*headers, (b"content-length", str(len(whole)).encode())]})
             await send({"type": "http.response.body", "body": whole})
 
-        await self.app(scope, receive, send_with_script)
+        await self.app(scope, receive, send_with_scripts)
 
 
 # For launch(app_kwargs={"middleware": MIDDLEWARE}).
-MIDDLEWARE = [Middleware(_ScriptFirst)]
+MIDDLEWARE = [Middleware(_ScriptsFirst)]

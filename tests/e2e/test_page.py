@@ -102,6 +102,19 @@ def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
     wait_for_points(page, 2 * 4 + 1)
 
 
+def test_an_open_page_rests(app, new_page):
+    """It draws no frame but for what moves: Gradio's own would go on at every one."""
+    new_page.add_init_script(
+        "window.frames_asked = 0; const draw = window.requestAnimationFrame;"
+        "window.requestAnimationFrame = callback => { frames_asked += 1; return draw.call(window, callback); }"
+    )
+    visit(new_page, app.url)
+    new_page.wait_for_timeout(3000)
+    new_page.evaluate("frames_asked = 0")
+    new_page.wait_for_timeout(2000)
+    assert new_page.evaluate("frames_asked") <= 20
+
+
 def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
     """kill -9 within an epoch: the run is there, interrupted, and ends with the numbers of one that was not."""
     config = TrainConfig(epochs=10, num_images=1000, batch_size=20)
