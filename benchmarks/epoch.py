@@ -20,7 +20,7 @@ from trainer.config import TrainConfig
 from trainer.data import ImageData, Split, load_images, subset
 from trainer.events import EpochEnded, StepLogged
 from trainer.learner import build_model
-from trainer.loop import train
+from trainer.loop import train, training_split
 
 _BATCH_SIZE, _LR = 64, 0.01
 _SIDE = 2048  # of the matrices of the ceiling: large enough that nothing but arithmetic counts
@@ -58,7 +58,7 @@ def main() -> None:
         for way in order.sample(sorted(ways), len(ways)):
             seconds[way].append(ways[way]()[0])
 
-    flop, count = _flop_per_image(config, data), len(subset(data.train, config.num_images).labels)
+    flop, count = _flop_per_image(config, data), len(training_split(config, data).labels)
     ceiling = [2 * _SIDE**3 / one for one in seconds["ceiling"]]
     rounds = list(zip(seconds["tutorial"], seconds["app"], ceiling, strict=True))
     report(
@@ -85,7 +85,7 @@ def _tutorial(config: TrainConfig, data: ImageData) -> tuple[float, list[float]]
     """Seconds of an epoch, and its losses."""
     # The class as a user has it, without its files, which not every machine has: only the pictures are put in.
     pictures = CIFAR10.__new__(CIFAR10)
-    split = subset(data.train, config.num_images)
+    split = training_split(config, data)
     pictures.data, pictures.targets = split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist()
     pictures.transform, pictures.target_transform = ToTensor(), None
     network = nn.Sequential(
@@ -123,7 +123,7 @@ def _app(config: TrainConfig, data: ImageData) -> tuple[float, list[float]]:
     events = list(train(config, few))
     losses = [event.loss for event in events if isinstance(event, StepLogged)]
     (epoch,) = [event for event in events if isinstance(event, EpochEnded) and event.epoch == 1]
-    return len(subset(data.train, config.num_images).labels) / epoch.images_per_second, losses
+    return len(training_split(config, data).labels) / epoch.images_per_second, losses
 
 
 def _matrix_product() -> float:

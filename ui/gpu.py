@@ -74,7 +74,7 @@ class LentGpu:
                 _, self._paces[kind] = self._done(piece)
             except NotLentError as refusal:
                 longest = refusal.at_most
-                if measurement(config, images, longest).seconds > min(longest, piece.seconds - 1):
+                if not _is_less(measurement(config, images, longest), piece, refusal):
                     raise
         try:
             with closing(self._done(search(config, self._paces[kind], images))) as facts:
@@ -112,8 +112,7 @@ class LentGpu:
                                 del standings[place]
             except NotLentError as refusal:
                 longest = refusal.at_most
-                # Only ever for less: what counts the seconds differently would refuse the same again for ever.
-                if self._next(standings, images, longest).seconds <= min(longest, piece.seconds - 1):
+                if _is_less(self._next(standings, images, longest), piece, refusal):
                     continue
                 if refusal.paced:
                     for standing in standings.values():
@@ -199,6 +198,14 @@ def _not_lent(piece: Piece, message: str) -> NotLentError:
     if "aborted" in message:
         return NotLentError("The GPU was taken back in the middle of an epoch.", paced=True)
     return NotLentError("The work on the GPU broke off; the app's log says more.")
+
+
+def _is_less(wanted: Piece, refused: Piece, refusal: NotLentError) -> bool:
+    """Whether a piece may be asked for after a refusal: only ever for less, and for no more than may be lent.
+
+    What counts the seconds differently would refuse the same again for ever.
+    """
+    return wanted.seconds <= min(refusal.at_most, refused.seconds - 1)
 
 
 def _kind(config: TrainConfig) -> tuple:
