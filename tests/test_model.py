@@ -74,6 +74,21 @@ def test_fast_bends_or_not():
     assert "ReLU" not in [type(layer).__name__ for layer in fast(activation="none").network]
 
 
+def test_a_picture_is_judged_by_its_mirror_image_too(images):
+    """In evaluation fast gives the mean of what it gives for a picture and for its mirror image; quick does not."""
+    pictures = images.test.images[:8]
+    mirrored = pictures.flip(-1)
+    for model, is_mirrored in ((fast(), True), (fast(softmax=True), True), (quick(), False)):
+        model.train()(images.test.images[8:72])  # running statistics of its own
+        assert not torch.allclose(model(pictures), model(mirrored))
+        model.eval()
+        layers = torch.nn.Sequential(*model.network)
+        pixels = [(view / 255 - model.mean) / model.std for view in (pictures, mirrored)]
+        once, again = map(layers, pixels)
+        torch.testing.assert_close(model(pictures), (once + again) / 2 if is_mirrored else once)
+        assert torch.allclose(model(pictures), model(mirrored)) == is_mirrored
+
+
 def test_the_first_filters_take_pictures_apart(images):
     """Sixteen at right angles and their negatives, whose answers go together far less than those of random filters."""
     filters = cosine_filters()

@@ -389,11 +389,14 @@ def _backward(config: TrainConfig) -> list[str]:
 
 def _test(config: TrainConfig) -> list[str]:
     output = "network(images.cuda() / 255).cpu()" if config.precision == "float16" else "network(images / 255)"
-    smooth = config.label_smoothing > 0
+    smooth, is_fast = config.label_smoothing > 0, config.model == "fast"
+    # As trainer.model.Mirrored does it.
+    mirror = [f"    mirror = torch.cat([{output} for images in test_images.flip(-1).split(500)])"]
     return [
-        *(["network.eval()  # batch normalisation by its running mean"] if config.model == "fast" else []),
+        *(["network.eval()  # batch normalisation by its running mean"] if is_fast else []),
         "with torch.no_grad():",
         f"    outputs = torch.cat([{output} for images in test_images.split(500)])",
+        *([*mirror, "outputs = (outputs + mirror) / 2"] if is_fast else []),
         f"test_loss = {'nn.functional.cross_entropy' if smooth else 'loss_function'}(outputs, test_labels)",
         "accuracy = (outputs.argmax(1) == test_labels).float().mean()",
         *(["scheduler.step(test_loss)"] if config.scheduler == "plateau" else []),
