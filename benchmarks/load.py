@@ -149,7 +149,7 @@ async def _opened(url: str, count: int, errors: list[str]) -> list[float]:
         begun = time.perf_counter()
         try:
             await page.goto(url, wait_until="commit", timeout=600_000)
-            await page.wait_for_function(_IS_USABLE, timeout=600_000)
+            await page.wait_for_function(_IS_USABLE, polling=500, timeout=600_000)
         except Exception as error:
             errors.append(f"{type(error).__name__}: {error}")
             return math.inf
