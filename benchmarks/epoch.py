@@ -28,7 +28,6 @@ _SIDE = 2048  # of the matrices of the ceiling: large enough that nothing but ar
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
     parser.add_argument("--num-images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7, help="how often each is measured, after one that is not")
     asked = parser.parse_args()

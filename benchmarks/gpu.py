@@ -35,7 +35,6 @@ _SETTINGS = {
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to see that the benchmark runs")
-    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
     parser.add_argument("--num-images", type=int, default=50_000)
     parser.add_argument("--batch-size", type=int, default=64, help="of what is measured in images per second")
     parser.add_argument("--rounds", type=int, default=5)

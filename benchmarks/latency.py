@@ -20,7 +20,6 @@ _HEIGHT, _WIDTH = 3000, 4000
 
 def main() -> None:
     parser = options(__doc__, has_order=False)
-    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
     parser.add_argument("--rounds", type=int, default=5, help="how often the app is started")
     parser.add_argument("--pictures", type=int, default=100, help="how often a picture is classified")
     parser.add_argument("--checkpoint", default="quick", help="one of the networks that come with the app")

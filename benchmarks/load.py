@@ -31,8 +31,7 @@ _IS_USABLE = "() => { const train = document.querySelector('#train'); return tra
 
 
 def main() -> None:
-    parser = options(__doc__, has_order=False)
-    parser.add_argument("--data", metavar="SOURCE", default="synthetic", help="as for python -m trainer train")
+    parser = options(__doc__, data="synthetic", has_order=False)
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--pictures", type=int, default=50, help="that each client classifies, twice")
     parser.add_argument("--rate", type=float, default=10.0, help="pictures a second in all, the second time")

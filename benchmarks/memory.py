@@ -19,7 +19,6 @@ _MEBIBYTE = 1 << 20
 
 def main() -> None:
     parser = options(__doc__, has_order=False)
-    parser.add_argument("--data", metavar="SOURCE", help="what the peak is measured with")
     parser.add_argument("--epochs", type=int, default=30, help="of the drawn shapes, for the growth; 3 or more")
     parser.add_argument("--num-images", type=int, default=0, help="of the drawn shapes; 0: all")
     asked = parser.parse_args()

@@ -20,8 +20,7 @@ _MOST_SECONDS = 3600
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--data", metavar="SOURCE", default="synthetic", help="as for python -m trainer train")
+    parser = options(__doc__, data="synthetic")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()

@@ -26,7 +26,6 @@ _WANTED = 0.70
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
     parser.add_argument("--seconds", type=float, default=300.0, help="of learning, for each")
     parser.add_argument("--rounds", type=int, default=3, help="seeds for each")
     asked = parser.parse_args()

@@ -12,9 +12,13 @@ from pathlib import Path
 import torch
 
 
-def options(about: str | None, *, has_order: bool = True) -> argparse.ArgumentParser:
-    """A command line that has what every benchmark takes; and the seed, where things are measured in random order."""
+def options(about: str | None, *, data: str | None = None, has_order: bool = True) -> argparse.ArgumentParser:
+    """A command line that has what every benchmark takes; and the seed, where things are measured in random order.
+
+    `data` is where the pictures come from unless the command line says it.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data", metavar="SOURCE", default=data, help="as for python -m trainer train")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value measured, and the machine, here")
     if has_order:
         parser.add_argument("--seed", type=int, default=0, help="of the order in which things are measured")

@@ -30,7 +30,6 @@ _CHANGES: tuple[dict[str, Any], ...] = (
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--data", metavar="SOURCE", help="as for python -m trainer train")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=1, help="seeds for each")
     asked = parser.parse_args()
