@@ -24,8 +24,8 @@ from trainer.race import race
 from trainer.slice import Piece, do, seconds_of
 from ui.cleaning import keep_clean
 from ui.gpu import LentGpu
+from ui.head import MIDDLEWARE
 from ui.lab import Lab
-from ui.language import MIDDLEWARE
 from ui.layout import STYLE, build_page
 from ui.limits import find_limits
 from ui.line import limit_line

@@ -102,18 +102,33 @@ def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
     wait_for_points(page, 2 * 4 + 1)
 
 
-def test_an_open_page_rests(app, new_page):
-    """It draws no frame but for what moves: Gradio's own would go on at every one."""
-    new_page.add_init_script(
+def frames_of_each_second(page, url, seconds) -> list[int]:
+    """How many frames a page asks its browser for while it opens, and is open."""
+    page.add_init_script(
         "window.frames_asked = 0; const draw = window.requestAnimationFrame;"
         "window.requestAnimationFrame = callback => { frames_asked += 1; return draw.call(window, callback); }"
     )
-    visit(new_page, app.url)
+    page.goto(url)
     asked = []
-    for _ in range(8):  # seconds, in some of which it still opens
-        new_page.evaluate("frames_asked = 0")
-        new_page.wait_for_timeout(1000)
-        asked.append(new_page.evaluate("frames_asked"))
+    for _ in range(seconds):
+        page.evaluate("frames_asked = 0")
+        page.wait_for_timeout(1000)
+        asked.append(page.evaluate("frames_asked"))
+    return asked
+
+
+def test_an_open_page_rests(app, new_page):
+    """It draws no frame but for what moves: Gradio's own would go on at every one."""
+    asked = frames_of_each_second(new_page, app.url, 12)
+    assert new_page.locator("#train").is_enabled()
+    assert min(asked) <= 10, asked
+
+
+def test_a_page_that_waits_to_be_opened_rests(app, new_page):
+    """Neither does one that a busy server lets wait, as the loading screen would have it."""
+    new_page.route("**/gradio_api/queue/join*", lambda route: None)
+    asked = frames_of_each_second(new_page, app.url, 12)
+    assert new_page.locator("#train").is_disabled()
     assert min(asked) <= 10, asked
 
 
