@@ -20,6 +20,7 @@ from ui.classifier import look
 from ui.lab import Lab
 from ui.line import TRAINING
 from ui.message import said_plainly
+from ui.training import MOST_PREVIEWED
 
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_SECONDS_OF_SEARCH = 120
@@ -105,22 +106,16 @@ def add_endpoints(lab: Lab) -> None:
         """The learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
         per_epoch = num_batches(len(training_split(settings, _images(lab)).labels), settings)
-        if settings.epochs * per_epoch > 200_000:
-            raise ValueError("This run has over 200,000 batches: ask for fewer epochs or larger batches.")
+        if settings.epochs * per_epoch > MOST_PREVIEWED:
+            raise ValueError(f"This run has over {MOST_PREVIEWED:,} batches: ask for fewer epochs or larger batches.")
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
 
     @said_plainly
     def find_lr(config: dict) -> FoundLr:
         """The range test with these settings, on the app's images: which lr suits them. Touches no run."""
-        facts = lab.find_lr(TrainConfig.from_settings(config), _images(lab))
-        told, begun = [], time.monotonic()
-        for fact in facts:
-            told.append(plain(fact))
-            # Unlike a stream, this would go on for a client that left long ago.
-            if time.monotonic() - begun > _MOST_SECONDS_OF_SEARCH:
-                facts.close()
-                raise ValueError("The search takes too long here; a smaller batch_size or zero_grad_every helps.")
-        *trials, finding = told
+        # Unlike a stream, this would go on for a client that left long ago.
+        facts = lab.find_lr(TrainConfig.from_settings(config), _images(lab), seconds=_MOST_SECONDS_OF_SEARCH)
+        *trials, finding = map(plain, facts)
         return {**finding, "rows": [{name: trial[name] for name in TriedStep.__annotations__} for trial in trials]}
 
     def lessons() -> list[Experiment]:

@@ -138,7 +138,7 @@ def open_link(lab: Lab, query: dict[str, str], panel: fields.Panel) -> list[Any]
     ]
 
 
-@shown(3)
+@shown(3, "No lr was looked for", "Something in the app went wrong.")
 def find_lr(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str, ...]) -> Iterator[list[Any]]:
     """The range test with the settings shown: how far it is or what it found, its chart, and the button to take it."""
     language = current_language()

@@ -1,6 +1,7 @@
 """Lab: what one running app shares among its visitors, and what it keeps apart between them."""
 
 import hashlib
+import math
 import re
 import secrets
 import threading
@@ -62,22 +63,25 @@ class Lab:
         self, contenders: Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], images: ImageData
     ) -> Iterator[tuple[int, Event]]:
         """What `trainer.race.race` yields, within the app's limits; ValueError at once where it is above them."""
-        self.limits.check(config for config, _ in contenders)
+        self.limits.check([config for config, _ in contenders])
         events = self._race(contenders, images)
         seconds = self.limits.seconds
         advice = f"This Space trains for up to {seconds:g} s at a time. Press Resume to go on from the last epoch."
         return within(events, len(contenders), seconds=seconds, advice=advice)
 
-    def find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
-        """What `trainer.finder.find_lr` yields; ValueError at once, or where it takes longer than the app lets it."""
-        return self._in_time(self._find_lr(config, images))
+    def find_lr(
+        self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf
+    ) -> Iterator[Trial | Finding]:
+        """What `trainer.finder.find_lr` yields; ValueError at once, or where it takes longer than it may."""
+        self.limits.check([config])
+        return self._in_time(self._find_lr(config, images), seconds)
 
-    def _in_time(self, facts: Iterator[Trial | Finding]) -> Iterator[Trial | Finding]:
-        begun = time.monotonic()
+    def _in_time(self, facts: Iterator[Trial | Finding], seconds: float) -> Iterator[Trial | Finding]:
+        begun, most = time.monotonic(), min(seconds, self.limits.seconds)
         with closing(facts):
             for fact in facts:
                 yield fact
-                if time.monotonic() - begun > self.limits.seconds and isinstance(fact, Trial):
+                if time.monotonic() - begun > most and isinstance(fact, Trial):
                     raise ValueError("The search takes too long here; a smaller batch_size or zero_grad_every helps.")
 
     def check_room(self, visitor: str, num_runs: int) -> None:

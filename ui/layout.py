@@ -173,7 +173,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         training_button(resume, resumes, [runs, epochs, anew], shown, "resume", checks=anew, keeps=False)
         finds = partial(bench.find_lr, lab, names=names)
         training_button(search, finds, [], [found, tried, take], "find_lr", keeps=False)
-        stop.click(partial(training.stop, lab), visitor, stop, api_name="_stop", **_AT_ONCE)
+        stop.click(partial(training.stop, lab, page), visitor, stop, api_name="_stop", **_AT_ONCE)
         go_classify.click(lambda: gr.Tabs(selected="classify"), None, tabs, api_name="_go_classify", **_AT_ONCE)
 
         add.click(partial(bench.add_to_race, names=names), [race, *settings], race, api_name="_add_to_race", **_AT_ONCE)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from trainer.config import TrainConfig
@@ -13,20 +13,23 @@ class Limits:
     """Upper limits; infinity where there is none. Each is read from OPTIMIZER_LAB_MAX_<its name in capitals>."""
 
     epochs: float = math.inf  # of one run, in all
+    batch_size: float = math.inf  # of one run: what it takes of the memory is everybody's
     seconds: float = math.inf  # that one training may take at a time
     runs: float = math.inf  # that are kept for one visitor
     queue: float = 500  # requests that wait to train
     upload_mb: float = 64  # of one uploaded file
     days: float = math.inf  # that a run is kept after it was last written
-    disk_gb: float = math.inf  # that all runs take together
+    disk_gb: float = math.inf  # that all runs take together, and all uploads
 
-    def check(self, configs: Iterable[TrainConfig]) -> None:
-        """ValueError where a run is longer than is allowed."""
+    def check(self, configs: Sequence[TrainConfig]) -> None:
+        """ValueError where a run is longer, or takes more memory, than is allowed."""
         if any(config.epochs > self.epochs for config in configs):
             raise ValueError(f"This Space trains up to {self.epochs:g} epochs; ask for fewer.")
+        if any(config.batch_size > self.batch_size for config in configs):
+            raise ValueError(f"This Space takes batches of up to {self.batch_size:g} pictures; ask for fewer.")
 
 
-_ON_A_SPACE = Limits(epochs=100, seconds=1200, runs=30, queue=100, upload_mb=10, days=30, disk_gb=20)
+_ON_A_SPACE = Limits(epochs=100, batch_size=2048, seconds=1200, runs=30, queue=100, upload_mb=10, days=30, disk_gb=20)
 
 
 def find_limits(environ: Mapping[str, str] = os.environ) -> Limits:

@@ -61,14 +61,15 @@ def waiting() -> str:
     return status_line("Waiting for its turn", "", 0, current_language())
 
 
-def turned_away(title: str) -> str:
-    """The status of what the queue, which is full, has refused; `title` says what was not done."""
-    sentence = "Too many people are waiting; try again in a moment."
+def turned_away(title: str, sentence: str = "Too many people are waiting; try again in a moment.") -> str:
+    """The status of what had no turn, because the queue was full or for another reason; `title` says what it is."""
     return status_line(title, "", 0, current_language(), sentence)
 
 
-def shown(num_outputs: int) -> Callable:
-    """For a generator that fills a status first: whatever ends it early is told there, to stay.
+def shown(num_outputs: int, title: str, broken: str) -> Callable:
+    """For a generator that fills a status first: whatever ends it early is told there under `title`, to stay.
+
+    `broken` is said of what none of us foresaw.
 
     It never raises: what resets the buttons comes after it, and Gradio runs nothing after an error.
     """
@@ -83,8 +84,8 @@ def shown(num_outputs: int) -> Callable:
                 sentence = str(error)
             except Exception:
                 traceback.print_exc()
-                sentence = "Something in the app went wrong. The run is kept up to its last whole epoch."
-            told = status_line("Not trained", "", 0, current_language(), sentence)
+                sentence = broken
+            told = status_line(title, "", 0, current_language(), sentence)
             yield [told, *[gr.skip()] * (num_outputs - 1)]
 
         return telling

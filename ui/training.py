@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ImageData, facts, num_batches
+from trainer.dataset import CIFAR10_SIZES
 from trainer.events import CheckpointReady, EpochEnded, Event
 from trainer.lessons import LESSONS
 from trainer.loop import training_split
@@ -24,16 +26,21 @@ from trainer.schedule import preview, spans_run
 from ui.fields import read_config, row_changes
 from ui.lab import Lab, checked_visitor
 from ui.language import current_language
+from ui.line import leave_line
 from ui.message import said, shown, turned_away
 from ui.shelf import NUM_CHOICES, choices
 from ui.view import NUM_RESULTS, results, status_line
 from ui.words import translate
 
+_shown = shown(
+    NUM_RESULTS + NUM_CHOICES,
+    "Not trained",
+    "Something in the app went wrong. The run is kept up to its last whole epoch.",
+)
+
+_STOPPED = "It was stopped before it began."
 MOST_PREVIEWED = 200_000  # batches: more would hold the page up for seconds
 _SECONDS_BETWEEN_UPDATES = 1.0
-
-# CIFAR-10's, for what is drawn before the images are there.
-_NUM_IMAGES = 50_000
 
 
 def shown_config(names: Sequence[str], values: Sequence[Any]) -> TrainConfig:
@@ -91,13 +98,14 @@ def ask(
 
 
 @said
-def stop(lab: Lab, visitor: str) -> Any:
-    """Stop is pressed."""
+async def stop(lab: Lab, page: gr.Blocks, visitor: str) -> Any:
+    """Stop is pressed: what trains ends at its next sign of life, what waits leaves the line at once."""
     lab.stop(visitor)
+    leave_line(page, LocalContext.request.get().session_hash, turned_away("Not trained", _STOPPED))
     return gr.update(value=translate("Stopping …", current_language()), interactive=False)
 
 
-@shown(NUM_RESULTS + NUM_CHOICES)
+@_shown
 def train(
     lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str, ...], chosen=single
 ) -> Iterator[list[Any]]:
@@ -117,7 +125,7 @@ def train(
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-@shown(NUM_RESULTS + NUM_CHOICES)
+@_shown
 def resume(
     lab: Lab, visitor: str, asked: float, key: str | None, epochs: float | None, anew: bool, *values: Any, names
 ) -> Iterator[list[Any]]:
@@ -158,8 +166,14 @@ def refused() -> list[Any]:
 
 
 def plan(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:
-    """The schedule as (epochs passed, lr): a point an epoch where lr moves once an epoch, else one a batch."""
-    count = len(training_split(config, images).labels) if images else config.num_images or _NUM_IMAGES
+    """The schedule as (epochs passed, lr): a point an epoch where lr moves once an epoch, else one a batch.
+
+    Before the images are there it is that of CIFAR-10.
+    """
+    if images:
+        count = len(training_split(config, images).labels)
+    else:
+        count = config.num_images or CIFAR10_SIZES[config.train_split]
     per_epoch = num_batches(count, config)
     if config.scheduler_unit == "epoch":
         points = [(step - 1, lr) for step, lr in preview(replace(config, zero_grad_every=1), num_batches=1)]
@@ -185,7 +199,7 @@ def wait_for_images(lab: Lab, visitor: str, asked: float) -> Iterator[list[Any]]
         waiting = status_line("Waiting for the pictures", doing, fraction, language)
         yield [waiting, *results([], None, language)[1:], *_unchanged()]
         time.sleep(_SECONDS_BETWEEN_UPDATES)
-    raise ValueError("It was stopped before it began.")
+    raise ValueError(_STOPPED)
 
 
 def _going_on(

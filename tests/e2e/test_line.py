@@ -1,0 +1,122 @@
+"""The line of those who wait to train: nobody can hold it up, or be driven out of it."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+
+class Line:
+    """The app of tests/line_app.py, asked by hand: a session can ask without listening to what becomes of it."""
+
+    def __init__(self, url: str):
+        self.url = f"{url}/gradio_api/queue"
+        with urllib.request.urlopen(f"{url}/config", timeout=10) as config:
+            self.endpoints = {one["api_name"]: one["id"] for one in json.load(config)["dependencies"]}
+
+    def ask(self, endpoint: str, *data: str, session: str) -> None:
+        body = {"data": data, "fn_index": self.endpoints[endpoint], "session_hash": session}
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/join", json.dumps(body).encode(), headers)
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def listen(self, session: str) -> list[dict]:
+        """What the session is told in the end of each thing that it has asked for."""
+        with urllib.request.urlopen(f"{self.url}/data?session_hash={session}", timeout=30) as stream:
+            messages = [json.loads(line.removeprefix(b"data: ")) for line in stream if line.startswith(b"data: ")]
+        return [message["output"]["data"] for message in messages if message["msg"] == "process_completed"]
+
+    def now(self, endpoint: str) -> list:
+        """What an endpoint that needs no turn answers."""
+        session = uuid.uuid4().hex
+        self.ask(endpoint, session=session)
+        (answer,) = self.listen(session)
+        return answer
+
+    def wait_until(self, part: str, is_so) -> None:
+        end = time.monotonic() + 20
+        while not is_so(self.now("state")[0][part]):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def line(launched, tmp_path, request):
+    """The app, with the constants of ui/line.py that a test asks for."""
+    with launched(tmp_path, "tests/line_app.py", **getattr(request, "param", {})) as app:
+        yield Line(app.url)
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": "0.1"}], indirect=True)
+def test_no_turn_is_spent_on_who_does_not_listen(line, threads):
+    """Who has asked, and waited for others, without reading what becomes of it, gives their turn to the next."""
+    told = {}
+    for session in ("first", "second", "nobody", "last"):
+        line.ask("api", session, session=session)
+        if session != "nobody":
+            told[session] = threads.submit(line.listen, session)
+        line.wait_until("begun", lambda begun: begun)
+    time.sleep(0.2)  # more than is given to listen
+    line.now("go_on")
+    assert [told[session].result(timeout=20) for session in told] == [[[f"{name} is trained"]] for name in told]
+    assert "nobody" not in line.now("state")[0]["begun"]
+
+
+@pytest.mark.parametrize("line", [{"_MOST_UNREAD": "10"}], indirect=True)
+def test_what_nobody_listens_to_ends(line):
+    """A training whose messages pile up unread gives its turn back."""
+    line.ask("api", "nobody", session="nobody")
+    line.wait_until("ended", lambda ended: ended == ["nobody"])
+
+
+@pytest.mark.parametrize("line", [{"_MOST_SESSIONS": "5"}], indirect=True)
+def test_a_crowd_of_sessions_drives_nobody_out(line, threads):
+    """More sessions than are remembered come and go: one that trains and one that waits are told how they ended."""
+    told = []
+    for session in ("trains", "waits"):
+        line.ask("api", session, session=session)
+        told.append(threads.submit(line.listen, session))
+        line.wait_until("begun", lambda begun: begun == ["trains"])
+    for _ in range(20):
+        assert line.now("state")[0]["sessions"] <= 5
+    line.now("go_on")
+    assert [one.result(timeout=20) for one in told] == [[["trains is trained"]], [["waits is trained"]]]
+
+
+def test_who_leaves_the_line_is_told(line, threads):
+    """Of a session's requests those of the page leave, and nothing of them is trained; those of others stay."""
+    told = {}
+    for session in ("trains", "leaves", "stays"):
+        line.ask("page", session, session=session)
+        told[session] = threads.submit(line.listen, session)
+        line.wait_until("begun", lambda begun: begun)
+    line.ask("api", "of the API", session="leaves")
+    line.ask("leave", session="leaves")
+    line.wait_until("waiting", lambda waiting: waiting == ["stays", "leaves"])
+    line.now("go_on")
+    answers = told["leaves"].result(timeout=20)
+    assert [{"value": "left", "__type__": "update"}] in answers
+    assert ["of the API is trained"] in answers
+    assert told["stays"].result(timeout=20) == [["stays is trained"]]
+    assert line.now("state")[0]["begun"] == ["trains", "stays", "of the API"]
+
+
+def test_a_full_line_refuses(line):
+    """Three may wait behind the one that is trained."""
+    for number in range(4):
+        line.ask("api", str(number), session=str(number))
+        line.wait_until("begun", lambda begun: begun)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        line.ask("api", "one more", session="one more")
+    refused.value.close()
+    assert refused.value.code == 503
