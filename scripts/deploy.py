@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume
 
 from trainer.client import ask_once, explained
+from trainer.model import TAG
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,7 +17,6 @@ FILES = (
     "trainer/*.py", "ui/*.*", "checkpoints/quick/*.*", "checkpoints/fast/*.*",
 )  # fmt: skip
 
-_TAG = "optimizer-lab"  # in README.md's front matter: by it a Space is known as this app's
 _MOUNTED = "/data"
 
 
@@ -32,7 +32,7 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
         url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         space = api.space_info(repo_id)
         there = {file.rfilename for file in space.siblings or []}
-        if there - {"README.md", ".gitattributes"} and _TAG not in (space.tags or []):
+        if there - {"README.md", ".gitattributes"} and TAG not in (space.tags or []):
             raise ValueError(f"{repo_id} is another Space: choose a new name.")
         if private and not space.private:
             raise ValueError(f"{repo_id} is public already: make it private in its settings on the Hub first.")
@@ -47,9 +47,8 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
         ask_once(
             lambda: api.create_commit(
                 repo_id, operations, commit_message="Deploy", repo_type="space", parent_commit=space.sha
-            ),
-            lambda *_: None, 0.0, "",
-        )  # fmt: skip
+            )
+        )
         if hardware:
             api.request_space_hardware(repo_id, hardware)
     return str(url)

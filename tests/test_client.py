@@ -19,10 +19,6 @@ def refusal(status, headers=None, message=None):
     return HfHubHTTPError("x", response=response, server_message=message)
 
 
-def silent(fraction, doing):
-    pass
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(client, "FIRST_WAIT_SECONDS", 0.001)
@@ -48,16 +44,16 @@ def failing(*errors):
 )
 def test_what_passes_is_asked_again(error):
     """Trouble and lost answers; not for ever."""
-    assert client.ask(failing(error, error), silent, 0.0, "") == 3
+    assert client.ask(failing(error, error)) == 3
     with pytest.raises(type(error)):
-        client.ask(failing(*[error] * 1000), silent, 0.0, "")
+        client.ask(failing(*[error] * 1000))
 
 
 @pytest.mark.parametrize("error", [*(refusal(status) for status in (400, 401, 403, 404, 409, 412)), OSError("x")])
 def test_what_does_not_pass_is_not(error):
     """A refusal is a refusal the first time."""
     with pytest.raises(type(error)):
-        client.ask(failing(error), silent, 0.0, "")
+        client.ask(failing(error))
 
 
 def test_a_token_as_it_is_sent():
@@ -74,11 +70,11 @@ def test_an_answer_that_is_none():
     """JSON that is none or lacks what its client looks for is the Hub's error; what the client wraps is unwrapped."""
     for error in (KeyError("commitOid"), TypeError("x")):
         with pytest.raises(client.AnswerError):
-            client.ask_once(failing(error), silent, 0.0, "")
+            client.ask_once(failing(error))
     wrapped = RuntimeError("Error while uploading")
     wrapped.__cause__ = refusal(403)
     with pytest.raises(HfHubHTTPError):
-        client.ask_once(failing(wrapped), silent, 0.0, "")
+        client.ask_once(failing(wrapped))
 
 
 def test_retry_after():
@@ -95,10 +91,10 @@ def test_retry_after():
 def test_the_wait_is_the_hubs():
     """Not less than it asks for; an hour is not waited."""
     began = time.monotonic()
-    assert client.ask(failing(refusal(429, {"Retry-After": "1"})), silent, 0.0, "") == 2
+    assert client.ask(failing(refusal(429, {"Retry-After": "1"}))) == 2
     assert time.monotonic() - began >= 1
     with pytest.raises(HfHubHTTPError):
-        client.ask(failing(refusal(429, {"Retry-After": "3600"})), silent, 0.0, "")
+        client.ask(failing(refusal(429, {"Retry-After": "3600"})))
 
 
 def test_the_wait_ends(monkeypatch):
@@ -107,13 +103,13 @@ def test_the_wait_ends(monkeypatch):
     for told in ("0", "Thu, 01 Jan 1970 00:00:00 GMT"):
         call = failing(*[refusal(429, {"Retry-After": told})] * 20)
         with pytest.raises(HfHubHTTPError):
-            client.ask(call, silent, 0.0, "")
+            client.ask(call)
 
 
 def test_what_the_client_says_of_an_answer_is_no_sentence():
     """A ValueError of its own, such as for one file of a batch, is the Hub's trouble: asked again, and not shown."""
     again = client.readable(failing(ValueError("LFS batch API returned errors:\nEncountered error")))
-    assert client.ask(again, silent, 0.0, "") == 2
+    assert client.ask(again) == 2
     with pytest.raises(HfHubHTTPError):
         client.readable(failing(refusal(400)))()
 
@@ -151,21 +147,21 @@ def test_whoever_is_hurried_is_told_soon(monkeypatch):
     """
     monkeypatch.setattr(client, "HURRIED_SECONDS", 0.2)
     with client.hurried():
-        assert client.ask(failing(refusal(503)), silent, 0.0, "") == 2
+        assert client.ask(failing(refusal(503))) == 2
         calls = failing(refusal(503), refusal(500), refusal(429, {"Retry-After": "2"}), refusal(503))
         for status in (500, 429):
             with pytest.raises(HfHubHTTPError) as told:
-                client.ask(calls, silent, 0.0, "")
+                client.ask(calls)
             assert client.status(told.value) == status
         began = time.monotonic()
         with pytest.raises(ValueError, match=r"nothing for 0\.2 seconds"), client.explained("x"):
-            client.ask(lambda: time.sleep(1), silent, 0.0, "")
+            client.ask(lambda: time.sleep(1))
         assert time.monotonic() - began < 0.8
-    assert client.ask(calls, silent, 0.0, "") == 5
+    assert client.ask(calls) == 5
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"\xa2", b"[" * 100_000, b"{}", b"3"])
 def test_what_cannot_be_read_is_an_answer_all_the_same(answer):
     """Of a login page in between, say: in one sentence."""
     with client.hurried(), pytest.raises(ValueError, match="cannot be understood"), client.explained("x"):
-        client.ask(lambda: json.loads(answer)[0], silent, 0.0, "")
+        client.ask(lambda: json.loads(answer)[0])

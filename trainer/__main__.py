@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from trainer import checkpoint, client, data, distributed, finder, hub
 from trainer.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
+from trainer.dataset import CIFAR10_SIZES
 from trainer.device import DEVICES, choose_device
 from trainer.distributed import ALONE, LostRankError, World
 from trainer.events import EpochEnded, Event, row
@@ -39,8 +40,6 @@ from trainer.watch import Report
 _CONTINUATION = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} | ROW_SETTINGS
 
 _ROWS_OF_TRIALS = 24
-
-_CIFAR10 = {"train": 50_000, "test": 10_000}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -504,7 +503,7 @@ def _preview_lr(options: argparse.Namespace) -> int:
         count = len(training_split(config, images).labels)
         print(images.note, file=sys.stderr)
     else:
-        count = config.num_images or _CIFAR10[config.train_split]
+        count = config.num_images or CIFAR10_SIZES[config.train_split]
     if config.scheduler == "plateau":
         print("plateau lowers lr by the loss, which only training tells; this is where it begins.", file=sys.stderr)
     for step, lr in preview(config, num_batches=data.num_batches(count, config)):

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from trainer.curve import CURVE_FILE
+from trainer.model import TAG
 from trainer.run import Run
 
 # The settings that a list of checkpoints shows, as the front matter's `optimizer_lab`.
@@ -73,7 +74,7 @@ def model_card(
         license="apache-2.0",
         library_name="pytorch",
         pipeline_tag="image-classification",
-        tags=["cifar10", "image-classification", "optimizer-lab"],
+        tags=[*(["cifar10"] if is_cifar10 else []), "image-classification", TAG],
         datasets=["uoft-cs/cifar10"] if is_cifar10 else None,
         optimizer_lab={name: settings[name] for name in HEADLINES if name in settings},
         model_name=title,

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from trainer.sentence import first_line
-from trainer.watch import Report, watch
+from trainer.watch import Report, silent, watch
 
 # Most calls of the Hub's client have no time limit of their own.
 PATIENCE_SECONDS = 60.0
@@ -78,7 +78,9 @@ def _patience() -> float:
     return HURRIED_SECONDS if _hurried.get() else PATIENCE_SECONDS
 
 
-def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str, *, num_bytes: int = 0) -> T:
+def ask(
+    call: Callable[[], T], progress: Report = silent, fraction: float = 0.0, doing: str = "", *, num_bytes: int = 0
+) -> T:
     """What `call` returns, tried again with growing waits while the Hub is busy, in trouble or out of reach.
 
     `call` must be one that may be made twice. The Hub's Retry-After is kept to, up to LONGEST_WAIT_SECONDS in all.
@@ -104,7 +106,9 @@ def ask(call: Callable[[], T], progress: Report, fraction: float, doing: str, *,
         wait *= 2
 
 
-def ask_once(call: Callable[[], T], progress: Report, fraction: float, doing: str, *, num_bytes: int = 0) -> T:
+def ask_once(
+    call: Callable[[], T], progress: Report = silent, fraction: float = 0.0, doing: str = "", *, num_bytes: int = 0
+) -> T:
     """As `ask`, for a call that must not be made twice."""
     progress(fraction, doing)
     try:

@@ -23,7 +23,7 @@ from trainer.dataset import SPLITS, Pictures
 from trainer.distributed import ALONE, World
 from trainer.sentence import as_clause, first_line
 from trainer.source import Source, find_source
-from trainer.watch import Report
+from trainer.watch import Report, silent
 
 # What `auto` tries, in this order, before it settles for drawn shapes.
 _REAL = ("hub", "torchvision")
@@ -62,7 +62,7 @@ class ImageData:
     """One sentence for page and command line: which images these are and, where `auto` chose them, why."""
 
 
-def load_images(source: str | None = None, *, progress: Report = lambda fraction, doing: None) -> ImageData:
+def load_images(source: str | None = None, *, progress: Report = silent) -> ImageData:
     """The images of a source: hub, torchvision, synthetic, a folder, a dataset's owner/name[@revision], or auto.
 
     None is the environment's OPTIMIZER_LAB_DATA, or else auto: hub or torchvision, whichever was kept or answers

@@ -26,6 +26,7 @@ SPLITS = ("train", "test")
 # CIFAR-10 has 60,000; this many take 0.9 GB of memory.
 MAX_IMAGES = 300_000
 CIFAR10_REPO = "uoft-cs/cifar10"
+CIFAR10_SIZES = {"train": 50_000, "test": 10_000}
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 _ROWS_AT_ONCE = 1000

@@ -30,12 +30,11 @@ from trainer.card import HEADLINES, model_card
 from trainer.checkpoint import CARD_FILE, HISTORY_FILE, TENSORS_FILE
 from trainer.curve import CURVE_FILE, draw
 from trainer.download import download
-from trainer.model import CONFIG_FILE, LARGEST_CONFIG, WEIGHTS_FILE, OptimizerLabModel, largest_file, load_weights
+from trainer.model import CONFIG_FILE, LARGEST_CONFIG, TAG, WEIGHTS_FILE, OptimizerLabModel, largest_file, load_weights
 from trainer.run import Run
-from trainer.watch import Report
+from trainer.watch import Report, silent
 
 MOST_TAGS = 20
-TAG = "optimizer-lab"
 
 _TRIES = 5
 _LARGEST_HISTORY, _LARGEST_PICTURE = 64 << 20, 8 << 20
@@ -44,10 +43,6 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.AS
 # What git takes for a branch or tag (git help check-ref-format), of ASCII alone.
 _REVISION = re.compile(r"(?!.*(\.\.|\.lock(/|$)|\./|\.$))\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 _EPOCH_TAG = re.compile(r"epoch-(\d{4,9})")
-
-
-def silent(fraction: float, doing: str) -> None:
-    """Shows no progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +81,7 @@ def user_of(token: str) -> str | None:
     api = HfApi(token=client.sent(token))
     try:
         with client.hurried():
-            return client.ask(lambda: str(api.whoami()["name"]), silent, 0.0, "")
+            return client.ask(lambda: str(api.whoami()["name"]))
     except (HTTPError, OSError) as error:
         if client.status(error) == 401:
             raise ValueError("The Hub does not accept the token: log in again.") from None
@@ -420,7 +415,7 @@ def commit_of(repo_id: str, revision: str | None = None, *, token: str | None = 
     check_repo_id(repo_id)
     with client.explained(repo_id):
         url = hf_hub_url(repo_id, CONFIG_FILE, revision=revision)
-        told = client.ask(lambda: get_hf_file_metadata(url, token=client.sent(token)), silent, 0.0, "")
+        told = client.ask(lambda: get_hf_file_metadata(url, token=client.sent(token)))
         if told.commit_hash is None:
             raise client.AnswerError("no commit")
         return told.commit_hash
@@ -430,19 +425,14 @@ def open_model(repo_id: str, revision: str | None = None, *, token: str | None =
     """The network of a checkpoint on the Hub; its files are fetched once. Raises ValueError with one sentence."""
     commit = commit_of(repo_id, revision, token=token)
     with client.explained(repo_id):
-        return client.ask(
-            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=client.sent(token)),
-            silent,
-            0.0,
-            "",
-        )
+        return client.ask(lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=client.sent(token)))
 
 
 def open_run(repo_id: str, revision: str | None = None, *, token: str | None = None) -> Run:
     """The run of a published checkpoint: its settings and curves, as claimed. Raises ValueError with one sentence."""
     commit = commit_of(repo_id, revision, token=token)
     with client.explained(repo_id):
-        path = client.ask(lambda: _download(repo_id, HISTORY_FILE, commit, client.sent(token)), silent, 0.0, "")
+        path = client.ask(lambda: _download(repo_id, HISTORY_FILE, commit, client.sent(token)))
     return checkpoint.read_run(path.parent)
 
 
@@ -451,7 +441,7 @@ def list_epochs(repo_id: str, *, token: str | None = None) -> dict[int, str]:
     check_repo_id(repo_id)
     api = HfApi(token=client.sent(token))
     with client.explained(repo_id):
-        refs = client.ask(lambda: api.list_repo_refs(repo_id), silent, 0.0, "")
+        refs = client.ask(lambda: api.list_repo_refs(repo_id))
     return dict(sorted((epoch, tag.name) for tag in refs.tags if (epoch := _epoch_of(tag.name)) is not None))
 
 
@@ -544,7 +534,7 @@ def list_published(*, token: str | None = None, best: bool = False, limit: int =
     Raises ValueError with one sentence where the Hub is out of reach.
     """
     with client.explained("list of checkpoints"):
-        models = client.ask(lambda: _models(token, limit), silent, 0.0, "")
+        models = client.ask(lambda: _models(token, limit))
     rows = [row for model in models if (row := _listed(model)) is not None]
     rows.sort(key=lambda row: row.updated, reverse=True)
     return sorted(rows, key=lambda row: -1.0 if row.accuracy is None else row.accuracy, reverse=True) if best else rows

@@ -20,6 +20,9 @@ from trainer.picture import RESIZES
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
+TAG = "optimizer-lab"
+"""By it the Hub lists this app's checkpoints and Spaces."""
+
 LARGEST_CONFIG = 1 << 20  # bytes
 _MOST_CLASSES, _LONGEST_NAME = 1000, 100
 FAST_LAYERS = ((32, False), (64, True), (64, False), (128, True), (128, False), (256, True), (256, False))
@@ -110,7 +113,7 @@ class OptimizerLabModel(
     library_name="pytorch",
     license="apache-2.0",
     pipeline_tag="image-classification",
-    tags=["cifar10", "optimizer-lab"],
+    tags=[TAG],
 ):
     """A network with its class names and preprocessing: what config.json and model.safetensors hold together.
 

@@ -37,11 +37,11 @@ def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     constant = config.unscheduled()
     split, learner = begin(constant, data, device=torch.device(device), resume=None)
     learner.model.train()
-    batches = passes(split, constant)
+    batches = enumerate(passes(split, constant), 1)
     for number, count in enumerate(_ROUNDS):
         begun = time.perf_counter()
-        for images, labels in islice(batches, count):
-            loss, _ = train_batch(constant, learner, images, labels, 1)
+        for step, (images, labels) in islice(batches, count):
+            loss, _ = train_batch(constant, learner, images, labels, step)
         loss.item()  # waits for the device
         spent = time.perf_counter() - begun
         if number and spent > _ENOUGH_SECONDS:

@@ -27,7 +27,7 @@ from trainer.dataset import (
     read_pictures,
 )
 from trainer.sentence import as_clause, first_line
-from trainer.watch import Report, watch
+from trainer.watch import Report, silent, watch
 
 CIFAR10_REVISION = "0b2714987fa478483af9968de7c934580d0bb9a2"
 # `auto` may ask both before it draws shapes instead, and 15 seconds from a start that itself takes a few are all that
@@ -106,7 +106,7 @@ def find_source(address: str) -> Source:
 def _commit(repo_id: str, revision: str | None) -> str:
     try:
         ask = partial(_ask_hub, repo_id, revision)
-        return _within(HUB_SECONDS, ask, _ignore, "The Hub could not be reached within")
+        return _within(HUB_SECONDS, ask, silent, "The Hub could not be reached within")
     except ValueError as error:
         # Whoever mistyped a folder did not mean the Hub.
         raise ValueError(f"There is no folder {repo_id} here, and {as_clause(error)}.") from error
@@ -117,10 +117,6 @@ def _within(seconds: float, work: Callable[[Report], T], progress: Report, compl
         return watch(work, progress, seconds)
     except TimeoutError:
         raise ValueError(f"{complaint} {seconds:g} seconds.") from None
-
-
-def _ignore(fraction: float, doing: str) -> None:
-    pass
 
 
 def _exists(path: Path) -> bool:

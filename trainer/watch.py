@@ -13,6 +13,10 @@ Report = Callable[[float, str], None]
 T = TypeVar("T")
 
 
+def silent(fraction: float, doing: str) -> None:
+    """A Report that shows no progress."""
+
+
 def watch(work: Callable[[Report], T], progress: Report, patience: float) -> T:
     """Runs `work(report)` in a thread of its own and returns what it returns, or raises what it raises.
 
