@@ -29,8 +29,10 @@ from ui.lab import Lab
 from ui.layout import STYLE, build_page
 from ui.limits import find_limits
 from ui.line import limit_line
+from ui.upload import refuse_addresses
 from ui.words import i18n
 
+_MOST_AT_ONCE = 400  # handlers; most of them wait: for pictures, for the Hub, for the next second
 _MOST_WAITING = 10_000  # requests of any kind; ZeroGPU's own default is one
 
 
@@ -71,6 +73,7 @@ def main() -> None:
     # Not api_open: what was sent past the queue would train beside others, and count in no line.
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8, api_open=False)
     limit_line(page, lab.limits.queue)
+    refuse_addresses()
     page.launch(
         css=STYLE,
         i18n=i18n,
@@ -78,6 +81,7 @@ def main() -> None:
         ssr_mode=False,  # the server would draw the page before the browser has told its language
         footer_links=[],
         run_history=False,
+        max_threads=_MOST_AT_ONCE,
         max_file_size=int(min(lab.limits.upload_mb, 1e6) * 2**20),
         show_error=False,
     )

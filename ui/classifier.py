@@ -1,13 +1,11 @@
 """Classifying a picture on the page: from an uploaded file to what stands beside it."""
 
 import html
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import torch
 from anyio import CapacityLimiter, to_thread
-from gradio.utils import get_upload_folder
 
 from trainer.data import ImageData
 from trainer.model import OptimizerLabModel
@@ -16,6 +14,7 @@ from trainer.predict import classify as classify_picture
 from ui.lab import Lab
 from ui.language import current_language
 from ui.opened import open_model
+from ui.upload import uploaded
 from ui.view import advice
 from ui.words import i18n, translate
 
@@ -119,14 +118,3 @@ def samples(images: ImageData | None) -> list[tuple[Any, str]]:
         if len(places):
             found.append((images.test.images[int(places[0])].permute(1, 2, 0).numpy(), name))
     return found
-
-
-def uploaded(value: Any) -> Path:
-    """The file a visitor uploaded; ValueError for any other path, which a hand-made request can hold."""
-    path = value.get("path") if isinstance(value, dict) else value
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ValueError("Send a picture file.")
-    real = Path(path).resolve()
-    if not real.is_relative_to(Path(get_upload_folder()).resolve()) or not real.is_file():
-        raise ValueError("Send a picture file.")
-    return real

@@ -23,6 +23,7 @@ from ui.language import current_language
 from ui.login import own_token
 from ui.opened import aside, open_published
 from ui.time_machine_plot import HEIGHT, bars_chart, class_colors, lines_chart, shares
+from ui.upload import uploaded
 from ui.view import NUM_CLASSES, advice, note
 from ui.words import i18n, translate
 
@@ -142,7 +143,7 @@ async def _walk(lab: Lab, visitor: Any, name: Any, picture: Any, language: str) 
     try:
         if not name:
             raise ValueError("Train a network first, or type the name of a published run: then its epochs are here.")
-        pixels = await _at_once(read_picture, classifier.uploaded(picture))
+        pixels = await _at_once(read_picture, uploaded(picture))
         told = await call(_timeline, lab, visitor, name)
     except ValueError as error:
         yield _nothing(advice(translate(str(error), language)))
