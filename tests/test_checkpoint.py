@@ -209,6 +209,7 @@ def test_a_crash_at_any_instant_leaves_the_old_state_or_the_new(crashed):
     """Killed at every single step of a save, half-written files included, and again at every step of the mending:
     whoever opens the folder next finds the state before or the state after, whole, never a mixture."""
     old, new, wrecks = crashed("die")
+    before = json.loads(old["training.json"])
     # The epoch's own commit, and the run's last word, which changes training.json alone.
     saved = {**new, "training.json": None}
     found = set()
@@ -219,7 +220,9 @@ def test_a_crash_at_any_instant_leaves_the_old_state_or_the_new(crashed):
         state = content(folder)
         assert kept.epoch == seen_at_once
         if kept.epoch == 1:
-            assert state == old, folder.name
+            # But for its status, once it has gone on.
+            assert json.loads(state.pop("training.json")) in (before, {**before, "status": "training"}), folder.name
+            assert state == {name: file for name, file in old.items() if name != "training.json"}, folder.name
         else:
             assert kept.epoch == 2
             assert state.keys() == saved.keys()
@@ -345,6 +348,27 @@ def test_the_status_of_a_run_without_a_last_word(tiny, tmp_path):
         assert checkpoint.read_run(tmp_path).status == "training"
     run = checkpoint.read_run(tmp_path)
     assert (run.status, run.epoch) == ("interrupted", 1)
+
+
+@pytest.mark.parametrize(("changes", "epochs"), [({}, 5), ({"optimizer": "adam", "scheduler": "constant"}, 1)])
+def test_a_resumed_run_without_a_last_word(changes, epochs, tiny, trained):
+    """Complete before, it is interrupted once it goes on; it can go on again, to as many epochs as were asked for.
+
+    But not with other settings, whose state nothing has kept yet.
+    """
+    folder, _ = trained(TrainConfig(epochs=1, batch_size=8, scheduler="constant", weight_decay=0), tiny)
+    kept = checkpoint.read(folder)
+    going_on = checkpoint.continued(kept, epochs=5, changes=changes, spans_run=False)
+    events = checkpoint.record(
+        train(going_on.config, tiny, resume=going_on), checkpoint.resumed(going_on), folder, facts(tiny)
+    )
+    next(events)
+    events.close()
+    run = checkpoint.read_run(folder)
+    assert (run.status, run.epoch, run.config) == ("interrupted", 1, replace(kept.config, epochs=epochs))
+    again = checkpoint.read(folder)
+    assert again.config == run.config
+    assert again.tensors.keys() == kept.tensors.keys()
 
 
 def test_delete(tiny, trained, tmp_path):

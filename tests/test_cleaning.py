@@ -1,15 +1,17 @@
 """Old runs, and too many, are cleared; what is trained at the moment and what comes with the app stay."""
 
+import math
 import os
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import scan_cache_dir
 
 from trainer import checkpoint
 from trainer.config import TrainConfig
-from ui.cleaning import clear, clear_uploads
+from ui.cleaning import clear, clear_downloads, clear_uploads
 from ui.lab import BUNDLED, OWNER
 from ui.limits import Limits
 
@@ -121,3 +123,20 @@ def test_what_comes_with_the_app_is_no_run(tmp_path):
     assert not {folder.name for folder in lab.all_runs()} & {"quick", "fast"}
     while lab.images is None and not lab.failure:
         time.sleep(0.05)
+
+
+def test_what_came_from_the_hub_goes_when_it_is_too_much(monkeypatch, tmp_path):
+    """What was not used for longest first, and no more of it than must; where nothing ever came, nothing is amiss."""
+    monkeypatch.setattr("ui.cleaning.scan_cache_dir", lambda: scan_cache_dir(tmp_path))
+    clear_downloads(Limits(disk_gb=1e-6))
+    for number, name in enumerate(("old", "middle", "new")):
+        repo = tmp_path / f"models--owner--{name}"
+        (repo / "blobs").mkdir(parents=True)
+        (repo / "blobs" / "0").write_bytes(bytes(1000))
+        (repo / "snapshots" / f"{number:040}").mkdir(parents=True)
+        (repo / "snapshots" / f"{number:040}" / "model.safetensors").symlink_to("../../blobs/0")
+        os.utime(repo / "blobs" / "0", (1e9 + number, 1e9 + number))
+    clear_downloads(Limits(disk_gb=math.inf))
+    assert len(list(tmp_path.iterdir())) == 3
+    clear_downloads(Limits(disk_gb=2.5e-6))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models--owner--middle", "models--owner--new"]

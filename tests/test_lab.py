@@ -122,7 +122,7 @@ def test_limits_hold_for_page_and_api_alike(lab, tiny):
     lab.limits = Limits(seconds=1e-9)
     *_, (_, last) = lab.race([(config, None)], tiny)
     assert last == Finished(reason="out_of_time", advice=last.advice)
-    assert "press Resume" in last.advice.replace("Press", "press")
+    assert "no epoch has ended" in last.advice
     with pytest.raises(ValueError, match="search takes too long"):
         list(lab.find_lr(config, tiny))
     lab.limits = Limits()

@@ -161,12 +161,29 @@ def test_a_pause_ends_a_contender_with_an_epoch_and_leaves_the_others(tiny):
     assert [(place, event.reason) for place, event in events if isinstance(event, Finished)] == [(0, "completed")]
 
 
+def test_who_could_not_end_an_epoch_is_told_so(tiny):
+    """Going on would end as it did; for who has ended one it is the way."""
+    before = list(race([(CONFIG, None)], tiny))
+    ready = next(event for _, event in before if isinstance(event, CheckpointReady) and event.epoch == 1)
+    untrained, step = before[1][1], next(event for _, event in before if isinstance(event, StepLogged))
+
+    def events():
+        yield 0, ready
+        yield 1, untrained
+        time.sleep(0.1)
+        yield 1, step
+
+    ended = [event for _, event in within(events(), 2, seconds=0.05, advice="later", too_slow="never")][3:]
+    assert isinstance(untrained, CheckpointReady)
+    assert [event.advice for event in ended] == ["later", "never"]
+
+
 def test_out_of_time_ends_everyone_who_is_not_done(tiny):
     """With the advice given; what has ended by then, and a race that is in time, is left as it is."""
     configs = [CONFIG.changed({"lr": 1e4}), CONFIG, ADAM]
-    begun = within(race([(config, None) for config in configs], tiny), 3, seconds=0, advice="later")
+    begun = within(race([(config, None) for config in configs], tiny), 3, seconds=0, advice="later", too_slow="never")
     assert [(place, event.reason) for place, event in begun if isinstance(event, Finished)] == [
         (place, "out_of_time") for place in range(3)
     ]
-    whole = list(within(race([(CONFIG, None)], tiny), 1, seconds=1e9, advice="later"))
+    whole = list(within(race([(CONFIG, None)], tiny), 1, seconds=1e9, advice="later", too_slow="never"))
     assert whole[-1] == (0, Finished(reason="completed"))

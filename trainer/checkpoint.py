@@ -23,17 +23,19 @@ import torch
 from filelock import FileLock, Timeout
 
 from trainer.card import model_card
-from trainer.config import TrainConfig
+from trainer.config import SETTINGS, TrainConfig
 from trainer.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, GpuTime, StepLogged, plain
 from trainer.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
 from trainer.run import STATUSES, Curve, Point, Run
 
 CARD_FILE, HISTORY_FILE, TENSORS_FILE = "README.md", "training.json", "training.safetensors"
 FORMAT = 1
+LARGEST_HISTORY = 4 << 20  # bytes, for a thousand epochs are a tenth of it
 
-_MEBIBYTE = 1 << 20
 _MORE_TENSORS = ("momentum", "amsgrad", "centered")
 _TRIES = 50
+_SECONDS_TO_LOOK = 1.0  # that somebody may hold a run who only looks whether it is in training
+_LONGEST_ADVICE = 1000
 _STAGING, _COMMITTED, _LOCK = ".staging", ".committed", ".lock"
 
 
@@ -82,7 +84,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Not thread-local: a page's generator is taken up by one thread after another.
-        lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+        lock = FileLock(folder / _LOCK, timeout=_SECONDS_TO_LOOK, thread_local=False)
         lock.acquire()
     except Timeout:
         raise ValueError("This run is in training in another tab or command; stop it there first.") from None
@@ -106,6 +108,7 @@ class Keeper:
     folder: Path
     data: Mapping[str, Any]
     _unsaved: list[CheckpointReady] = field(default_factory=list)
+    _is_begun: bool = False
 
     def keep(self, event: Event) -> bool:
         """Folds the event into the run; False where it is a checkpoint that the disk has not taken.
@@ -113,7 +116,12 @@ class Keeper:
         A disk that refuses does not end the run: `run.warning` says so, and the epochs it missed are written as soon as
         it takes them.
         """
+        is_resumed = not self._is_begun and bool(self.run.history)
+        self._is_begun = True
         self.run.apply(event)
+        if is_resumed and self.run.status == "training":
+            # Or else a process that dies before the next epoch ends would leave a run that reads as done.
+            _save(self.folder, self.run, self.data, [])
         if isinstance(event, CheckpointReady):
             self._unsaved.append(event)
         if isinstance(event, CheckpointReady | Finished):
@@ -315,10 +323,14 @@ def _save(folder: Path, run: Run, data: Mapping[str, Any], unsaved: list[Checkpo
         elif run.history:
             content = _read_history(folder)
             last = {"status": run.status, "advice": run.advice}
+            settings = run.config.settings()
+            # Other settings than these belong to a state that is not on the disk yet.
+            if {**settings, "epochs": None} == {**content["config"], "epochs": None}:
+                last["config"] = settings
             if run.status == "diverged":  # within an epoch that no checkpoint will follow
                 last["curve"] = _curve_entry(run.curve)
             _commit(folder, {HISTORY_FILE: as_json({**content, **last})})
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: what was there cannot be read just now
         goes_on = "It goes on, and is saved as soon as the disk takes it."
         run.warning = f"The run could not be saved: {_reason(error)}. " + (
             goes_on if run.status == "training" else "What was saved before is still there."
@@ -408,7 +420,7 @@ def _read_history(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ValueError("There is no such run.")
     committed = folder / _COMMITTED / HISTORY_FILE
-    content = read_json(committed if committed.exists() else folder / HISTORY_FILE, at_most=64 * _MEBIBYTE)
+    content = read_json(committed if committed.exists() else folder / HISTORY_FILE, at_most=LARGEST_HISTORY)
     if content.get("format") != FORMAT:
         raise ValueError(f"{HISTORY_FILE} was written by another version of this app, or by something else.")
     return content
@@ -435,7 +447,13 @@ def _run(content: Mapping[str, Any]) -> Run:
     if status not in STATUSES:
         raise ValueError(f"{HISTORY_FILE} is damaged: its status is not one this app knows.")
     curve = _curve(_entry({"curve": _curve_entry(Curve()), **content}, "curve", dict))
-    return Run(config=config, history=history, status=status, advice=str(content.get("advice", "")), curve=curve)
+    return Run(
+        config=config,
+        history=history,
+        status=status,
+        advice=str(content.get("advice", ""))[:_LONGEST_ADVICE],
+        curve=curve,
+    )
 
 
 def _curve_entry(curve: Curve) -> dict[str, Any]:
@@ -462,7 +480,7 @@ def _curve(entry: Mapping[str, Any]) -> Curve:
 
 def _is_sound(name: str, value: Any) -> bool:
     if name == "continued_with":
-        return value is None or isinstance(value, dict)
+        return value is None or (isinstance(value, dict) and value.keys() <= SETTINGS.keys())
     if value is None:
         return name in ("train_loss", "train_loss_sum", "lr", "grad_norm", "images_per_second")
     return _is_number(value) and (name != "test_accuracy" or 0 <= value <= 1)
@@ -482,5 +500,5 @@ def as_json(content: Any) -> bytes:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or "the disk refused").lower()
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or "the disk refused").lower()

@@ -27,7 +27,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from trainer import checkpoint, client
 from trainer.card import HEADLINES, model_card
-from trainer.checkpoint import CARD_FILE, HISTORY_FILE, TENSORS_FILE
+from trainer.checkpoint import CARD_FILE, HISTORY_FILE, LARGEST_HISTORY, TENSORS_FILE
 from trainer.curve import CURVE_FILE, draw
 from trainer.download import download
 from trainer.model import CONFIG_FILE, LARGEST_CONFIG, TAG, WEIGHTS_FILE, OptimizerLabModel, largest_file, load_weights
@@ -37,7 +37,7 @@ from trainer.watch import Report, silent
 MOST_TAGS = 20
 
 _TRIES = 5
-_LARGEST_HISTORY, _LARGEST_PICTURE = 64 << 20, 8 << 20
+_LARGEST_PICTURE = 8 << 20
 _OURS = {CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, CURVE_FILE, ".gitattributes"}
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 # What git takes for a branch or tag (git help check-ref-format), of ASCII alone.
@@ -511,7 +511,7 @@ def _at_most(model: OptimizerLabModel) -> dict[str, int]:
     return {
         CONFIG_FILE: LARGEST_CONFIG,
         WEIGHTS_FILE: largest_file(model),
-        HISTORY_FILE: _LARGEST_HISTORY,
+        HISTORY_FILE: LARGEST_HISTORY,
         TENSORS_FILE: 4 * largest_file(model),
         CARD_FILE: LARGEST_CONFIG,
         CURVE_FILE: _LARGEST_PICTURE,
@@ -521,7 +521,7 @@ def _at_most(model: OptimizerLabModel) -> dict[str, int]:
 def _download(
     repo_id: str, name: str, commit: str, token: str | bool | None, model: OptimizerLabModel | None = None
 ) -> Path:
-    at_most = _at_most(model)[name] if model else _LARGEST_HISTORY
+    at_most = _at_most(model)[name] if model else LARGEST_HISTORY
     return download(repo_id, name, at_most=at_most, revision=commit, token=token).path
 
 

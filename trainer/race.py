@@ -61,13 +61,19 @@ def race(
 
 
 def within(
-    events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str
+    events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str, too_slow: str
 ) -> Iterator[tuple[int, Event]]:
-    """The events of a race until it has taken so many seconds: whoever is not done then ends as `out_of_time`."""
-    begun, training = time.monotonic(), set(range(num_contenders))
+    """The events of a race until it has taken so many seconds: whoever is not done then ends as `out_of_time`.
+
+    That is told with `advice`, but to whom the time was too short for a single epoch, with `too_slow`: going on would
+    be no better.
+    """
+    begun, training, advanced = time.monotonic(), set(range(num_contenders)), set()
     with closing(events):
         for place, event in events:
             yield place, event
+            if isinstance(event, CheckpointReady) and event.epoch > 0:
+                advanced.add(place)
             if isinstance(event, Finished):
                 training.discard(place)
             elif time.monotonic() - begun > seconds:
@@ -75,7 +81,7 @@ def within(
         else:
             return
     for place in sorted(training):
-        yield place, Finished(reason="out_of_time", advice=advice)
+        yield place, Finished(reason="out_of_time", advice=advice if place in advanced else too_slow)
 
 
 def _take_turns(

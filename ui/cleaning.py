@@ -1,6 +1,7 @@
-"""Clears runs and uploads that are old or too many for the disk; no run that is being trained or comes with the app."""
+"""Clears runs, uploads and downloads that are old or too many; none in training, and not what comes with the app."""
 
 import math
+import os
 import threading
 import time
 import traceback
@@ -8,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gradio.utils import get_upload_folder
+from huggingface_hub import CacheNotFound, scan_cache_dir
 
 from trainer import checkpoint
 from ui.lab import OWNER
@@ -19,13 +21,15 @@ _GRACE_SECONDS = 3600.0  # that a folder which is no run yet is left to whoever 
 
 
 def keep_clean(lab) -> None:
-    """Clears a Lab's runs and uploads now and every ten minutes for as long as the app runs, in the background."""
+    """Clears what a limited Lab keeps, now and every ten minutes for as long as the app runs, in the background."""
 
     def work():
         while True:
             try:
                 clear(lab.all_runs(), lab.limits)
                 clear_uploads(Path(get_upload_folder()), lab.limits)
+                if os.environ.get("SPACE_ID"):  # elsewhere the Hub's cache is not the app's alone
+                    clear_downloads(lab.limits)
             except Exception:
                 traceback.print_exc()  # and again in ten minutes
             time.sleep(_SECONDS_BETWEEN)
@@ -71,6 +75,21 @@ def clear_uploads(folder: Path, limits: Limits) -> None:
             with suppress(OSError):
                 path.unlink()
                 total -= size
+
+
+def clear_downloads(limits: Limits) -> None:
+    """Deletes what was fetched from the Hub where it is too much, what was not used for longest first."""
+    try:
+        kept = scan_cache_dir()
+    except CacheNotFound:
+        return
+    too_much, old = kept.size_on_disk - limits.disk_gb * 1e9, []
+    for repo in sorted(kept.repos, key=lambda repo: repo.last_accessed):
+        if too_much > 0:
+            old += [revision.commit_hash for revision in repo.revisions]
+            too_much -= repo.size_on_disk
+    if old:
+        kept.delete_revisions(*old).execute()
 
 
 def _last_written(folder: Path) -> float:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -163,12 +164,17 @@ class LentGpu:
 
     def _done(self, piece: Piece) -> Iterator[Any]:
         """What the piece has to say; ValueError and NotLentError with a sentence where it cannot be done."""
+        facts = self._on_gpu(piece)
         try:
-            with closing(self._on_gpu(piece)) as facts:
-                for fact in facts:
-                    if isinstance(fact, Refused):
-                        raise ValueError(fact.sentence)
-                    yield fact
+            for fact in facts:
+                if isinstance(fact, Refused):
+                    facts.close()
+                    raise ValueError(fact.sentence)
+                yield fact
+        except GeneratorExit:
+            # All of the app stands still until this is done, and giving the GPU back can take as long as it will.
+            threading.Thread(target=facts.close, daemon=True).start()
+            raise
         except gr.Error as error:
             raise _not_lent(piece, str(error.message)) from None
         except (httpx.HTTPError, RuntimeError):
@@ -197,6 +203,9 @@ def _not_lent(piece: Piece, message: str) -> NotLentError:
         return NotLentError("No GPU is free at the moment.")
     if "aborted" in message:
         return NotLentError("The GPU was taken back in the middle of an epoch.", paced=True)
+    if "Expired" in message:
+        return NotLentError("The wait was longer than the GPU is promised for; press the button again.")
+    print(f"The work on the GPU broke off: {message}", flush=True)
     return NotLentError("The work on the GPU broke off; the app's log says more.")
 
 

@@ -67,7 +67,11 @@ class Lab:
         events = self._race(contenders, images)
         seconds = self.limits.seconds
         advice = f"This Space trains for up to {seconds:g} s at a time. Press Resume to go on from the last epoch."
-        return within(events, len(contenders), seconds=seconds, advice=advice)
+        too_slow = (
+            f"This Space trains for up to {seconds:g} s at a time, and no epoch has ended in them. Fewer pictures "
+            "(num_images), fewer settings side by side or a smaller model take less."
+        )
+        return within(events, len(contenders), seconds=seconds, advice=advice, too_slow=too_slow)
 
     def find_lr(
         self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf

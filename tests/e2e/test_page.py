@@ -1,8 +1,10 @@
 """The page in a real browser, pressed as a newcomer presses it."""
 
 import re
+import time
 
 import pytest
+from gradio_client import Client
 from torchvision.io import write_png
 
 from trainer import checkpoint
@@ -152,6 +154,31 @@ def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
     assert [(row.train_loss, row.test_loss) for row in run.history] == [
         (row.train_loss, row.test_loss) for row in whole
     ]
+
+
+def test_stop_leaves_the_line(app, page, screenshots):
+    """Who waits behind another's training is out of it at once, told so, and can press Train again."""
+    client = Client(app.url, verbose=False)
+    running = client.submit({"epochs": 1000, "num_images": 512, "scheduler": "constant"}, api_name="/train")
+    while not running.outputs():
+        time.sleep(0.05)
+    before = set(app.checkpoints.iterdir())
+    page.click("#train")
+    status_says(page, "Waiting for its turn")
+    page.screenshot(path=screenshots / "waiting-in-line.png")
+    page.click("#stop")
+    status_says(page, "Not trained\\s+It was stopped before it began", timeout=5000)
+    page.wait_for_selector("#train:enabled", timeout=5000)
+    assert page.locator("#stop").is_disabled()
+    page.screenshot(path=screenshots / "left-the-line.png")
+    assert not running.done()
+    running.cancel()
+    page.click("#train")
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 1", timeout=60_000)
+    page.click("#stop")
+    status_says(page, "^Stopped")
+    assert len(set(app.checkpoints.iterdir()) - before) == 1
+    client.close()
 
 
 def test_leaving_the_page_interrupts_the_run_and_frees_the_turn(app, page):
