@@ -4,7 +4,6 @@ Both train the same network from the same first weights on the same batches in t
 order. Beside them a matrix product of the same machine is timed: the ceiling of what it can compute.
 """
 
-import random
 import time
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import ToTensor
 
-from benchmarks.report import machine, options, report
+from benchmarks.report import in_turns, machine, options, report
 from trainer.config import TrainConfig
 from trainer.data import ImageData, Split, load_images, subset
 from trainer.events import EpochEnded, StepLogged
@@ -46,16 +45,13 @@ def main() -> None:
         num_images=asked.num_images,
     )
     ways = {
-        "tutorial": lambda: _tutorial(config, data),
-        "app": lambda: _app(config, data),
-        "ceiling": lambda: (_matrix_product(), []),
+        "tutorial": lambda _: _tutorial(config, data),
+        "app": lambda _: _app(config, data),
+        "ceiling": lambda _: (_matrix_product(), []),
     }
-    losses = {way: measure()[1] for way, measure in ways.items()}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    order = random.Random(asked.seed)
-    for _ in range(asked.rounds):
-        for way in order.sample(sorted(ways), len(ways)):
-            seconds[way].append(ways[way]()[0])
+    losses = {way: measure(0)[1] for way, measure in ways.items()}
+    measured = in_turns(ways, asked.rounds, asked.seed)
+    seconds = {way: [one for one, _ in values] for way, values in measured.items()}
 
     flop, count = _flop_per_image(config, data), len(training_split(config, data).labels)
     ceiling = [2 * _SIDE**3 / one for one in seconds["ceiling"]]

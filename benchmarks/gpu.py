@@ -7,7 +7,6 @@ without the profiler. The accuracy is that of each network's own settings: the d
 """
 
 import math
-import random
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.report import machine, options, report
+from benchmarks.report import in_turns, machine, options, report
 from trainer.config import MODELS, TrainConfig
 from trainer.data import ImageData, load_images, subset
 from trainer.device import choose_device
@@ -47,21 +46,17 @@ def main() -> None:
         sys.exit(str(error))
     data = load_images(asked.data)
     rows: dict[str, list[float]] = {}
-    order = random.Random(asked.seed)
     for model in MODELS:
         speed = TrainConfig(
             model=model, epochs=1, batch_size=asked.batch_size, num_images=asked.num_images, augment=False
         )
         ways = {
-            "app": lambda config=speed: _app(config, data, device),
-            "plain loop": lambda config=speed: _plain(config, data, device),
+            "app": lambda _, config=speed: _app(config, data, device),
+            "plain loop": lambda _, config=speed: _plain(config, data, device),
         }
         for way in ways.values():
-            way()
-        measured: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(asked.rounds):
-            for way in order.sample(sorted(ways), len(ways)):
-                measured[way].append(ways[way]())
+            way(0)  # warms the device up
+        measured = in_turns(ways, asked.rounds, asked.seed)
         rows |= {f"{model}, {way}, images/s": values for way, values in measured.items()}
         pairs = zip(measured["app"], measured["plain loop"], strict=True)
         rows[f"{model}, times as fast"] = [ours / plain for ours, plain in pairs]

@@ -4,7 +4,6 @@ Both are timed alike, by their own files: from the untrained network on disk to 
 the same machine, and its drawing is part of what is measured.
 """
 
-import random
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from benchmarks.app import REPOSITORY, App, new_page, running_app, visit
-from benchmarks.report import machine, options, report
+from benchmarks.report import in_turns, machine, options, report
 
 _MOST_SECONDS = 3600
 
@@ -24,19 +23,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    seconds: dict[str, list[float]] = {"page": [], "command line": []}
-    order = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Path(folder)
         with running_app(asked.data, checkpoints) as app, new_page() as page:
             _on_page(page, app, checkpoints, 1)  # what only the first one waits for
             ways = {
-                "page": lambda: _on_page(page, app, checkpoints, asked.epochs),
-                "command line": lambda: _on_command_line(asked.data, checkpoints, asked.epochs),
+                "page": lambda _: _on_page(page, app, checkpoints, asked.epochs),
+                "command line": lambda _: _on_command_line(asked.data, checkpoints, asked.epochs),
             }
-            for _ in range(asked.rounds):
-                for way in order.sample(sorted(ways), len(ways)):
-                    seconds[way].append(ways[way]())
+            seconds = in_turns(ways, asked.rounds, asked.seed)
     rounds = zip(seconds["page"], seconds["command line"], strict=True)
     report(
         "page",

@@ -3,13 +3,13 @@
 Images per second are those of the app's own history; float16 is for GPUs alone.
 """
 
-import random
 import sys
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from benchmarks.report import machine, options, report
+from benchmarks.report import in_turns, machine, options, report
 from trainer.config import MODELS, TrainConfig
 from trainer.data import ImageData, load_images, subset
 from trainer.device import choose_device
@@ -32,15 +32,15 @@ def main() -> None:
     few = replace(data, test=subset(data.test, 100))
     others = ["bfloat16", "float16"] if device.type == "cuda" else ["bfloat16"]
     rows: dict[str, list[float]] = {}
-    order = random.Random(asked.seed)
     for model in MODELS:
         config = TrainConfig(model=model, epochs=1, batch_size=asked.batch_size, num_images=asked.num_images)
-        speeds: dict[str, list[float]] = {precision: [] for precision in ("float32", *others)}
-        for precision in speeds:
-            _speed(config.changed({"precision": precision}), few, device)
-        for _ in range(asked.rounds):
-            for precision in order.sample(list(speeds), len(speeds)):
-                speeds[precision].append(_speed(config.changed({"precision": precision}), few, device))
+        ways = {
+            precision: partial(_speed, config.changed({"precision": precision}), few, device)
+            for precision in ("float32", *others)
+        }
+        for way in ways.values():
+            way(0)  # warms the device up
+        speeds = in_turns(ways, asked.rounds, asked.seed)
         rows[f"{model}, float32, images/s"] = speeds["float32"]
         for precision in others:
             pairs = zip(speeds[precision], speeds["float32"], strict=True)
@@ -48,7 +48,7 @@ def main() -> None:
     report("precision", rows, on=machine(device.type), to=asked.json, batch_size=asked.batch_size, pictures=data.note)
 
 
-def _speed(config: TrainConfig, data: ImageData, device: torch.device) -> float:
+def _speed(config: TrainConfig, data: ImageData, device: torch.device, turn: int) -> float:
     """Images per second of an epoch."""
     *_, epoch = (event for event in train(config, data, device=device) if isinstance(event, EpochEnded))
     return epoch.images_per_second

@@ -7,14 +7,14 @@ schedule ends with it, after ten epochs.
 """
 
 import math
-import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import nn
 
-from benchmarks.report import machine, options, report
+from benchmarks.report import in_turns, machine, options, report
 from trainer.config import TrainConfig
 from trainer.data import ImageData, load_images
 from trainer.events import EpochEnded
@@ -22,6 +22,7 @@ from trainer.lessons import LESSONS
 from trainer.loop import train
 
 _WANTED = 0.70
+_TOLD = (f"seconds to {_WANTED:.0%}", "accuracy at the end", "seconds at the end")
 
 
 def main() -> None:
@@ -36,21 +37,25 @@ def main() -> None:
         "tutorial": lambda seed: _app(tutorial.changed({"seed": seed}), data),
         "PyTorch's tutorial": lambda seed: _pytorch(seed, data),
     }
-    soon: dict[str, list[float]] = {name: [] for name in recipes}
-    after: dict[str, list[float]] = {name: [] for name in recipes}
-    spent: dict[str, list[float]] = {name: [] for name in recipes}
-    order = random.Random(asked.seed)
-    for seed in range(asked.rounds):
-        for name in order.sample(sorted(recipes), len(recipes)):
-            curve = [(0.0, 0.0), *_until(asked.seconds, recipes[name](seed))]
-            soon[name].append(next((seconds for seconds, accuracy in curve if accuracy >= _WANTED), math.inf))
-            after[name].append(curve[-1][1])
-            spent[name].append(curve[-1][0])
-            print(f"{name}, seed {seed}: {after[name][-1]:.2%} after {spent[name][-1]:.0f} s", flush=True)
-    rows = {f"{name}, seconds to {_WANTED:.0%}": values for name, values in soon.items()}
-    rows |= {f"{name}, accuracy at the end": values for name, values in after.items()}
-    rows |= {f"{name}, seconds at the end": values for name, values in spent.items()}
+    ways = {name: partial(_learned, name, recipe, asked.seconds) for name, recipe in recipes.items()}
+    learned = in_turns(ways, asked.rounds, asked.seed)
+    rows = {
+        f"{name}, {what}": list(values)
+        for name, curves in learned.items()
+        for what, values in zip(_TOLD, zip(*curves, strict=True), strict=True)
+    }
     report("recipe", rows, on=machine(), to=asked.json, seconds=asked.seconds, pictures=data.note)
+
+
+def _learned(
+    name: str, recipe: Callable[[int], Iterator[tuple[float, float]]], limit: float, seed: int
+) -> tuple[float, float, float]:
+    """What _TOLD says of one training, the end of which it also tells."""
+    curve = [(0.0, 0.0), *_until(limit, recipe(seed))]
+    soon = next((seconds for seconds, accuracy in curve if accuracy >= _WANTED), math.inf)
+    spent, accuracy = curve[-1]
+    print(f"{name}, seed {seed}: {accuracy:.2%} after {spent:.0f} s", flush=True)
+    return soon, accuracy, spent
 
 
 def _until(limit: float, curve: Iterator[tuple[float, float]]) -> Iterator[tuple[float, float]]:

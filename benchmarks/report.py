@@ -5,11 +5,15 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 def options(about: str | None, *, data: str | None = None, has_order: bool = True) -> argparse.ArgumentParser:
@@ -23,6 +27,16 @@ def options(about: str | None, *, data: str | None = None, has_order: bool = Tru
     if has_order:
         parser.add_argument("--seed", type=int, default=0, help="of the order in which things are measured")
     return parser
+
+
+def in_turns(ways: Mapping[str, Callable[[int], T]], rounds: int, order: int) -> dict[str, list[T]]:
+    """What each of the ways gives, once a round, whose number it is called with; in a random order, of that seed."""
+    chance = random.Random(order)
+    given: dict[str, list[T]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in chance.sample(sorted(ways), len(ways)):
+            given[name].append(ways[name](number))
+    return given
 
 
 def machine(device: str = "cpu") -> dict[str, str | int]:

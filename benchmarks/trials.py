@@ -3,10 +3,10 @@
 Told is the part of the test pictures that is right at the end. A change of `batch_size` brings an lr in proportion.
 """
 
-import random
+from functools import partial
 from typing import Any
 
-from benchmarks.report import machine, options, report
+from benchmarks.report import in_turns, machine, options, report
 from trainer.config import TrainConfig
 from trainer.data import ImageData, load_images
 from trainer.events import EpochEnded
@@ -35,13 +35,8 @@ def main() -> None:
     asked = parser.parse_args()
     data = load_images(asked.data)
     trials = {_name(changes): TrainConfig().changed({"epochs": asked.epochs, **changes}) for changes in _CHANGES}
-    right: dict[str, list[float]] = {name: [] for name in trials}
-    order = random.Random(asked.seed)
-    for seed in range(asked.rounds):
-        for name in order.sample(list(trials), len(trials)):
-            accuracy, seconds = _trained(trials[name].changed({"seed": seed}), data)
-            right[name].append(accuracy)
-            print(f"{name}, seed {seed}: {accuracy:.2%} in {seconds:.0f} s", flush=True)
+    ways = {name: partial(_trained, name, trial, data) for name, trial in trials.items()}
+    right = in_turns(ways, asked.rounds, asked.seed)
     report("trials", right, on=machine(), to=asked.json, epochs=asked.epochs, pictures=data.note)
 
 
@@ -49,10 +44,12 @@ def _name(changes: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items()) or "the default"
 
 
-def _trained(config: TrainConfig, data: ImageData) -> tuple[float, float]:
-    """The test accuracy at a training's end, and the seconds of its epochs."""
-    epochs = [event for event in train(config, data) if isinstance(event, EpochEnded)]
-    return epochs[-1].test_accuracy, sum(epoch.seconds for epoch in epochs)
+def _trained(name: str, config: TrainConfig, data: ImageData, seed: int) -> float:
+    """The test accuracy at a training's end, which it also tells."""
+    epochs = [event for event in train(config.changed({"seed": seed}), data) if isinstance(event, EpochEnded)]
+    accuracy, seconds = epochs[-1].test_accuracy, sum(epoch.seconds for epoch in epochs)
+    print(f"{name}, seed {seed}: {accuracy:.2%} in {seconds:.0f} s", flush=True)
+    return accuracy
 
 
 if __name__ == "__main__":

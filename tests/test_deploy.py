@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
-from hub import OWNER, READER, Hub, Repo, serve
+from hub import OWNER, READER, Hub, Repo, point_to, serve
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+from scripts.deploy import main
 
 REPOSITORY = Path(__file__).parents[1]
 SPACE = "spaces/owner/lab"
@@ -19,12 +23,32 @@ def hub():
         yield served
 
 
-def deploy(hub, *arguments, token=OWNER):
+@pytest.fixture
+def deploy(monkeypatch, capsys):
+    """The command in this process: deploy("--private", token=…) gives its exit status and what it printed."""
+    point_to(hub.endpoint, monkeypatch)
+    disable_progress_bars()
+
+    def run(*arguments, token=OWNER):
+        monkeypatch.setenv("HF_TOKEN", token)
+        monkeypatch.setattr(sys, "argv", ["scripts.deploy", "owner/lab", *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code
+        return SimpleNamespace(returncode=status, **capsys.readouterr()._asdict())
+
+    yield run
+    enable_progress_bars()
+
+
+def deploy_as_told(hub, *arguments):
     """The command as a person runs it."""
     return subprocess.run(
         [sys.executable, "-m", "scripts.deploy", "owner/lab", *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": token, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": OWNER, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -33,7 +57,7 @@ def deploy(hub, *arguments, token=OWNER):
 
 def test_a_checkout_becomes_a_space(hub):
     """One commit with the app, its front matter and its bundled checkpoints; no tests, no runs; its page is told."""
-    done = deploy(hub, "--hardware", "zero-a10g", "--bucket", "owner/runs")
+    done = deploy_as_told(hub, "--hardware", "zero-a10g", "--bucket", "owner/runs")
     assert (done.stdout, done.stderr) == (f"{hub.endpoint}/{SPACE}\n", "")
     space = hub.repos[SPACE]
     assert len(space.commits) == 2, "the Hub's own first one, and one of ours"
@@ -63,44 +87,44 @@ def test_a_checkout_becomes_a_space(hub):
     assert hub.buckets == {"owner/runs"}
 
 
-def test_deployed_again_it_holds_what_the_checkout_holds(hub):
+def test_deployed_again_it_holds_what_the_checkout_holds(hub, deploy):
     """What is gone here is gone there, in one more commit; hardware and bucket stay as they were."""
-    deploy(hub)
+    deploy()
     space = hub.repos[SPACE]
     space.add({**space.files, "trainer/old.py": b"", "app.py": b"old"}, "by hand")
-    assert deploy(hub).returncode == 0
+    assert deploy().returncode == 0
     assert len(space.commits) == 4
     assert "trainer/old.py" not in space.files
     assert space.files["app.py"] == (REPOSITORY / "app.py").read_bytes()
     assert space.settings == {"sdk": "gradio"}
 
 
-def test_a_public_space_does_not_pass_for_a_private_one(hub):
+def test_a_public_space_does_not_pass_for_a_private_one(hub, deploy):
     """Who asks for a private Space and has a public one is told, before anything is sent to it."""
-    deploy(hub)
-    done = deploy(hub, "--private")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "is public already" in done.stderr
+    deploy()
+    done = deploy("--private")
+    assert (done.returncode, done.err.count("\n")) == (2, 1)
+    assert "is public already" in done.err
     assert len(hub.repos[SPACE].commits) == 2
 
 
 @pytest.mark.parametrize("file", ["app.py", "Dockerfile", "index.html"])
-def test_another_space_is_left_alone(hub, file):
+def test_another_space_is_left_alone(hub, deploy, file):
     """One that is not this app's keeps its files, whatever it is made of."""
     hub.repos[SPACE] = Repo()
     hub.repos[SPACE].add({file: b"other", "README.md": b"---\ntitle: Other\n---\n"}, "theirs")
-    done = deploy(hub)
-    assert (done.returncode, done.stderr) == (2, "error: owner/lab is another Space: choose a new name.\n")
+    done = deploy()
+    assert (done.returncode, done.err) == (2, "error: owner/lab is another Space: choose a new name.\n")
     assert hub.repos[SPACE].files[file] == b"other"
 
 
 @pytest.mark.parametrize(("token", "said"), [(READER, "no right"), ("hf_wrong", "does not accept the token")])
-def test_who_may_not_is_told(hub, token, said):
+def test_who_may_not_is_told(hub, deploy, token, said):
     """One line, exit status 2, the token in none of it, and no Space."""
-    done = deploy(hub, token=token)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert said in done.stderr
-    assert token not in done.stderr
+    done = deploy(token=token)
+    assert (done.returncode, done.out, done.err.count("\n")) == (2, "", 1)
+    assert said in done.err
+    assert token not in done.err
     assert hub.repos == {}
 
 

@@ -67,7 +67,7 @@ def until_asked(events, world):
             world.stopping.set()
         yield event
 
-distributed._PATIENCE = datetime.timedelta(seconds=15)
+distributed._PATIENCE = datetime.timedelta(seconds=8)
 images, configs = pickle.load(open(sys.argv[1], "rb"))
 with distributed.join() as world:
     told = [world.gather(seen(train(config, images, world=world))) for config in configs]

@@ -26,18 +26,17 @@ from trainer.config import TrainConfig
 from trainer.data import facts
 from trainer.hub import (
     check_repo_id,
-    choose,
     list_epochs,
     list_published,
     load,
     open_model,
     open_run,
-    publish,
     split_revision,
     user_of,
 )
 from trainer.loop import train
 from trainer.model import OptimizerLabModel
+from trainer.publication import choose, publish
 from trainer.run import Run
 
 # The client's own, of the way it hands an upload to its HTTP library.
@@ -187,7 +186,7 @@ def test_publish_again_adds_what_is_new(hub, run, tiny, published):
 def test_tags_that_are_too_many_are_given_up(hub, run, tiny, published, monkeypatch, fault):
     """Of the old ones, once the new state is there; one that could not be is given up the next time, one that is gone
     or was never this app's is left alone."""
-    monkeypatch.setattr("trainer.hub.MOST_TAGS", 4)
+    monkeypatch.setattr("trainer.publication.MOST_TAGS", 4)
     published.tags["v1"] = published.head
     resume(run, tiny, 6)
     hub.faults = [Fault(method="DELETE", path="/tag/", how="lose"), *([replace(fault)] if fault else [])]
@@ -497,7 +496,7 @@ def test_what_lasts_is_told_and_made_up_for_later(hub, short, case):
 def test_someone_else_commits_meanwhile(hub, run, published, tiny, monkeypatch):
     """Main moved on from what was looked at: their commit stays, ours is not made."""
     resume(run, tiny, 4)
-    from trainer import hub as module
+    from trainer import publication as module
 
     look = module._Publisher._look
 

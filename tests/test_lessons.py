@@ -14,9 +14,10 @@ MISTAKES = ("softmax-plateau", "adam-step-per-batch", "sgd-step-per-batch")
 
 
 def sums(config, data, epochs):
-    """The sums of batch losses of the first epochs, as the tutorial prints them."""
-    short = config.changed({"epochs": epochs})
-    return [e.train_loss_sum for e in train(short, data) if isinstance(e, EpochEnded) and e.epoch]
+    """The sums of batch losses of the first epochs, as the tutorial prints them; few pictures are tested on."""
+    short = config.changed({"epochs": epochs, "train_split": "train"})
+    few = replace(data, train=getattr(data, config.train_split), test=subset(data.test, 100))
+    return [e.train_loss_sum for e in train(short, few) if isinstance(e, EpochEnded) and e.epoch]
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +113,11 @@ def test_one_real_epoch_falls_a_little(real_images):
 
 
 def test_softmax_plateau_on_real_images(real_images):
-    """Lesson 2 starts at guessing and hardly moves for twelve epochs; without the softmax it is clearly lower."""
+    """Lesson 2 starts at guessing and hardly moves for seven epochs; without the softmax it is clearly lower."""
     lesson = LESSONS["softmax-plateau"]
-    plateau = sums(lesson.config, real_images, 12)
+    plateau = sums(lesson.config, real_images, 7)
     assert 359.0 <= plateau[0] <= 359.6
-    assert all(0 < a - b < 0.05 for a, b in pairwise(plateau[:7]))
+    assert all(0 < a - b < 0.05 for a, b in pairwise(plateau))
     assert min(plateau) > 358
     assert sums(lesson.twin, real_images, 2)[-1] < plateau[-1] - 2
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from trainer import OptimizerLabModel, checkpoint, classify, client, timeline
 from trainer.config import TrainConfig
 from trainer.data import facts
-from trainer.hub import publish
 from trainer.loop import train
+from trainer.publication import publish
 from trainer.run import Run
 from trainer.timeline import Gap, Moment, Timeline, of_folder, of_repo, walk
 

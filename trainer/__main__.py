@@ -22,7 +22,7 @@ import huggingface_hub
 import torch
 from tqdm import tqdm
 
-from trainer import checkpoint, client, data, distributed, finder, hub
+from trainer import checkpoint, client, data, distributed, finder, hub, publication
 from trainer.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
 from trainer.dataset import CIFAR10_SIZES
 from trainer.device import DEVICES, choose_device
@@ -431,7 +431,7 @@ def _publish(options: argparse.Namespace) -> int:
     if token is None:
         raise ValueError("Publishing takes a token of the Hub: log in with `hf auth login`, or set HF_TOKEN.")
     with _bar() as show, _quiet_hub():
-        link = hub.publish(options.run, options.repo_id, token=token, private=options.private, progress=show)
+        link = publication.publish(options.run, options.repo_id, token=token, private=options.private, progress=show)
     print(link)
     return 0
 

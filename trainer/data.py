@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.config import TrainConfig
-from trainer.dataset import SPLITS, Pictures
+from trainer.config import SPLITS, TrainConfig
+from trainer.dataset import Pictures
 from trainer.distributed import ALONE, World
 from trainer.sentence import as_clause, first_line
 from trainer.source import Source, find_source

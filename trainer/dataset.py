@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
+from trainer.config import SPLITS
 from trainer.model import check_class_names
 from trainer.picture import fit, read_picture
 from trainer.sentence import as_clause, first_line
 from trainer.watch import Report
 
 SIZE = 32
-SPLITS = ("train", "test")
 # CIFAR-10 has 60,000; this many take 0.9 GB of memory.
 MAX_IMAGES = 300_000
 CIFAR10_REPO = "uoft-cs/cifar10"

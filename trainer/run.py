@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trainer.config import TrainConfig
-from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, GpuTime, StepLogged
+from trainer.events import REASONS, EpochEnded, EvaluationLogged, Event, Finished, GpuTime, StepLogged
 
 # `interrupted` is what a run reads as when its process went away without a last word.
-STATUSES = ("training", "completed", "stopped", "diverged", "out_of_time", "interrupted")
+STATUSES = ("training", *REASONS, "interrupted")
 
 _MOST_POINTS = 800  # more than a plot has pixels for
 _SMOOTHING = 0.96

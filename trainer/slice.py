@@ -44,14 +44,14 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pictures:
+class ImageFile:
     """The app's images, as they cross: the file that they are mapped from, and what must be in it."""
 
     path: Path
     digest: str
 
     @classmethod
-    def of(cls, images: ImageData) -> "Pictures":
+    def of(cls, images: ImageData) -> "ImageFile":
         """ValueError where they are in no file."""
         if images.path is None:
             raise ValueError("The disk has not kept the pictures, and the GPU can read them only from there.")
@@ -106,20 +106,20 @@ class Standing:
 class Measurement:
     """Finds out the pace of one setting."""
 
-    pictures: Pictures
+    images: ImageFile
     config: TrainConfig
     seconds: int = LONGEST_MEASUREMENT
 
     def do(self, device: torch.device) -> Iterator[Pace]:
         """Yields the Pace, and nothing else."""
-        yield measure(self.config, _mapped(self.pictures), device=device)
+        yield measure(self.config, _mapped(self.images), device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
     """A part of a race, as long as declared: ends for each contender, by its place, where an epoch ends."""
 
-    pictures: Pictures
+    images: ImageFile
     standings: Mapping[int, Standing]
     paces: Mapping[int, Pace]
     seconds: int
@@ -130,7 +130,7 @@ class Slice:
         Who has epochs left in the end is resumed exactly by another slice, from its last CheckpointReady.
         """
         begun = time.perf_counter()
-        images = _mapped(self.pictures)
+        images = _mapped(self.images)
         places = list(self.standings)
         epoch_seconds = {
             place: self.paces[place].epoch_seconds(self.standings[place].config, images) for place in places
@@ -157,13 +157,13 @@ class Slice:
 class Search:
     """A learning-rate range test."""
 
-    pictures: Pictures
+    images: ImageFile
     config: TrainConfig
     seconds: int
 
     def do(self, device: torch.device) -> Iterator[Trial | Finding]:
         """Yields what `find_lr` yields."""
-        yield from find_lr(self.config, _mapped(self.pictures), device=device)
+        yield from find_lr(self.config, _mapped(self.images), device=device)
 
 
 Piece = Measurement | Slice | Search
@@ -189,7 +189,7 @@ def do(piece: Piece, device: torch.device) -> Iterator[Any]:
 def measurement(config: TrainConfig, images: ImageData, longest: float) -> Measurement:
     """A measurement of `config`'s pace, in `longest` seconds if that is enough for any."""
     seconds = max(SHORTEST_MEASUREMENT, min(LONGEST_MEASUREMENT, math.floor(longest)))
-    return Measurement(pictures=Pictures.of(images), config=config, seconds=seconds)
+    return Measurement(images=ImageFile.of(images), config=config, seconds=seconds)
 
 
 def next_slice(
@@ -203,7 +203,7 @@ def next_slice(
     needed = declared(sum(epoch_seconds[place] * standing.epochs_left for place, standing in standings.items()))
     least = declared(sum(epoch_seconds[place] for place in standings))
     return Slice(
-        pictures=Pictures.of(images),
+        images=ImageFile.of(images),
         standings=dict(standings),
         paces=dict(paces),
         seconds=max(least, min(needed, math.floor(longest))),
@@ -213,7 +213,7 @@ def next_slice(
 def search(config: TrainConfig, pace: Pace, images: ImageData) -> Search:
     """The range test of `config`, with the duration that its batches will take."""
     seconds = declared(num_trials(config) * pace.batch_seconds)
-    return Search(pictures=Pictures.of(images), config=config, seconds=seconds)
+    return Search(images=ImageFile.of(images), config=config, seconds=seconds)
 
 
 def declared(working_seconds: float) -> int:
@@ -222,10 +222,10 @@ def declared(working_seconds: float) -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def _mapped(pictures: Pictures) -> ImageData:
+def _mapped(file: ImageFile) -> ImageData:
     """The app's images, which are everybody's, are all that stays from one piece of work to the next."""
-    images = open_images(pictures.path)
-    if images.digest != pictures.digest:
+    images = open_images(file.path)
+    if images.digest != file.digest:
         raise ValueError("The file of the pictures has changed since the app was started.")
     return images
 

@@ -19,7 +19,18 @@ from trainer.events import CheckpointReady, EpochEnded, Event, Finished, GpuTime
 from trainer.finder import Finding, Trial
 from trainer.loop import training_split
 from trainer.pace import Pace, pace_of
-from trainer.slice import Begun, Measurement, Pictures, Piece, Refused, Slice, Standing, measurement, next_slice, search
+from trainer.slice import (
+    Begun,
+    ImageFile,
+    Measurement,
+    Piece,
+    Refused,
+    Slice,
+    Standing,
+    measurement,
+    next_slice,
+    search,
+)
 
 # Short enough that others get their turn, and that a visitor's daily minutes are asked for as they are needed.
 LONGEST_SECONDS = 60
@@ -55,7 +66,7 @@ class LentGpu:
         Where no more GPU time is lent, whoever is not done ends as `out_of_time`, with the reason as advice; where not
         even a first epoch was trained, that is a NotLentError. Raises ValueError at once where the images do not do.
         """
-        Pictures.of(images)
+        ImageFile.of(images)
         for config, _ in contenders:
             training_split(config, images)
         standings = {place: Standing.of(*contender) for place, contender in enumerate(contenders)}

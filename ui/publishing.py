@@ -15,7 +15,7 @@ from typing import Any
 
 import gradio as gr
 
-from trainer import hub
+from trainer import hub, publication
 from trainer.watch import Report, watched
 from ui.lab import Lab
 from ui.language import current_language
@@ -165,7 +165,7 @@ def _publish(
         repo_id = (name or "").strip()
 
         def work(report: Report) -> str:
-            return hub.publish(folder, repo_id, token=token, private=bool(is_private), progress=report)
+            return publication.publish(folder, repo_id, token=token, private=bool(is_private), progress=report)
 
         link = yield from _followed(work, language)
         yield [_done(link, language), gr.update(interactive=True)]

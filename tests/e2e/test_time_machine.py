@@ -13,8 +13,8 @@ from tests.e2e.test_page import status_says, visit
 from trainer import OptimizerLabModel, checkpoint, classify
 from trainer.config import TrainConfig
 from trainer.data import facts
-from trainer.hub import publish
 from trainer.loop import train
+from trainer.publication import publish
 from trainer.run import Run
 
 EPOCHS = (0, 1, 2, 3)

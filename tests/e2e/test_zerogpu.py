@@ -79,12 +79,15 @@ def client(app, request):
 
 def test_a_training_declares_what_it_takes(scheduler, client):
     """Measured once for this kind of batch, by a piece of work of its own; then known to whoever trains the like."""
-    assert list(client.submit(SMALL, api_name="/train"))[-1]["reason"] == "completed"
     scheduler.settle()
-    measured, *trained = scheduler.leases
+    before = len(scheduler.leases)
+    of_its_own = {**SMALL, "batch_size": 24}
+    assert list(client.submit(of_its_own, api_name="/train"))[-1]["reason"] == "completed"
+    scheduler.settle()
+    measured, *trained = scheduler.leases[before:]
     before = len(scheduler.leases)
     assert measured.declared == 8
-    list(client.submit({**SMALL, "lr": 1e-4}, api_name="/train"))
+    list(client.submit({**of_its_own, "lr": 1e-4}, api_name="/train"))
     scheduler.settle()
     again = scheduler.leases[before:]
     assert len(again) <= 4, "slices of an epoch, and no measurement"
@@ -129,7 +132,9 @@ def test_who_leaves_gives_the_gpu_back_and_the_worker_lives_on(scheduler, client
 @pytest.mark.parametrize("client", [POOR], indirect=True)
 def test_a_spent_quota_leaves_a_run_that_can_go_on(app, scheduler, client):
     """What is left of it is used; then the run waits, and is told why, until when, and how much is to come."""
-    scheduler.left[POOR] = 6.5
+    assert list(client.submit(SMALL, api_name="/train"))[-1]["reason"] == "completed"  # the pace is known now
+    scheduler.settle()
+    scheduler.left[POOR] = scheduler.leases[-1].declared + 0.5  # a slice, and no second one
     rows = list(client.submit(LONG, api_name="/train"))
     finished = rows[-1]
     assert finished["event"] == "finished"

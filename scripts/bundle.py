@@ -1,0 +1,41 @@
+"""Puts a run among the networks that come with the app, its weights as float16: python -m scripts.bundle RUN NAME."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from trainer.card import model_card
+from trainer.checkpoint import CARD_FILE, HISTORY_FILE, read_run
+from trainer.model import CONFIG_FILE, WEIGHTS_FILE
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+
+
+def bundle(run: Path, folder: Path) -> None:
+    """Fills `folder` with the network of the run in the folder `run`, and with its model card."""
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(run / CONFIG_FILE, folder / CONFIG_FILE)
+    config, data = (json.loads((run / name).read_text()) for name in (CONFIG_FILE, HISTORY_FILE))
+    (folder / CARD_FILE).write_text(model_card(read_run(run), data["data"], config))
+    tensors = load_file(run / WEIGHTS_FILE)
+    halved = {
+        name: tensor.to(torch.float16 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in tensors.items()
+    }
+    save_file(halved, folder / WEIGHTS_FILE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m scripts.bundle", description=__doc__)
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    parser.add_argument("name", metavar="NAME", help="what it is called in checkpoints/")
+    asked = parser.parse_args()
+    bundle(asked.run, CHECKPOINTS / asked.name)
+
+
+if __name__ == "__main__":
+    main()
