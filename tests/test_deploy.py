@@ -13,6 +13,9 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from scripts.deploy import main
 
+# The client's own, of the way it hands an upload to its HTTP library.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 REPOSITORY = Path(__file__).parents[1]
 SPACE = "spaces/owner/lab"
 
@@ -24,7 +27,7 @@ def hub():
 
 
 @pytest.fixture
-def deploy(monkeypatch, capsys):
+def deploy(hub, monkeypatch, capsys):
     """The command in this process: deploy("--private", token=…) gives its exit status and what it printed."""
     point_to(hub.endpoint, monkeypatch)
     disable_progress_bars()
