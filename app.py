@@ -22,14 +22,13 @@ from trainer.device import choose_device
 from trainer.finder import find_lr
 from trainer.race import race
 from trainer.slice import Piece, do, seconds_of
+from ui import head, upload
 from ui.cleaning import keep_clean
 from ui.gpu import LentGpu
-from ui.head import MIDDLEWARE
 from ui.lab import Lab
 from ui.layout import STYLE, build_page
 from ui.limits import find_limits
 from ui.line import limit_line
-from ui.upload import refuse_addresses
 from ui.words import i18n
 
 _MOST_AT_ONCE = 400  # handlers; most of them wait: for pictures, for the Hub, for the next second
@@ -73,11 +72,11 @@ def main() -> None:
     # Not api_open: what was sent past the queue would train beside others, and count in no line.
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8, api_open=False)
     limit_line(page, lab.limits.queue)
-    refuse_addresses()
+    upload.refuse_addresses()
     page.launch(
         css=STYLE,
         i18n=i18n,
-        app_kwargs={"middleware": MIDDLEWARE},
+        app_kwargs={"middleware": [*head.MIDDLEWARE, *upload.MIDDLEWARE]},
         ssr_mode=False,  # the server would draw the page before the browser has told its language
         footer_links=[],
         run_history=False,

@@ -1,4 +1,4 @@
-"""What a visitor sends: a file that they uploaded, and nothing by its address."""
+"""What a visitor sends: files that they upload, nothing by its address, and no more than a page has to say."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -6,6 +6,11 @@ from typing import Any, NoReturn
 import gradio as gr
 from gradio import processing_utils
 from gradio.utils import get_upload_folder
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_LARGEST_REQUEST = 4 << 20  # bytes, but for an upload, which Gradio itself limits
 
 
 def uploaded(value: Any) -> Path:
@@ -29,3 +34,28 @@ def refuse_addresses() -> None:
         raise gr.Error("Send a picture file: what stands at an address is not fetched.", print_exception=False)
 
     processing_utils.async_ssrf_protected_download = refuse
+
+
+class _LimitedRequests:
+    """Reads no more of a request than a page or a client of ours would send: Gradio would hold all of it in memory."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        left = _LARGEST_REQUEST
+
+        async def receive_within() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, "This request is too large.")
+            return message
+
+        is_limited = scope["type"] == "http" and not scope["path"].endswith("/upload")
+        await self.app(scope, receive_within if is_limited else receive, send)
+
+
+# For launch(app_kwargs={"middleware": …}).
+MIDDLEWARE = [Middleware(_LimitedRequests)]

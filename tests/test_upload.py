@@ -1,0 +1,40 @@
+"""What a visitor sends is read as far as it may be, and no further."""
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from ui import upload
+
+
+@pytest.fixture
+def client(monkeypatch):
+    """A server with a place for JSON and one for uploads, which tell how much came."""
+    monkeypatch.setattr(upload, "_LARGEST_REQUEST", 1000)
+    app = FastAPI(middleware=upload.MIDDLEWARE)
+
+    @app.post("/join")
+    def join(body: dict) -> int:
+        return len(body["data"])
+
+    @app.post("/upload")
+    def take(body: dict) -> int:
+        return len(body["data"])
+
+    return TestClient(app)
+
+
+def in_pieces(text):
+    """Without a length that is told beforehand."""
+    return (text[at : at + 100].encode() for at in range(0, len(text), 100))
+
+
+def test_a_request_is_read_up_to_its_limit(client):
+    """Whether its length is told or not; a file may be larger."""
+    small, large = ('{"data": "%s"}' % ("x" * count) for count in (900, 2000))
+    headers = {"content-type": "application/json"}
+    assert client.post("/join", content=small, headers=headers).json() == 900
+    assert client.post("/join", content=in_pieces(small), headers=headers).json() == 900
+    assert client.post("/join", content=large, headers=headers).status_code == 413
+    assert client.post("/join", content=in_pieces(large), headers=headers).status_code == 413
+    assert client.post("/upload", content=large, headers=headers).json() == 2000
