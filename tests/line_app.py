@@ -13,7 +13,7 @@ from gradio.context import LocalContext
 
 from ui import line
 
-for name in ("_MOST_SESSIONS", "_MOST_UNREAD", "_SECONDS_TO_LISTEN"):
+for name in ("_MOST_SESSIONS", "_SECONDS_TO_LISTEN", "_SECONDS_AWAY"):
     if name in os.environ:
         setattr(line, name, type(getattr(line, name))(os.environ[name]))
 
@@ -34,7 +34,7 @@ def train(name):
 
 async def leave():
     """What Stop does."""
-    line.leave_line(page, LocalContext.request.get().session_hash, "left")
+    line.leave_line(page, LocalContext.request.get().session_hash, lambda name: f"left {name}")
 
 
 def state():
@@ -49,6 +49,7 @@ with gr.Blocks() as page:
     trains = {"concurrency_id": line.TRAINING, "concurrency_limit": 1}
     asked.submit(train, asked, told, api_name="api", **trains)
     asked.submit(train, asked, told, api_name="page", api_visibility="private", **trains)
+    asked.submit(lambda text: text, asked, told, api_name="echo", concurrency_limit=None)
     asked.submit(leave, None, None, api_name="leave", concurrency_limit=None)
     asked.submit(go_on.set, None, None, api_name="go_on", concurrency_limit=None)
     asked.submit(state, None, seen, api_name="state", concurrency_limit=None)

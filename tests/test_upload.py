@@ -17,7 +17,7 @@ def client(monkeypatch):
     def join(body: dict) -> int:
         return len(body["data"])
 
-    @app.post("/upload")
+    @app.post("/gradio_api/upload")
     def take(body: dict) -> int:
         return len(body["data"])
 
@@ -37,4 +37,11 @@ def test_a_request_is_read_up_to_its_limit(client):
     assert client.post("/join", content=in_pieces(small), headers=headers).json() == 900
     assert client.post("/join", content=large, headers=headers).status_code == 413
     assert client.post("/join", content=in_pieces(large), headers=headers).status_code == 413
-    assert client.post("/upload", content=large, headers=headers).json() == 2000
+    assert client.post("/gradio_api/upload", content=large, headers=headers).json() == 2000
+
+
+@pytest.mark.parametrize("address", ["https://example.com/x", "HTTP://example.com", "http:/example.com/x"])
+def test_no_address_is_opened(client, address):
+    """As Gradio's way to files would for anybody."""
+    assert client.get(f"/gradio_api/file={address}").status_code == 403
+    assert client.get("/gradio_api/file=/tmp/x").status_code == 404

@@ -25,7 +25,7 @@ MARKED = re.compile(r'__i18n__\{"__type__": "translation_metadata", "key": ("(?:
 JOINTS = r"\{\w+\}|(?=, which the disk| could not be reached| answered, then| at most \{)|(?<= from )|(?<=^from )"
 SAID_IN = [*(REPOSITORY / "ui").glob("*.py"), *(REPOSITORY / "trainer").glob("*.py")]
 # What the page never says: the command line's own words, and errors that are caught and told in other words.
-COMMAND_LINE = {"__main__.py", "client.py", "device.py", "distributed.py", "hub.py", "limits.py"}
+COMMAND_LINE = {"__main__.py", "client.py", "device.py", "distributed.py", "hub.py", "limits.py", "publication.py"}
 CAUGHT = {"has another kind or shape than its parameter", "Some of the optimizer's tensors are missing, or too many"}
 CHINESE = re.compile("[一-鿿]")
 # Names that stay as they are: torch's, and the app's own.

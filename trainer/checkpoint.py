@@ -323,10 +323,6 @@ def _save(folder: Path, run: Run, data: Mapping[str, Any], unsaved: list[Checkpo
         elif run.history:
             content = _read_history(folder)
             last = {"status": run.status, "advice": run.advice}
-            settings = run.config.settings()
-            # Other settings than these belong to a state that is not on the disk yet.
-            if {**settings, "epochs": None} == {**content["config"], "epochs": None}:
-                last["config"] = settings
             if run.status == "diverged":  # within an epoch that no checkpoint will follow
                 last["curve"] = _curve_entry(run.curve)
             _commit(folder, {HISTORY_FILE: as_json({**content, **last})})

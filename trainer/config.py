@@ -487,7 +487,8 @@ class TrainConfig:
     precision: str = _choice(
         "float32",
         PRECISIONS,
-        "How finely numbers are kept; float16 needs a GPU. Try bfloat16 to see how few digits learning needs.",
+        "How finely numbers are kept. Try bfloat16: where a processor or GPU computes in it, an epoch takes much less "
+        "time; float16 needs a GPU.",
     )
 
     def __post_init__(self):

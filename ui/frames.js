@@ -7,7 +7,15 @@
   const counts = /performance\.now\(\)[^;]*\/1e3/;
   const moves = /\.tasks\.forEach\(/;
   const waiting = [];
-  const drawWaiting = () => draw((time) => waiting.splice(0).forEach((callback) => callback(time)));
+  const drawWaiting = () => draw((time) => {
+    for (const callback of waiting.splice(0)) {
+      try {
+        callback(time);
+      } catch (error) {
+        reportError(error);
+      }
+    }
+  });
   let opened = false;
   window.requestAnimationFrame = (callback) => {
     opened ||= document.querySelector("#train:enabled") !== null;

@@ -215,7 +215,7 @@ def _not_lent(piece: Piece, message: str) -> NotLentError:
     if "aborted" in message:
         return NotLentError("The GPU was taken back in the middle of an epoch.", paced=True)
     if "Expired" in message:
-        return NotLentError("The wait was longer than the GPU is promised for; press the button again.")
+        return NotLentError("This page's pass to the GPU has run out; press the button again.")
     print(f"The work on the GPU broke off: {message}", flush=True)
     return NotLentError("The work on the GPU broke off; the app's log says more.")
 

@@ -159,7 +159,11 @@ def build_page(lab: Lab) -> gr.Blocks:
             if outputs is shown:
                 trained.success(offers, [visitor, runs, epochs], epochs, api_name=f"_offer_{name}", **_AT_ONCE)
             trained.failure(
-                training.refused, None, [outputs[0], *buttons], api_name=f"_rest_{name}_refused", **_AT_ONCE
+                partial(training.refused, f"_{name}"),
+                None,
+                [outputs[0], *buttons],
+                api_name=f"_rest_{name}_refused",
+                **_AT_ONCE,
             )
 
         for button, chosen, name in (

@@ -19,7 +19,7 @@ class Limits:
     queue: float = 500  # requests that wait to train
     upload_mb: float = 64  # of one uploaded file
     days: float = math.inf  # that a run is kept after it was last written
-    disk_gb: float = math.inf  # that all runs take together, and all uploads
+    disk_gb: float = math.inf  # that all runs take together; all uploads; on a Space, what came from the Hub
 
     def check(self, configs: Sequence[TrainConfig]) -> None:
         """ValueError where a run is longer, or takes more memory, than is allowed."""

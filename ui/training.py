@@ -101,7 +101,7 @@ def ask(
 async def stop(lab: Lab, page: gr.Blocks, visitor: str) -> Any:
     """Stop is pressed: what trains ends at its next sign of life, what waits leaves the line at once."""
     lab.stop(visitor)
-    leave_line(page, LocalContext.request.get().session_hash, turned_away("Not trained", _STOPPED))
+    leave_line(page, LocalContext.request.get().session_hash, lambda name: turned_away(_title(name), _STOPPED))
     return gr.update(value=translate("Stopping …", current_language()), interactive=False)
 
 
@@ -160,9 +160,9 @@ def rest() -> list[Any]:
     return [gr.update(interactive=True), gr.update(interactive=True), stop]
 
 
-def refused() -> list[Any]:
-    """The queue is full: that, where the status is, and the buttons as they were."""
-    return [turned_away("Not trained"), *rest()]
+def refused(name: str) -> list[Any]:
+    """The queue is full: that, where the status of what is called `name` is, and the buttons as they were."""
+    return [turned_away(_title(name)), *rest()]
 
 
 def plan(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:
@@ -200,6 +200,10 @@ def wait_for_images(lab: Lab, visitor: str, asked: float) -> Iterator[list[Any]]
         yield [waiting, *results([], None, language)[1:], *_unchanged()]
         time.sleep(_SECONDS_BETWEEN_UPDATES)
     raise ValueError(_STOPPED)
+
+
+def _title(name: str) -> str:
+    return "No lr was looked for" if name == "_find_lr" else "Not trained"
 
 
 def _going_on(

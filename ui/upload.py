@@ -1,5 +1,6 @@
 """What a visitor sends: files that they upload, nothing by its address, and no more than a page has to say."""
 
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -8,8 +9,11 @@ from gradio import processing_utils
 from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# For which Gradio would fetch an address for anybody.
+_ADDRESS = re.compile(r"/file=https?:", re.IGNORECASE)
 _LARGEST_REQUEST = 4 << 20  # bytes, but for an upload, which Gradio itself limits
 
 
@@ -37,7 +41,7 @@ def refuse_addresses() -> None:
 
 
 class _LimitedRequests:
-    """Reads no more of a request than a page or a client of ours would send: Gradio would hold all of it in memory."""
+    """Reads no more of a request than a page or a client would send, which Gradio holds in memory; opens no address."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -53,7 +57,11 @@ class _LimitedRequests:
                 raise HTTPException(413, "This request is too large.")
             return message
 
-        is_limited = scope["type"] == "http" and not scope["path"].endswith("/upload")
+        is_http = scope["type"] == "http"
+        if is_http and _ADDRESS.search(scope["path"]):
+            await PlainTextResponse("What stands at an address is not fetched.", 403)(scope, receive, send)
+            return
+        is_limited = is_http and not scope["path"].endswith("/gradio_api/upload")
         await self.app(scope, receive_within if is_limited else receive, send)
 
 

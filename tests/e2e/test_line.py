@@ -72,11 +72,32 @@ def test_no_turn_is_spent_on_who_does_not_listen(line, threads):
     assert "nobody" not in line.now("state")[0]["begun"]
 
 
-@pytest.mark.parametrize("line", [{"_MOST_UNREAD": "10"}], indirect=True)
+@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": "0.5", "_SECONDS_AWAY": "1.5"}], indirect=True)
 def test_what_nobody_listens_to_ends(line):
-    """A training whose messages pile up unread gives its turn back."""
+    """A training that nobody has ever listened to gives its turn back; one whose listener has left may go on longer."""
     line.ask("api", "nobody", session="nobody")
     line.wait_until("ended", lambda ended: ended == ["nobody"])
+    begun = time.monotonic()
+    line.ask("api", "leaves", session="leaves")
+    with urllib.request.urlopen(f"{line.url}/data?session_hash=leaves", timeout=30) as stream:
+        while b"training" not in stream.readline():
+            pass
+        # The connection stays, and nobody reads.
+        line.ask("echo", "x" * 20_000_000, session="leaves")
+        line.wait_until("ended", lambda ended: ended == ["nobody", "leaves"])
+    assert time.monotonic() - begun > 1.5
+
+
+@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": "0.1"}], indirect=True)
+def test_who_waits_for_several_things_is_heard(line, threads):
+    """A session that has asked for many trainings, and listens, gets each of them."""
+    for number in range(4):
+        line.ask("api", str(number), session="eager")
+        line.wait_until("begun", lambda begun: begun)
+    told = threads.submit(line.listen, "eager")
+    time.sleep(0.5)  # more than is given to listen
+    line.now("go_on")
+    assert told.result(timeout=20) == [[f"{number} is trained"] for number in range(4)]
 
 
 @pytest.mark.parametrize("line", [{"_MOST_SESSIONS": "5"}], indirect=True)
@@ -105,7 +126,7 @@ def test_who_leaves_the_line_is_told(line, threads):
     line.wait_until("waiting", lambda waiting: waiting == ["stays", "leaves"])
     line.now("go_on")
     answers = told["leaves"].result(timeout=20)
-    assert [{"value": "left", "__type__": "update"}] in answers
+    assert [{"value": "left page", "__type__": "update"}] in answers
     assert ["of the API is trained"] in answers
     assert told["stays"].result(timeout=20) == [["stays is trained"]]
     assert line.now("state")[0]["begun"] == ["trains", "stays", "of the API"]
