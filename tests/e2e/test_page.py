@@ -147,6 +147,7 @@ def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
     page.click("#train")
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=120_000)
     app.restart()
+    page = page.context.new_page()  # the old one opens itself again, once it finds its server back
     visit(page, app.url)
     status_says(page, "^Interrupted")
     assert 2 <= max(epochs_in_table(page)) < 10
