@@ -4,6 +4,8 @@ Gradio translates static text in the browser, by navigator.language. language.js
 choice into the address, where the server finds it in every event.
 """
 
+from typing import Any
+
 from gradio.context import LocalContext
 
 # For the click of a button: the page again, in the other language, with the rest of its address.
@@ -20,8 +22,11 @@ def current_language() -> str:
     Not by a gr.Request among the handler's parameters: Gradio fills none in a functools.partial.
     """
     request = LocalContext.request.get(None)
-    if request is None:
-        return "en"
+    return "en" if request is None else language_of(request)
+
+
+def language_of(request: Any) -> str:
+    """The language, "en" or "zh", of the page that a request (Gradio's or Starlette's) comes from."""
     asked = request.query_params.get("lang", "").lower()
     # Browsers send the language they prefer first; navigator.language is the same one.
     accepted = request.headers.get("accept-language", "").lower()

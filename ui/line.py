@@ -9,13 +9,18 @@ from typing import Any
 
 import gradio as gr
 from gradio.queueing import Event, Queue
-from gradio.server_messages import EventMessage, ProcessCompletedMessage
+from gradio.server_messages import EventMessage, ProcessCompletedMessage, ProcessGeneratingMessage
+
+from ui.language import language_of
+from ui.view import status_line
 
 TRAINING = "train"  # the concurrency id of whatever trains, one at a time
 
 _MOST_SESSIONS = 2000
 _SECONDS_TO_LISTEN = 30.0  # from a request to the reading of what becomes of it; Gradio's own reader looks every ten
-_SECONDS_AWAY = 600.0  # that somebody may be who has listened: a telephone that sleeps, a line that is down
+_SECONDS_AWAY = 600.0  # that somebody may be who has listened, as a telephone that sleeps
+_MOST_UNHEARD = 1000  # messages of a session that does not listen, before it may ask for more
+_ABSENT = "Nobody was there for too long: others had the turn. A run that had begun is kept, and goes on with Resume."
 
 
 def limit_line(page: gr.Blocks, most: float) -> None:
@@ -29,24 +34,35 @@ def limit_line(page: gr.Blocks, most: float) -> None:
     push, lend, send = queue.push, queue.get_events, queue.send_message
     sessions = queue.pending_messages_per_session = _Sessions(queue)
 
+    def waiting() -> list[Event]:
+        line = queue.event_queue_per_concurrency_id.get(TRAINING)
+        return line.queue if line else []
+
     async def push_within(body: Any, request: Any, username: str | None) -> tuple:
-        wanted, line = page.fns.get(body.fn_index), queue.event_queue_per_concurrency_id.get(TRAINING)
-        if line and len(line.queue) >= most and wanted and wanted.concurrency_id == TRAINING:
-            return False, "Too many people are waiting to train; try again in a moment.", "queue_full"
+        wanted = page.fns.get(body.fn_index)
+        if wanted and wanted.concurrency_id == TRAINING and len(waiting()) >= most:
+            for event in [event for event in waiting() if not sessions.is_listening(event)]:
+                _leave(queue, event, _of_the_absent(event))
+            if len(waiting()) >= most:
+                return False, "Too many people are waiting to train; try again in a moment.", "queue_full"
+        if sessions.num_unheard(body.session_hash) > _MOST_UNHEARD:
+            return False, "Read the answers to what was asked before, and ask again then.", "queue_full"
         return await push(body=body, request=request, username=username)
 
     def lend_to_listeners() -> tuple | None:
-        line = queue.event_queue_per_concurrency_id.get(TRAINING)
-        while line and line.queue and not sessions.is_listening(line.queue[0]):
-            _leave(queue, line.queue[0], {"error": "Nobody waited for this any more."}, success=False)
+        while waiting() and not sessions.is_listening(waiting()[0]):
+            _leave(queue, waiting()[0], _of_the_absent(waiting()[0]))
         return lend()
 
     def send_to_listeners(event: Event, message: EventMessage) -> None:
-        is_over = isinstance(message, ProcessCompletedMessage)
-        if event.concurrency_id == TRAINING and not is_over and not sessions.is_listening(event):
+        if event.session_hash not in sessions:
             event.alive = False
-        if event.session_hash in sessions:
-            send(event, message)
+            return
+        send(event, message)
+        is_going_on = event.concurrency_id == TRAINING and isinstance(message, ProcessGeneratingMessage)
+        if is_going_on and not sessions.is_listening(event):
+            send(event, _of_the_absent(event))
+            event.alive = False
 
     queue.push, queue.get_events, queue.send_message = push_within, lend_to_listeners, send_to_listeners
 
@@ -63,15 +79,27 @@ def leave_line(page: gr.Blocks, session: str, told: Callable[[str], str]) -> Non
         return
     for event in list(line.queue):
         if event.session_hash == session and event.fn.api_visibility == "private":
-            outputs = [gr.update(value=told(event.fn.api_name)), *[gr.skip()] * (len(event.fn.outputs) - 1)]
-            _leave(queue, event, {"data": outputs}, success=True)
+            _leave(queue, event, _showing(event, told(event.fn.api_name)))
     queue.broadcast_estimations(TRAINING)
 
 
-def _leave(queue: Queue, event: Event, output: dict, *, success: bool) -> None:
+def _leave(queue: Queue, event: Event, message: ProcessCompletedMessage) -> None:
     queue.event_queue_per_concurrency_id[TRAINING].queue.remove(event)
     queue.event_ids_to_events.pop(event._id, None)
-    queue.send_message(event, ProcessCompletedMessage(output=output, success=success))
+    queue.send_message(event, message)
+
+
+def _of_the_absent(event: Event) -> ProcessCompletedMessage:
+    """The end of what nobody has listened to, for whoever comes back."""
+    if event.fn.api_visibility != "private":
+        return ProcessCompletedMessage(output={"error": _ABSENT}, success=False)
+    return _showing(event, status_line("Interrupted", "", 0, language_of(event.request), _ABSENT))
+
+
+def _showing(event: Event, told: str) -> ProcessCompletedMessage:
+    """The end of a page's event: its first output shows `told`, the others stay as they are."""
+    outputs = [gr.update(value=told), *[gr.skip()] * (len(event.fn.outputs) - 1)]
+    return ProcessCompletedMessage(output={"data": outputs}, success=True)
 
 
 class _Messages(asyncio.Queue):
@@ -105,10 +133,18 @@ class _Sessions(OrderedDict):
         if session not in self and len(self) >= _MOST_SESSIONS:
             lines = [line.queue for line in self.queue.event_queue_per_concurrency_id.values()]
             busy = {event.session_hash for events in (*lines, *self.queue.active_jobs) for event in events or ()}
-            for oldest in [one for one in self if one not in busy][:1]:
+            at_rest = [one for one in self if one not in busy]
+            pending = self.queue.pending_event_ids_session
+            # At last also one that has not read its answers.
+            for oldest in sorted(at_rest, key=lambda one: bool(pending.get(one)))[:1]:
                 del self[oldest]
-                self.queue.pending_event_ids_session.pop(oldest, None)
+                pending.pop(oldest, None)
         super().__setitem__(session, _Messages())
+
+    def num_unheard(self, session: str | None) -> int:
+        """How many messages wait for a session that does not listen."""
+        messages = self.get(session)
+        return 0 if messages is None or messages.num_listening else messages.qsize()
 
     def is_listening(self, event: Event) -> bool:
         """Whether somebody listens to what becomes of an event, or is only away for a while."""

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # For which Gradio would fetch an address for anybody.
-_ADDRESS = re.compile(r"/file=https?:", re.IGNORECASE)
+_ADDRESS = re.compile(r"/file[=/]https?:", re.IGNORECASE)
 _LARGEST_REQUEST = 4 << 20  # bytes, but for an upload, which Gradio itself limits
 
 
