@@ -45,6 +45,14 @@ def test_the_card_of_a_repo():
     assert told.datasets == ["uoft-cs/cifar10"]
     assert ModelCard(card("synthetic")).data.datasets is None
     assert {"image-classification", "cifar10", "optimizer-lab"} <= set(told.tags)
+    assert "cifar10" not in ModelCard(card("synthetic")).data.tags
+
+
+def test_what_fast_does_to_a_picture_is_told():
+    """For whoever rebuilds it from its weights alone; quick does no more than config.json says."""
+    run = Run(config=TrainConfig(model="fast"), history=[UNTRAINED, TRAINED])
+    assert "for its mirror image." in model_card(run, DATA, {**CONFIG, "architecture": "fast"})
+    assert "mirror" not in card()
 
 
 def test_the_command_that_trains_the_same():

@@ -15,6 +15,7 @@ HEADLINES = ("optimizer", "lr", "scheduler", "epochs")
 
 _SOURCES = ("hub", "torchvision", "synthetic")
 
+_MIRRORED = "; the answer is the mean of those for a picture and for its mirror image"
 _TEXT = """---
 {metadata}
 ---
@@ -37,7 +38,7 @@ print(classify(model, "picture.png").confidences)
 ```
 
 `trainer` is the library of the Optimizer Lab Space. The weights alone are plain safetensors:
-`safetensors.torch.load_file("model.safetensors")`; `config.json` says how pictures are prepared.
+`safetensors.torch.load_file("model.safetensors")`; `config.json` says how pictures are prepared{mirrored}.
 
 {again}## Settings
 
@@ -102,6 +103,7 @@ def model_card(
         loss=last.test_loss,
         curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if has_picture else "",
         repo=f'"{repo_id}")  # revision="epoch-0000": the untrained network' if repo_id else '".")  # this folder',
+        mirrored=_MIRRORED if model_config["architecture"] == "fast" else "",
         again=_again(run, data),
         settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in settings.items()),
         history="\n".join(
