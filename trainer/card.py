@@ -33,6 +33,7 @@ After epoch {epoch} of {epochs} it had {accuracy:.2%} of the test pictures of {d
 
 ```python
 from trainer import OptimizerLabModel, classify
+
 model = OptimizerLabModel.from_pretrained({repo}
 print(classify(model, "picture.png").confidences)
 ```
