@@ -7,7 +7,6 @@ without the profiler. The accuracy is that of each network's own settings: the d
 """
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,10 +16,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.report import in_turns, machine, options, report
+from benchmarks.report import device_named, in_turns, machine, options, report
 from trainer.config import MODELS, TrainConfig
 from trainer.data import ImageData, load_images, subset
-from trainer.device import choose_device
 from trainer.events import EpochEnded
 from trainer.learner import build_model
 from trainer.loop import train
@@ -40,10 +38,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12, help="of the training that is judged by its accuracy")
     parser.add_argument("--wanted", type=float, default=0.9, help="the accuracy whose seconds are told")
     asked = parser.parse_args()
-    try:
-        device = choose_device(asked.device)
-    except ValueError as error:
-        sys.exit(str(error))
+    device = device_named(asked.device)
     data = load_images(asked.data)
     rows: dict[str, list[float]] = {}
     for model in MODELS:

@@ -3,16 +3,14 @@
 Images per second are those of the app's own history; float16 is for GPUs alone.
 """
 
-import sys
 from dataclasses import replace
 from functools import partial
 
 import torch
 
-from benchmarks.report import in_turns, machine, options, report
+from benchmarks.report import device_named, in_turns, machine, options, report
 from trainer.config import MODELS, TrainConfig
 from trainer.data import ImageData, load_images, subset
-from trainer.device import choose_device
 from trainer.events import EpochEnded
 from trainer.loop import train
 
@@ -24,10 +22,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, after one that is not")
     asked = parser.parse_args()
-    try:
-        device = choose_device(asked.device)
-    except ValueError as error:
-        sys.exit(str(error))
+    device = device_named(asked.device)
     data = load_images(asked.data)
     few = replace(data, test=subset(data.test, 100))
     others = ["bfloat16", "float16"] if device.type == "cuda" else ["bfloat16"]

@@ -7,11 +7,14 @@ import os
 import platform
 import random
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from trainer.device import choose_device
 
 T = TypeVar("T")
 
@@ -37,6 +40,14 @@ def in_turns(ways: Mapping[str, Callable[[int], T]], rounds: int, order: int) ->
         for name in chance.sample(sorted(ways), len(ways)):
             given[name].append(ways[name](number))
     return given
+
+
+def device_named(name: str | None) -> torch.device:
+    """The device that the command line names, as trainer.device has it; what is not there ends the benchmark."""
+    try:
+        return choose_device(name)
+    except ValueError as error:
+        sys.exit(str(error))
 
 
 def machine(device: str = "cpu") -> dict[str, str | int]:

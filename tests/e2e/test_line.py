@@ -5,7 +5,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -30,6 +30,15 @@ class Line:
             messages = [json.loads(line.removeprefix(b"data: ")) for line in stream if line.startswith(b"data: ")]
         ends = [message["output"] for message in messages if message["msg"] == "process_completed"]
         return [output.get("data", output) for output in ends]
+
+    def line_up(self, threads, endpoint: str, *sessions: str) -> list[Future]:
+        """Each session asks, as itself, and listens; the first one's turn has begun before the next one asks."""
+        told = []
+        for session in sessions:
+            self.ask(endpoint, session, session=session)
+            told.append(threads.submit(self.listen, session))
+            self.wait_until("begun", lambda begun: begun == [sessions[0]])
+        return told
 
     def now(self, endpoint: str) -> list:
         """What an endpoint that needs no turn answers."""
@@ -111,11 +120,7 @@ def test_who_waits_for_several_things_is_heard(line, threads):
 @pytest.mark.parametrize("line", [{"_MOST_SESSIONS": "5"}], indirect=True)
 def test_a_crowd_of_sessions_drives_nobody_out(line, threads):
     """More sessions than are remembered come and go: one that trains and one that waits are told how they ended."""
-    told = []
-    for session in ("trains", "waits"):
-        line.ask("api", session, session=session)
-        told.append(threads.submit(line.listen, session))
-        line.wait_until("begun", lambda begun: begun == ["trains"])
+    told = line.line_up(threads, "api", "trains", "waits")
     for _ in range(20):
         assert line.now("state")[0]["sessions"] <= 5
     line.now("go_on")
@@ -124,30 +129,22 @@ def test_a_crowd_of_sessions_drives_nobody_out(line, threads):
 
 def test_who_leaves_the_line_is_told(line, threads):
     """Of a session's requests those of the page leave, and nothing of them is trained; those of others stay."""
-    told = {}
-    for session in ("trains", "leaves", "stays"):
-        line.ask("page", session, session=session)
-        told[session] = threads.submit(line.listen, session)
-        line.wait_until("begun", lambda begun: begun)
+    _, leaves, stays = line.line_up(threads, "page", "trains", "leaves", "stays")
     line.ask("api", "of the API", session="leaves")
     line.ask("leave", session="leaves")
     line.wait_until("waiting", lambda waiting: waiting == ["stays", "leaves"])
     line.now("go_on")
-    answers = told["leaves"].result(timeout=20)
+    answers = leaves.result(timeout=20)
     assert [{"value": "left page", "__type__": "update"}] in answers
     assert ["of the API is trained"] in answers
-    assert told["stays"].result(timeout=20) == [["stays is trained"]]
+    assert stays.result(timeout=20) == [["stays is trained"]]
     assert line.now("state")[0]["begun"] == ["trains", "stays", "of the API"]
 
 
 @pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": "2"}], indirect=True)
 def test_a_full_line_makes_room(line, threads):
     """By letting go of those who do not listen, though somebody who does stands before them."""
-    told = []
-    for session in ("trains", "waits"):
-        line.ask("api", session, session=session)
-        told.append(threads.submit(line.listen, session))
-        line.wait_until("begun", lambda begun: begun)
+    told = line.line_up(threads, "api", "trains", "waits")
     for session in ("nobody", "nobody else"):
         line.ask("api", session, session=session)
     time.sleep(2.5)  # more than is given to listen
