@@ -6,7 +6,6 @@ Exit 2: the user's mistake; 130: interrupted. Of several processes only rank 0 p
 import argparse
 import difflib
 import json
-import logging
 import math
 import os
 import signal
@@ -24,12 +23,11 @@ from tqdm import tqdm
 
 from trainer import checkpoint, client, data, distributed, finder, hub, publication
 from trainer.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
-from trainer.dataset import CIFAR10_SIZES
 from trainer.device import DEVICES, choose_device
 from trainer.distributed import ALONE, LostRankError, World
 from trainer.events import EpochEnded, Event, row
 from trainer.lessons import LESSONS
-from trainer.loop import train, training_split
+from trainer.loop import num_training_images, train
 from trainer.model import OptimizerLabModel
 from trainer.predict import classify
 from trainer.run import Run
@@ -417,7 +415,7 @@ def _open(place: str) -> OptimizerLabModel:
         raise ValueError(f"There is no checkpoint in {place}.")
     repo_id, revision = hub.split_revision(place)
     token = client.sent(huggingface_hub.get_token())
-    with _bar() as show, _quiet_hub(), client.explained(repo_id):
+    with _bar() as show, client.quiet(huggingface_hub), client.explained(repo_id):
         return client.ask(
             lambda: OptimizerLabModel.from_pretrained(repo_id, revision=revision, token=token),
             show,
@@ -430,7 +428,7 @@ def _publish(options: argparse.Namespace) -> int:
     token = huggingface_hub.get_token()
     if token is None:
         raise ValueError("Publishing takes a token of the Hub: log in with `hf auth login`, or set HF_TOKEN.")
-    with _bar() as show, _quiet_hub():
+    with _bar() as show, client.quiet(huggingface_hub):
         link = publication.publish(options.run, options.repo_id, token=token, private=options.private, progress=show)
     print(link)
     return 0
@@ -439,28 +437,12 @@ def _publish(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> int:
     repo_id, revision = hub.split_revision(options.checkpoint)
     folder = options.folder or _checkpoints() / repo_id.partition("/")[2]
-    with _bar() as show, _quiet_hub():
+    with _bar() as show, client.quiet(huggingface_hub):
         token = huggingface_hub.get_token()
         can_resume = hub.load(repo_id, folder, revision=revision, token=token, progress=show)
     go_on = f"python -m trainer {'resume' if can_resume else 'classify'} {folder}"
     print(f"{repo_id} is in {folder}. Go on with: {go_on}{'' if can_resume else ' PICTURE'}")
     return 0
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without what the Hub's client prints of its own: what matters of it comes as errors."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    had_bars = not huggingface_hub.utils.are_progress_bars_disabled()
-    logger.setLevel(logging.CRITICAL)
-    huggingface_hub.utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if had_bars:
-            huggingface_hub.utils.enable_progress_bars()
 
 
 def _lessons(options: argparse.Namespace) -> int:
@@ -498,15 +480,13 @@ def _find_lr(options: argparse.Namespace) -> int:
 
 def _preview_lr(options: argparse.Namespace) -> int:
     config = TrainConfig.from_settings(_settings(options))
-    if options.data:
-        images = _load_images(options.data)
-        count = len(training_split(config, images).labels)
+    images = _load_images(options.data) if options.data else None
+    per_epoch = data.num_batches(num_training_images(config, images), config)
+    if images:
         print(images.note, file=sys.stderr)
-    else:
-        count = config.num_images or CIFAR10_SIZES[config.train_split]
     if config.scheduler == "plateau":
         print("plateau lowers lr by the loss, which only training tells; this is where it begins.", file=sys.stderr)
-    for step, lr in preview(config, num_batches=data.num_batches(count, config)):
+    for step, lr in preview(config, num_batches=per_epoch):
         print(json.dumps({"step": step, "lr": lr}) if options.json else f"{step}\t{lr:g}")
     return 0
 

@@ -3,7 +3,6 @@
 Either way they are fitted to SIZE by SIZE, and decoded by torchvision alone, never by a Pillow plugin.
 """
 
-import logging
 import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import huggingface_hub
 import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
+from trainer.client import quiet
 from trainer.config import SPLITS
 from trainer.model import check_class_names
 from trainer.picture import fit, read_picture
@@ -51,7 +52,7 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
     import datasets  # takes a second or more
 
     # Streamed: `datasets` downloads without a word, and leaves the set on the disk twice, as files and as Arrow.
-    with _quiet(), tempfile.TemporaryDirectory(prefix="optimizer-lab-") as scratch:
+    with quiet(datasets), quiet(huggingface_hub), tempfile.TemporaryDirectory(prefix="optimizer-lab-") as scratch:
         with _explained(what):
             splits = datasets.load_dataset(path, revision=revision, streaming=True, cache_dir=scratch)
         for split in SPLITS:
@@ -128,26 +129,6 @@ def read_pictures(name: str, class_names: tuple[str, ...], splits: tuple[Files, 
         # Or an interrupt would wait for all the pictures still to be read.
         pool.shutdown(cancel_futures=True)
     return Pictures(name, class_names, *read)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what `datasets` and the Hub's client print: what matters of it reaches us as exceptions."""
-    import datasets
-
-    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    had_bars = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if had_bars:
-            datasets.enable_progress_bars()
 
 
 @contextmanager

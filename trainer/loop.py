@@ -11,6 +11,7 @@ from torch.nn import functional
 from trainer.checkpoint import Checkpoint
 from trainer.config import OPTIMIZERS, TrainConfig
 from trainer.data import ImageData, Split, batches, num_batches, subset, to_device
+from trainer.dataset import CIFAR10_SIZES
 from trainer.device import told_out_of_memory
 from trainer.distributed import ALONE, World, check_batch_size
 from trainer.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
@@ -167,6 +168,13 @@ def training_split(config: TrainConfig, data: ImageData) -> Split:
     if config.batch_size > len(split.labels):
         raise ValueError(f"batch_size must not be above the {len(split.labels):,} pictures there are to learn from.")
     return split
+
+
+def num_training_images(config: TrainConfig, data: ImageData | None) -> int:
+    """How many images the config trains on, of CIFAR-10 until there are any; ValueError as `training_split`."""
+    if data is None:
+        return config.num_images or CIFAR10_SIZES[config.train_split]
+    return len(training_split(config, data).labels)
 
 
 @told_out_of_memory()

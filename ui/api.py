@@ -9,11 +9,11 @@ import gradio as gr
 
 from trainer import checkpoint
 from trainer.config import TrainConfig
-from trainer.data import facts, num_batches
+from trainer.data import ImageData, facts, num_batches
 from trainer.events import StepLogged, plain
 from trainer.events import row as public_row
 from trainer.lessons import LESSONS
-from trainer.loop import training_split
+from trainer.loop import num_training_images
 from trainer.run import Run
 from trainer.schedule import preview
 from ui.classifier import look
@@ -105,7 +105,7 @@ def add_endpoints(lab: Lab) -> None:
     def preview_lr(config: dict) -> list[PlannedStep]:
         """The learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
-        per_epoch = num_batches(len(training_split(settings, _images(lab)).labels), settings)
+        per_epoch = num_batches(num_training_images(settings, _images(lab)), settings)
         if settings.epochs * per_epoch > MOST_PREVIEWED:
             raise ValueError(f"This run has over {MOST_PREVIEWED:,} batches: ask for fewer epochs or larger batches.")
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
@@ -132,9 +132,7 @@ def add_endpoints(lab: Lab) -> None:
     gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)
 
 
-def _images(lab: Lab):
-    while (images := lab.images) is None:
-        if lab.failure:
-            raise ValueError(f"There are no pictures to train on: {lab.failure}")
+def _images(lab: Lab) -> ImageData:
+    while (images := lab.loaded()) is None:
         time.sleep(0.2)
     return images

@@ -59,6 +59,12 @@ class Lab:
         self._stops: dict[str, float] = {}
         threading.Thread(target=self._load, daemon=True).start()
 
+    def loaded(self) -> ImageData | None:
+        """The images to train on; None while they are being loaded. Raises ValueError where there are none."""
+        if self.failure:
+            raise ValueError(f"There are no pictures to train on: {self.failure}")
+        return self.images
+
     def race(
         self, contenders: Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], images: ImageData
     ) -> Iterator[tuple[int, Event]]:

@@ -16,10 +16,9 @@ from gradio.context import LocalContext
 from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ImageData, facts, num_batches
-from trainer.dataset import CIFAR10_SIZES
 from trainer.events import CheckpointReady, EpochEnded, Event
 from trainer.lessons import LESSONS
-from trainer.loop import training_split
+from trainer.loop import num_training_images, training_split
 from trainer.race import over_seeds
 from trainer.run import Run
 from trainer.schedule import preview, spans_run
@@ -170,11 +169,7 @@ def plan(config: TrainConfig, images: ImageData | None) -> list[tuple[float, flo
 
     Before the images are there it is that of CIFAR-10.
     """
-    if images:
-        count = len(training_split(config, images).labels)
-    else:
-        count = config.num_images or CIFAR10_SIZES[config.train_split]
-    per_epoch = num_batches(count, config)
+    per_epoch = num_batches(num_training_images(config, images), config)
     if config.scheduler_unit == "epoch":
         points = [(step - 1, lr) for step, lr in preview(replace(config, zero_grad_every=1), num_batches=1)]
         return [*points, (config.epochs, points[-1][1])]
@@ -191,10 +186,8 @@ def wait_for_images(lab: Lab, visitor: str, asked: float) -> Iterator[list[Any]]
     checked_visitor(visitor)
     language = current_language()
     while not lab.is_stopped(visitor, asked):
-        if lab.failure:
-            raise ValueError(f"There are no pictures to train on: {lab.failure}")
-        if lab.images is not None:
-            return lab.images
+        if (images := lab.loaded()) is not None:
+            return images
         fraction, doing = lab.loading
         waiting = status_line("Waiting for the pictures", doing, fraction, language)
         yield [waiting, *results([], None, language)[1:], *_unchanged()]
