@@ -14,6 +14,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from trainer.data import load_images
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -27,7 +29,11 @@ class App:
 
 @contextmanager
 def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iterator[App]:
-    """`python app.py` on a free port, with its pictures from `data`, which os.environ chooses where it is None."""
+    """`python app.py` on a free port, with its pictures from `data`, which os.environ chooses where it is None.
+
+    The pictures are loaded once before, so that the app finds them on the disk; ValueError where there are none.
+    """
+    load_images(data)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

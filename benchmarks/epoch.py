@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import ToTensor
 
-from benchmarks.report import in_turns, machine, options, report
+from benchmarks.report import in_turns, machine, options, report, run
 from trainer.config import TrainConfig
 from trainer.data import ImageData, Split, load_images, subset
 from trainer.events import EpochEnded, StepLogged
@@ -142,4 +142,4 @@ def _flop_per_image(config: TrainConfig, data: ImageData) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,7 +8,6 @@ without the profiler. The accuracy is that of each network's own settings: the d
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -16,12 +15,12 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.report import device_named, in_turns, machine, options, report
+from benchmarks.report import in_turns, machine, options, report, run
+from benchmarks.training import epochs, images_per_second
 from trainer.config import MODELS, TrainConfig
 from trainer.data import ImageData, load_images, subset
-from trainer.events import EpochEnded
+from trainer.device import choose_device
 from trainer.learner import build_model
-from trainer.loop import train
 
 _SETTINGS = {
     "quick": {},
@@ -38,15 +37,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12, help="of the training that is judged by its accuracy")
     parser.add_argument("--wanted", type=float, default=0.9, help="the accuracy whose seconds are told")
     asked = parser.parse_args()
-    device = device_named(asked.device)
+    device = choose_device(asked.device)
     data = load_images(asked.data)
+    few = replace(data, test=subset(data.test, 500))
     rows: dict[str, list[float]] = {}
     for model in MODELS:
         speed = TrainConfig(
             model=model, epochs=1, batch_size=asked.batch_size, num_images=asked.num_images, augment=False
         )
         ways = {
-            "app": lambda _, config=speed: _app(config, data, device),
+            "app": lambda _, config=speed: images_per_second(config, few, device),
             "plain loop": lambda _, config=speed: _plain(config, data, device),
         }
         for way in ways.values():
@@ -56,22 +56,12 @@ def main() -> None:
         pairs = zip(measured["app"], measured["plain loop"], strict=True)
         rows[f"{model}, times as fast"] = [ours / plain for ours, plain in pairs]
         if asked.device == "cuda":
-            rows[f"{model}, GPU busy"] = [_busy(speed, data, device)]
+            rows[f"{model}, GPU busy"] = [_busy(speed, few, device)]
         judged = TrainConfig(model=model, epochs=asked.epochs).changed(_SETTINGS[model])
         ends = [_accuracy(judged.changed({"seed": seed}), data, device, asked.wanted) for seed in range(asked.rounds)]
         rows[f"{model}, seconds to {asked.wanted:.0%}"] = [seconds for seconds, _ in ends]
         rows[f"{model}, accuracy at the end"] = [accuracy for _, accuracy in ends]
     report("gpu", rows, on=machine(asked.device), to=asked.json, batch_size=asked.batch_size, pictures=data.note)
-
-
-def _app(config: TrainConfig, data: ImageData, device: torch.device) -> float:
-    """Images per second of an epoch, as the app's own history has it."""
-    return _epochs(config, data, device)[-1].images_per_second
-
-
-def _epochs(config: TrainConfig, data: ImageData, device: torch.device) -> list[EpochEnded]:
-    few = replace(data, test=subset(data.test, 500))
-    return [event for event in train(config, few, device=device) if isinstance(event, EpochEnded)]
 
 
 def _plain(config: TrainConfig, data: ImageData, device: torch.device) -> float:
@@ -94,27 +84,22 @@ def _plain(config: TrainConfig, data: ImageData, device: torch.device) -> float:
 
 def _busy(config: TrainConfig, data: ImageData, device: torch.device) -> float:
     """The part of a run's epochs, 0..1, in which the GPU computes."""
-    seconds = sum(epoch.seconds for epoch in _epochs(config, data, device))
+    seconds = sum(epoch.seconds for epoch in epochs(config, data, device))
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        _epochs(config, data, device)
+        list(epochs(config, data, device))
     kernels = [event for event in seen.key_averages() if not event.key.startswith(("Memcpy", "Memset"))]
     return sum(event.self_device_time_total for event in kernels if not event.is_user_annotation) / 1e6 / seconds
 
 
 def _accuracy(config: TrainConfig, data: ImageData, device: torch.device, wanted: float) -> tuple[float, float]:
     """Seconds until `wanted` of the test pictures are right, evaluation included, and the accuracy at the end."""
-    curve = list(_curve(train(config, data, device=device)))
-    reached = next((seconds for seconds, accuracy in curve if accuracy >= wanted), math.inf)
-    return reached, curve[-1][1]
-
-
-def _curve(events) -> Iterator[tuple[float, float]]:
-    seconds = 0.0
-    for event in events:
-        if isinstance(event, EpochEnded):
-            seconds += event.seconds
-            yield seconds, event.test_accuracy
+    seconds, reached = 0.0, math.inf
+    for epoch in epochs(config, data, device):
+        seconds += epoch.seconds
+        if epoch.test_accuracy >= wanted:
+            reached = min(reached, seconds)
+    return reached, epoch.test_accuracy
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

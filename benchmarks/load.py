@@ -22,7 +22,7 @@ from playwright.async_api import Browser, async_playwright
 from torchvision.io import write_png
 
 from benchmarks.app import chromium, running_app
-from benchmarks.report import machine, options, percentile, report
+from benchmarks.report import machine, options, percentile, report, run
 
 _LONG = {"epochs": 1000, "scheduler": "constant", "model": "quick"}
 _SHORT = {"epochs": 1, "num_images": 512, "batch_size": 64, "scheduler": "constant"}
@@ -187,4 +187,4 @@ def _crowd(url: str, count: int, errors: list[str]) -> tuple[list[float], list[f
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

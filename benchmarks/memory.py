@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.report import machine, options, report
+from benchmarks.report import machine, options, report, run
 
 _MEBIBYTE = 1 << 20
 
@@ -56,4 +56,4 @@ def _held(process: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from benchmarks.app import REPOSITORY, App, new_page, running_app, visit
-from benchmarks.report import in_turns, machine, options, report
+from benchmarks.report import in_turns, machine, options, report, run
 
 _MOST_SECONDS = 3600
 
@@ -78,4 +78,4 @@ def _weights(run: Path, epoch: int) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

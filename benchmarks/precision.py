@@ -4,15 +4,12 @@ Images per second are those of the app's own history; float16 is for GPUs alone.
 """
 
 from dataclasses import replace
-from functools import partial
 
-import torch
-
-from benchmarks.report import device_named, in_turns, machine, options, report
+from benchmarks.report import in_turns, machine, options, report, run
+from benchmarks.training import images_per_second
 from trainer.config import MODELS, TrainConfig
-from trainer.data import ImageData, load_images, subset
-from trainer.events import EpochEnded
-from trainer.loop import train
+from trainer.data import load_images, subset
+from trainer.device import choose_device
 
 
 def main() -> None:
@@ -22,16 +19,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, after one that is not")
     asked = parser.parse_args()
-    device = device_named(asked.device)
+    device = choose_device(asked.device)
     data = load_images(asked.data)
     few = replace(data, test=subset(data.test, 100))
     others = ["bfloat16", "float16"] if device.type == "cuda" else ["bfloat16"]
     rows: dict[str, list[float]] = {}
     for model in MODELS:
-        config = TrainConfig(model=model, epochs=1, batch_size=asked.batch_size, num_images=asked.num_images)
+        own = TrainConfig(model=model, epochs=1, batch_size=asked.batch_size, num_images=asked.num_images)
+        configs = {precision: own.changed({"precision": precision}) for precision in ("float32", *others)}
         ways = {
-            precision: partial(_speed, config.changed({"precision": precision}), few, device)
-            for precision in ("float32", *others)
+            precision: lambda _, config=config: images_per_second(config, few, device)
+            for precision, config in configs.items()
         }
         for way in ways.values():
             way(0)  # warms the device up
@@ -43,11 +41,5 @@ def main() -> None:
     report("precision", rows, on=machine(device.type), to=asked.json, batch_size=asked.batch_size, pictures=data.note)
 
 
-def _speed(config: TrainConfig, data: ImageData, device: torch.device, turn: int) -> float:
-    """Images per second of an epoch."""
-    *_, epoch = (event for event in train(config, data, device=device) if isinstance(event, EpochEnded))
-    return epoch.images_per_second
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

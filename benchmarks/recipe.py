@@ -14,12 +14,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from benchmarks.report import in_turns, machine, options, report
+from benchmarks.report import in_turns, machine, options, report, run
+from benchmarks.training import epochs
 from trainer.config import TrainConfig
 from trainer.data import ImageData, load_images
-from trainer.events import EpochEnded
 from trainer.lessons import LESSONS
-from trainer.loop import train
 
 _WANTED = 0.70
 _TOLD = (f"seconds to {_WANTED:.0%}", "accuracy at the end", "seconds at the end")
@@ -69,10 +68,10 @@ def _until(limit: float, curve: Iterator[tuple[float, float]]) -> Iterator[tuple
 def _app(config: TrainConfig, data: ImageData) -> Iterator[tuple[float, float]]:
     """(seconds of learning so far, test accuracy) after each epoch."""
     seconds = 0.0
-    for event in train(config, data):
-        if isinstance(event, EpochEnded) and event.images_per_second:
-            seconds += len(data.train.labels) / event.images_per_second
-            yield seconds, event.test_accuracy
+    for epoch in epochs(config, data):
+        if epoch.images_per_second:  # the untrained network's has none
+            seconds += len(data.train.labels) / epoch.images_per_second
+            yield seconds, epoch.test_accuracy
 
 
 def _pytorch(seed: int, data: ImageData) -> Iterator[tuple[float, float]]:
@@ -106,4 +105,4 @@ def _pytorch(seed: int, data: ImageData) -> Iterator[tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

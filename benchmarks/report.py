@@ -14,8 +14,6 @@ from typing import TypeVar
 
 import torch
 
-from trainer.device import choose_device
-
 T = TypeVar("T")
 
 
@@ -32,6 +30,14 @@ def options(about: str | None, *, data: str | None = None, has_order: bool = Tru
     return parser
 
 
+def run(main: Callable[[], None]) -> None:
+    """Runs a benchmark; what is wrong with what it was told, such as a device that is not there, ends it in a line."""
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
 def in_turns(ways: Mapping[str, Callable[[int], T]], rounds: int, order: int) -> dict[str, list[T]]:
     """What each of the ways gives, once a round, whose number it is called with; in a random order, of that seed."""
     chance = random.Random(order)
@@ -40,14 +46,6 @@ def in_turns(ways: Mapping[str, Callable[[int], T]], rounds: int, order: int) ->
         for name in chance.sample(sorted(ways), len(ways)):
             given[name].append(ways[name](number))
     return given
-
-
-def device_named(name: str | None) -> torch.device:
-    """The device that the command line names, as trainer.device has it; what is not there ends the benchmark."""
-    try:
-        return choose_device(name)
-    except ValueError as error:
-        sys.exit(str(error))
 
 
 def machine(device: str = "cpu") -> dict[str, str | int]:

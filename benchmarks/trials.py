@@ -6,11 +6,10 @@ Told is the part of the test pictures that is right at the end. A change of `bat
 from functools import partial
 from typing import Any
 
-from benchmarks.report import in_turns, machine, options, report
+from benchmarks.report import in_turns, machine, options, report, run
+from benchmarks.training import epochs
 from trainer.config import TrainConfig
 from trainer.data import ImageData, load_images
-from trainer.events import EpochEnded
-from trainer.loop import train
 
 _CHANGES: tuple[dict[str, Any], ...] = (
     {},
@@ -46,11 +45,11 @@ def _name(changes: dict[str, Any]) -> str:
 
 def _trained(name: str, config: TrainConfig, data: ImageData, seed: int) -> float:
     """The test accuracy at a training's end, which it also tells."""
-    epochs = [event for event in train(config.changed({"seed": seed}), data) if isinstance(event, EpochEnded)]
-    accuracy, seconds = epochs[-1].test_accuracy, sum(epoch.seconds for epoch in epochs)
+    trained = list(epochs(config.changed({"seed": seed}), data))
+    accuracy, seconds = trained[-1].test_accuracy, sum(epoch.seconds for epoch in trained)
     print(f"{name}, seed {seed}: {accuracy:.2%} in {seconds:.0f} s", flush=True)
     return accuracy
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
