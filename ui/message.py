@@ -3,6 +3,7 @@
 import functools
 import html
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import gradio as gr
 
 from ui.language import current_language
+from ui.login import own_token
 from ui.view import status_line
 from ui.words import translate
 
@@ -83,10 +85,12 @@ def shown(num_outputs: int, title: str, broken: str) -> Callable:
             except ValueError as error:
                 sentence = str(error)
             except Exception:
-                traceback.print_exc()
+                # No library's error should hold the visitor's token; none is printed that does.
+                print(traceback.format_exc().replace(own_token() or "\0", "…"), file=sys.stderr, flush=True)
                 sentence = broken
             told = status_line(title, "", 0, current_language(), sentence)
-            yield [told, *[gr.skip()] * (num_outputs - 1)]
+            # Gradio takes the value of a single output as it is.
+            yield told if num_outputs == 1 else [told, *[gr.skip()] * (num_outputs - 1)]
 
         return telling
 

@@ -6,7 +6,6 @@ import os
 import re
 import threading
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -20,11 +19,12 @@ from trainer.watch import Report, watched
 from ui.lab import Lab
 from ui.language import current_language
 from ui.login import current_login, has_login, is_beside, own_token
-from ui.message import turned_away, waiting
+from ui.message import shown, turned_away, waiting
 from ui.shelf import read, titled
 from ui.view import advice, duration, note, status_line
 from ui.words import i18n, translate
 
+_TITLE = "Not published"
 # Publications share the Hub's patience with this app's address, and the processor with whoever trains.
 _MOST_AT_ONCE = 4
 _SECONDS_BETWEEN_UPDATES = 0.5
@@ -82,9 +82,10 @@ def add_panel(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
     run.input(follow_run, [visitor, races, run, repo_id], repo_id, api_name="_follow_run", **_AT_ONCE)
     asked = button.click(_wait, None, [status, button], api_name="_ask_publish", **_AT_ONCE)
     published = asked.success(
-        partial(_publish, lab), [visitor, races, run, repo_id, private], [status, button], api_name="_publish",
+        partial(_publish, lab), [visitor, races, run, repo_id, private], status, api_name="_publish",
         concurrency_id="publish", concurrency_limit=_MOST_AT_ONCE, **_PRIVATE,
     )  # fmt: skip
+    published.success(_rest, None, button, api_name="_rest_publish", **_AT_ONCE)
     # A full queue refuses it before it can say anything.
     published.failure(_refused, None, [status, button], api_name="_refuse_publish", **_AT_ONCE)
 
@@ -148,6 +149,7 @@ def _offer(lab: Lab, visitor: str, race: str | None, name: str) -> Iterator[list
     yield [told, runs, suggest(lab, visitor, race, None, name, user), gr.update(interactive=True), *press]
 
 
+@shown(1, _TITLE, "Something in the app went wrong. The run itself is safe; publish it again to add what is missing.")
 def _publish(
     lab: Lab,
     visitor: str,
@@ -155,38 +157,27 @@ def _publish(
     key: str | None,
     name: str,
     is_private: bool,
-) -> Iterator[list[Any]]:
+) -> Iterator[str]:
     """Publish is pressed: how far it is, and at the end the link, or why it is not published."""
     language = current_language()
-    token = ""
-    try:
-        folder = _folder(lab, visitor, race, key)
-        token = token_to_publish()
-        repo_id = (name or "").strip()
+    folder = _folder(lab, visitor, race, key)
+    token = token_to_publish()
 
-        def work(report: Report) -> str:
-            return publication.publish(folder, repo_id, token=token, private=bool(is_private), progress=report)
+    def work(report: Report) -> str:
+        return publication.publish(folder, (name or "").strip(), token=token, private=bool(is_private), progress=report)
 
-        link = yield from _followed(work, language)
-        yield [_done(link, language), gr.update(interactive=True)]
-        return
-    except ValueError as error:
-        sentence = str(error)
-    except Exception:
-        # No library's error should hold the token; none is printed that does.
-        print(traceback.format_exc().replace(token or "\0", "…"), flush=True)
-        sentence = "Something in the app went wrong. The run itself is safe; publish it again to add what is missing."
-    yield [status_line("Not published", "", 0, language, sentence), gr.update(interactive=True)]
+    link = yield from _followed(work, language)
+    yield _done(link, language)
 
 
-def _followed(work: Callable[[Report], str], language: str) -> Generator[list[Any], None, str]:
+def _followed(work: Callable[[Report], str], language: str) -> Generator[str, None, str]:
     """Does the work in a thread of its own, shows how far it is, and returns what it returns.
 
     No more than _MOST_AT_ONCE are done at a time, counting those that were left: where the visitor leaves the page, the
     work ends at its next report, between one state of the repo and the next.
     """
     while not _slots.acquire(timeout=_SECONDS_BETWEEN_UPDATES):
-        yield [waiting(), gr.skip()]
+        yield waiting()
 
     def work_in_slot(report: Report) -> str:
         try:
@@ -208,7 +199,7 @@ def _followed(work: Callable[[Report], str], language: str) -> Generator[list[An
                 fraction, reached = told[0], time.monotonic()
             pace = (reached - begun) / fraction if fraction else None
             left = pace and max(0.0, pace * (1 - fraction) - (time.monotonic() - reached))
-            yield [_going(fraction, told[1], left, language), gr.skip()]
+            yield _going(fraction, told[1], left, language)
 
 
 def _folder(lab: Lab, visitor: str, race: str | None, key: str | None) -> Path:
@@ -231,8 +222,12 @@ def _wait() -> list[Any]:
     return [waiting(), gr.update(interactive=False)]
 
 
+def _rest() -> Any:
+    return gr.update(interactive=True)
+
+
 def _refused() -> list[Any]:
-    return [turned_away("Not published"), gr.update(interactive=True)]
+    return [turned_away(_TITLE), _rest()]
 
 
 def _going(fraction: float, doing: str, left: float | None, language: str) -> str:
