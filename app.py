@@ -32,6 +32,7 @@ from ui.line import limit_line
 from ui.words import i18n
 
 _MOST_AT_ONCE = 400  # handlers; most of them wait: for pictures, for the Hub, for the next second
+_MOST_SESSIONS = 1000  # whose state Gradio keeps, at up to 1 MB each; the one that was used least recently goes first
 _MOST_WAITING = 10_000  # requests of any kind; ZeroGPU's own default is one
 
 
@@ -73,15 +74,17 @@ def main() -> None:
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8, api_open=False)
     limit_line(page, lab.limits.queue)
     upload.refuse_addresses()
+    largest_file = int(min(lab.limits.upload_mb, 1e6) * 2**20)
     page.launch(
         css=STYLE,
         i18n=i18n,
-        app_kwargs={"middleware": [*head.MIDDLEWARE, *upload.MIDDLEWARE]},
+        app_kwargs={"middleware": [*head.MIDDLEWARE, *upload.middleware(largest_file)]},
         ssr_mode=False,  # the server would draw the page before the browser has told its language
         footer_links=[],
         run_history=False,
         max_threads=_MOST_AT_ONCE,
-        max_file_size=int(min(lab.limits.upload_mb, 1e6) * 2**20),
+        max_file_size=largest_file,
+        state_session_capacity=_MOST_SESSIONS,
         show_error=False,
     )
 

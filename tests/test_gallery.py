@@ -164,6 +164,22 @@ def test_a_silent_hub_is_given_up(monkeypatch):
         assert "The Hub has said nothing for 0.5 seconds" in anyio.run(said)[-1]
 
 
+def test_what_nobody_foresaw_is_not_the_answer_for_ever(hub, monkeypatch):
+    """It is told, and a moment later the Hub is asked again."""
+    monkeypatch.setattr(gallery, "_SECONDS_REFRESHED", 0.0)
+    catalogue = Catalogue()
+
+    async def visits():
+        with monkeypatch.context() as broken:
+            broken.setattr(gallery.hub, "list_published", lambda best: 1 / 0)
+            first = await said(catalogue)
+        return first[-1], (await said(catalogue))[-1]
+
+    failed, filled = anyio.run(visits)
+    assert "went wrong" in failed
+    assert listed(filled) == [f"{hub.endpoint}/{ID}"]
+
+
 def test_a_class_asks_once(hub):
     """Thirty who open it together, and who come within the next seconds; whoever refreshes later asks again."""
     catalogue, pages = Catalogue(), []

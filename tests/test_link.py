@@ -56,6 +56,7 @@ def test_a_link_says_only_what_is_not_usual():
         "race=nonsense%3D1",
         "race=lr%3D1&seeds=99999999999999999999",
         "seeds=0",
+        "seeds=0059",
         "seeds=²",
         "epochs=1e400",
         "__class__=1&config=<script>",

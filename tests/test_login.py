@@ -20,10 +20,12 @@ LOGIN = {
 
 
 @contextmanager
-def asked(client="127.0.0.1", host="127.0.0.1:7860", session=None):
+def asked(client="127.0.0.1", host="127.0.0.1:7860", session=None, **headers):
     """As a handler finds the request that it serves."""
     facts = SimpleNamespace(
-        client=SimpleNamespace(host=client) if client else None, headers={"host": host}, session=session or {}
+        client=SimpleNamespace(host=client) if client else None,
+        headers={"host": host, **headers},
+        session=session or {},
     )
     kept = LocalContext.request.set(facts)
     try:
@@ -75,6 +77,13 @@ def test_the_owners_token_serves_the_browser_beside_it(client, host, is_beside):
         else:
             with pytest.raises(ValueError, match="only the person at the computer"):
                 token_to_publish()
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "via"])
+def test_a_proxy_on_this_computer_is_nobody_beside_it(header):
+    """It may ask for the app by this computer's own name, whoever is behind it."""
+    with asked(**{header: "192.0.2.1"}):
+        assert own_token() is None
 
 
 def test_work_that_nobody_asked_for_has_no_token():

@@ -114,8 +114,8 @@ def add_endpoints(lab: Lab) -> None:
     def find_lr(config: dict) -> FoundLr:
         """The range test with these settings, on the app's images: which lr suits them. Touches no run."""
         # Unlike a stream, this would go on for a client that left long ago.
-        facts = lab.find_lr(TrainConfig.from_settings(config), _images(lab), seconds=_MOST_SECONDS_OF_SEARCH)
-        *trials, finding = map(plain, facts)
+        found = lab.find_lr(TrainConfig.from_settings(config), _images(lab), seconds=_MOST_SECONDS_OF_SEARCH)
+        *trials, finding = map(plain, found)
         return {**finding, "rows": [{name: trial[name] for name in TriedStep.__annotations__} for trial in trials]}
 
     def lessons() -> list[Experiment]:

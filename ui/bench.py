@@ -138,27 +138,23 @@ def open_link(lab: Lab, query: dict[str, str], panel: fields.Panel) -> list[Any]
     ]
 
 
-@shown(3, "No lr was looked for", "Something in the app went wrong.")
+@shown(4, "No lr was looked for", "Something in the app went wrong.")
 def find_lr(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str, ...]) -> Iterator[list[Any]]:
-    """The range test with the settings shown: how far it is or what it found, its chart, and the button to take it."""
+    """The range test with the settings shown: how far it is or what it found, its chart, the button to take it, it."""
     language = current_language()
     config = shown_config(names, values)
-    waiting = wait_for_images(lab, visitor, asked)
-    try:
-        while True:
-            yield [next(waiting)[0], gr.skip(), gr.update(visible=False)]
-    except StopIteration as done:
-        images = done.value
+    nothing = [gr.update(visible=False), None]
+    images = yield from wait_for_images(lab, visitor, asked, [gr.skip(), *nothing])
     lrs = [lr for _, lr in plan(config, images) if lr > 0]
     planned = (min(lrs), max(lrs)) if lrs else None
     trials: list[Trial] = []
     facts_of_it = lab.find_lr(config, images)
-    yield [_searching(0.0, language), finder_chart([], None, planned, language), gr.update(visible=False)]
+    yield [_searching(0.0, language), finder_chart([], None, planned, language), *nothing]
     seen = 0.0
     for fact in facts_of_it:
         if isinstance(fact, Finding):
             words = f"<div class='status'>{html.escape(translate(fact.reason, language))}</div>"
-            yield [words, finder_chart(trials, fact, planned, language), _take(fact, language)]
+            yield [words, finder_chart(trials, fact, planned, language), _take(fact, language), fact.suggestion]
             return
         if lab.is_stopped(visitor, asked):
             facts_of_it.close()
@@ -166,7 +162,7 @@ def find_lr(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str
         trials.append(fact)
         if fact.step / fact.num_steps - seen > 0.04:
             seen = fact.step / fact.num_steps
-            yield [_searching(seen, language), finder_chart(trials, None, planned, language), gr.skip()]
+            yield [_searching(seen, language), finder_chart(trials, None, planned, language), *nothing]
 
 
 @said
@@ -191,10 +187,9 @@ def _take(finding: Finding, language: str) -> Any:
     return gr.update(value=words, visible=True)
 
 
-def taken_lr(words: str) -> list[Any]:
-    """The button that takes the suggestion is pressed: the lr on it, for the number and for its slider."""
-    lr = float(words.rpartition(" ")[2])
-    return [lr, fields.power_of("lr", lr)]
+def taken_lr(suggested: float | None) -> list[Any]:
+    """The button that takes the suggestion is pressed: it goes to the number and to its slider."""
+    return [suggested, fields.power_of("lr", suggested)] if suggested else [gr.skip()] * 2
 
 
 def _preview(planned: list[tuple[float, float]], epochs: int, language: str) -> dict[str, Any]:

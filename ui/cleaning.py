@@ -12,7 +12,7 @@ from gradio.utils import get_upload_folder
 from huggingface_hub import CacheNotFound, scan_cache_dir
 
 from trainer import checkpoint
-from ui.lab import OWNER
+from ui.lab import OWNER, Lab
 from ui.limits import Limits
 
 _SECONDS_BETWEEN = 600.0
@@ -20,7 +20,7 @@ SECONDS_UPLOADED = 24 * 3600  # that a visitor's file is kept
 _GRACE_SECONDS = 3600.0  # that a folder which is no run yet is left to whoever has just made it
 
 
-def keep_clean(lab) -> None:
+def keep_clean(lab: Lab) -> None:
     """Clears what a limited Lab keeps, now and every ten minutes for as long as the app runs, in the background."""
 
     def work():

@@ -14,7 +14,7 @@ from ui import plots
 from ui.lab import Lab
 from ui.language import current_language
 from ui.message import said
-from ui.opened import aside, open_run
+from ui.opened import aside, at_once, open_run
 from ui.shelf import file_to_give
 from ui.view import epochs_table, legend, note, table
 from ui.words import translate
@@ -26,7 +26,8 @@ HEIGHT = 360
 @said
 async def show(lab: Lab, visitor: str, keys: list[str] | None, measure: str) -> list[Any]:
     """The chosen runs: what is what, the chart of one measure, and the table."""
-    return draw(await _runs(lab, visitor, keys), measure, current_language())
+    runs = await _runs(lab, visitor, keys)
+    return await at_once(draw, runs, measure, current_language())
 
 
 def draw(runs: Mapping[str, Run], measure: str, language: str) -> list[Any]:
@@ -52,7 +53,7 @@ async def export(lab: Lab, visitor: str, keys: list[str] | None) -> str:
     if not runs:
         raise ValueError("Choose the runs to export first.")
     path = file_to_give("optimizer-lab-runs.csv")
-    path.write_text(to_csv(list(runs.values()), _repo_ids(runs)), encoding="utf-8")
+    path.write_text(await at_once(to_csv, list(runs.values()), _repo_ids(runs)), encoding="utf-8")
     return str(path)
 
 
@@ -82,10 +83,10 @@ def is_published(key: str) -> bool:
 
 
 async def _runs(lab: Lab, visitor: str, keys: list[str] | None) -> dict[str, Run]:
-    return {
-        key: await aside(open_run, key) if is_published(key) else checkpoint.read_run(lab.own_run(visitor, key))
-        for key in checked(keys)
-    }
+    def own_run(key: str) -> Run:
+        return checkpoint.read_run(lab.own_run(visitor, key))
+
+    return {key: await (aside(open_run, key) if is_published(key) else at_once(own_run, key)) for key in checked(keys)}
 
 
 def checked(keys: Any) -> list[str]:

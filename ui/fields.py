@@ -7,6 +7,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from trainer.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, Row, TrainConfig, parse
+from ui.message import said
 from ui.words import i18n
 
 ROWS = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
@@ -83,8 +84,9 @@ def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown)
     names = row_settings(part)
     sliders = [name for name in powers if name in names]
 
+    @said
     def update(chosen: str) -> list[Any]:
-        row = ROWS[part][chosen]
+        row = _row(part, chosen)
         updates = [gr.update(visible=name in row.defaults, value=default(name, **{part: chosen})) for name in names]
         for name in sliders:
             low = powers[name].minimum
@@ -144,12 +146,7 @@ def read_config(values: dict[str, Any]) -> TrainConfig:
 
     Raises ValueError with the sentence to show.
     """
-    chosen: list[Row] = []
-    for part, rows in ROWS.items():
-        if values[part] not in rows:
-            raise ValueError(f"Choose one of these: {', '.join(rows)}.")
-        chosen.append(rows[values[part]])
-    own = {name for row in chosen for name in row.defaults}
+    own = {name for part in ROWS for name in _row(part, values[part]).defaults}
     settings = {}
     for name, value in values.items():
         if value is None or value == "" or (name in ROW_SETTINGS and name not in own):
@@ -165,6 +162,13 @@ def row_changes(config: TrainConfig, *parts: str) -> dict[str, Any]:
     if "scheduler" in parts:
         names |= {"scheduler_unit", "num_warmup_steps"}
     return {name: value for name, value in config.settings().items() if name in names}
+
+
+def _row(part: str, chosen: Any) -> Row:
+    rows = ROWS[part]
+    if not isinstance(chosen, str) or chosen not in rows:
+        raise ValueError(f"Choose one of these: {', '.join(rows)}.")
+    return rows[chosen]
 
 
 def _may_be_unset(name: str) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import html
 import shutil
 import time
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from ui.lab import Lab
 from ui.language import current_language
 from ui.login import own_token
 from ui.message import said
-from ui.opened import aside, open_run
+from ui.opened import aside, at_once, open_run
 from ui.view import advice, results
 from ui.words import i18n, translate
 
@@ -64,6 +65,9 @@ async def _answer(best: bool) -> Answer:
         listed, failure = await aside(_listed, best), ""
     except ValueError as error:
         listed, failure = [], str(error)
+    except Exception:  # or it would be the answer for ever
+        traceback.print_exc()
+        listed, failure = [], "Something in the app went wrong."
     return Answer(time.monotonic(), listed, failure)
 
 
@@ -187,15 +191,18 @@ async def load(lab: Lab, visitor: str, repo_id: str) -> list[Any]:
 
     Raises ValueError with one sentence; there is no run more then.
     """
-    lab.check_room(visitor, 1)
+    await at_once(lab.check_room, visitor, 1)
     language = current_language()
     gr.Info(translate("Loading {repo} …", language, repo=repo_id))
     # It ends by itself: each of its few files is given up on where the Hub falls silent.
     folder, can_resume = await aside(_load, lab, visitor, repo_id, seconds=None)
     if not can_resume:
         gr.Info(translate("{repo} can be looked at and classified with, but not resumed.", language, repo=repo_id))
-    runs = shelf.read_all([folder])
-    return [*results(runs, lab.images, language), *shelf.choices(lab, visitor, folder.name)]
+
+    def shown() -> list[Any]:
+        return [*results(shelf.read_all([folder]), lab.images, language), *shelf.choices(lab, visitor, folder.name)]
+
+    return await at_once(shown)
 
 
 def _load(lab: Lab, visitor: str, repo_id: str) -> tuple[Path, bool]:

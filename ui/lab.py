@@ -25,6 +25,7 @@ from ui.limits import Limits
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
 OWNER, _RACE = ".owner", ".race"
+_MOST_STOPS = 10_000  # remembered: anybody may make up a visitor's key
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 Race = Callable[[Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
@@ -102,7 +103,10 @@ class Lab:
 
     def stop(self, visitor: str) -> None:
         """Asks the visitor's trainings, running or waiting for their turn, to end at their next event."""
-        self._stops[checked_visitor(visitor)] = time.monotonic()
+        self._stops.pop(checked_visitor(visitor), None)
+        self._stops[visitor] = time.monotonic()
+        if len(self._stops) > _MOST_STOPS:
+            del self._stops[next(iter(self._stops))]
 
     def is_stopped(self, visitor: str, asked: float) -> bool:
         """Whether Stop was pressed after the training that was asked for at `asked` (seconds of `time.monotonic`)."""

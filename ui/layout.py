@@ -93,6 +93,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         race_inputs = [race, seeds, lesson]
         add, start, lab_button = race_buttons
         search, found, tried, take = finder
+        suggested = gr.State(None)
 
         drawn = [preview, word, query]
         page.load(
@@ -107,6 +108,8 @@ def build_page(lab: Lab) -> gr.Blocks:
             api_name="_lesson", **_AT_ONCE,
         )  # fmt: skip
         draws = partial(bench.draw_preview, lab, names=names)
+        # It computes, up to a second: a crowd that draws must leave the others some of the processor.
+        drawing = {**_AT_ONCE, "concurrency_id": "draw", "concurrency_limit": 2}
         # Not at every change: a lesson, which sets all widgets at once, would draw as often as there are widgets.
         # Nor when a row is chosen, before its own settings stand there.
         typed = [
@@ -116,10 +119,10 @@ def build_page(lab: Lab) -> gr.Blocks:
         ]
         gr.on(
             [race.change, seeds.change, *typed], draws, [race, seeds, *settings], drawn,
-            trigger_mode="always_last", api_name="_draw_preview", **_AT_ONCE,
+            trigger_mode="always_last", api_name="_draw_preview", **drawing,
         )  # fmt: skip
         for number, chosen in enumerate([*row_chosen, lesson_chosen], 1):
-            chosen.then(draws, [race, seeds, *settings], drawn, api_name=f"_draw_preview_{number}", **_AT_ONCE)
+            chosen.then(draws, [race, seeds, *settings], drawn, api_name=f"_draw_preview_{number}", **drawing)
         query.change(None, query, None, js=link.SHOW, api_name="_query", **_AT_ONCE)
         copy.click(None, query, None, js=link.copy_script(), api_name="_copy", **_AT_ONCE)
         language.click(None, None, None, js=SWITCH, api_name="_language", **_AT_ONCE)
@@ -176,7 +179,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         resumes = partial(training.resume, lab, names=names)
         training_button(resume, resumes, [runs, epochs, anew], shown, "resume", checks=anew, keeps=False)
         finds = partial(bench.find_lr, lab, names=names)
-        training_button(search, finds, [], [found, tried, take], "find_lr", keeps=False)
+        training_button(search, finds, [], [found, tried, take, suggested], "find_lr", keeps=False)
         stop.click(partial(training.stop, lab, page), visitor, stop, api_name="_stop", **_AT_ONCE)
         go_classify.click(lambda: gr.Tabs(selected="classify"), None, tabs, api_name="_go_classify", **_AT_ONCE)
 
@@ -186,7 +189,8 @@ def build_page(lab: Lab) -> gr.Blocks:
             partial(bench.fill_zero_grad_lab, names=names), [every, *settings], race,
             api_name="_zero_grad_lab", **_AT_ONCE,
         )  # fmt: skip
-        take.click(bench.taken_lr, take, [panel.widgets["lr"], panel.powers["lr"]], api_name="_take_lr", **_AT_ONCE)
+        lr = [panel.widgets["lr"], panel.powers["lr"]]
+        take.click(bench.taken_lr, suggested, lr, api_name="_take_lr", **_AT_ONCE)
         show_code.click(partial(bench.show_code, lab, names=names), settings, script, api_name="_code", **_AT_ONCE)
 
         runs.change(remember, runs, had_runs, api_name="_remember", **_AT_ONCE)

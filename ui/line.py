@@ -19,6 +19,7 @@ TRAINING = "train"  # the concurrency id of whatever trains, one at a time
 _MOST_SESSIONS = 2000
 _SECONDS_TO_LISTEN = 30.0  # from a request to the reading of what becomes of it; Gradio's own reader looks every ten
 _SECONDS_AWAY = 600.0  # that somebody may be who has listened, as a telephone that sleeps
+_MOST_OF_A_SESSION = 4  # requests to train that wait
 _MOST_UNHEARD = 1000  # messages of a session that does not listen, before it may ask for more
 _ABSENT = "Nobody was there for too long: others had the turn. A run that had begun is kept, and goes on with Resume."
 
@@ -40,9 +41,12 @@ def limit_line(page: gr.Blocks, most: float) -> None:
 
     async def push_within(body: Any, request: Any, username: str | None) -> tuple:
         wanted = page.fns.get(body.fn_index)
-        if wanted and wanted.concurrency_id == TRAINING and len(waiting()) >= most:
-            for event in [event for event in waiting() if not sessions.is_listening(event)]:
-                _leave(queue, event, _of_the_absent(event))
+        if wanted and wanted.concurrency_id == TRAINING:
+            if sum(event.session_hash == body.session_hash for event in waiting()) >= _MOST_OF_A_SESSION:
+                return False, f"{_MOST_OF_A_SESSION} of your trainings wait already; let one begin first.", "queue_full"
+            if len(waiting()) >= most:
+                for event in [event for event in waiting() if not sessions.is_listening(event)]:
+                    _leave(queue, event, _of_the_absent(event))
             if len(waiting()) >= most:
                 return False, "Too many people are waiting to train; try again in a moment.", "queue_full"
         if sessions.num_unheard(body.session_hash) > _MOST_UNHEARD:

@@ -77,7 +77,7 @@ def read(query: Mapping[str, str]) -> Opened | None:
         parts = race.split(";") if _RACE in query else []
         if len(parts) > MOST_SETTINGS:
             raise ValueError(f"A race takes up to {MOST_SETTINGS} settings.")
-        if not seeds.isascii() or not seeds.isdigit() or not 1 <= int(seeds[:3]) <= MOST_SEEDS:
+        if seeds not in map(str, range(1, MOST_SEEDS + 1)):
             raise ValueError(f"A race takes from 1 to {MOST_SEEDS} seeds.")
         return Opened(
             config=_config(told), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)

@@ -12,6 +12,7 @@ from gradio.helpers import special_args
 from gradio.utils import get_space
 
 _THIS_COMPUTER = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - names in a browser's address
+_ADDED_BY_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 # What Gradio's login asks for, where a Space's README says `hf_oauth: true`
 # (https://huggingface.co/docs/hub/spaces-oauth).
 _SETTINGS = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
@@ -52,10 +53,11 @@ def own_token() -> str | None:
 def is_beside() -> bool:
     """Whether the page is open in a browser on the computer that runs the app.
 
-    The name by which it was asked for tells a tunnel that ends on this computer.
+    The name by which it was asked for, and what a proxy adds, tell a proxy or a tunnel that ends on this computer; one
+    that passes on bytes, as ssh -R does, cannot be told from the browser beside the app.
     """
     request = LocalContext.request.get(None)
-    if request is None or request.client is None:
+    if request is None or request.client is None or any(name in request.headers for name in _ADDED_BY_PROXIES):
         return False
     try:
         asked_for = urlsplit(f"//{request.headers.get('host', '')}").hostname

@@ -23,6 +23,8 @@ _SECONDS_ALIKE = 600.0
 
 # Threads that may wait for the Hub are counted apart from Gradio's own: a slow Hub holds nobody else up.
 _WAITING = CapacityLimiter(8)
+# And so are those that only compute, which more of them at a time would not finish sooner.
+_WORKING = CapacityLimiter(4)
 
 T = TypeVar("T")
 
@@ -99,6 +101,11 @@ async def aside(call: Callable[..., T], *arguments: Any, seconds: float | None =
             return await to_thread.run_sync(call, *arguments, limiter=_WAITING, abandon_on_cancel=True)
     except TimeoutError:
         raise ValueError("The Hub is too slow just now, or too many are asking it; try again later.") from None
+
+
+async def at_once(call: Callable[..., T], *arguments: Any) -> T:
+    """What `call` returns that waits for nobody, made in another thread: this one serves everybody's pages."""
+    return await to_thread.run_sync(call, *arguments, limiter=_WORKING)
 
 
 def _reader() -> str | None:

@@ -255,6 +255,7 @@ def _epoch_rows(measure: str, contenders: Sequence[Contender], cap: float, langu
     for place, one in enumerate(contenders):
         name = _name(place, measure, contenders)
         batches = _batches(one.runs[0])
+        best = one.best_epoch if measure == "test_accuracy" and one.epoch else None
         for epoch in range(one.epoch + 1):
             spread = one.at(epoch, measure)
             if spread is None or not math.isfinite(spread.mean):
@@ -270,7 +271,7 @@ def _epoch_rows(measure: str, contenders: Sequence[Contender], cap: float, langu
                 "curve": measure,
                 "run": f"{place} {measure}",
                 "label": f"{title} · {one.label}" if one.label else title,
-                "best": measure == "test_accuracy" and one.epoch > 0 and epoch == one.best_epoch,
+                "best": epoch == best,
             }
 
 

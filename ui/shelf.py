@@ -104,7 +104,8 @@ def delete(lab: Lab, visitor: str, key: str | None, compared: list[str] | None) 
         checkpoint.delete(folder)
     left, runs = latest(lab, visitor)
     *others, comparable = choices(lab, visitor, left)
-    still = [name for name in compared or [] if name not in {folder.name for folder in gone}]
+    names = [folder.name for folder in gone]
+    still = [name for name in compared if name not in names] if isinstance(compared, list) else []
     return [*results(runs, lab.images, current_language()), *others, {**comparable, "value": still}]
 
 

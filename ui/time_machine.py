@@ -2,14 +2,13 @@
 
 import base64
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
 import torch
-from anyio import CapacityLimiter, to_thread
 
 from trainer import client, hub, timeline
 from trainer.comparison import compare
@@ -21,7 +20,7 @@ from ui import classifier, plots, shelf
 from ui.lab import Lab, is_key
 from ui.language import current_language
 from ui.login import own_token
-from ui.opened import aside, open_published
+from ui.opened import aside, at_once, open_published
 from ui.time_machine_plot import HEIGHT, bars_chart, class_colors, lines_chart, shares
 from ui.upload import uploaded
 from ui.view import NUM_CLASSES, advice, note
@@ -31,7 +30,6 @@ _SECONDS_BETWEEN_UPDATES = 0.4
 _ACCURACY_HEIGHT = 190
 
 # Pictures decoded and batches of epochs looked at, at a time. What waits for the Hub does not count.
-_AT_A_TIME = CapacityLimiter(4)
 
 T = TypeVar("T")
 
@@ -139,11 +137,11 @@ async def _walk(lab: Lab, visitor: Any, name: Any, picture: Any, language: str) 
         yield _nothing(note(translate(choose, language)))
         return
     yield [note(translate("Looking for the epochs", language)), {"run": name, "waiting": True}, *[gr.skip()] * 3]
-    call = _at_once if is_key(name) else aside
+    call = at_once if is_key(name) else aside
     try:
         if not name:
             raise ValueError("Train a network first, or type the name of a published run: then its epochs are here.")
-        pixels = await _at_once(read_picture, uploaded(picture))
+        pixels = await at_once(read_picture, uploaded(picture))
         told = await call(_timeline, lab, visitor, name)
     except ValueError as error:
         yield _nothing(advice(translate(str(error), language)))
@@ -157,12 +155,7 @@ async def _walk(lab: Lab, visitor: Any, name: Any, picture: Any, language: str) 
             left = told.epochs[len(seen) :]
             found, more = [Gap(epoch=epoch, reason=str(error)) for epoch in left], False
         seen += found
-        yield await _at_once(_shown, told, seen, name, language, more)
-
-
-async def _at_once(call: Callable[..., T], *arguments: Any) -> T:
-    """What `call` returns that waits for nobody, made aside: this thread serves the page."""
-    return await to_thread.run_sync(call, *arguments, limiter=_AT_A_TIME)
+        yield await at_once(_shown, told, seen, name, language, more)
 
 
 def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:

@@ -38,7 +38,7 @@ _shown = shown(
 )
 
 _STOPPED = "It was stopped before it began."
-MOST_PREVIEWED = 200_000  # batches: more would hold the page up for seconds
+MOST_PREVIEWED = 100_000  # batches: more would hold the page up for seconds
 _SECONDS_BETWEEN_UPDATES = 1.0
 
 
@@ -110,7 +110,7 @@ def train(
 ) -> Iterator[list[Any]]:
     """Trains new runs, one a setting and seed, and shows them as they go."""
     configs = _asked_for(chosen, names, values)
-    images = yield from wait_for_images(lab, visitor, asked)
+    images = yield from wait_for_images(lab, visitor, asked, _no_results())
     planned = plan(configs[0], images)
     events = lab.race([(config, None) for config in configs], images)
     folders = lab.new_race(visitor, len(configs))
@@ -133,7 +133,7 @@ def resume(
     Of a race, every run goes on that has epochs left; `anew`, with the schedule shown and its own optimizer and lr.
     """
     folders = lab.own_race(visitor, key)
-    images = yield from wait_for_images(lab, visitor, asked)
+    images = yield from wait_for_images(lab, visitor, asked, _no_results())
     parts = ("optimizer", "scheduler") if len(folders) == 1 else ("scheduler",)
     changes = row_changes(shown_config(names, values[-len(names) :]), *parts) if anew else {}
     with _writing(folders):
@@ -178,8 +178,8 @@ def plan(config: TrainConfig, images: ImageData | None) -> list[tuple[float, flo
     return [((step - 1) / per_epoch, lr) for step, lr in preview(config, num_batches=per_epoch)]
 
 
-def wait_for_images(lab: Lab, visitor: str, asked: float) -> Iterator[list[Any]]:
-    """Yields how far the images have come until they are there, and returns them.
+def wait_for_images(lab: Lab, visitor: str, asked: float, others: Sequence[Any]) -> Iterator[list[Any]]:
+    """Yields how far the images have come, before `others` outputs, until they are there, and returns them.
 
     Raises ValueError where there are none, or where Stop was pressed while the training waited for them or its turn.
     """
@@ -189,8 +189,7 @@ def wait_for_images(lab: Lab, visitor: str, asked: float) -> Iterator[list[Any]]
         if (images := lab.loaded()) is not None:
             return images
         fraction, doing = lab.loading
-        waiting = status_line("Waiting for the pictures", doing, fraction, language)
-        yield [waiting, *results([], None, language)[1:], *_unchanged()]
+        yield [status_line("Waiting for the pictures", doing, fraction, language), *others]
         time.sleep(_SECONDS_BETWEEN_UPDATES)
     raise ValueError(_STOPPED)
 
@@ -270,6 +269,11 @@ def _follow(
             yield [*update(), *_unchanged()]
             next_update = time.monotonic() + _SECONDS_BETWEEN_UPDATES
     yield [*update(), *choices(lab, visitor, key, keep=True)]
+
+
+def _no_results() -> list[Any]:
+    """The outputs that stand behind the status while nothing is trained yet."""
+    return [*results([], None, current_language())[1:], *_unchanged()]
 
 
 def _unchanged() -> list[Any]:

@@ -12,9 +12,10 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# For which Gradio would fetch an address for anybody.
-_ADDRESS = re.compile(r"/file[=/]https?:", re.IGNORECASE)
-_LARGEST_REQUEST = 4 << 20  # bytes, but for an upload, which Gradio itself limits
+# For which Gradio would fetch an address for anybody, keep a recording for ever, or make a new session's state.
+_REFUSED = re.compile(r"/file[=/]https?:|/gradio_api/(process_recording|component_server)", re.IGNORECASE)
+_LARGEST_REQUEST = 4 << 20  # bytes
+_AROUND_A_FILE = 1 << 16  # bytes of an upload that are not the file's
 
 
 def uploaded(value: Any) -> Path:
@@ -41,13 +42,23 @@ def refuse_addresses() -> None:
 
 
 class _LimitedRequests:
-    """Reads no more of a request than a page or a client would send, which Gradio holds in memory; opens no address."""
+    """Reads no more of a request than a page or a client would send, and takes none that neither sends.
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    Gradio holds in memory what is sent, and of an upload all that is no file. Page and client send one file at a time.
+    """
+
+    def __init__(self, app: ASGIApp, largest_file: int):
+        self.app, self.largest_file = app, largest_file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        left = _LARGEST_REQUEST
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if _REFUSED.search(scope["path"]):
+            await PlainTextResponse("This app does nothing of the kind.", 403)(scope, receive, send)
+            return
+        is_upload = scope["path"].rstrip("/").endswith("/gradio_api/upload")
+        left = self.largest_file + _AROUND_A_FILE if is_upload else _LARGEST_REQUEST
 
         async def receive_within() -> Message:
             nonlocal left
@@ -57,13 +68,9 @@ class _LimitedRequests:
                 raise HTTPException(413, "This request is too large.")
             return message
 
-        is_http = scope["type"] == "http"
-        if is_http and _ADDRESS.search(scope["path"]):
-            await PlainTextResponse("What stands at an address is not fetched.", 403)(scope, receive, send)
-            return
-        is_limited = is_http and not scope["path"].endswith("/gradio_api/upload")
-        await self.app(scope, receive_within if is_limited else receive, send)
+        await self.app(scope, receive_within, send)
 
 
-# For launch(app_kwargs={"middleware": …}).
-MIDDLEWARE = [Middleware(_LimitedRequests)]
+def middleware(largest_file: int) -> list[Middleware]:
+    """For launch(app_kwargs={"middleware": …}), where files of up to `largest_file` bytes may be uploaded."""
+    return [Middleware(_LimitedRequests, largest_file=largest_file)]
