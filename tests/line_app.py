@@ -13,7 +13,7 @@ from gradio.context import LocalContext
 
 from ui import line
 
-for name in ("_MOST_SESSIONS", "_SECONDS_TO_LISTEN", "_SECONDS_AWAY"):
+for name in ("_MOST_SESSIONS", "_MOST_OF_A_SESSION", "_SECONDS_TO_LISTEN", "_SECONDS_AWAY"):
     if name in os.environ:
         setattr(line, name, type(getattr(line, name))(os.environ[name]))
 

@@ -117,6 +117,20 @@ def test_who_waits_for_several_things_is_heard(line, threads):
     assert told.result(timeout=20) == [[f"{number} is trained"] for number in range(4)]
 
 
+@pytest.mark.parametrize("line", [{"_MOST_OF_A_SESSION": "1"}], indirect=True)
+def test_one_session_does_not_take_the_whole_line(line, threads):
+    """Beyond its share it is refused, at once; what it asked before it gets, and so does whoever comes later."""
+    (told,) = line.line_up(threads, "api", "greedy")
+    line.ask("api", "more", session="greedy")
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        line.ask("api", "too much", session="greedy")
+    line.ask("api", "later", session="later")
+    later = threads.submit(line.listen, "later")
+    line.now("go_on")
+    assert told.result(timeout=20) == [["greedy is trained"], ["more is trained"]]
+    assert later.result(timeout=20) == [["later is trained"]]
+
+
 @pytest.mark.parametrize("line", [{"_MOST_SESSIONS": "5"}], indirect=True)
 def test_a_crowd_of_sessions_drives_nobody_out(line, threads):
     """More sessions than are remembered come and go: one that trains and one that waits are told how they ended."""
