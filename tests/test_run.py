@@ -81,10 +81,12 @@ def test_progress_within_an_epoch():
 
 
 def test_seconds_left():
-    """From the last epoch's pace; in the first epoch from its own, once it can be told."""
+    """From the last epoch's pace; in the first epoch from its own, once it can be told. The tests count, too."""
     assert run(ended(0), step(1, seconds=0.1)).seconds_left is None
-    assert run(ended(0), step(2, seconds=3.0)).seconds_left == pytest.approx(1.5 * 6.0)
-    assert run(ended(0), ended(1, seconds=4.0), step(6)).seconds_left == pytest.approx(0.5 * 4.0)
+    assert run(ended(0), step(2, seconds=3.0)).seconds_left == pytest.approx(1.5 * 6.0 + 2 * 2.0)
+    assert run(ended(0), ended(1, seconds=5.0), step(6)).seconds_left == pytest.approx(0.5 * 3.0 + 2.0)
+    tested = EvaluationLogged(epoch=2, fraction=0.75)
+    assert run(ended(0), ended(1, seconds=5.0), step(8), tested).seconds_left == pytest.approx(0.25 * 2.0)
     assert run(ended(0), ended(1), ended(2)).seconds_left == 0
 
 

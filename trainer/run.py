@@ -102,15 +102,17 @@ class Run:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last epoch ends, from the last epoch's pace; None while there is no pace yet."""
-        trained = [row for row in self.history if row.epoch > 0]
-        if trained:
-            pace = trained[-1].seconds
+        """Seconds until the last epoch ends and is tested, at the latest pace; None while there is no pace yet."""
+        # All that is done in epoch 0; which also waits for a GPU to wake.
+        testing = min((self.history[place].seconds for place in (0, -1)), default=0.0) if self.history else 0.0
+        if self.epoch:
+            training = max(0.0, self.history[-1].seconds - testing)
         elif self.last_step is not None and self.last_step.epoch_seconds > 0.5:
-            pace = self.last_step.epoch_seconds / self._part_of_epoch(self.last_step)
+            training = self.last_step.epoch_seconds / self._part_of_epoch(self.last_step)
         else:
             return None
-        return max(0.0, self.config.epochs - self.epochs_passed) * pace
+        to_train, to_test = self.config.epochs - self.epochs_passed, self.config.epochs - self.epoch - self.evaluated
+        return max(0.0, to_train) * training + max(0.0, to_test) * testing
 
     def _part_of_epoch(self, step: StepLogged) -> float:
         per_epoch = step.num_steps / self.config.epochs
