@@ -133,8 +133,11 @@ LESSONS = {
 
 @lru_cache(maxsize=256)  # a page asks for the same at every update
 def lesson_of(config: TrainConfig) -> Lesson | None:
-    """The lesson that a config is, over however many epochs and with whatever seed; None where it is none."""
-    return next((one for one in LESSONS.values() if _timeless(one.config) == _timeless(config)), None)
+    """The lesson that a config is, with whatever seed; None where it is none.
+
+    Nor do the epochs matter, but where too few of them are what the lesson is about.
+    """
+    return next((one for one in LESSONS.values() if one.config == _as_long(config, one)), None)
 
 
 def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
@@ -149,5 +152,6 @@ def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
     return [*cleared, cleared[0].changed({"batch_size": config.batch_size * every})]
 
 
-def _timeless(config: TrainConfig) -> TrainConfig:
-    return replace(config, epochs=1, seed=0)
+def _as_long(config: TrainConfig, lesson: Lesson) -> TrainConfig:
+    epochs = config.epochs if "epochs" in lesson.mended else lesson.config.epochs
+    return replace(config, epochs=epochs, seed=lesson.config.seed)

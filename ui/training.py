@@ -62,7 +62,10 @@ def with_twin(shown: TrainConfig, race: Any, num_seeds: Any, lesson: Any) -> lis
     """What a lesson's own button trains: the settings shown, and beside them the same without the mistake."""
     if lesson not in LESSONS:
         raise ValueError("Choose a lesson first.")
-    return over_seeds([shown, shown.changed(LESSONS[lesson].mended)], 1)
+    twin = shown.changed(LESSONS[lesson].mended)
+    if twin == shown:
+        raise ValueError("The settings shown have not the lesson's mistake any more: choose the lesson anew.")
+    return over_seeds([shown, twin], 1)
 
 
 def contenders(race: Any) -> list[TrainConfig]:
