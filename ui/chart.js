@@ -1,5 +1,6 @@
 // Draws a Vega-Lite spec once, then feeds its named data sets: the view, and the tooltip one reads, stay.
 const box = element.querySelector('.chart'), choice = element.querySelector('.views');
+const description = box.getAttribute('aria-label');  // or Vega would write a name of its own over it
 let view = null, drawn = null, width = 0, chosen = null, offered = null, first = null;
 let fed = {}, wanted = false, busy = false, seen = false, rest = 0, wake = () => {};
 let dark = document.body.classList.contains('dark');
@@ -42,7 +43,7 @@ async function draw() {
   const text = JSON.stringify(value.specs[chosen]);
   if (text !== drawn) {
     width = box.clientWidth;
-    const spec = {...value.specs[chosen], width};
+    const spec = {...value.specs[chosen], width, description};
     const made = await vegaEmbed(box, spec, {actions: false, renderer: 'svg', config: look(), tooltip: {theme: 'custom'}, logLevel: 1});
     if (view) view.finalize();
     view = made.view;

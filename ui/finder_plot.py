@@ -76,7 +76,9 @@ def _finder_spec(language: str) -> dict[str, Any]:
         # Not to be seen: it spreads the axes, which a domain in the spec would do only by drawing all anew.
         alt.Chart(alt.Data(name="frame", values=[])).mark_point(opacity=0).encode(x, raw)
         + diverging.mark_rect(color=_BAD, opacity=0.12).encode(x, x2="end:Q")
-        + diverging.mark_text(color=_BAD, align="left", dx=4, fontSize=11).encode(x, text="text:N", y=alt.value(10))
+        + diverging.mark_text(color=_BAD, align="right", dx=-3, fontSize=11).encode(
+            alt.X("end:Q"), text="text:N", y=alt.value(24)
+        )
         + trials.mark_point(filled=True, size=14, opacity=0.35, color=TRAIN).encode(x, raw)
         + trials.mark_line(strokeWidth=2.5, color=TRAIN).encode(x, smoothed, tooltip=tip)
         + suggested.mark_rule(color=TEST, strokeWidth=2).encode(x)

@@ -31,7 +31,7 @@ def copy_script() -> str:
     page = repr(f"https://huggingface.co/spaces/{space}") if space else "location.origin + location.pathname"
     return """async (query) => {
   const link = PAGE + (query ? "?" + query : "");
-  const button = document.querySelector("#copy-link"), label = button.textContent;
+  const button = document.querySelector("#copy-link"), label = button.dataset.label ??= button.textContent;
   try {
     await navigator.clipboard.writeText(link);
     button.textContent = document.documentElement.lang.startsWith("zh") ? "已复制 ✓" : "Copied ✓";

@@ -18,7 +18,7 @@ from trainer.lessons import NUM_BATCHES, Lesson
 from trainer.run import Run
 from ui.words import i18n, translate
 
-TRAIN, TEST, PLAN = "#3b82f6", "#f97316", "#9ca3af"
+TRAIN, TEST, PLAN = "#3b82f6", "#f97316", "#737b89"
 # One colour a contender: told apart by eyes that see no red or no green, in daylight and at night (after Okabe & Ito).
 COLORS = ("#3b82f6", "#f97316", "#10b981", "#d946ef", "#b45309", "#64748b")
 
@@ -184,7 +184,7 @@ def _spec(
 ) -> dict[str, Any]:
     named = MEASURES[measures[0]]
     title = view.title or ("loss" if len(measures) > 1 else named.title)
-    axis = alt.Axis(format=_AXIS_FORMATS.get(measures[0], ".4~g"), minExtent=36, tickCount=5)
+    axis = alt.Axis(format=_AXIS_FORMATS.get(measures[0], ".7~g"), minExtent=36, tickCount=5)
     scale = alt.Scale(type="log") if view.log else alt.Scale(zero=measures[0] in ("lr", "test_accuracy"))
     if measures == ("test_accuracy",):
         scale = alt.Scale(domain=[0, 1])
