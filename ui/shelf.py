@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from trainer import checkpoint
-from trainer.comparison import compare
+from trainer.comparison import compare, differences, label
 from trainer.run import Run
 from ui.lab import Lab, bundled
 from ui.language import current_language
@@ -34,7 +34,7 @@ def choices(lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -
     races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
     runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
     titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
-    single = [(_title(folder, run, language), folder.name) for race in runs.values() for folder, run in race]
+    single = [entry for race in runs.values() for entry in _titles(race, language)]
     shipped = [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
     own = chosen if chosen in races else next(iter(races), None)
     first = races[own][0].name if own else next((key for _, key in shipped), None)
@@ -47,12 +47,12 @@ def choices(lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -
 
 def single_runs(lab: Lab, visitor: str | None) -> list[tuple[str, str]]:
     """The visitor's runs to choose one from, the latest first: titles and keys."""
-    return titled(lab.runs_of(visitor)[:_MOST_LISTED])
+    return [entry for race in itertools.islice(lab.races_of(visitor).values(), _MOST_LISTED) for entry in titled(race)]
 
 
 def titled(folders: Sequence[Path]) -> list[tuple[str, str]]:
-    """The runs in folders as a list offers them: titles and keys."""
-    return [(_title(folder, read(folder), current_language()), folder.name) for folder in folders]
+    """The runs of a race, in their folders, as a list offers them: titles and keys."""
+    return _titles([(folder, read(folder)) for folder in folders], current_language())
 
 
 def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
@@ -140,11 +140,17 @@ def _race_title(runs: Sequence[Run | None], language: str) -> str:
     return translate("race: {settings}", language, settings=labels if len(labels) < 90 else labels[:90] + " …")
 
 
-def _title(folder: Path, run: Run | None, language: str) -> str:
+def _titles(race: Sequence[tuple[Path, Run | None]], language: str) -> list[tuple[str, str]]:
+    """Each run of a race by what it is, what sets it apart in the race, and how far it is; with its key."""
+    apart = iter(differences([run.config for _, run in race if run]))
+    return [(_title(folder, run, label(next(apart)) if run else "", language), folder.name) for folder, run in race]
+
+
+def _title(folder: Path, run: Run | None, apart: str, language: str) -> str:
     if run is None:
         return translate("damaged run {name}", language, name=folder.name[:6])
     # Two runs may be alike in all but their key, and a list's entries must be told apart.
-    return f"{_run_title(run, language)} · {folder.name[:4]}"
+    return " · ".join(filter(None, (_run_title(run, language), apart, folder.name[:4])))
 
 
 def _run_title(run: Run, language: str) -> str:
@@ -155,7 +161,8 @@ def _run_title(run: Run, language: str) -> str:
         scheduler=run.config.scheduler,
         epoch=run.epoch,
         epochs=run.config.epochs,
-        accuracy=f"{run.best.test_accuracy:.1%}" if run.best else translate("new", language),
+        # That of the network which one gets: the last epoch's, not the best.
+        accuracy=f"{run.history[-1].test_accuracy:.1%}" if run.history else translate("new", language),
     )
 
 
