@@ -113,16 +113,23 @@ def list_race(configs: list[TrainConfig]) -> Any:
 def open_link(lab: Lab, query: dict[str, str], panel: fields.Panel) -> list[Any]:
     """A page is opened, by a link or without one: a sentence where the link is wrong, else what it holds.
 
-    In order: the sentence, the schedule with what stands beside it, the lesson, the race, its seeds, and the panel.
+    In order: the sentence, the schedule with what stands beside it, the lesson with what stands beside it, the race's
+    panel, the race, its seeds, and the panel of settings.
     """
     notice, opened = gr.skip(), None
     try:
-        opened = link.read(query)
+        held = link.read(query)
+        if held:
+            fields.check_fits(held.config, panel)
+        opened = held
     except ValueError as error:
         notice = gr.update(value=advice(translate(str(error), current_language())), visible=True)
     if opened is None:
-        return [notice, *draw(lab, TrainConfig()), *[gr.skip()] * (5 + len(panel.components))]
+        return [notice, *draw(lab, TrainConfig()), *[gr.skip()] * (6 + len(panel.components))]
     lesson = lesson_of(opened.config)
+    if opened.race:
+        sentence = translate("This link holds a race: Start the race trains it.", current_language())
+        notice = gr.update(value=note(sentence), visible=True)
     try:
         drawn = draw(lab, opened.config, opened.race, opened.num_seeds)
     except ValueError as error:  # settings that are sound, but not for these pictures or so few epochs
@@ -132,6 +139,7 @@ def open_link(lab: Lab, query: dict[str, str], panel: fields.Panel) -> list[Any]
         *drawn,
         lesson.name if lesson else "",
         *tell_lesson(lesson),
+        gr.update(open=True) if opened.race else gr.skip(),
         list_race([replace(config, seed=0) for config in opened.race]) if opened.race else gr.skip(),
         opened.num_seeds,
         *fields.show(opened.config, panel),

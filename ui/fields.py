@@ -130,6 +130,13 @@ def show(config: TrainConfig, panel: Panel) -> list[Any]:
     return [*updates, *(i18n(ROWS[part][getattr(config, part)].about) for part in panel.abouts)]
 
 
+def check_fits(config: TrainConfig, panel: Panel) -> None:
+    """ValueError where a setting is sound but beyond what its slider goes to."""
+    for name, widget in panel.widgets.items():
+        if isinstance(widget, gr.Slider) and getattr(config, name) > widget.maximum:
+            raise ValueError(f"This link does not work here: on this page {name} goes up to {widget.maximum:g}.")
+
+
 def power_of(name: str, value: float) -> int:
     """Where the slider of powers of ten stands for a setting's value."""
     return _power(value, LOWEST_POWER[name])
@@ -149,8 +156,12 @@ def read_config(values: dict[str, Any]) -> TrainConfig:
     own = {name for part in ROWS for name in _row(part, values[part]).defaults}
     settings = {}
     for name, value in values.items():
-        if value is None or value == "" or (name in ROW_SETTINGS and name not in own):
+        if name in ROW_SETTINGS and name not in own:
             continue
+        if value is None or value == "":
+            if _may_be_unset(name):
+                continue
+            raise ValueError(f"{name} is empty: fill it in.")
         is_text = isinstance(value, str) and SETTINGS[name].metadata["kind"] is not str
         settings[name] = parse(name, value) if is_text else value
     return TrainConfig.from_settings(settings)

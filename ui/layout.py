@@ -30,7 +30,7 @@ from ui.language import SWITCH
 from ui.line import TRAINING
 from ui.message import waiting
 from ui.notice import remember
-from ui.page import load
+from ui.page import follow, load
 from ui.words import i18n
 
 STYLE = (Path(__file__).parent / "style.css").read_text()
@@ -67,7 +67,7 @@ def build_page(lab: Lab) -> gr.Blocks:
             with gr.Tab(i18n("Train"), id="train"), gr.Row(elem_id="bench"):
                 with gr.Column(scale=3, min_width=320, elem_id="settings"):
                     lesson, words, twin = _lessons()
-                    race, seeds, race_buttons, every = _race()
+                    race_panel, race, seeds, race_buttons, every = _race()
                     panel, row_chosen, preview, word, finder = _settings(lab)
                     show_code, script = _script("code")
                 with gr.Column(scale=6, min_width=320, elem_id="results"):
@@ -96,13 +96,14 @@ def build_page(lab: Lab) -> gr.Blocks:
         suggested = gr.State(None)
 
         drawn = [preview, word, query]
-        page.load(
+        loaded = page.load(
             partial(load, lab, panel),
             [visitor, had_runs],
-            [visitor, known, note, says, *shown, samples, train, notice, *drawn, lesson, words, twin, race, seeds,
-             *panel.components],
-            show_progress="hidden", api_name="_load", concurrency_limit=None, **_PRIVATE,
+            [visitor, known, note, says, *shown, samples, train, tried, notice, *drawn, lesson, words, twin,
+             race_panel, race, seeds, *panel.components],
+            api_name="_load", **_AT_ONCE,
         )  # fmt: skip
+        followed = loaded.success(partial(follow, lab), visitor, shown, api_name="_follow", **_AT_ONCE)
         lesson_chosen = lesson.input(
             partial(bench.choose_lesson, panel=panel), lesson, [words, twin, *panel.components],
             api_name="_lesson", **_AT_ONCE,
@@ -148,7 +149,7 @@ def build_page(lab: Lab) -> gr.Blocks:
                 partial(training.ask, lab, names=names, chosen=chosen, keeps=keeps),
                 [visitor, checks, *race_inputs, *settings],
                 [asked_at, *buttons],
-                api_name=f"_ask_{name}", **_AT_ONCE,
+                cancels=followed, api_name=f"_ask_{name}", **_AT_ONCE,
             )  # fmt: skip
             # Not by what may refuse: Gradio writes Error over whatever a refused press would have filled.
             told = asked.success(waiting, None, outputs[0], api_name=f"_wait_{name}", **_AT_ONCE)
@@ -195,7 +196,7 @@ def build_page(lab: Lab) -> gr.Blocks:
 
         runs.change(remember, runs, had_runs, api_name="_remember", **_AT_ONCE)
         runs.change(offers, [visitor, runs], epochs, api_name="_offer", **_AT_ONCE)
-        runs.input(partial(shelf.show, lab), [visitor, runs], results, api_name="_show", **_AT_ONCE)
+        runs.input(partial(shelf.show, lab), [visitor, runs], results, cancels=followed, api_name="_show", **_AT_ONCE)
         delete.click(
             partial(shelf.delete, lab), [visitor, runs, compared], shown, api_name="_delete", **_AT_ONCE,
             js="(visitor, run, compared) => [visitor, run && confirm(document.documentElement.lang.startsWith('zh') ? "
@@ -302,9 +303,9 @@ def _finder() -> tuple[gr.components.Component, ...]:
     return search, found, chart, take
 
 
-def _race() -> tuple[gr.Dropdown, gr.Slider, tuple[gr.Button, ...], gr.Number]:
+def _race() -> tuple[gr.Accordion, gr.Dropdown, gr.Slider, tuple[gr.Button, ...], gr.Number]:
     """The race: its list of settings, over how many seeds, and what fills and starts it."""
-    with gr.Accordion(i18n("Race: settings side by side"), open=False, elem_id="race-panel"):
+    with gr.Accordion(i18n("Race: settings side by side"), open=False, elem_id="race-panel") as panel:
         race = gr.Dropdown(
             [],
             value=[],
@@ -337,7 +338,7 @@ def _race() -> tuple[gr.Dropdown, gr.Slider, tuple[gr.Button, ...], gr.Number]:
             elem_id="every",
         )
         lab_button = gr.Button(i18n("Fill in the zero_grad lab"), size="sm", elem_id="zero-grad-lab")
-    return race, seeds, (add, start, lab_button), every
+    return panel, race, seeds, (add, start, lab_button), every
 
 
 def _script(name: str) -> tuple[gr.Button, gr.Code]:
@@ -442,7 +443,8 @@ def _classifier(lab: Lab) -> tuple[gr.Dropdown, gr.HTML, gr.Gallery]:
                 elem_id="seen",
             )
 
-    gr.HTML("<div class='note'>" + i18n("Or one of the test pictures, which it never learned from:") + "</div>")
+    or_a_sample = i18n("Or one of the test pictures, which a run learns from only where its train_split is test:")
+    gr.HTML("<div class='note'>" + or_a_sample + "</div>")
     samples = classifier.samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
     gr.on(
         [picture.change, checkpoint.change],

@@ -18,21 +18,27 @@ from ui.words import translate
 
 def said(handler: Callable) -> Callable:
     """The handler with a user's mistake (ValueError) told as a message, in its one sentence."""
-    return _telling(handler, lambda sentence: html.escape(translate(sentence, current_language()), quote=False))
+
+    def mistake(sentence: str) -> gr.Error:
+        language = current_language()
+        words = html.escape(translate(sentence, language), quote=False)
+        return gr.Error(words, title=translate("Not done", language), print_exception=False)
+
+    return _telling(handler, mistake)
 
 
 def said_plainly(handler: Callable) -> Callable:
     """What `said` does, for whoever asks by the API: in English, and not as HTML."""
-    return _telling(handler, str)
+    return _telling(handler, lambda sentence: gr.Error(sentence, print_exception=False))
 
 
-def _telling(handler: Callable, worded: Callable[[str], str]) -> Callable:
+def _telling(handler: Callable, mistake: Callable[[str], gr.Error]) -> Callable:
     @contextmanager
     def told() -> Iterator[None]:
         try:
             yield
         except ValueError as error:
-            raise gr.Error(worded(str(error)), print_exception=False) from None
+            raise mistake(str(error)) from None
 
     if inspect.iscoroutinefunction(handler):
 

@@ -1,4 +1,4 @@
-"""A page is opened."""
+"""A page is opened, and shows what goes on elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from ui import bench, classifier, fields, shelf, view
+from ui.finder_plot import finder_chart
 from ui.lab import Lab, is_key, new_visitor
 from ui.language import current_language
 from ui.notice import notice
 
 _SECONDS_BETWEEN_UPDATES = 0.5
-_SECONDS_TO_LET_GO = 15.0  # what a training needs to notice that its page was left
 
 
 def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> Iterator[list[Any]]:
@@ -21,30 +21,42 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
     visitor = visitor if is_key(visitor) else new_visitor()
     language = current_language()
     request = LocalContext.request.get(None)
-    opened = [
+    told = notice(lab, visitor, had_runs is True)
+    key, runs = shelf.latest(lab, visitor)
+    images = lab.images
+    yield [
+        visitor,
+        gr.update(value=told, visible=bool(told)),
+        view.images_note(images, lab.loading, lab.failure, language),
+        classifier.invitation(language),
+        *view.results(runs, images, language),
+        *shelf.choices(lab, visitor, key),
+        classifier.samples(images),
         gr.update(interactive=True),  # Train, which needs to know whose run it is
+        finder_chart([], None, None, language),
         *bench.open_link(lab, dict(request.query_params) if request else {}, panel),
     ]
-    told = notice(lab, visitor, had_runs is True)
-    known = gr.update(value=told, visible=bool(told))
-    begun = time.monotonic()
+    # What the visitor does meanwhile stays.
+    others = [gr.skip()] * (view.NUM_RESULTS + shelf.NUM_CHOICES), [gr.skip()] * (12 + len(panel.components))
+    while images is None and not lab.failure:
+        time.sleep(_SECONDS_BETWEEN_UPDATES)
+        images = lab.images
+        note = view.images_note(images, lab.loading, lab.failure, language)
+        yield [visitor, gr.skip(), note, gr.skip(), *others[0], classifier.samples(images), *others[1]]
+
+
+def follow(lab: Lab, visitor: str) -> Iterator[list[Any]]:
+    """What the visitor trains in another tab, or in a page that was left, until it ends."""
+    language = current_language()
+    shown = [gr.skip()] * (view.NUM_RESULTS + shelf.NUM_CHOICES)
+    was_going_on = False
     while True:
         key, runs = shelf.latest(lab, visitor)
-        images = lab.images
-        yield [
-            visitor,
-            known,
-            view.images_note(images, lab.loading, lab.failure, language),
-            classifier.invitation(language) if opened else gr.skip(),
-            *view.results(runs, images, language),
-            *shelf.choices(lab, visitor, key),
-            classifier.samples(images),
-            *(opened or [gr.skip()] * (10 + len(panel.components))),
-        ]
-        opened = []  # once: what the visitor sets meanwhile stays
-        # A reloaded page's own training still runs until its next event finds nobody there.
         going_on = any(run.status == "training" for run in runs)
-        letting_go = going_on and time.monotonic() - begun < _SECONDS_TO_LET_GO
-        if (images is not None or lab.failure) and not letting_go:
+        if going_on or was_going_on:
+            shown = [*view.results(runs, lab.images, language), *shelf.choices(lab, visitor, key, keep=True)]
+        yield shown
+        if not going_on:
             return
+        was_going_on = True
         time.sleep(_SECONDS_BETWEEN_UPDATES)

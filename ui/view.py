@@ -77,11 +77,12 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
     if live and not run.history:
         return status_line("Starting", "measuring the untrained network", run.evaluated, language)
     title, more = _STATUS[run.status]
-    words = [say("epoch {epoch} of {epochs}", epoch=run.epoch, epochs=run.config.epochs)]
+    if not run.epoch and run.status in ("stopped", "interrupted", "out_of_time"):
+        more = "no epoch had ended yet; Resume begins with the first"
+    at = min(run.config.epochs, run.epoch + (run.status == "training"))
+    words = [say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
     if live:
         more = f"testing {run.evaluated:.0%}" if run.evaluated else ""
-        at = min(run.config.epochs, run.epoch + 1)
-        words = [say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
         if run.last_step is not None:
             words.append(say("loss {loss}", loss=f"{run.curve.points[-1].smoothed:.3f}"))
         if run.seconds_left is not None:
@@ -90,6 +91,7 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
     if run.epoch:
         accuracy = f"{run.best.test_accuracy:.1%}"
         words.append(say("best test accuracy {accuracy} (epoch {epoch})", accuracy=accuracy, epoch=run.best.epoch))
+        words += _learned_from(run, language)
     text = " · ".join([*words, *([say(more)] if more else [])])
     return status_line(title, text, run.epochs_passed / run.config.epochs, language, run.advice, run.warning)
 
@@ -134,9 +136,16 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
                 points=f"{100 * won.margin:.1f}",
             )
         )
+        words += _learned_from(won.winner.runs[0], language)
     warnings = {run.warning for run in runs if run.warning}
     diverged = {run.advice for run in runs if run.status == "diverged" and run.advice}
     return status_line(title, " · ".join(words), share, language, *sorted(diverged), *sorted(warnings))
+
+
+def _learned_from(run: Run, language: str) -> list[str]:
+    """What an accuracy on the test pictures is worth where they are what the network learned from."""
+    told = "it learned from these very pictures"
+    return [translate(told, language)] if run.config.train_split == "test" else []
 
 
 def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:

@@ -95,6 +95,28 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     status_says(page, "^Ready")
 
 
+def test_what_another_tab_trains_is_followed_until_it_ends(app, page):
+    """And no longer than until something is pressed here: what that tells stays."""
+    visit(page, f"{app.url}/?num_images=512&epochs=3&scheduler=constant")
+    page.click("#train")
+    status_says(page, "^Training")
+    other = page.context.new_page()
+    visit(other, f"{app.url}/?num_images=2048&epochs=100&scheduler=constant")
+    status_says(other, "in another tab")
+    status_says(other, "^Done epoch 3 of 3")
+    other.click("#train")
+    status_says(other, "^Training epoch 1")
+    page = page.context.new_page()
+    visit(page, f"{app.url}/?num_images=512&epochs=3&scheduler=constant")
+    status_says(page, "in another tab")
+    page.click("#train")
+    status_says(page, "Waiting for its turn")
+    time.sleep(3)
+    assert "Waiting for its turn" in page.locator("#status").inner_text()
+    other.click("#stop")
+    status_says(other, "^Stopped")
+
+
 def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
     """What came while one looked at another tab is drawn on the way back."""
     visit(page, f"{app.url}/?num_images=512&epochs=4&scheduler=constant")

@@ -29,7 +29,7 @@ def test_a_link_restores_setting_and_race_and_runs_nothing(app, page):
     assert page.locator("#setting-gamma input").input_value() == "0.5"
     assert not page.locator("#setting-momentum").is_visible()
     status_says(page, "^Ready")
-    page.get_by_text("Race: settings side by side").click()
+    page.wait_for_selector("#notice >> text=This link holds a race")
     page.wait_for_selector("#race >> text=lr 0.1")
     assert page.locator("#seeds input[type=number]").input_value() == "2"
     choose(page, "scheduler", "cosine")
@@ -38,7 +38,9 @@ def test_a_link_restores_setting_and_race_and_runs_nothing(app, page):
     page.wait_for_function("document.querySelector('#setting-scheduler input')?.value === 'cosine'")
 
 
-@pytest.mark.parametrize("query", ["?momentun=0.9", "?lr=fast", "?race=%3Cscript%3Ealert(1)%3C/script%3E%3D1"])
+@pytest.mark.parametrize(
+    "query", ["?momentun=0.9", "?lr=fast", "?epochs=500", "?race=%3Cscript%3Ealert(1)%3C/script%3E%3D1"]
+)
 def test_a_wrong_link_is_explained_and_the_page_is_usable(app, page, query):
     """A sentence on the page, and the usual settings."""
     visit(page, app.url + "/" + query)
@@ -65,7 +67,7 @@ def test_a_link_to_what_cannot_be_trained_here_is_told_beside_it(app, page, quer
 def test_a_race_is_trained_kept_resumed_and_compared(app, page, tmp_path, screenshots):
     """Two settings over two seeds: a winner, the table, reload, more epochs, curves laid over each other, CSV, code."""
     open_link(page, app.url + "/" + LINK + RACE)
-    page.get_by_text("Race: settings side by side").click()
+    page.wait_for_selector("#notice >> text=This link holds a race")
     page.wait_for_selector("#race >> text=lr 0.1")
     page.click("#start-race")
     status_says(page, "^Done")
