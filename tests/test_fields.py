@@ -33,7 +33,11 @@ def test_an_unset_setting_and_a_list_are_read_from_text():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"optimizer": None}, {"T_max": "x"}, {"betas": "1"}, {"lr": None, "epochs": 0}, {"batch_size": 2.5}]
+    "wrong",
+    [
+        *({"optimizer": None}, {"optimizer": []}, {"T_max": "x"}, {"betas": "1"}, {"epochs": 0}, {"batch_size": 2.5}),
+        *({"lr": None}, {"betas": ""}),  # emptied: they would be trained with another value than the page shows
+    ],
 )
 def test_wrong_values_are_told(wrong):
     """Each gives ValueError with a sentence, as a mistake on the page does."""

@@ -11,6 +11,7 @@ import torch
 from trainer import checkpoint
 from trainer.config import SETTINGS, TrainConfig
 from trainer.finder import find_lr
+from trainer.lessons import LESSONS
 from trainer.race import race
 from ui import bench, shelf, training
 from ui.fields import default
@@ -119,3 +120,22 @@ def test_settings_that_cannot_be_trained_give_no_script(lab):
     with pytest.raises(gr.Error, match="num_images must not be above the 26"):
         bench.show_code(lab, *shown(num_images=27), names=NAMES)
     assert "torch.optim.Adam(" in bench.show_code(lab, *shown(optimizer="adam", batch_size=8), names=NAMES)
+
+
+def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
+    """By what sets each apart, and by the accuracy of the network that one gets: its last epoch's."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 0.1})
+    listed = shelf.single_runs(lab, visitor)
+    assert [key for _, key in listed] == [folder.name for folder in folders]
+    for (title, _), folder, apart in zip(listed, folders, ("lr 0.01", "lr 0.1"), strict=True):
+        last = checkpoint.read_run(folder).history[-1].test_accuracy
+        assert f"1 of 1 epochs: {last:.1%} · {apart} · {folder.name[:4]}" in title
+
+
+def test_a_mended_lesson_has_no_twin():
+    """It says what to do, where two settings would be the same."""
+    mistaken = LESSONS["softmax-plateau"].config
+    assert len(training.with_twin(mistaken, [], 1, "softmax-plateau")) == 2
+    with pytest.raises(ValueError, match="choose the lesson anew"):
+        training.with_twin(mistaken.changed({"softmax": False}), [], 1, "softmax-plateau")

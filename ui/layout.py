@@ -200,7 +200,8 @@ def build_page(lab: Lab) -> gr.Blocks:
         delete.click(
             partial(shelf.delete, lab), [visitor, runs, compared], shown, api_name="_delete", **_AT_ONCE,
             js="(visitor, run, compared) => [visitor, run && confirm(document.documentElement.lang.startsWith('zh') ? "
-            "'删除这次训练和它的检查点？' : 'Delete this run and its checkpoints?') ? run : null, compared]",
+            "'删除所选的训练和检查点？如果是比赛，其中所有训练都会删除。' : "
+            "'Delete this run and its checkpoints? A race goes with all its runs.') ? run : null, compared]",
         )  # fmt: skip
 
         gr.on(
