@@ -149,7 +149,7 @@ def trained(tmp_path) -> Callable:
         stop = (lambda: run.epoch >= until) if until is not None else (lambda: False)
         with checkpoint.writing(folder):
             events = train(config, data, resume=resume)
-            for _ in checkpoint.record(events, run, folder, facts(data), stop=stop):
+            for _ in checkpoint.record(events, run, folder, facts(data), resume=resume, stop=stop):
                 pass
         return folder, run
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.data import facts
-from trainer.events import CheckpointReady, EpochEnded, Finished, StepLogged
+from trainer.events import CheckpointReady, EpochEnded, Finished, GpuTime, StepLogged
 from trainer.loop import train
 from trainer.run import Run
 
@@ -352,20 +352,38 @@ def test_the_status_of_a_run_without_a_last_word(tiny, tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adam", "scheduler": "constant"}, {"scheduler": "constant"}])
 def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
-    """Complete before, it is interrupted once it goes on; what is on the disk is still the state it went on from."""
+    """Complete before, it is interrupted once it goes on; on the disk is the state it goes on from, settings too."""
     folder, _ = trained(TrainConfig(epochs=1, batch_size=8, scheduler="constant", weight_decay=0), tiny)
     kept = checkpoint.read(folder)
     going_on = checkpoint.continued(kept, epochs=5, changes=changes, spans_run=False)
     events = checkpoint.record(
-        train(going_on.config, tiny, resume=going_on), checkpoint.resumed(going_on), folder, facts(tiny)
+        train(going_on.config, tiny, resume=going_on),
+        checkpoint.resumed(going_on),
+        folder,
+        facts(tiny),
+        resume=going_on,
     )
     next(events)
     events.close()
     run = checkpoint.read_run(folder)
-    assert (run.status, run.epoch, run.config) == ("interrupted", 1, kept.config)
+    assert (run.status, run.epoch, run.config) == ("interrupted", 1, going_on.config)
     again = checkpoint.read(folder)
-    assert again.config == run.config
-    assert again.tensors.keys() == kept.tensors.keys()
+    assert (again.config, again.state) == (run.config, going_on.state)
+    assert again.tensors.keys() == going_on.tensors.keys()
+    assert again.continued_with == (changes or None)
+
+
+def test_a_gpu_that_is_waited_for_changes_nothing(tiny, trained):
+    """It may yet refuse the settings; whoever is stopped while waiting for it keeps what was chosen."""
+    folder, _ = trained(replace(CONFIG, epochs=1), tiny)
+    going_on = checkpoint.continued(checkpoint.read(folder), epochs=2, changes={"lr": 0.5}, spans_run=False)
+    before = content(folder)
+    keeper = checkpoint.Keeper(run=checkpoint.resumed(going_on), folder=folder, data=facts(tiny), resume=going_on)
+    keeper.keep(GpuTime(used_seconds=0, left_seconds=1))
+    assert content(folder) == before
+    keeper.keep(Finished(reason="stopped"))
+    kept = checkpoint.read(folder)
+    assert (kept.config, kept.continued_with) == (going_on.config, {"lr": 0.5})
 
 
 def test_delete(tiny, trained, tmp_path):
@@ -466,6 +484,10 @@ BROKEN = {
     "no beginning of the schedule": history(state={}),
     "a beginning after the end": history(state={"schedule_from": 9, "scaler": {}}),
     "no digests": history(files={}),
+    "a continuation of another kind": history(state={"schedule_from": 3, "scaler": {}, "continued_with": [1]}),
+    "a continuation of unknown settings": history(
+        state={"schedule_from": 3, "scaler": {}, "continued_with": {"bogus": 1}}
+    ),
     "other digests": history(files={"model.safetensors": "0", "training.safetensors": "0"}),
     "a gap": lambda folder: row(1, epoch=2)(folder),
     "an epoch that is no number": row(1, epoch="1"),

@@ -152,9 +152,11 @@ CONTINUATIONS = [
 ]
 
 
+@pytest.mark.parametrize("until", [2, 4])
 @pytest.mark.parametrize("changes", CONTINUATIONS, ids=named)
-def test_continuation_with_chosen_settings(changes, tiny, trained, two_epochs, tmp_path):
-    """The new settings hold from the next epoch on and are noted in its row; a cut continuation resumes exactly."""
+def test_continuation_with_chosen_settings(changes, until, tiny, trained, two_epochs, tmp_path):
+    """The new settings hold from the next epoch on and are noted in its row; a continuation that is cut, even before
+    its first epoch has ended, resumes exactly."""
     folder, kept = two_epochs(scheduler="onecycle")
     first = go_on(kept, epochs=6, **changes)
     assert first.schedule_from == 2
@@ -168,11 +170,24 @@ def test_continuation_with_chosen_settings(changes, tiny, trained, two_epochs, t
         assert all(row["lr"] == first.config.lr for row in rows[3:])
 
     cut, _ = trained(kept.config, tiny, folder=tmp_path / "cut")
-    trained(first.config, tiny, folder=cut, resume=go_on(checkpoint.read(cut), epochs=6, **changes), until=4)
+    trained(first.config, tiny, folder=cut, resume=go_on(checkpoint.read(cut), epochs=6, **changes), until=until)
     again = go_on(checkpoint.read(cut))
-    assert (again.epoch, again.schedule_from) == (4, 2)
+    assert (again.epoch, again.schedule_from) == (until, 2)
     trained(again.config, tiny, folder=cut, resume=again)
     assert_same(folder, cut)
+
+
+def test_settings_chosen_again_before_an_epoch_has_ended(tiny, trained, two_epochs):
+    """What was chosen first still holds, and all of it is told in the row of the first epoch."""
+    folder, kept = two_epochs(scheduler="onecycle")
+    first = go_on(kept, epochs=4, scheduler="constant", lr=0.5)
+    trained(first.config, tiny, folder=folder, resume=first, until=2)
+    second = go_on(checkpoint.read(folder), epochs=3, optimizer="adam", lr=0.002)
+    assert (second.config.optimizer, second.config.scheduler, second.config.epochs) == ("adam", "constant", 3)
+    _, run = trained(second.config, tiny, folder=folder, resume=second)
+    assert (run.status, run.epoch) == ("completed", 3)
+    assert run.history[-1].continued_with == {"scheduler": "constant", "lr": 0.002, "optimizer": "adam"}
+    assert checkpoint.read(folder).continued_with is None
 
 
 @pytest.mark.parametrize("every", [1, 3])

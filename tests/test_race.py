@@ -143,6 +143,24 @@ def test_stop_keeps_every_contender_and_resume_goes_on_exactly(tiny, tmp_path):
         assert [timeless(row) for row in run.history] == [timeless(row) for row in whole]
 
 
+def test_stop_before_its_turn_keeps_what_a_contender_was_to_go_on_with(tiny, trained, tmp_path):
+    """Stopped at the first batch of all: both settings are there to go on with, though only one had its turn."""
+    folders = [trained(replace(CONFIG, epochs=1), tiny, folder=tmp_path / name)[0] for name in "ab"]
+    states = [
+        checkpoint.continued(checkpoint.read(folder), epochs=3, changes={"scheduler": "constant"}, spans_run=True)
+        for folder in folders
+    ]
+    keepers = [
+        checkpoint.Keeper(run=checkpoint.resumed(state), folder=folder, data=facts(tiny), resume=state)
+        for folder, state in zip(folders, states, strict=True)
+    ]
+    events = race([(state.config, state) for state in states], tiny)
+    assert len(list(checkpoint.record_race(events, keepers, stop=lambda: True))) == 2
+    for folder, state in zip(folders, states, strict=True):
+        kept = checkpoint.read(folder)
+        assert (kept.config, kept.continued_with) == (state.config, {"scheduler": "constant"})
+
+
 def test_a_pause_ends_a_contender_with_an_epoch_and_leaves_the_others(tiny):
     """Asked after each trained epoch but the last; whoever pauses says nothing more, not even that it has finished."""
     asked = []

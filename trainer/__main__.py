@@ -250,7 +250,7 @@ def _resume(options: argparse.Namespace, world: World) -> int:
         images = _same_images(kept, options.data, world)
         with world.agreed():
             events = train(kept.config, images, device=device, world=world, resume=kept)
-        return _follow(options, events, checkpoint.resumed(kept), options.run, images, world)
+        return _follow(options, events, checkpoint.resumed(kept), options.run, images, world, kept)
 
 
 def _same_images(kept: checkpoint.Checkpoint, given: str | None, world: World) -> data.ImageData:
@@ -268,7 +268,13 @@ def _same_images(kept: checkpoint.Checkpoint, given: str | None, world: World) -
 
 
 def _follow(
-    options: argparse.Namespace, events: Iterable[Event], run: Run, folder: Path, images: data.ImageData, world: World
+    options: argparse.Namespace,
+    events: Iterable[Event],
+    run: Run,
+    folder: Path,
+    images: data.ImageData,
+    world: World,
+    resume: checkpoint.Checkpoint | None = None,
 ) -> int:
     """Trains with the run's folder kept, and shows it: rows of JSON, or a bar on stderr and a table on stdout."""
 
@@ -286,7 +292,7 @@ def _follow(
         print(images.note, file=sys.stderr)
         if not options.json:
             print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
-        for event in _recorded(events, run, folder, images, world):
+        for event in _recorded(events, run, folder, images, world, resume):
             if run.warning not in ("", warning):
                 print(run.warning, file=sys.stderr)
             warning = run.warning
@@ -312,7 +318,14 @@ def _follow(
     return 1 if run.warning else 0
 
 
-def _recorded(events: Iterable[Event], run: Run, folder: Path, images: data.ImageData, world: World) -> Iterator[Event]:
+def _recorded(
+    events: Iterable[Event],
+    run: Run,
+    folder: Path,
+    images: data.ImageData,
+    world: World,
+    resume: checkpoint.Checkpoint | None = None,
+) -> Iterator[Event]:
     """The events, once they are in the run and, by rank 0, in its folder; several ranks stop by themselves.
 
     What one of several ranks cannot do, such as find room in its memory, the others wait for: it ends them all.
@@ -320,7 +333,7 @@ def _recorded(events: Iterable[Event], run: Run, folder: Path, images: data.Imag
     try:
         if world.rank == 0:
             stop = world.stopping.is_set if world.size == 1 else lambda: False
-            yield from checkpoint.record(events, run, folder, data.facts(images), stop=stop)
+            yield from checkpoint.record(events, run, folder, data.facts(images), resume=resume, stop=stop)
             return
         for event in events:
             run.apply(event)

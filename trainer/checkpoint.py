@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import save
 
 from trainer.card import model_card
 from trainer.config import SETTINGS, TrainConfig
@@ -48,9 +49,8 @@ class Checkpoint:
     history: tuple[EpochEnded, ...]
     weights: Mapping[str, torch.Tensor]
     tensors: Mapping[str, torch.Tensor]  # "optimizer.<parameter>.<name>" and "gradient.<parameter>"
-    state: Mapping[str, Any]  # see CheckpointReady
+    state: Mapping[str, Any]  # see CheckpointReady; "continued_with" only until the first epoch with it has ended
     curve: Curve  # within the epochs that have ended
-    continued_with: Mapping[str, Any] | None = None
 
     @property
     def epoch(self) -> int:
@@ -61,6 +61,11 @@ class Checkpoint:
     def schedule_from(self) -> int:
         """The epoch after which the schedule began; 0 unless a continuation chose a new one."""
         return self.state["schedule_from"]
+
+    @property
+    def continued_with(self) -> Mapping[str, Any] | None:
+        """Settings chosen anew with which no epoch has ended yet; None where there are none."""
+        return self.state.get("continued_with")
 
 
 def check_name(name: str) -> str:
@@ -102,11 +107,16 @@ def writing(folder: Path) -> Iterator[None]:
 
 @dataclass(kw_only=True)
 class Keeper:
-    """A run and the folder it is kept in: takes the run's events, and writes each state they complete."""
+    """A run and the folder it is kept in: takes the run's events, and writes each state they complete.
+
+    `resume` is what the run goes on from, if anything: its settings, and all that belongs to them, are written as one
+    state before the first epoch ends, so that whoever is interrupted there need not choose them again.
+    """
 
     run: Run
     folder: Path
     data: Mapping[str, Any]
+    resume: Checkpoint | None = None
     _unsaved: list[CheckpointReady] = field(default_factory=list)
     _is_begun: bool = False
 
@@ -117,15 +127,35 @@ class Keeper:
         it takes them.
         """
         is_resumed = not self._is_begun and bool(self.run.history)
-        self._is_begun = True
         self.run.apply(event)
-        if is_resumed and self.run.status == "training":
-            # Or else a process that dies before the next epoch ends would leave a run that reads as done.
-            _save(self.folder, self.run, self.data, [])
+        if isinstance(event, GpuTime):  # comes before the GPU itself, which may yet refuse the settings
+            return True
+        self._is_begun = True
         if isinstance(event, CheckpointReady):
             self._unsaved.append(event)
         if isinstance(event, CheckpointReady | Finished):
-            return _save(self.folder, self.run, self.data, self._unsaved) or isinstance(event, Finished)
+            return self._save() or isinstance(event, Finished)
+        if is_resumed:
+            # Or else a process that dies before the next epoch ends would leave a run that reads as done.
+            self._save()
+        return True
+
+    def _save(self) -> bool:
+        run = self.run
+        try:
+            if self._unsaved:
+                _commit(self.folder, _files(run, self.data, self._unsaved))
+                self._unsaved.clear()
+            elif run.history:
+                _commit(self.folder, _without_epoch(_read_history(self.folder), run, self.resume))
+            self.resume = None
+        except (OSError, ValueError) as error:  # ValueError: what was there cannot be read just now
+            goes_on = "It goes on, and is saved as soon as the disk takes it."
+            run.warning = f"The run could not be saved: {_reason(error)}. " + (
+                goes_on if run.status == "training" else "What was saved before is still there."
+            )
+            return False
+        run.warning = ""
         return True
 
 
@@ -135,10 +165,11 @@ def record(
     folder: Path,
     data: Mapping[str, Any],
     *,
+    resume: Checkpoint | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """What `record_race` does, for the events of one run."""
-    keepers = [Keeper(run=run, folder=folder, data=data)]
+    """What `record_race` does, for the events of one run, which may go on from `resume`."""
+    keepers = [Keeper(run=run, folder=folder, data=data, resume=resume)]
     for _, event in record_race(((0, event) for event in events), keepers, stop=stop):
         yield event
 
@@ -184,6 +215,8 @@ def read(folder: Path) -> Checkpoint:
     state, digests = _entry(content, "state", dict), _entry(content, "files", dict)
     if state.get("schedule_from") not in range(run.epoch + 1):
         raise ValueError(f"{HISTORY_FILE} is damaged: its schedule has no beginning.")
+    if not _is_sound("continued_with", state.get("continued_with")):
+        raise ValueError(f"{HISTORY_FILE} is damaged: it went on with settings that there are not.")
     for name in (WEIGHTS_FILE, TENSORS_FILE):
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digests.get(name):
             raise ValueError(f"{name} is not the one that belongs to this run's {HISTORY_FILE}.")
@@ -218,16 +251,17 @@ def read_run(folder: Path) -> Run:
 def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[str, Any], spans_run: bool) -> Checkpoint:
     """The checkpoint made ready to go on: to `epochs` in all (None: as first asked), with `changes` to its settings.
 
-    Any change begins the schedule anew over the epochs that are left; without one, the run goes on exactly as if it
-    had never been cut. `spans_run` says that the schedule was as long as the run, and so is spent at its end
-    (`schedule.spans_run`). Raises ValueError where there is nothing to train, or nothing to train it with.
+    Any change begins the schedule anew over the epochs that are left, also one that an earlier continuation asked for
+    and ended no epoch with; without one, the run goes on exactly as if it had never been cut. `spans_run` says that the
+    schedule was as long as the run, and so is spent at its end (`schedule.spans_run`). Raises ValueError where there is
+    nothing to train, or nothing to train it with.
     """
     config, done = checkpoint.config, checkpoint.epoch
     total = config.epochs if epochs is None else epochs
     config = replace(config, epochs=total)
     if total <= done:
         raise ValueError(f"This run has trained {done} epochs already; ask for more than that to go on.")
-    if not changes:
+    if not changes and not checkpoint.continued_with:
         if spans_run and total != checkpoint.config.epochs:
             raise ValueError(
                 f"The {config.scheduler} schedule of this run was as long as the run, and is spent; "
@@ -238,12 +272,13 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
     # With one of these switched on an optimizer keeps a tensor more, which it would look for in vain.
     same = all(bool(getattr(config, name)) == bool(getattr(checkpoint.config, name)) for name in _MORE_TENSORS)
     kept = {"gradient"} | ({"optimizer"} if same and config.optimizer == checkpoint.config.optimizer else set())
+    settings = config.settings()
+    chosen = {name: settings[name] for name in {**(checkpoint.continued_with or {}), **changes} if name in settings}
     return replace(
         checkpoint,
         config=config,
         tensors={name: tensor for name, tensor in checkpoint.tensors.items() if name.split(".")[0] in kept},
-        state={"schedule_from": done, "scaler": checkpoint.state.get("scaler", {})},
-        continued_with=dict(changes),
+        state={"schedule_from": done, "scaler": checkpoint.state.get("scaler", {}), "continued_with": chosen},
     )
 
 
@@ -315,25 +350,17 @@ def delete(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _save(folder: Path, run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) -> bool:
-    try:
-        if unsaved:
-            _commit(folder, _files(run, data, unsaved))
-            unsaved.clear()
-        elif run.history:
-            content = _read_history(folder)
-            last = {"status": run.status, "advice": run.advice}
-            if run.status == "diverged":  # within an epoch that no checkpoint will follow
-                last["curve"] = _curve_entry(run.curve)
-            _commit(folder, {HISTORY_FILE: as_json({**content, **last})})
-    except (OSError, ValueError) as error:  # ValueError: what was there cannot be read just now
-        goes_on = "It goes on, and is saved as soon as the disk takes it."
-        run.warning = f"The run could not be saved: {_reason(error)}. " + (
-            goes_on if run.status == "training" else "What was saved before is still there."
-        )
-        return False
-    run.warning = ""
-    return True
+def _without_epoch(content: Mapping[str, Any], run: Run, resume: Checkpoint | None) -> dict[str, bytes]:
+    """What is to be written of a run in which no further epoch has ended, beside the `content` of training.json."""
+    content = {**content, "status": run.status, "advice": run.advice}
+    if run.status == "diverged":  # within an epoch that no checkpoint will follow
+        content["curve"] = _curve_entry(run.curve)
+    if resume is None:
+        return {HISTORY_FILE: as_json(content)}
+    training = save(dict(resume.tensors))
+    content["config"], content["state"] = resume.config.settings(), dict(resume.state)
+    content["files"] = {**content["files"], TENSORS_FILE: hashlib.sha256(training).hexdigest()}
+    return {TENSORS_FILE: training, HISTORY_FILE: as_json(content)}
 
 
 def _files(run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) -> dict[str, bytes]:

@@ -65,7 +65,6 @@ class Standing:
     config: TrainConfig
     ended: EpochEnded | None = None
     ready: CheckpointReady | None = None
-    continued_with: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, config: TrainConfig, kept: Checkpoint | None) -> "Standing":
@@ -79,7 +78,7 @@ class Standing:
             training=_bytes(kept.tensors),
             state=dict(kept.state),
         )
-        return cls(config=config, ended=kept.history[-1], ready=ready, continued_with=kept.continued_with)
+        return cls(config=config, ended=kept.history[-1], ready=ready)
 
     @property
     def epochs_left(self) -> int:
@@ -98,7 +97,6 @@ class Standing:
             tensors=load(self.ready.training),
             state=self.ready.state,
             curve=Curve(),
-            continued_with=self.continued_with,
         )
 
 

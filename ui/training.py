@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -120,7 +120,8 @@ def train(
     try:
         runs = [Run(config=config) for config in configs]
         with _writing(folders):
-            yield from _follow(lab, visitor, asked, events, runs, planned, images, folders, folders[0].name)
+            keepers = _keepers(runs, folders, images)
+            yield from _follow(lab, visitor, asked, events, keepers, planned, images, folders[0].name)
     finally:
         for folder in folders:
             if not checkpoint.is_run(folder):  # refused, or left before it began
@@ -153,7 +154,8 @@ def resume(
             checkpoint.resumed(going_on[place]) if place in going_on else checkpoint.read_run(folder)
             for place, folder in enumerate(folders)
         ]
-        yield from _follow(lab, visitor, asked, events, runs, planned, images, folders, key)
+        keepers = _keepers(runs, folders, images, going_on)
+        yield from _follow(lab, visitor, asked, events, keepers, planned, images, key)
 
 
 def rest() -> list[Any]:
@@ -240,26 +242,34 @@ def _asked_for(chosen, names: tuple[str, ...], values: Sequence[Any]) -> list[Tr
     return chosen(shown_config(names, values[-len(names) :]), race, num_seeds, lesson)
 
 
+def _keepers(
+    runs: Sequence[Run],
+    folders: Sequence[Path],
+    images: ImageData,
+    going_on: Mapping[int, checkpoint.Checkpoint] | None = None,
+) -> list[checkpoint.Keeper]:
+    return [
+        checkpoint.Keeper(run=run, folder=folder, data=facts(images), resume=(going_on or {}).get(place))
+        for place, (run, folder) in enumerate(zip(runs, folders, strict=True))
+    ]
+
+
 def _follow(
     lab: Lab,
     visitor: str,
     asked: float,
     events: Iterator[tuple[int, Event]],
-    runs: list[Run],
+    keepers: list[checkpoint.Keeper],
     planned: list[tuple[float, float]],
     images: ImageData,
-    folders: list[Path],
     key: str,
 ) -> Iterator[list[Any]]:
-    language = current_language()
+    language, runs = current_language(), [keeper.run for keeper in keepers]
 
     def update() -> list[Any]:
         live = any(run.status == "training" for run in runs)
         return results(runs, images, language, planned=planned, live=live)
 
-    keepers = [
-        checkpoint.Keeper(run=run, folder=folder, data=facts(images)) for run, folder in zip(runs, folders, strict=True)
-    ]
     next_update = 0.0
     yield [*update(), *_unchanged()]
     stopped = partial(lab.is_stopped, visitor, asked)
