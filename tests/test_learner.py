@@ -142,6 +142,7 @@ def test_nothing_left_to_train_is_refused(epochs, two_epochs):
         go_on(kept, epochs=epochs)
 
 
+CYCLE = {"scheduler": "onecycle", "cycle_momentum": True, "pct_start": 0.5}
 CONTINUATIONS = [
     {"scheduler": "constant", "lr": 0.001},
     {"scheduler": "onecycle", "lr": 0.02},
@@ -201,28 +202,35 @@ def test_a_chosen_onecycle_has_as_many_steps_as_are_left(every, tiny, trained, t
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "changes"),
+    ("settings", "changes"),
     [
-        ("adam", {"amsgrad": True}),
-        ("rmsprop", {"centered": True}),
-        ("rmsprop", {"momentum": 0.9}),
-        ("sgd", {"momentum": 0.0}),
+        ({"optimizer": "adam"}, {"amsgrad": True}),
+        ({"optimizer": "rmsprop"}, {"centered": True}),
+        ({"optimizer": "rmsprop"}, {"momentum": 0.9}),
+        ({"optimizer": "rmsprop"}, CYCLE),
+        ({"optimizer": "sgd"}, {"momentum": 0.0}),
+        ({"optimizer": "sgd", "momentum": 0.0, **CYCLE}, {"scheduler": "constant"}),
     ],
+    ids=named,
 )
-def test_a_switch_that_needs_more_tensors_starts_the_optimizer_afresh(optimizer, changes, tiny, trained, two_epochs):
+def test_a_switch_that_needs_more_tensors_starts_the_optimizer_afresh(settings, changes, tiny, trained, two_epochs):
     """What the optimizer would look for in its old state, and not find, does not end the run."""
-    folder, kept = two_epochs(scheduler="constant", optimizer=optimizer)
+    folder, kept = two_epochs(**{"scheduler": "constant", **settings})
     kept = go_on(kept, epochs=3, **changes)
     assert not kept.tensors
     _, run = trained(kept.config, tiny, folder=folder, resume=kept)
     assert (run.status, run.epoch) == ("completed", 3)
 
 
-def test_a_new_lr_keeps_the_optimizers_memory(two_epochs):
+@pytest.mark.parametrize(("optimizer", "num_tensors"), [("sgd", 10), ("adam", 30)])
+@pytest.mark.parametrize("changes", [{"lr": 0.001}, CYCLE], ids=named)
+def test_other_changes_keep_the_optimizers_memory(changes, optimizer, num_tensors, tiny, trained, two_epochs):
     """Momentum carries over where the optimizer stays the same."""
-    _, kept = two_epochs(scheduler="constant")
-    assert go_on(kept, epochs=3, lr=0.001).tensors.keys() == kept.tensors.keys()
-    assert len(kept.tensors) == 10
+    folder, kept = two_epochs(scheduler="constant", optimizer=optimizer)
+    going_on = go_on(kept, epochs=3, **changes)
+    assert going_on.tensors.keys() == kept.tensors.keys()
+    assert len(kept.tensors) == num_tensors
+    assert trained(going_on.config, tiny, folder=folder, resume=going_on)[1].status == "completed"
 
 
 def broken(state, **changes):

@@ -33,7 +33,6 @@ CARD_FILE, HISTORY_FILE, TENSORS_FILE = "README.md", "training.json", "training.
 FORMAT = 1
 LARGEST_HISTORY = 4 << 20  # bytes, for a thousand epochs are a tenth of it
 
-_MORE_TENSORS = ("momentum", "amsgrad", "centered")
 _TRIES = 50
 _SECONDS_TO_LOOK = 1.0  # that somebody may hold a run who only looks whether it is in training
 _LONGEST_ADVICE = 1000
@@ -269,9 +268,7 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
             )
         return replace(checkpoint, config=config)
     config = checkpoint.config.changed({**changes, "epochs": total})
-    # With one of these switched on an optimizer keeps a tensor more, which it would look for in vain.
-    same = all(bool(getattr(config, name)) == bool(getattr(checkpoint.config, name)) for name in _MORE_TENSORS)
-    kept = {"gradient"} | ({"optimizer"} if same and config.optimizer == checkpoint.config.optimizer else set())
+    kept = {"gradient"} | ({"optimizer"} if _kind_of_state(config) == _kind_of_state(checkpoint.config) else set())
     settings = config.settings()
     chosen = {name: settings[name] for name in {**(checkpoint.continued_with or {}), **changes} if name in settings}
     return replace(
@@ -280,6 +277,12 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
         tensors={name: tensor for name, tensor in checkpoint.tensors.items() if name.split(".")[0] in kept},
         state={"schedule_from": done, "scaler": checkpoint.state.get("scaler", {}), "continued_with": chosen},
     )
+
+
+def _kind_of_state(config: TrainConfig) -> tuple[str, bool, bool, bool]:
+    """The optimizer, and what makes it keep a tensor more, which it would look for in vain in a state without."""
+    has_momentum = config.momentum is not None and bool(config.momentum or config.cycle_momentum)
+    return config.optimizer, has_momentum, bool(config.amsgrad), bool(config.centered)
 
 
 def is_run(folder: Path) -> bool:
