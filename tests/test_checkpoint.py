@@ -576,6 +576,33 @@ def test_a_diverged_run_keeps_the_batch_that_broke_it(tiny, trained):
     assert checkpoint.read(folder).curve.points == []
 
 
+@pytest.mark.parametrize("until", [0, 2])
+def test_a_curve_goes_on_after_the_batch_that_broke_it(until, tiny, trained):
+    """From the last smoothed loss that was a number, or afresh: one batch does not make no number of all to come."""
+    folder, _ = trained(CONFIG, tiny, until=until)
+    broken = checkpoint.continued(checkpoint.read(folder), epochs=3, changes={"lr": 1e6}, spans_run=False)
+    _, run = trained(broken.config, tiny, folder=folder, resume=broken)
+    assert run.status == "diverged"
+    mended = checkpoint.continued(checkpoint.read(folder), epochs=3, changes={"lr": 0.01}, spans_run=False)
+    before = len(mended.curve.points)
+    _, run = trained(mended.config, tiny, folder=folder, resume=mended)
+    smoothed = [point.smoothed for point in run.curve.points]
+    assert (run.status, len(smoothed)) == ("completed", 12)
+    assert smoothed == pytest.approx([2.3] * 12, abs=0.3)
+    if before:
+        assert smoothed[before] == pytest.approx(0.96 * smoothed[before - 1] + 0.04 * run.curve.points[before].loss)
+    assert checkpoint.read(folder).curve.total > 0
+
+
+def test_an_earlier_epoch_has_the_curve_until_its_end(tiny, trained):
+    """What is told of it knows nothing of what came later."""
+    folder, run = trained(CONFIG, tiny)
+    told = json.loads((folder / "training.json").read_text())
+    curve = json.loads(checkpoint.until(told, 2, b""))["curve"]
+    assert curve["points"] == told["curve"]["points"][:8]
+    assert len(run.curve.points) == 12
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -229,7 +229,7 @@ def read(folder: Path) -> Checkpoint:
         weights=weights,
         tensors=tensors,
         state=state,
-        curve=replace(run.curve, points=[point for point in run.curve.points if point.epochs <= run.epoch]),
+        curve=_within(run.curve, run.epoch),
     )
 
 
@@ -338,6 +338,7 @@ def until(content: Mapping[str, Any], epoch: int, weights: bytes) -> bytes:
             "status": "interrupted",
             "advice": "",
             "history": content["history"][: epoch + 1],
+            "curve": _curve_entry(_within(_curve(content), epoch)),
             "state": {},
             "files": {WEIGHTS_FILE: hashlib.sha256(weights).hexdigest()},
         }
@@ -472,14 +473,22 @@ def _run(content: Mapping[str, Any]) -> Run:
     status = content.get("status")
     if status not in STATUSES:
         raise ValueError(f"{HISTORY_FILE} is damaged: its status is not one this app knows.")
-    curve = _curve(_entry({"curve": _curve_entry(Curve()), **content}, "curve", dict))
     return Run(
         config=config,
         history=history,
         status=status,
         advice=str(content.get("advice", ""))[:_LONGEST_ADVICE],
-        curve=curve,
+        curve=_curve(content),
     )
+
+
+def _within(curve: Curve, epoch: int) -> Curve:
+    """The curve up to an epoch's end, to go on from there: after a batch that broke the network, too."""
+    points = [point for point in curve.points if point.epochs <= epoch]
+    if math.isfinite(curve.total):
+        return replace(curve, points=points)
+    smoothed = [point.smoothed for point in points if math.isfinite(point.smoothed)]
+    return replace(curve, points=points, total=smoothed[-1] if smoothed else 0.0, weight=1.0 if smoothed else 0.0)
 
 
 def _curve_entry(curve: Curve) -> dict[str, Any]:
@@ -488,7 +497,8 @@ def _curve_entry(curve: Curve) -> dict[str, Any]:
     return {**plain(replace(curve, points=[])), "points": points}
 
 
-def _curve(entry: Mapping[str, Any]) -> Curve:
+def _curve(content: Mapping[str, Any]) -> Curve:
+    entry = _entry({"curve": _curve_entry(Curve()), **content}, "curve", dict)
     points, stride, total, weight = (entry.get(name) for name in ("points", "stride", "total", "weight"))
     rows = points if isinstance(points, list) and len(points) < 10_000 else [None]
     if (
