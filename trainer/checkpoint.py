@@ -220,7 +220,9 @@ def read(folder: Path) -> Checkpoint:
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digests.get(name):
             raise ValueError(f"{name} is not the one that belongs to this run's {HISTORY_FILE}.")
     data = _entry(content, "data", dict)
-    if not all(value is None or isinstance(value, str) for value in data.values()):
+    if not all(isinstance(data.get(name), str) for name in ("name", "digest")) or not all(
+        value is None or isinstance(value, str) for value in data.values()
+    ):
         raise ValueError(f"{HISTORY_FILE} is damaged: its data is not told in words.")
     return Checkpoint(
         config=run.config,
