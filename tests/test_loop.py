@@ -207,7 +207,7 @@ def test_fast_learns_with_every_optimizer(optimizer, tiny):
 def test_fast_takes_every_lesson(lesson, tiny):
     """Each mistake and its twin run; they end, or diverge as never cleared gradients may."""
     for config in (lesson.config, lesson.twin):
-        events = list(train(config.changed({"model": "fast", "batch_size": 8, "epochs": 1}), tiny))
+        events = list(train(config.changed({"model": "fast", "batch_size": 4, "epochs": 1}), tiny))
         assert isinstance(events[-1], Finished)
         assert len(losses(events)) > 0
 

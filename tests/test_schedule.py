@@ -191,12 +191,22 @@ def test_onecycle_after_an_odd_epoch_counts_the_steps_that_really_come():
         ({"scheduler": "onecycle", "epochs": 1, "three_phase": True, "pct_start": 0.6}, "pct_start must be below 0.5"),
         ({"scheduler": "step", "num_warmup_steps": 5, "epochs": 5}, "num_warmup_steps must be below the run's 5"),
         ({"scheduler": "step", "scheduler_unit": "batch", "epochs": 1, "zero_grad_every": 11}, "zero_grad_every must"),
+        ({"scheduler": "step", "scheduler_unit": "epoch", "epochs": 2, "zero_grad_every": 21}, "zero_grad_every must"),
+        ({"scheduler": "onecycle", "scheduler_unit": "epoch", "epochs": 2}, "or scheduler_unit batch give it more"),
+        ({"scheduler": "onecycle", "epochs": 1, "pct_start": 0.1}, "or a smaller batch_size give it more"),
     ],
 )
 def test_too_short_runs_are_refused(settings, name):
     """The sentence names the setting that does not fit."""
     with pytest.raises(ValueError, match=name):
         list(preview(TrainConfig(**settings), num_batches=10))
+
+
+@pytest.mark.parametrize("unit", ["epoch", "batch"])
+def test_one_step_is_enough(unit):
+    """The last batch of all may be the only one after which the optimizer takes a step."""
+    config = TrainConfig(scheduler="step", scheduler_unit=unit, epochs=2, zero_grad_every=20)
+    assert len(list(preview(config, num_batches=10))) == 20
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

@@ -90,7 +90,7 @@ def assert_alike(printed: str, config: TrainConfig, data, loss: float = 1e-4, ac
 
 
 def few_steps(lesson: TrainConfig) -> TrainConfig:
-    return lesson.changed({"batch_size": min(lesson.batch_size, 20), "epochs": min(lesson.epochs, 3)})
+    return lesson.changed({"batch_size": min(lesson.batch_size, 5), "epochs": min(lesson.epochs, 3)})
 
 
 # --- the same figures ------------------------------------------------------------------------------------------------

@@ -38,13 +38,15 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: i
     Its step() is due after each of `config.scheduler_unit`: each optimizer step ("batch") or each epoch; plateau's
     takes the test loss. Raises ValueError where the run is too short for its warm-up or its cycle.
     """
-    batches_per_step = num_batches if config.scheduler_unit == "epoch" else config.zero_grad_every or 1
-    begin, end = (epoch * num_batches // batches_per_step for epoch in (after_epoch, config.epochs))
-    num_steps = end - begin - config.num_warmup_steps
-    if num_steps < 1 and config.num_warmup_steps:
-        raise ValueError(f"num_warmup_steps must be below the run's {end - begin} scheduler steps.")
-    if num_steps < 1:
+    first, last = after_epoch * num_batches, config.epochs * num_batches
+    batches_per_update = config.zero_grad_every or 1
+    batches_per_step = num_batches if config.scheduler_unit == "epoch" else batches_per_update
+    if last // batches_per_update == first // batches_per_update:
         raise ValueError("zero_grad_every must not be above the number of batches: the run would take no step at all.")
+    all_steps = last // batches_per_step - first // batches_per_step
+    num_steps = all_steps - config.num_warmup_steps
+    if num_steps < 1:
+        raise ValueError(f"num_warmup_steps must be below the run's {all_steps} scheduler steps.")
     own = dict(config.row_settings["scheduler"])
     match config.scheduler:
         case "constant":
@@ -84,9 +86,12 @@ def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
     # Each phase of torch's OneCycleLR is a step shorter than its share of the run; one of no steps divides by zero.
     rise = config.pct_start * num_steps
     if not 1 < rise < num_steps:
+        cure = "more epochs or scheduler_unit batch give it more steps"
+        if config.scheduler_unit == "batch":
+            cure = "more epochs or a smaller batch_size give it more steps"
         raise ValueError(
             f"onecycle cannot rise and fall in {num_steps} scheduler steps with a pct_start of {config.pct_start:g}; "
-            "more epochs or scheduler_unit batch give it more steps."
+            f"{cure}."
         )
     if config.three_phase and 2 * rise - 2 >= num_steps - 1:
         raise ValueError("With three_phase, pct_start must be below 0.5: the same part again goes into the way down.")
