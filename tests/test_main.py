@@ -145,6 +145,14 @@ MISTAKES = {
         ["preview-lr", "--scheduler", "onecycle", "--scheduler-unit", "epoch", "--epochs", "1"],
         "onecycle",
     ),
+    "a preview of more than there is": (
+        ["preview-lr", "--num-images", "1000000000"],
+        "num_images must not be above the 50,000 pictures",
+    ),
+    "a preview of no batch": (
+        ["preview-lr", "--num-images", "10", "--drop-last", "--scheduler", "step"],
+        "batch_size must not be above the 10 pictures",
+    ),
     "an abbreviation": (["train", "--optim", "adam"], "there is no option --optim; did you mean --optimizer?"),
     "a typo": (["train", "--momentun=0.9"], "there is no option --momentun; did you mean --momentum?"),
     "a typo of resume": (

@@ -161,20 +161,23 @@ def begin(
 
 def training_split(config: TrainConfig, data: ImageData) -> Split:
     """The images the config trains on; ValueError where it asks for more than there are."""
-    split = {"train": data.train, "test": data.test}[config.train_split]
-    if config.num_images > len(split.labels):
-        raise ValueError(f"num_images must not be above the {len(split.labels):,} pictures of the split.")
-    split = subset(split, config.num_images)
-    if config.batch_size > len(split.labels):
-        raise ValueError(f"batch_size must not be above the {len(split.labels):,} pictures there are to learn from.")
-    return split
+    num_training_images(config, data)
+    return subset(_chosen_split(config, data), config.num_images)
 
 
 def num_training_images(config: TrainConfig, data: ImageData | None) -> int:
-    """How many images the config trains on, of CIFAR-10 until there are any; ValueError as `training_split`."""
-    if data is None:
-        return config.num_images or CIFAR10_SIZES[config.train_split]
-    return len(training_split(config, data).labels)
+    """How many images the config trains on, of CIFAR-10 until there are any; ValueError where it asks for more."""
+    there = CIFAR10_SIZES[config.train_split] if data is None else len(_chosen_split(config, data).labels)
+    if config.num_images > there:
+        raise ValueError(f"num_images must not be above the {there:,} pictures of the split.")
+    chosen = config.num_images or there
+    if config.batch_size > chosen:
+        raise ValueError(f"batch_size must not be above the {chosen:,} pictures there are to learn from.")
+    return chosen
+
+
+def _chosen_split(config: TrainConfig, data: ImageData) -> Split:
+    return {"train": data.train, "test": data.test}[config.train_split]
 
 
 @told_out_of_memory()
