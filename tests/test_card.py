@@ -39,13 +39,21 @@ def test_the_card_of_a_repo():
     markdown = model_card(run, DATA, CONFIG, repo_id="owner/run", has_picture=True)
     assert "](curve.png)" in markdown
     assert 'OptimizerLabModel.from_pretrained("owner/run")' in markdown
+    assert "epoch-0000" not in markdown
+    assert '  # revision="epoch-0000": the untrained' in model_card(
+        run, DATA, CONFIG, repo_id="owner/run", has_untrained=True
+    )
     assert "curve.png" not in card()
     told = ModelCard(markdown).data
     assert told.optimizer_lab == {"optimizer": "adam", "lr": run.config.lr, "scheduler": "onecycle", "epochs": 10}
     assert told.datasets == ["uoft-cs/cifar10"]
-    assert ModelCard(card("synthetic")).data.datasets is None
+    for other in ("synthetic", "CIFAR-100", "CIFAR-10.1"):
+        told_of_other = ModelCard(card(other)).data
+        assert told_of_other.datasets is None
+        assert "cifar10" not in told_of_other.tags
+        assert told_of_other.eval_results[0].dataset_type == "other"
+    assert ModelCard(card("CIFAR-10 (JPEG)")).data.datasets == ["uoft-cs/cifar10"]
     assert {"image-classification", "cifar10", "optimizer-lab"} <= set(told.tags)
-    assert "cifar10" not in ModelCard(card("synthetic")).data.tags
 
 
 def test_what_fast_does_to_a_picture_is_told():

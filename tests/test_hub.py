@@ -162,7 +162,7 @@ def test_publish(hub, run):
     assert repo.files["training.json"] == (run / "training.json").read_bytes()
     card = ModelCard(repo.files["README.md"].decode())
     assert card.data.eval_results[0].metric_value == history_of(repo.files)[-1]["test_accuracy"]
-    assert f'from_pretrained("{ID}")' in card.text
+    assert f'from_pretrained("{ID}")  # revision="epoch-0000": the untrained network' in card.text
     assert "](curve.png)" in card.text
     assert repo.files["curve.png"].startswith(b"\x89PNG")
     for name in ("README.md", "curve.png"):
@@ -232,6 +232,15 @@ def test_a_run_loaded_elsewhere_goes_on_there(hub, run, tiny, published, tmp_pat
     assert (there / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     publish(there, ID, token=OWNER)
     assert list(published.tags) == [f"epoch-{epoch:04d}" for epoch in range(5)]
+
+
+def test_a_loaded_run_published_elsewhere_names_no_epoch_that_is_not_there(hub, published, tmp_path):
+    """Only its last epoch came with it, and only that one has a tag."""
+    load(ID, tmp_path / "there")
+    publish(tmp_path / "there", "owner/again", token=OWNER)
+    repo = hub.repos["owner/again"]
+    assert list(repo.tags) == ["epoch-0003"]
+    assert "epoch-0000" not in repo.files["README.md"].decode()
 
 
 def test_private(hub, run):

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from trainer.curve import CURVE_FILE
+from trainer.dataset import CIFAR10_JPEG_NAME, CIFAR10_NAME
 from trainer.model import TAG
 from trainer.run import Run
 
@@ -34,7 +35,7 @@ After epoch {epoch} of {epochs} it had {accuracy:.2%} of the test pictures of {d
 ```python
 from trainer import OptimizerLabModel, classify
 
-model = OptimizerLabModel.from_pretrained({repo}
+model = OptimizerLabModel.from_pretrained("{place}")  # {remark}
 print(classify(model, "picture.png").confidences)
 ```
 
@@ -62,15 +63,19 @@ def model_card(
     *,
     repo_id: str | None = None,
     has_picture: bool = False,
+    has_untrained: bool = False,
 ) -> str:
     """The card as Markdown with the Hub's front matter: results as model-index, use, settings, history.
 
     `repo_id`, of letters, digits and `/._-` alone: where it will be; None: in a folder. `has_picture`: whether the
-    picture of the curves lies beside it.
+    picture of the curves lies beside it. `has_untrained`: whether epoch 0 has its tag there.
     """
     last = run.history[-1]
     settings = run.config.settings()
-    is_cifar10 = data["name"].startswith("CIFAR-10")
+    is_cifar10 = data["name"] in (CIFAR10_NAME, CIFAR10_JPEG_NAME)
+    remark = "this repo" if repo_id else "this folder"
+    if has_untrained:
+        remark = 'revision="epoch-0000": the untrained network'
     title = f"{model_config['architecture']} by {run.config.optimizer}, {run.config.scheduler}"
     metadata = ModelCardData(
         license="apache-2.0",
@@ -103,7 +108,8 @@ def model_card(
         accuracy=last.test_accuracy,
         loss=last.test_loss,
         curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if has_picture else "",
-        repo=f'"{repo_id}")  # revision="epoch-0000": the untrained network' if repo_id else '".")  # this folder',
+        place=repo_id or ".",
+        remark=remark,
         mirrored=_MIRRORED if model_config["architecture"] == "fast" else "",
         again=_again(run, data),
         settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in settings.items()),

@@ -27,6 +27,7 @@ SIZE = 32
 # CIFAR-10 has 60,000; this many take 0.9 GB of memory.
 MAX_IMAGES = 300_000
 CIFAR10_REPO = "uoft-cs/cifar10"
+CIFAR10_NAME, CIFAR10_JPEG_NAME = "CIFAR-10", "CIFAR-10 (JPEG)"
 CIFAR10_SIZES = {"train": 50_000, "test": 10_000}
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -190,9 +191,9 @@ def _honest_name(name: str, class_names: tuple[str, ...], formats: set[str]) -> 
     if class_names != CIFAR10_CLASSES:
         return name
     if "JPEG" in formats:
-        return "CIFAR-10 (JPEG)"
+        return CIFAR10_JPEG_NAME
     is_someones = "/" in name and name != CIFAR10_REPO
-    return "CIFAR-10" if formats == {"PNG"} and not is_someones else name
+    return CIFAR10_NAME if formats == {"PNG"} and not is_someones else name
 
 
 def _folders(folder: Path) -> dict[str, Path]:

@@ -49,7 +49,7 @@ class _Local:
     model: OptimizerLabModel
     weights: Mapping[int, Path]  # of the epochs before the last, as far as they are kept
 
-    def state(self, epoch: int, repo_id: str) -> _State:
+    def state(self, epoch: int, repo_id: str, *, has_untrained: bool) -> _State:
         run = replace(self.run, history=self.run.history[: epoch + 1])
         if epoch == self.run.epoch:
             weights, history = self.files[WEIGHTS_FILE], checkpoint.as_json(self.content)
@@ -58,8 +58,16 @@ class _Local:
             weights = self.weights[epoch].read_bytes()
             history = checkpoint.until(self.content, epoch, weights)
         config = self.files[CONFIG_FILE]
+        card = model_card(
+            run,
+            self.data,
+            json.loads(config),
+            repo_id=repo_id,
+            has_picture=True,
+            has_untrained=has_untrained,
+        )
         files = {
-            CARD_FILE: model_card(run, self.data, json.loads(config), repo_id=repo_id, has_picture=True).encode(),
+            CARD_FILE: card.encode(),
             CONFIG_FILE: config,
             CURVE_FILE: draw(run),
             HISTORY_FILE: history,
@@ -134,7 +142,7 @@ class _Publisher:
         head, paths, files = remote.head, remote.paths, {}
         for count, epoch in enumerate(new):
             self.fraction, self.doing = count / len(new), f"Publishing epoch {epoch}"
-            files = (state := local.state(epoch, self.repo_id)).files
+            files = (state := local.state(epoch, self.repo_id, has_untrained=0 in tagged)).files
             head = self._commit(state, head, stale=paths & {TENSORS_FILE} - files.keys())
             paths = frozenset(files)
             if epoch not in published:

@@ -19,6 +19,7 @@ import torch
 from trainer import synthetic
 from trainer.dataset import (
     CIFAR10_CLASSES,
+    CIFAR10_NAME,
     CIFAR10_REPO,
     Pictures,
     find_pictures,
@@ -195,7 +196,7 @@ def _fetch_torchvision(report: Report) -> Pictures:
         # The archive holds pickles, which torchvision opens only after it has checked the MD5 of each.
         train, test = (CIFAR10(root, train=is_train, download=True) for is_train in (True, False))
         splits = [(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in (train, test)]
-        return Pictures("CIFAR-10", CIFAR10_CLASSES, *splits)
+        return Pictures(CIFAR10_NAME, CIFAR10_CLASSES, *splits)
 
 
 def _download(url: str, path: Path, report: Report) -> None:
