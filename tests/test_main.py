@@ -141,6 +141,10 @@ MISTAKES = {
     "no such run": (["resume", "nowhere"], "There is no run in nowhere"),
     "no such checkpoint": (["classify", "nowhere", "x.png"], "There is no checkpoint in nowhere"),
     "no such checkpoint either": (["classify", "/no/where", "x.png"], "There is no checkpoint in /no/where"),
+    "a folder that is no run": (["resume", "."], "There is no run in ."),
+    "a run too long to be": (["resume", "a" * 300], "There is no run in aaa"),
+    "a checkpoint too long to be": (["classify", "a" * 300, "x.png"], "There is no checkpoint in aaa"),
+    "a place too long to be": (["train", *TRAIN, "--checkpoints", "a" * 300], "cannot be written: file name too long"),
     "a preview too short": (
         ["preview-lr", "--scheduler", "onecycle", "--scheduler-unit", "epoch", "--epochs", "1"],
         "onecycle",
@@ -253,6 +257,22 @@ def test_resume_refuses_other_data(finished, image_folder, tmp_path, capsys):
     assert "trained on other pictures" in error
     assert "Traceback" not in error
     assert without_time(finished) == before
+
+
+def test_resume_of_what_was_trained_on_a_folder_that_cannot_be(finished, tmp_path, capsys):
+    """As a stranger's file may tell it, which names where its pictures are: not here, in one sentence."""
+    folder = shutil.copytree(finished, tmp_path / "run")
+    told = json.loads((folder / "training.json").read_text())
+    told["data"]["source"] = "/" + "a" * 300
+    (folder / "training.json").write_text(json.dumps(told))
+    assert main(["resume", str(folder), "--epochs", "3"]) == 2
+    assert "trained on other pictures" in capsys.readouterr().err
+
+
+def test_resume_leaves_a_folder_that_is_no_run_as_it_was(tmp_path):
+    """Not even the lock that a run has."""
+    assert main(["resume", str(tmp_path)]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resume_while_another_writes(finished, tmp_path, capsys):

@@ -29,6 +29,7 @@ from trainer.events import EpochEnded, Event, row
 from trainer.lessons import LESSONS
 from trainer.loop import num_training_images, train
 from trainer.model import OptimizerLabModel
+from trainer.paths import exists, is_folder
 from trainer.predict import classify
 from trainer.run import Run
 from trainer.schedule import preview, spans_run
@@ -238,7 +239,7 @@ def _resume(options: argparse.Namespace, world: World) -> int:
     epochs = None if options.epochs is None else parse("epochs", options.epochs)
     device = _device(options, world)
     with world.agreed():
-        if world.rank == 0 and not options.run.is_dir():
+        if world.rank == 0 and not checkpoint.is_run(options.run):
             raise ValueError(f"There is no run in {options.run}.")
     with _writing(options.run, world):
         kept = None
@@ -256,7 +257,7 @@ def _resume(options: argparse.Namespace, world: World) -> int:
 def _same_images(kept: checkpoint.Checkpoint, given: str | None, world: World) -> data.ImageData:
     """The images a run was trained on; ValueError where `given`, or what is found, are others."""
     source = kept.data.get("source")
-    if given or (Path(str(source)).is_absolute() and not Path(source).exists()):
+    if given or (Path(str(source)).is_absolute() and not exists(Path(source))):
         source = given
     images = _load_images(source, world)
     if images.digest != kept.data.get("digest"):
@@ -422,9 +423,9 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _open(place: str) -> OptimizerLabModel:
     """The network in a folder or on the Hub, from where a copy that was kept is as good where there is no network."""
-    if Path(place).is_dir():
+    if is_folder(Path(place)):
         return OptimizerLabModel.from_pretrained(place)
-    if place.partition("@")[0].count("/") != 1 or place.startswith((".", "/")) or Path(place).parent.is_dir():
+    if place.partition("@")[0].count("/") != 1 or place.startswith((".", "/")) or is_folder(Path(place).parent):
         raise ValueError(f"There is no checkpoint in {place}.")
     repo_id, revision = hub.split_revision(place)
     token = client.sent(huggingface_hub.get_token())

@@ -27,6 +27,7 @@ from trainer.card import model_card
 from trainer.config import SETTINGS, TrainConfig
 from trainer.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, GpuTime, StepLogged, plain
 from trainer.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
+from trainer.paths import exists
 from trainer.run import STATUSES, Curve, Point, Run
 
 CARD_FILE, HISTORY_FILE, TENSORS_FILE = "README.md", "training.json", "training.safetensors"
@@ -289,7 +290,7 @@ def _kind_of_state(config: TrainConfig) -> tuple[str, bool, bool, bool]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder has at least the untrained network of a run; one that died before that can be begun again."""
-    return (folder / HISTORY_FILE).exists() or (folder / _COMMITTED / HISTORY_FILE).exists()
+    return exists(folder / HISTORY_FILE) or exists(folder / _COMMITTED / HISTORY_FILE)
 
 
 def kept_epochs(folder: Path) -> dict[int, Path]:

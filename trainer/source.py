@@ -27,6 +27,7 @@ from trainer.dataset import (
     read_dataset,
     read_pictures,
 )
+from trainer.paths import exists
 from trainer.sentence import as_clause, first_line
 from trainer.watch import Report, silent, watch
 
@@ -89,7 +90,7 @@ def find_source(address: str) -> Source:
     if address == "synthetic":
         return _SYNTHETIC
     path = Path(address).expanduser()
-    if _exists(path):
+    if exists(path):
         return _folder(path.resolve())
     if match := _REPO_ID.fullmatch(address):
         repo_id, revision = match.groups()
@@ -118,13 +119,6 @@ def _within(seconds: float, work: Callable[[Report], T], progress: Report, compl
         return watch(work, progress, seconds)
     except TimeoutError:
         raise ValueError(f"{complaint} {seconds:g} seconds.") from None
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # longer than a name can be, or with a NUL in it
-        return False
 
 
 def _hub(repo_id: str, revision: str) -> Source:
