@@ -603,6 +603,19 @@ def test_load(hub, run, published, tmp_path):
         load(ID, tmp_path / "last")
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "curve.png"])
+def test_load_overwrites_nothing(name, hub, published, tmp_path):
+    """A folder with somebody's own file of such a name is refused before anything is asked for, and stays as it was."""
+    (tmp_path / name).write_text("mine")
+    hub.requests.clear()
+    with pytest.raises(ValueError, match=rf"^There is a file {name} in .* already"):
+        load(ID, tmp_path)
+    with pytest.raises(ValueError, match=rf"^There is a file {name} in .* already"):
+        checkpoint.place(tmp_path, {name: b"theirs"})
+    assert hub.requests == []
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_from_pretrained(hub, run, published):
     """The epoch that the revision names, whether from the folder or from the Hub; each file is fetched once."""
     for epoch in (0, 2):

@@ -293,6 +293,15 @@ def is_run(folder: Path) -> bool:
     return exists(folder / HISTORY_FILE) or exists(folder / _COMMITTED / HISTORY_FILE)
 
 
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """ValueError where a folder has a run, or a file of one of these names."""
+    if is_run(folder) or exists(folder / WEIGHTS_FILE):
+        raise ValueError(f"There is a checkpoint in {folder} already; choose another folder.")
+    for name in names:
+        if exists(folder / name):
+            raise ValueError(f"There is a file {name} in {folder} already; choose another folder.")
+
+
 def kept_epochs(folder: Path) -> dict[int, Path]:
     """The epochs whose weights a run's folder has kept, ascending, and the file of each."""
     paths = {path.stem.removeprefix("epoch-"): path for path in (folder / "epochs").glob("epoch-*.safetensors")}
@@ -320,10 +329,9 @@ def pack(folder: Path) -> dict[str, bytes]:
 
 
 def place(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Makes a run's folder of checked files, all or none; ValueError where there is a run already."""
+    """Makes a run's folder of checked files, all or none; ValueError where there is a run, or such a file, already."""
     with writing(folder):
-        if is_run(folder) or (folder / WEIGHTS_FILE).exists():
-            raise ValueError(f"There is a checkpoint in {folder} already; choose another folder.")
+        check_free(folder, files)
         _put(folder, files)
 
 

@@ -30,6 +30,8 @@ from trainer.model import CONFIG_FILE, LARGEST_CONFIG, TAG, WEIGHTS_FILE, Optimi
 from trainer.run import Run
 from trainer.watch import Report, silent
 
+FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, CURVE_FILE)
+
 _LARGEST_PICTURE = 8 << 20
 # What git takes for a branch or tag (git help check-ref-format), of ASCII alone.
 _REVISION = re.compile(r"(?!.*(\.\.|\.lock(/|$)|\./|\.$))\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
@@ -145,8 +147,7 @@ def load(
     of reach, and where the folder is taken; the folder is then as it was.
     """
     check_repo_id(repo_id)
-    if checkpoint.is_run(folder) or (folder / WEIGHTS_FILE).exists():
-        raise ValueError(f"There is a checkpoint in {folder} already; choose another folder.")
+    checkpoint.check_free(folder, FILES)
     progress(0.0, f"Asking for {repo_id}")
     commit = commit_of(repo_id, revision, token=token)
     api = HfApi(token=client.sent(token))

@@ -20,7 +20,7 @@ from trainer import checkpoint, client
 from trainer.card import model_card
 from trainer.checkpoint import CARD_FILE, HISTORY_FILE, TENSORS_FILE
 from trainer.curve import CURVE_FILE, draw
-from trainer.hub import check_repo_id, epoch_of, fetch, page_of, tag_of
+from trainer.hub import FILES, check_repo_id, epoch_of, fetch, page_of, tag_of
 from trainer.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, load_weights
 from trainer.run import Run
 from trainer.watch import Report, silent
@@ -28,7 +28,7 @@ from trainer.watch import Report, silent
 MOST_TAGS = 20
 
 _TRIES = 5
-_OURS = {CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, CURVE_FILE, ".gitattributes"}
+_OURS = {*FILES, ".gitattributes"}
 
 
 class _State(NamedTuple):
