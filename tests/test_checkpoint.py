@@ -293,9 +293,23 @@ def test_a_disk_that_stays_full_leaves_the_last_state(tiny, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert run.status == "completed"
-    assert run.warning
+    assert run.warning.endswith(". What was saved before is still there.")
     assert checkpoint.read(tmp_path).epoch == 1
     assert checkpoint.read_run(tmp_path).status == "interrupted"
+
+
+def test_a_disk_that_was_always_full(tiny, tmp_path):
+    """Nothing was saved, and nothing is said to be there."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    run = Run(config=CONFIG)
+    with checkpoint.writing(tmp_path):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+            assert CheckpointReady not in map(type, checkpoint.record(train(CONFIG, tiny), run, tmp_path, facts(tiny)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert run.warning == "The run could not be saved: file too large. Nothing of it has been saved."
+    assert content(tmp_path) == {}
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

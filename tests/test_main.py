@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -187,6 +188,14 @@ def test_a_mistake_is_one_line_and_exit_2(case, image_folder, tmp_path, capsys, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_data_in_a_place_that_no_run_could_tell(image_folder, at, tmp_path, capsys):
+    """Refused before anything is trained, for nothing of it could be saved."""
+    folder = shutil.copytree(image_folder, tmp_path / os.fsdecode(b"caf\xe9"))
+    assert main(["train", *TRAIN, *at, "--data", str(folder)]) == 2
+    assert "path is not UTF-8" in assert_one_line(capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_a_taken_name_is_refused(finished, image_folder, capsys):
     """A run is never written over."""
     before = without_time(finished)
@@ -306,6 +315,25 @@ def test_classify_with_one_bad_picture(finished, pictures, tmp_path, capsys):
         assert row["label"] == max(row["confidences"], key=row["confidences"].get)
     assert str(bad) in assert_one_line(shown.err)
     assert main(["classify", str(finished), *pictures, "--json"]) == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_classify_pictures_whose_names_the_terminal_cannot_show(
+    encoding, finished, pictures, tmp_path, command_line, monkeypatch
+):
+    """They are shown as well as can be, and the others are classified all the same; what is JSON stays JSON."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    names = [os.fsdecode(name) for name in (b"caf\xe9.png", "café.png".encode(), b"cat.png")]
+    for name in names:
+        shutil.copy(pictures[0], tmp_path / name)
+    places = [str(tmp_path / name) for name in names]
+    shown = command_line("classify", finished, *places)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert [line for line in shown.stdout.splitlines() if line.endswith(".png")] == [
+        place.encode(encoding, "backslashreplace").decode(encoding) for place in places
+    ]
+    shown = command_line("classify", finished, *places, "--json")
+    assert [strict(line)["image"] for line in shown.stdout.splitlines()] == places
 
 
 def test_classify_in_words(finished, pictures, capsys):

@@ -5,6 +5,7 @@ Exit 2: the user's mistake; 130: interrupted. Of several processes only rank 0 p
 
 import argparse
 import difflib
+import io
 import json
 import math
 import os
@@ -59,6 +60,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line; returns the exit status."""
     world = ALONE
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot show must not end anything
+            stream.reconfigure(errors="backslashreplace")
     try:
         with distributed.join() as world, _one_voice(world):
             return _run(sys.argv[1:] if arguments is None else arguments, world)
@@ -299,7 +303,7 @@ def _follow(
             warning = run.warning
             if options.json:
                 if (shown := row(event, str(folder) if checkpoint.is_run(folder) else None)) is not None:
-                    print(json.dumps(shown, ensure_ascii=False, allow_nan=False), flush=True)
+                    print(json.dumps(shown, allow_nan=False), flush=True)
                 continue
             bar.n = run.epochs_passed
             if run.last_step is not None:
@@ -413,7 +417,7 @@ def _classify(options: argparse.Namespace) -> int:
             continue
         if options.json:
             shown = {"image": image, "label": seen.label, "confidences": seen.confidences}
-            print(json.dumps(shown, ensure_ascii=False, allow_nan=False), flush=True)
+            print(json.dumps(shown, allow_nan=False), flush=True)
         else:
             print(image)
             for name, probability in list(seen.confidences.items())[: options.top]:
@@ -462,7 +466,7 @@ def _load(options: argparse.Namespace) -> int:
 def _lessons(options: argparse.Namespace) -> int:
     for lesson in LESSONS.values():
         if options.json:
-            print(json.dumps(asdict(lesson), ensure_ascii=False, allow_nan=False))
+            print(json.dumps(asdict(lesson), allow_nan=False))
         else:
             print(f"{lesson.name}: {lesson.title}\n  {lesson.before}\n  {lesson.after}\n")
     return 0

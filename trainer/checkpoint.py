@@ -150,13 +150,17 @@ class Keeper:
                 _commit(self.folder, _without_epoch(_read_history(self.folder), run, self.resume))
             self.resume = None
         except (OSError, ValueError) as error:  # ValueError: what was there cannot be read just now
-            goes_on = "It goes on, and is saved as soon as the disk takes it."
-            run.warning = f"The run could not be saved: {_reason(error)}. " + (
-                goes_on if run.status == "training" else "What was saved before is still there."
-            )
+            run.warning = f"The run could not be saved: {_reason(error)}. {self._what_is_left()}"
             return False
         run.warning = ""
         return True
+
+    def _what_is_left(self) -> str:
+        if self.run.status == "training":
+            return "It goes on, and is saved as soon as the disk takes it."
+        if is_run(self.folder):
+            return "What was saved before is still there."
+        return "Nothing of it has been saved."
 
 
 def record(

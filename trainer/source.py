@@ -242,6 +242,10 @@ def _folder(folder: Path) -> Source:
     if not folder.is_dir():
         raise ValueError(f"{folder.name} is a file: choose a folder.")
     try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ValueError("The folder's path is not UTF-8, and no run could tell where its pictures are.") from None
+    try:
         if tables := find_tables(folder):
             files = [*tables, *folder.glob("README.md")]
             fetch = partial(read_dataset, str(folder), None, folder.name, what)
