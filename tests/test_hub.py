@@ -234,6 +234,20 @@ def test_a_run_loaded_elsewhere_goes_on_there(hub, run, tiny, published, tmp_pat
     assert list(published.tags) == [f"epoch-{epoch:04d}" for epoch in range(5)]
 
 
+@pytest.mark.parametrize("until", [3, 5])
+def test_no_card_says_how_to_train_what_other_settings_trained(until, hub, run, tiny, trained):
+    """Neither of the epochs before a continuation, nor while it has not ended an epoch."""
+    again = "## Train it again"
+    publish(run, "owner/before", token=OWNER)
+    assert again in hub.repos["owner/before"].files["README.md"].decode()
+    kept = checkpoint.continued(checkpoint.read(run), epochs=5, changes={"lr": 0.001}, spans_run=False)
+    trained(kept.config, tiny, folder=run, resume=kept, until=until)
+    publish(run, ID, token=OWNER)
+    repo = hub.repos[ID]
+    assert len(repo.tags) == until + 1
+    assert not any(again in repo.commits[commit]["README.md"].decode() for commit in repo.tags.values())
+
+
 def test_a_loaded_run_published_elsewhere_names_no_epoch_that_is_not_there(hub, published, tmp_path):
     """Only its last epoch came with it, and only that one has a tag."""
     load(ID, tmp_path / "there")

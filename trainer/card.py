@@ -64,11 +64,13 @@ def model_card(
     repo_id: str | None = None,
     has_picture: bool = False,
     has_untrained: bool = False,
+    goes_on: bool = False,
 ) -> str:
     """The card as Markdown with the Hub's front matter: results as model-index, use, settings, history.
 
     `repo_id`, of letters, digits and `/._-` alone: where it will be; None: in a folder. `has_picture`: whether the
     picture of the curves lies beside it. `has_untrained`: whether epoch 0 has its tag there.
+    `goes_on`: whether the run goes on after its history with other settings, which then are the config's.
     """
     last = run.history[-1]
     settings = run.config.settings()
@@ -111,7 +113,7 @@ def model_card(
         place=repo_id or ".",
         remark=remark,
         mirrored=_MIRRORED if model_config["architecture"] == "fast" else "",
-        again=_again(run, data),
+        again="" if goes_on else _again(run, data),
         settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in settings.items()),
         history="\n".join(
             f"| {row.epoch} | {_number(row.train_loss)} | {_number(row.test_loss)} | {row.test_accuracy:.2%} "

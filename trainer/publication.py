@@ -47,6 +47,7 @@ class _Local:
     content: Mapping[str, Any]  # training.json as it is published
     files: Mapping[str, bytes]
     model: OptimizerLabModel
+    goes_on: bool  # with other settings, with which no epoch has ended yet
     weights: Mapping[int, Path]  # of the epochs before the last, as far as they are kept
 
     def state(self, epoch: int, repo_id: str, *, has_untrained: bool) -> _State:
@@ -65,6 +66,7 @@ class _Local:
             repo_id=repo_id,
             has_picture=True,
             has_untrained=has_untrained,
+            goes_on=self.goes_on or any(row.continued_with for row in self.run.history[epoch + 1 :]),
         )
         files = {
             CARD_FILE: card.encode(),
@@ -348,4 +350,12 @@ def _read_local(folder: Path) -> _Local:
         data["source"] = None  # where things lie on this disk is nobody's business
     content = {**json.loads(files[HISTORY_FILE]), "data": data}
     weights = {epoch: path for epoch, path in checkpoint.kept_epochs(folder).items() if epoch < run.epoch}
-    return _Local(run=run, data=data, content=content, files=files, model=model, weights=weights)
+    return _Local(
+        run=run,
+        data=data,
+        content=content,
+        files=files,
+        model=model,
+        goes_on=bool(kept.continued_with),
+        weights=weights,
+    )
