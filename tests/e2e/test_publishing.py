@@ -206,7 +206,6 @@ def test_a_run_of_a_race_is_chosen(hub, home, local, page):
     """Each has a repo of its own, and what the visitor typed stays."""
     (home / "token").write_text(OWNER)
     visit(page, local.url + LINK + RACE)
-    page.get_by_text("Race: settings side by side").click()
     page.wait_for_selector("#race >> text=lr 0.1")
     page.click("#start-race")
     status_says(page, "^Done")

@@ -101,6 +101,11 @@ def look(page, pattern):
 look.ended = 0.0
 
 
+def pressed(page, name):
+    """Presses a button of ID's, whatever else is listed still."""
+    page.locator("#published li", has_text=ID).get_by_role("button", name=name).click()
+
+
 def test_one_press_classifies(page, picture, screenshots):
     """With the picture that is there already, and then with another epoch, typed."""
     page.click("#go-classify")
@@ -109,7 +114,7 @@ def test_one_press_classifies(page, picture, screenshots):
     bundled = confidences(page)
     look(page, ID)
     page.screenshot(path=screenshots / "gallery.png", full_page=True)
-    page.get_by_role("button", name="Classify with it").click()
+    pressed(page, "Classify with it")
     page.wait_for_function("name => document.querySelector('#checkpoint input').value === name", arg=ID)
     page.wait_for_selector("#says >> text=circle")
     trained = confidences(page)
@@ -151,7 +156,7 @@ def test_one_press_compares(page, hub, screenshots, tmp_path):
     """Beside another one, typed; both are told by their repo, and so is the CSV."""
     hub.repos["other/run"] = deepcopy(hub.repos[ID])
     look(page, "other/run")
-    page.locator("#published li", has_text=ID).get_by_role("button", name="Compare its curve").click()
+    pressed(page, "Compare its curve")
     page.wait_for_selector("#compared-legend >> text=are claims of their owners")
     choose(page, "compared", "other/run")
     page.wait_for_selector("#compared-table td >> text=other/run")
@@ -167,7 +172,7 @@ def test_one_press_compares(page, hub, screenshots, tmp_path):
 def test_one_press_loads_what_can_be_resumed(page):
     """The run is among one's own, and goes on where it ended."""
     look(page, ID)
-    page.get_by_role("button", name="Load among my runs").click()
+    pressed(page, "Load among my runs")
     status_says(page, "^Done")
     page.wait_for_function("document.querySelector('#more-epochs input').value === '11'")
     page.fill("#more-epochs input", "2")
