@@ -210,7 +210,8 @@ def _train(options: argparse.Namespace, world: World) -> int:
         events = train(config, images, device=device, world=world)
     with _writing(folder, world):
         _refuse_another_run(folder, world)  # begun by another command meanwhile
-        return _follow(options, events, Run(config=config), folder, images, world)
+        run = Run(config=config)
+        return _follow(options, _recorded(events, run, folder, images, world), run, folder, images, world)
 
 
 def _checkpoints() -> Path:
@@ -255,7 +256,9 @@ def _resume(options: argparse.Namespace, world: World) -> int:
         images = _same_images(kept, options.data, world)
         with world.agreed():
             events = train(kept.config, images, device=device, world=world, resume=kept)
-        return _follow(options, events, checkpoint.resumed(kept), options.run, images, world, kept)
+        run = checkpoint.resumed(kept)
+        recorded = _recorded(events, run, options.run, images, world, kept)
+        return _follow(options, recorded, run, options.run, images, world)
 
 
 def _same_images(kept: checkpoint.Checkpoint, given: str | None, world: World) -> data.ImageData:
@@ -273,15 +276,9 @@ def _same_images(kept: checkpoint.Checkpoint, given: str | None, world: World) -
 
 
 def _follow(
-    options: argparse.Namespace,
-    events: Iterable[Event],
-    run: Run,
-    folder: Path,
-    images: data.ImageData,
-    world: World,
-    resume: checkpoint.Checkpoint | None = None,
+    options: argparse.Namespace, events: Iterable[Event], run: Run, folder: Path, images: data.ImageData, world: World
 ) -> int:
-    """Trains with the run's folder kept, and shows it: rows of JSON, or a bar on stderr and a table on stdout."""
+    """Trains and shows it, by `_recorded` events: rows of JSON, or a bar on stderr and a table on stdout."""
 
     def interrupt(*_):
         world.stopping.set()
@@ -297,7 +294,7 @@ def _follow(
         print(images.note, file=sys.stderr)
         if not options.json:
             print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
-        for event in _recorded(events, run, folder, images, world, resume):
+        for event in events:
             if run.warning not in ("", warning):
                 print(run.warning, file=sys.stderr)
             warning = run.warning

@@ -104,7 +104,7 @@ class Run:
     def seconds_left(self) -> float | None:
         """Seconds until the last epoch ends and is tested, at the latest pace; None while there is no pace yet."""
         # All that is done in epoch 0; which also waits for a GPU to wake.
-        testing = min((self.history[place].seconds for place in (0, -1)), default=0.0) if self.history else 0.0
+        testing = min(self.history[0].seconds, self.history[-1].seconds) if self.history else 0.0
         if self.epoch:
             training = max(0.0, self.history[-1].seconds - testing)
         elif self.last_step is not None and self.last_step.epoch_seconds > 0.5:

@@ -116,13 +116,13 @@ def open_link(lab: Lab, query: dict[str, str], panel: fields.Panel) -> list[Any]
     In order: the sentence, the schedule with what stands beside it, the lesson with what stands beside it, the race's
     panel, the race, its seeds, and the panel of settings.
     """
-    notice, opened = gr.skip(), None
+    notice = gr.skip()
     try:
-        held = link.read(query)
-        if held:
-            fields.check_fits(held.config, panel)
-        opened = held
+        opened = link.read(query)
+        if opened:
+            fields.check_fits(opened.config, panel)
     except ValueError as error:
+        opened = None
         notice = gr.update(value=advice(translate(str(error), current_language())), visible=True)
     if opened is None:
         return [notice, *draw(lab, TrainConfig()), *[gr.skip()] * (6 + len(panel.components))]

@@ -103,7 +103,7 @@ def build_page(lab: Lab) -> gr.Blocks:
              race_panel, race, seeds, *panel.components],
             api_name="_load", **_AT_ONCE,
         )  # fmt: skip
-        followed = loaded.success(partial(follow, lab), visitor, shown, api_name="_follow", **_AT_ONCE)
+        followed = loaded.success(partial(follow, lab), [visitor, runs], shown, api_name="_follow", **_AT_ONCE)
         lesson_chosen = lesson.input(
             partial(bench.choose_lesson, panel=panel), lesson, [words, twin, *panel.components],
             api_name="_lesson", **_AT_ONCE,

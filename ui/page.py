@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import gradio as gr
@@ -24,31 +25,32 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
     told = notice(lab, visitor, had_runs is True)
     key, runs = shelf.latest(lab, visitor)
     images = lab.images
-    yield [
-        visitor,
-        gr.update(value=told, visible=bool(told)),
-        view.images_note(images, lab.loading, lab.failure, language),
-        classifier.invitation(language),
-        *view.results(runs, images, language),
-        *shelf.choices(lab, visitor, key),
-        classifier.samples(images),
-        gr.update(interactive=True),  # Train, which needs to know whose run it is
-        finder_chart([], None, None, language),
-        *bench.open_link(lab, dict(request.query_params) if request else {}, panel),
+    parts = [
+        [visitor, gr.update(value=told, visible=bool(told))],
+        [view.images_note(images, lab.loading, lab.failure, language)],
+        [classifier.invitation(language), *view.results(runs, images, language), *shelf.choices(lab, visitor, key)],
+        [classifier.samples(images)],
+        [gr.update(interactive=True)],  # Train, which needs to know whose run it is
+        [finder_chart([], None, None, language)],
+        bench.open_link(lab, dict(request.query_params) if request else {}, panel),
     ]
-    # What the visitor does meanwhile stays.
-    others = [gr.skip()] * (view.NUM_RESULTS + shelf.NUM_CHOICES), [gr.skip()] * (12 + len(panel.components))
+    yield [*chain(*parts)]
+    parts = [[gr.skip()] * len(part) for part in parts]  # once: what the visitor does meanwhile stays
     while images is None and not lab.failure:
         time.sleep(_SECONDS_BETWEEN_UPDATES)
         images = lab.images
-        note = view.images_note(images, lab.loading, lab.failure, language)
-        yield [visitor, gr.skip(), note, gr.skip(), *others[0], classifier.samples(images), *others[1]]
+        parts[1] = [view.images_note(images, lab.loading, lab.failure, language)]
+        parts[3] = [classifier.samples(images)]
+        yield [*chain(*parts)]
 
 
-def follow(lab: Lab, visitor: str) -> Iterator[list[Any]]:
-    """What the visitor trains in another tab, or in a page that was left, until it ends."""
+def follow(lab: Lab, visitor: str, key: str | None) -> Iterator[list[Any]]:
+    """What the visitor trains in another tab, or in a page that was left, until it ends; `key`: their latest race."""
     language = current_language()
     shown = [gr.skip()] * (view.NUM_RESULTS + shelf.NUM_CHOICES)
+    if not key:  # a newcomer, for whom all runs need not be looked through once more
+        yield shown
+        return
     was_going_on = False
     while True:
         key, runs = shelf.latest(lab, visitor)
