@@ -16,6 +16,7 @@ from trainer.race import race
 from ui import bench, shelf, training
 from ui.fields import default
 from ui.lab import Lab, new_visitor
+from ui.page import follow
 
 NAMES = tuple(SETTINGS)
 SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}
@@ -96,6 +97,15 @@ def test_a_deleted_run_is_compared_no_more(lab):
     other = next(key for key in lab.races_of(visitor) if key != first.name)
     *_, compared = shelf.delete(lab, visitor, first.name, [first.name, other, "owner/name"])
     assert compared["value"] == [other, "owner/name"]
+
+
+def test_what_trained_when_a_page_was_opened_is_shown_to_its_end(lab):
+    """Even where it ends before the page begins to follow it."""
+    visitor = new_visitor()
+    trained(lab, visitor, {"lr": 0.01})
+    (shown,) = follow(lab, visitor, True)
+    assert "Done" in shown[0]
+    assert list(follow(lab, visitor, False)) == [[gr.skip()] * len(shown)]
 
 
 def test_a_run_alone_takes_the_optimizer_too(lab):

@@ -96,14 +96,15 @@ def build_page(lab: Lab) -> gr.Blocks:
         suggested = gr.State(None)
 
         drawn = [preview, word, query]
+        goes_on = gr.State(False)
         loaded = page.load(
             partial(load, lab, panel),
             [visitor, had_runs],
-            [visitor, known, note, says, *shown, samples, train, tried, notice, *drawn, lesson, words, twin,
+            [visitor, known, goes_on, note, says, *shown, samples, train, tried, notice, *drawn, lesson, words, twin,
              race_panel, race, seeds, *panel.components],
             api_name="_load", **_AT_ONCE,
         )  # fmt: skip
-        followed = loaded.success(partial(follow, lab), [visitor, runs], shown, api_name="_follow", **_AT_ONCE)
+        followed = loaded.success(partial(follow, lab), [visitor, goes_on], shown, api_name="_follow", **_AT_ONCE)
         lesson_chosen = lesson.input(
             partial(bench.choose_lesson, panel=panel), lesson, [words, twin, *panel.components],
             api_name="_lesson", **_AT_ONCE,

@@ -1,13 +1,14 @@
 """A page is opened, and shows what goes on elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import gradio as gr
 from gradio.context import LocalContext
 
+from trainer.run import Run
 from ui import bench, classifier, fields, shelf, view
 from ui.finder_plot import finder_chart
 from ui.lab import Lab, is_key, new_visitor
@@ -25,8 +26,9 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
     told = notice(lab, visitor, had_runs is True)
     key, runs = shelf.latest(lab, visitor)
     images = lab.images
+    goes_on = _is_going_on(runs)
     parts = [
-        [visitor, gr.update(value=told, visible=bool(told))],
+        [visitor, gr.update(value=told, visible=bool(told)), goes_on],
         [view.images_note(images, lab.loading, lab.failure, language)],
         [classifier.invitation(language), *view.results(runs, images, language), *shelf.choices(lab, visitor, key)],
         [classifier.samples(images)],
@@ -44,21 +46,21 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
         yield [*chain(*parts)]
 
 
-def follow(lab: Lab, visitor: str, key: str | None) -> Iterator[list[Any]]:
-    """What the visitor trains in another tab, or in a page that was left, until it ends; `key`: their latest race."""
+def follow(lab: Lab, visitor: str, goes_on: bool) -> Iterator[list[Any]]:
+    """What the visitor trains in another tab, or in a page that was left, until it ends.
+
+    `goes_on`: whether something trained when the page was opened; if so, its end is shown, even if that has come since.
+    """
+    if not goes_on:
+        yield [gr.skip()] * (view.NUM_RESULTS + shelf.NUM_CHOICES)
     language = current_language()
-    shown = [gr.skip()] * (view.NUM_RESULTS + shelf.NUM_CHOICES)
-    if not key:  # a newcomer, for whom all runs need not be looked through once more
-        yield shown
-        return
-    was_going_on = False
-    while True:
+    while goes_on:
         key, runs = shelf.latest(lab, visitor)
-        going_on = any(run.status == "training" for run in runs)
-        if going_on or was_going_on:
-            shown = [*view.results(runs, lab.images, language), *shelf.choices(lab, visitor, key, keep=True)]
-        yield shown
-        if not going_on:
-            return
-        was_going_on = True
-        time.sleep(_SECONDS_BETWEEN_UPDATES)
+        goes_on = _is_going_on(runs)
+        yield [*view.results(runs, lab.images, language), *shelf.choices(lab, visitor, key, keep=True)]
+        if goes_on:
+            time.sleep(_SECONDS_BETWEEN_UPDATES)
+
+
+def _is_going_on(runs: Sequence[Run]) -> bool:
+    return any(run.status == "training" for run in runs)

@@ -32,11 +32,15 @@ def visit(page, url):
 
 
 def status_says(page, pattern, timeout=120_000):
-    page.wait_for_function(
-        "pattern => new RegExp(pattern).test(document.querySelector('#status').innerText)",
-        arg=pattern,
-        timeout=timeout,
-    )
+    try:
+        page.wait_for_function(
+            "pattern => new RegExp(pattern).test(document.querySelector('#status').innerText)",
+            arg=pattern,
+            timeout=timeout,
+        )
+    except Exception as error:
+        said = page.locator("#status").inner_text()
+        raise AssertionError(f"The status never said {pattern!r}; it says {said!r}") from error
 
 
 def epochs_in_table(page) -> list[int]:

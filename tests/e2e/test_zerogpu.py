@@ -17,6 +17,7 @@ from gradio_client.exceptions import AppError
 from torchvision.io import write_png
 from zerogpu import lending
 
+from tests.e2e.test_page import status_says
 from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.data import load_images
@@ -211,30 +212,22 @@ def test_the_page_shows_the_seconds_and_what_to_do_when_they_are_spent(app, sche
     new_page.context.set_extra_http_headers({"x-ip-token": token})
     new_page.goto(f"{app.url}/?epochs=60&batch_size=8&optimizer=adam&scheduler=cosine")
     new_page.wait_for_selector("#note >> text=Training on")
-
-    def status_says(pattern):
-        new_page.wait_for_function(
-            "pattern => new RegExp(pattern).test(document.querySelector('#status').innerText)",
-            arg=pattern,
-            timeout=180_000,
-        )
-
     new_page.click("#train")
-    status_says(r"^Training[^]*GPU time: .* used, about .* to come")
+    status_says(new_page, r"^Training[^]*GPU time: .* used, about .* to come")
     scheduler.left[token] = 0
-    status_says(r"^Out of time[^]*used up[^]*press Resume")
+    status_says(new_page, r"^Out of time[^]*used up[^]*press Resume")
     new_page.screenshot(path=screenshots / "out-of-time.png", full_page=True)
     scheduler.left[token] = 1000
     new_page.wait_for_function("document.querySelector('#more-epochs input').value === '60'")
     new_page.fill("#more-epochs input", "10")
     new_page.click("#resume")
-    status_says("^Training")
+    status_says(new_page, "^Training")
     new_page.evaluate("document.querySelector('#stop').click()")  # without waiting for a page that redraws to rest
-    status_says("^Stopped")
+    status_says(new_page, "^Stopped")
     scheduler.settle()
     assert not scheduler.leases[-1].killed
     new_page.click("#resume")
-    status_says(r"^Done[^]*GPU time: .* used")
+    status_says(new_page, r"^Done[^]*GPU time: .* used")
 
 
 # In the mode of `spaces` that this process cannot be in: it changes torch.
