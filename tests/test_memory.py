@@ -37,6 +37,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 """
 
 LONG = """
+import ctypes
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,7 @@ data = load_images("synthetic")
 data = replace(data, train=subset(data.train, 320), test=subset(data.test, 100))
 for event in train(TrainConfig(epochs=30, batch_size=32), data):
     if isinstance(event, EpochEnded):
+        ctypes.CDLL(None).malloc_trim(0)  # what is freed, and kept for the next, comes and goes by mebibytes
         print(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
 """
 
@@ -70,9 +72,9 @@ def test_the_peak_with_50000_pictures(model, num_tests):
 
 
 def test_no_growth_from_epoch_to_epoch():
-    """What is held in the last ten of 30 epochs is what was held in the ten before, which both vary a little."""
+    """What is held in the last ten of 30 epochs is what was held in the ten before."""
     if sys.platform != "linux":
         pytest.skip("what a process holds is read from /proc")
     held = told(LONG)
     assert len(held) == 31
-    assert median(held[21:]) - median(held[11:21]) < 4 * _MEBIBYTE
+    assert median(held[21:]) - median(held[11:21]) < _MEBIBYTE
