@@ -352,10 +352,12 @@ def _script(name: str) -> tuple[gr.Button, gr.Code]:
 
 
 def _results() -> list[gr.components.Component]:
-    """The right side: status, lesson, legend, the four charts and the table."""
-    status, lesson, legend, loss, accuracy, lr, norm, table = view.results([], None, "en")
-    parts = [gr.HTML(status, elem_id="status"), gr.HTML(lesson, elem_id="happened"), gr.HTML(legend, elem_id="legend")]
+    """The right side: status, legend, the loss, a lesson's words, three smaller charts and the table."""
+    status, legend, loss, lesson, accuracy, lr, norm, table = view.results([], None, "en")
+    parts = [gr.HTML(status, elem_id="status"), gr.HTML(legend, elem_id="legend")]
     parts.append(plots.live_chart(loss, height=300, label="Loss per epoch", elem_id="loss"))
+    # Under the chart, which stays where it is when what happened is told.
+    parts.append(gr.HTML(lesson, elem_id="happened"))
     with gr.Row():
         for value, label, name in (
             (accuracy, "Test accuracy per epoch", "accuracy"),

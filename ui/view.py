@@ -39,7 +39,7 @@ def results(
 ) -> list[Any]:
     """The right side of the page for a race's runs, a run, or none yet; `live` while they are trained for this page.
 
-    In order: status, lesson, legend, the charts of loss, accuracy, lr and gradient norm, and the table.
+    In order: status, legend, the loss, the lesson's words, the charts of accuracy, lr and gradient norm, the table.
     """
     contenders = compare(runs)
     epochs = max((run.config.epochs for run in runs), default=TrainConfig().epochs)
@@ -48,9 +48,9 @@ def results(
     small = {"epochs": epochs, "height": 190, "language": language}
     return [
         status(runs, language, live=live),
-        lesson_words(lesson, runs, language),
         legend(contenders, language),
         plots.loss_chart(contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, language=language),
+        lesson_words(lesson, runs, language),
         plots.accuracy_chart(contenders, num_classes=num_classes, **small),
         plots.lr_chart(planned if len(runs) == 1 else (), contenders, **small),
         plots.measure_chart("grad_norm", contenders, **small),
