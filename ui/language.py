@@ -8,12 +8,17 @@ from typing import Any
 
 from gradio.context import LocalContext
 
-# For the click of a button: the page again, in the other language, with the rest of its address.
-SWITCH = """() => {
+from ui.words import in_browser
+
+# For the click of a button: the page again, in the other language, with the rest of its address. It ends what the page
+# trains, and asks before it does.
+SWITCH = f"""() => {{
+  const ends = {in_browser("The training here ends, and Resume goes on from its last epoch. Change the language?")};
+  if (document.querySelector("#stop:enabled") && !confirm(ends)) return;
   const address = new URL(location.href);
   address.searchParams.set("lang", document.documentElement.lang.startsWith("zh") ? "en" : "zh");
   location.assign(address);
-}"""
+}}"""
 
 
 def current_language() -> str:

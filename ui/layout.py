@@ -31,7 +31,7 @@ from ui.line import TRAINING
 from ui.message import waiting
 from ui.notice import remember
 from ui.page import follow, load
-from ui.words import i18n
+from ui.words import i18n, in_browser
 
 STYLE = (Path(__file__).parent / "style.css").read_text()
 
@@ -198,11 +198,10 @@ def build_page(lab: Lab) -> gr.Blocks:
         runs.change(remember, runs, had_runs, api_name="_remember", **_AT_ONCE)
         runs.change(offers, [visitor, runs], epochs, api_name="_offer", **_AT_ONCE)
         runs.input(partial(shelf.show, lab), [visitor, runs], results, cancels=followed, api_name="_show", **_AT_ONCE)
+        deletes = in_browser("Delete this run and its checkpoints? A race goes with all its runs.")
         delete.click(
             partial(shelf.delete, lab), [visitor, runs, compared], shown, api_name="_delete", **_AT_ONCE,
-            js="(visitor, run, compared) => [visitor, run && confirm(document.documentElement.lang.startsWith('zh') ? "
-            "'删除所选的训练和检查点？如果是比赛，其中所有训练都会删除。' : "
-            "'Delete this run and its checkpoints? A race goes with all its runs.') ? run : null, compared]",
+            js=f"(visitor, run, compared) => [visitor, run && confirm({deletes}) ? run : null, compared]",
         )  # fmt: skip
 
         gr.on(

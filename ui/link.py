@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from trainer.config import SETTINGS, TrainConfig, parse
 from trainer.race import MOST_SEEDS, MOST_SETTINGS
+from ui.words import in_browser
 
 _LONGEST = 8000  # letters of a query: more than six settings take
 _RACE, _SEEDS = "race", "seeds"
@@ -29,17 +30,17 @@ def copy_script() -> str:
     """
     space = os.environ.get("SPACE_ID")
     page = repr(f"https://huggingface.co/spaces/{space}") if space else "location.origin + location.pathname"
-    return """async (query) => {
-  const link = PAGE + (query ? "?" + query : "");
+    return f"""async (query) => {{
+  const link = {page} + (query ? "?" + query : "");
   const button = document.querySelector("#copy-link"), label = button.dataset.label ??= button.textContent;
-  try {
+  try {{
     await navigator.clipboard.writeText(link);
-    button.textContent = document.documentElement.lang.startsWith("zh") ? "已复制 ✓" : "Copied ✓";
-    setTimeout(() => { button.textContent = label; }, 2000);
-  } catch {
-    window.prompt(document.documentElement.lang.startsWith("zh") ? "请复制这个链接：" : "Copy this link:", link);
-  }
-}""".replace("PAGE", page)
+    button.textContent = {in_browser("Copied ✓")};
+    setTimeout(() => {{ button.textContent = label; }}, 2000);
+  }} catch {{
+    window.prompt({in_browser("Copy this link:")}, link);
+  }}
+}}"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,12 @@ def translate(sentence: str, language: str, **values: object) -> str:
     return _fill(_WORDS[sentence], values) if sentence in _WORDS else sentence.format(**values)
 
 
+def in_browser(sentence: str) -> str:
+    """A JavaScript expression for a script of the page: a static sentence in the language that the page is in."""
+    english, chinese = json.dumps(sentence), json.dumps(STATIC[sentence], ensure_ascii=False)
+    return f"(document.documentElement.lang.startsWith('zh') ? {chinese} : {english})"
+
+
 def _fill(chinese: str, values: Mapping[str, object]) -> str:
     return chinese.format(**{name: _part(str(value)) if name in _IN_TURN else value for name, value in values.items()})
 

@@ -34,7 +34,7 @@ def visit(page, url):
 def status_says(page, pattern, timeout=120_000):
     try:
         page.wait_for_function(
-            "pattern => new RegExp(pattern).test(document.querySelector('#status').innerText)",
+            "pattern => new RegExp(pattern).test(document.querySelector('#status')?.innerText)",
             arg=pattern,
             timeout=timeout,
         )

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from tests.e2e.test_page import status_says
+
 
 @pytest.fixture
 def opened(app, browser):
@@ -57,6 +59,22 @@ def test_a_choice_of_language_is_kept_with_the_rest_of_the_address(opened, app):
     assert page.url.endswith("/?run=8&lang=zh")
     page.click("#language")
     page.wait_for_selector("#train >> text=Train")
+
+
+def test_the_switch_asks_before_it_ends_a_training(opened):
+    """Declined, it goes on; accepted, it is there in the other language, and can be resumed."""
+    page = opened("en-US", "?epochs=100&scheduler=constant")
+    page.click("#train:enabled")
+    status_says(page, "^Training")
+    asked = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.click("#language")
+    assert "Resume goes on" in asked[0]
+    assert page.locator("#stop").is_enabled()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("#language")
+    page.wait_for_url("**lang=zh")
+    status_says(page, "^中断了")
 
 
 def test_the_address_is_enough_where_nothing_is_kept(opened):
