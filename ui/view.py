@@ -120,13 +120,13 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     if won:
         # Between contenders that took no seeds apart, a lead of a point may be luck, and is said to be.
         if won.level:
-            sentence = "Nobody is ahead: the best two have {accuracy} of the test pictures right."
+            sentence = "Nobody is ahead: the best two have {accuracy} of the test pictures right"
         elif won.clear:
-            sentence = "{name} won: {accuracy} of the test pictures right, {points} points ahead."
+            sentence = "{name} won: {accuracy} of the test pictures right, {points} points ahead"
         else:
             sentence = (
                 "{name} is ahead with {accuracy} of the test pictures right, but only by {points} points: "
-                "that may be chance. More seeds would tell."
+                "that may be chance; more seeds would tell"
             )
         words.append(
             say(
