@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from trainer.config import OPTIMIZERS, SCHEDULERS, TrainConfig
 from trainer.events import EpochEnded
-from trainer.run import Run
+from trainer.run import Run, is_training
 
 
 class Spread(NamedTuple):
@@ -128,7 +128,7 @@ def verdict(contenders: Sequence[Contender]) -> Verdict | None:
 
     With several seeds a lead is clear where it is more than both standard deviations together.
     """
-    if len(contenders) < 2 or any(run.status == "training" for one in contenders for run in one.runs):
+    if len(contenders) < 2 or is_training(run for one in contenders for run in one.runs):
         return None
     finished = [one for one in contenders if not one.diverged and one.epoch > 0]
     ranked = sorted(finished, key=lambda one: -one.accuracy.mean)

@@ -1,6 +1,7 @@
 """Run: what is known of a training so far, folded from its events. Standard library only."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -117,3 +118,8 @@ class Run:
     def _part_of_epoch(self, step: StepLogged) -> float:
         per_epoch = step.num_steps / self.config.epochs
         return min(1.0, (step.step - (step.epoch - 1) * per_epoch) / per_epoch)
+
+
+def is_training(runs: Iterable[Run]) -> bool:
+    """Whether any of some runs, such as a race's, goes on."""
+    return any(run.status == "training" for run in runs)

@@ -1,14 +1,14 @@
 """A page is opened, and shows what goes on elsewhere."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 import gradio as gr
 from gradio.context import LocalContext
 
-from trainer.run import Run
+from trainer.run import is_training
 from ui import bench, classifier, fields, shelf, view
 from ui.finder_plot import finder_chart
 from ui.lab import Lab, is_key, new_visitor
@@ -26,7 +26,7 @@ def load(lab: Lab, panel: fields.Panel, visitor: str | None, had_runs: Any) -> I
     told = notice(lab, visitor, had_runs is True)
     key, runs = shelf.latest(lab, visitor)
     images = lab.images
-    goes_on = _is_going_on(runs)
+    goes_on = is_training(runs)
     parts = [
         [visitor, gr.update(value=told, visible=bool(told)), goes_on],
         [view.images_note(images, lab.loading, lab.failure, language)],
@@ -56,11 +56,7 @@ def follow(lab: Lab, visitor: str, goes_on: bool) -> Iterator[list[Any]]:
     language = current_language()
     while goes_on:
         key, runs = shelf.latest(lab, visitor)
-        goes_on = _is_going_on(runs)
+        goes_on = is_training(runs)
         yield [*view.results(runs, lab.images, language), *shelf.choices(lab, visitor, key, keep=True)]
         if goes_on:
             time.sleep(_SECONDS_BETWEEN_UPDATES)
-
-
-def _is_going_on(runs: Sequence[Run]) -> bool:
-    return any(run.status == "training" for run in runs)

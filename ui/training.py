@@ -20,7 +20,7 @@ from trainer.events import CheckpointReady, EpochEnded, Event
 from trainer.lessons import LESSONS
 from trainer.loop import num_training_images, training_split
 from trainer.race import over_seeds
-from trainer.run import Run
+from trainer.run import Run, is_training
 from trainer.schedule import preview, spans_run
 from ui.fields import read_config, row_changes
 from ui.lab import Lab, checked_visitor
@@ -267,8 +267,7 @@ def _follow(
     language, runs = current_language(), [keeper.run for keeper in keepers]
 
     def update() -> list[Any]:
-        live = any(run.status == "training" for run in runs)
-        return results(runs, images, language, planned=planned, live=live)
+        return results(runs, images, language, planned=planned, live=is_training(runs))
 
     next_update = 0.0
     yield [*update(), *_unchanged()]
