@@ -49,8 +49,7 @@ def translate(sentence: str, language: str, **values: object) -> str:
 
 def in_browser(sentence: str) -> str:
     """A JavaScript expression for a script of the page: a static sentence in the language that the page is in."""
-    english, chinese = json.dumps(sentence), json.dumps(STATIC[sentence], ensure_ascii=False)
-    return f"(document.documentElement.lang.startsWith('zh') ? {chinese} : {english})"
+    return f"(document.documentElement.lang.startsWith('zh') ? {json.dumps(STATIC[sentence])} : {json.dumps(sentence)})"
 
 
 def _fill(chinese: str, values: Mapping[str, object]) -> str:
