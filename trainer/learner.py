@@ -96,7 +96,7 @@ def checkpoint_of(learner: Learner, *, epoch: int, carry_gradients: bool) -> Che
         state={
             "schedule_from": learner.schedule_from,
             "optimizer": [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]],
-            "scheduler": _plain(learner.scheduler.state_dict()),
+            "scheduler": _plain(copy.deepcopy(learner.scheduler.state_dict())),
             "scaler": learner.scaler.state_dict(),
         },
     )
@@ -118,7 +118,9 @@ def _restore(learner: Learner, kept: Checkpoint) -> None:
                 parameter = model.get_parameter(place)
                 if tensor.dtype != torch.float32 or tensor.shape not in ((), parameter.shape):
                     raise ValueError(f"{name} has another kind or shape than its parameter.")
-                state.setdefault(places[place], {})[key] = _like(parameter, tensor) if tensor.dim() else tensor
+                # A copy of scalars too: torch keeps Adam's `step` as it gets it and counts it up in place, and the
+                # checkpoint may yet be saved again.
+                state.setdefault(places[place], {})[key] = _like(parameter, tensor) if tensor.dim() else tensor.clone()
         if state and (
             len(state) < len(places) or any(values.keys() != _moments(optimizer) for values in state.values())
         ):
