@@ -18,18 +18,18 @@ from typing import Any
 import torch
 from spaces.config import Config
 
-from trainer.device import choose_device
-from trainer.finder import find_lr
-from trainer.race import race
-from trainer.slice import Piece, do, seconds_of
-from ui import head, upload
+from trainer.jobs.slices import Piece, do, seconds_of
+from trainer.learning.device import choose_device
+from trainer.learning.lr_finder import find_lr
+from trainer.learning.race import race
+from ui import head, uploads
 from ui.cleaning import keep_clean
-from ui.gpu import LentGpu
+from ui.i18n.words import i18n
 from ui.lab import Lab
-from ui.layout import STYLE, build_page
 from ui.limits import find_limits
-from ui.line import limit_line
-from ui.words import i18n
+from ui.page import STYLE, build_page
+from ui.queue import limit_line
+from ui.zerogpu import LentGpu
 
 _MOST_AT_ONCE = 400  # handlers; most of them wait: for pictures, for the Hub, for the next second
 _MOST_SESSIONS = 1000  # whose state Gradio keeps, at up to 1 MB each; the one that was used least recently goes first
@@ -73,12 +73,12 @@ def main() -> None:
     # Not api_open: what was sent past the queue would train beside others, and count in no line.
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8, api_open=False)
     limit_line(page, lab.limits.queue)
-    upload.refuse_addresses()
+    uploads.refuse_addresses()
     largest_file = int(min(lab.limits.upload_mb, 1e6) * 2**20)
     page.launch(
         css=STYLE,
         i18n=i18n,
-        app_kwargs={"middleware": [*head.MIDDLEWARE, *upload.middleware(largest_file)]},
+        app_kwargs={"middleware": [*head.MIDDLEWARE, *uploads.middleware(largest_file)]},
         ssr_mode=False,  # the server would draw the page before the browser has told its language
         footer_links=[],
         run_history=False,

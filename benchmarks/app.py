@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from trainer.data import load_images
+from trainer.images.image_data import load_images
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -15,11 +15,11 @@ from torchvision.datasets import CIFAR10
 from torchvision.transforms import ToTensor
 
 from benchmarks.report import in_turns, machine, options, report, run
-from trainer.config import TrainConfig
-from trainer.data import ImageData, Split, load_images, subset
-from trainer.events import EpochEnded, StepLogged
-from trainer.learner import build_model
-from trainer.loop import train, training_split
+from trainer.images.image_data import ImageData, Split, load_images, subset
+from trainer.learning.learner import build_model
+from trainer.learning.loop import train, training_split
+from trainer.runs.events import EpochEnded, StepLogged
+from trainer.settings.config import TrainConfig
 
 _BATCH_SIZE, _LR = 64, 0.01
 _SIDE = 2048  # of the matrices of the ceiling: large enough that nothing but arithmetic counts

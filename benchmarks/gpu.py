@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.report import in_turns, machine, options, report, run
 from benchmarks.training import epochs, images_per_second
-from trainer.config import MODELS, TrainConfig
-from trainer.data import ImageData, load_images, subset
-from trainer.device import choose_device
-from trainer.learner import build_model
+from trainer.images.image_data import ImageData, load_images, subset
+from trainer.learning.device import choose_device
+from trainer.learning.learner import build_model
+from trainer.settings.config import MODELS, TrainConfig
 
 _SETTINGS = {
     "quick": {},

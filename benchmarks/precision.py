@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from benchmarks.report import in_turns, machine, options, report, run
 from benchmarks.training import images_per_second
-from trainer.config import MODELS, TrainConfig
-from trainer.data import load_images, subset
-from trainer.device import choose_device
+from trainer.images.image_data import load_images, subset
+from trainer.learning.device import choose_device
+from trainer.settings.config import MODELS, TrainConfig
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from torch import nn
 
 from benchmarks.report import in_turns, machine, options, report, run
 from benchmarks.training import epochs
-from trainer.config import TrainConfig
-from trainer.data import ImageData, load_images
-from trainer.lessons import LESSONS
+from trainer.images.image_data import ImageData, load_images
+from trainer.settings.config import TrainConfig
+from trainer.settings.lessons import LESSONS
 
 _WANTED = 0.70
 _TOLD = (f"seconds to {_WANTED:.0%}", "accuracy at the end", "seconds at the end")

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from trainer.config import TrainConfig
-from trainer.data import ImageData
-from trainer.events import EpochEnded
-from trainer.loop import train
+from trainer.images.image_data import ImageData
+from trainer.learning.loop import train
+from trainer.runs.events import EpochEnded
+from trainer.settings.config import TrainConfig
 
 
 def epochs(config: TrainConfig, data: ImageData, device: str | torch.device = "cpu") -> Iterator[EpochEnded]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.report import in_turns, machine, options, report, run
 from benchmarks.training import epochs
-from trainer.config import TrainConfig
-from trainer.data import ImageData, load_images
+from trainer.images.image_data import ImageData, load_images
+from trainer.settings.config import TrainConfig
 
 _CHANGES: tuple[dict[str, Any], ...] = (
     {},

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.card import model_card
-from trainer.checkpoint import CARD_FILE, HISTORY_FILE, read_run
-from trainer.model import CONFIG_FILE, WEIGHTS_FILE
+from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE
+from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, read_run
+from trainer.runs.model_card import model_card
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 

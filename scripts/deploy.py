@@ -6,15 +6,15 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume
 
-from trainer.client import ask_once, explained
-from trainer.model import TAG
+from trainer.hub.retry import ask_once, explained
+from trainer.networks.model import TAG
 
 ROOT = Path(__file__).parents[1]
 
 # What a Space runs. The rest of a checkout, such as tests and runs, stays at home.
 FILES = (
     "README.md", "LICENSE", "app.py", "requirements.txt", "pyproject.toml", "docs/*.png",
-    "trainer/*.py", "ui/*.*", "checkpoints/quick/*.*", "checkpoints/fast/*.*",
+    "trainer/**/*.py", "ui/**/*.*", "checkpoints/quick/*.*", "checkpoints/fast/*.*",
 )  # fmt: skip
 
 _MOUNTED = "/data"

@@ -84,7 +84,7 @@ def _threads_for_real_images(request):
 @pytest.fixture(scope="session")
 def images():
     """512 drawn training pictures and 200 test pictures: an epoch takes well under a second."""
-    from trainer.data import load_images, subset
+    from trainer.images.image_data import load_images, subset
 
     data = load_images("synthetic")
     return replace(data, train=subset(data.train, 512), test=subset(data.test, 200), digest="512/200")
@@ -93,7 +93,7 @@ def images():
 @pytest.fixture(scope="session")
 def tiny(images):
     """26 training pictures and 20 test pictures of 8×8: an epoch takes some milliseconds."""
-    from trainer.data import Split
+    from trainer.images.image_data import Split
 
     def small(split, count):
         pixels = split.images[:count, :, 4:28:3, 4:28:3].contiguous(memory_format=_channels_last())
@@ -127,7 +127,7 @@ def image_folder(images, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def real_images():
     """CIFAR-10 itself, where OPTIMIZER_LAB_DATA names a folder that has it."""
-    from trainer.data import load_images
+    from trainer.images.image_data import load_images
 
     if not Path(_REAL_DATA or "-").is_dir():
         pytest.skip("set OPTIMIZER_LAB_DATA to a copy of CIFAR-10")
@@ -137,10 +137,10 @@ def real_images():
 @pytest.fixture
 def trained(tmp_path) -> Callable:
     """A function that trains in a folder, as the command line does: trained(config, data, …) -> (folder, Run)."""
-    from trainer import checkpoint
-    from trainer.data import facts
-    from trainer.loop import train
-    from trainer.run import Run
+    from trainer.images.image_data import facts
+    from trainer.learning.loop import train
+    from trainer.runs import checkpoint
+    from trainer.runs.run import Run
 
     def run_in_folder(config, data, *, folder=None, resume=None, until=None):
         """`until`: stop as soon as so many epochs are on disk."""
@@ -159,7 +159,7 @@ def trained(tmp_path) -> Callable:
 @pytest.fixture
 def small_run(tiny, trained) -> Path:
     """The folder of a run of one epoch."""
-    from trainer.config import TrainConfig
+    from trainer.settings.config import TrainConfig
 
     return trained(TrainConfig(epochs=1, batch_size=13, scheduler="constant"), tiny)[0]
 
@@ -167,13 +167,13 @@ def small_run(tiny, trained) -> Path:
 @pytest.fixture
 def hub_with_run(small_run, tmp_path, monkeypatch) -> Iterator:
     """A Hub that has that run as owner/run, for this process; of it nothing was opened before, and nothing stays."""
-    from hub import Hub, Repo, point_to, serve
+    from fake_hub import Hub, Repo, point_to, serve
 
-    from ui import opened
+    from ui.parts import checkpoints
 
     def forget():
-        opened._open.cache_clear()
-        opened._run.cache_clear()
+        checkpoints._open.cache_clear()
+        checkpoints._run.cache_clear()
 
     forget()
     with serve(Hub(repos={"owner/run": Repo.of(small_run)})) as served:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from hub import OWNER, READER, Hub, Repo, point_to, serve
+from fake_hub import OWNER, READER, Hub, Repo, point_to, serve
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from scripts.deploy import main

@@ -6,11 +6,11 @@ import os
 # that makes the small steps of this network many times slower. Read once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from trainer.config import TrainConfig
-from trainer.data import ImageData, load_images
-from trainer.loop import evaluate, train
-from trainer.model import OptimizerLabModel
-from trainer.predict import Prediction, classify
+from trainer.images.image_data import ImageData, load_images
+from trainer.learning.loop import evaluate, train
+from trainer.networks.model import OptimizerLabModel
+from trainer.networks.predict import Prediction, classify
+from trainer.settings.config import TrainConfig
 
 __all__ = [
     "ImageData",

@@ -7,20 +7,20 @@ from typing import Any, TypedDict
 
 import gradio as gr
 
-from trainer import checkpoint
-from trainer.config import TrainConfig
-from trainer.data import ImageData, facts, num_batches
-from trainer.events import StepLogged, plain
-from trainer.events import row as public_row
-from trainer.lessons import LESSONS
-from trainer.loop import num_training_images
-from trainer.run import Run
-from trainer.schedule import preview
-from ui.classifier import look
+from trainer.images.image_data import ImageData, facts, num_batches
+from trainer.learning.loop import num_training_images
+from trainer.learning.schedulers import preview
+from trainer.runs import checkpoint
+from trainer.runs.events import StepLogged, plain
+from trainer.runs.events import row as public_row
+from trainer.runs.run import Run
+from trainer.settings.config import TrainConfig
+from trainer.settings.lessons import LESSONS
 from ui.lab import Lab
-from ui.line import TRAINING
-from ui.message import said_plainly
-from ui.training import MOST_PREVIEWED
+from ui.parts.messages import said_plainly
+from ui.queue import TRAINING
+from ui.tabs.classify import look
+from ui.tabs.train import MOST_PREVIEWED
 
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_SECONDS_OF_SEARCH = 120

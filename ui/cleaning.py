@@ -11,7 +11,7 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 from huggingface_hub import CacheNotFound, scan_cache_dir
 
-from trainer import checkpoint
+from trainer.runs import checkpoint
 from ui.lab import OWNER, Lab
 from ui.limits import Limits
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_FIRST = ("language.js", "frames.js")
+_FIRST = ("i18n/language.js", "frames.js")
 _SCRIPTS = "".join(f"<script>{(Path(__file__).parent / name).read_text()}</script>" for name in _FIRST).encode()
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint
-from trainer.config import TrainConfig
-from trainer.data import ImageData, load_images
-from trainer.events import Event
-from trainer.finder import Finding, Trial
-from trainer.race import within
+from trainer.images.image_data import ImageData, load_images
+from trainer.learning.lr_finder import Finding, Trial
+from trainer.learning.race import within
+from trainer.runs import checkpoint
+from trainer.runs.events import Event
+from trainer.settings.config import TrainConfig
 from ui.limits import Limits
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
@@ -69,7 +69,7 @@ class Lab:
     def race(
         self, contenders: Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], images: ImageData
     ) -> Iterator[tuple[int, Event]]:
-        """What `trainer.race.race` yields, within the app's limits; ValueError at once where it is above them."""
+        """What `race` yields, within the app's limits; ValueError at once where it is above them."""
         self.limits.check([config for config, _ in contenders])
         events = self._race(contenders, images)
         seconds = self.limits.seconds
@@ -83,7 +83,7 @@ class Lab:
     def find_lr(
         self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf
     ) -> Iterator[Trial | Finding]:
-        """What `trainer.finder.find_lr` yields; ValueError at once, or where it takes longer than it may."""
+        """What `lr_finder.find_lr` yields; ValueError at once, or where it takes longer than it may."""
         self.limits.check([config])
         return self._in_time(self._find_lr(config, images), seconds)
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from trainer.config import TrainConfig
+from trainer.settings.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

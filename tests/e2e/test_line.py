@@ -11,7 +11,7 @@ import pytest
 
 
 class Line:
-    """The app of tests/line_app.py, asked by hand: a session can ask without listening to what becomes of it."""
+    """The app of tests/queue_app.py, asked by hand: a session can ask without listening to what becomes of it."""
 
     def __init__(self, url: str):
         self.url = f"{url}/gradio_api/queue"
@@ -57,7 +57,7 @@ class Line:
 @pytest.fixture
 def line(launched, tmp_path, request):
     """The app, with the constants of ui/line.py that a test asks for."""
-    with launched(tmp_path, "tests/line_app.py", **getattr(request, "param", {})) as app:
+    with launched(tmp_path, "tests/queue_app.py", **getattr(request, "param", {})) as app:
         yield Line(app.url)
 
 

@@ -8,11 +8,11 @@ import pytest
 from gradio_client import Client
 from torchvision.io import write_png
 
-from trainer import checkpoint
-from trainer.config import TrainConfig
-from trainer.data import load_images
-from trainer.events import EpochEnded
-from trainer.loop import train
+from trainer.images.image_data import load_images
+from trainer.learning.loop import train
+from trainer.runs import checkpoint
+from trainer.runs.events import EpochEnded
+from trainer.settings.config import TrainConfig
 
 _FEW_FRAMES = 10
 EPOCHS_IN_PLOT = "#loss path[aria-roledescription='point'], #loss .mark-symbol path"

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.e2e.test_page import status_says, visit
-from tests.hub import OWNER, VISITOR, Fault, Hub, serve
+from tests.fake_hub import OWNER, VISITOR, Fault, Hub, serve
 
 LINK = "/?optimizer=adam&lr=0.001&scheduler=constant&epochs=2&num_images=512"
 RACE = "&race=lr%3D0.01%26num_images%3D512%26epochs%3D1%3Blr%3D0.1%26num_images%3D512%26epochs%3D1"

@@ -11,7 +11,7 @@ from gradio_client import Client
 from torchvision.io import write_png
 
 from tests.e2e.test_endpoints import call, uploaded
-from trainer import checkpoint
+from trainer.runs import checkpoint
 from ui.lab import new_visitor
 
 # Gradio itself refuses what is in no list that this session's page was shown. A stranger who has got hold of the

@@ -5,17 +5,18 @@ import re
 import shutil
 
 import pytest
-from hub import OWNER, Fault, Hub, point_to, serve
+from fake_hub import OWNER, Fault, Hub, point_to, serve
 from safetensors.torch import load_file
 from torchvision.io import write_png
 
 from tests.e2e.test_page import status_says, visit
-from trainer import OptimizerLabModel, checkpoint, classify
-from trainer.config import TrainConfig
-from trainer.data import facts
-from trainer.loop import train
-from trainer.publication import publish
-from trainer.run import Run
+from trainer import OptimizerLabModel, classify
+from trainer.hub.publish import publish
+from trainer.images.image_data import facts
+from trainer.learning.loop import train
+from trainer.runs import checkpoint
+from trainer.runs.run import Run
+from trainer.settings.config import TrainConfig
 
 EPOCHS = (0, 1, 2, 3)
 QUICK = "?epochs=3&num_images=512&scheduler=constant&optimizer=adam&lr=0.002"

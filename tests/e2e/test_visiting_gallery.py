@@ -7,18 +7,18 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+from fake_hub import Fault, Hub, Repo, point_to, serve
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from hub import Fault, Hub, Repo, point_to, serve
 from torchvision.io import write_png
 
 from tests.e2e.test_page import status_says, visit
 from trainer import OptimizerLabModel, classify
-from trainer.checkpoint import record, writing
-from trainer.config import TrainConfig
-from trainer.data import facts, load_images
-from trainer.loop import train
-from trainer.run import Run
+from trainer.images.image_data import facts, load_images
+from trainer.learning.loop import train
+from trainer.runs.checkpoint import record, writing
+from trainer.runs.run import Run
+from trainer.settings.config import TrainConfig
 
 ID = "owner/run"
 HOSTILE = """---

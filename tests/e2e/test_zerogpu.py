@@ -18,12 +18,12 @@ from torchvision.io import write_png
 from zerogpu import lending
 
 from tests.e2e.test_page import status_says
-from trainer import checkpoint
-from trainer.config import TrainConfig
-from trainer.data import load_images
-from trainer.events import EpochEnded
-from trainer.loop import train
-from trainer.race import race
+from trainer.images.image_data import load_images
+from trainer.learning.loop import train
+from trainer.learning.race import race
+from trainer.runs import checkpoint
+from trainer.runs.events import EpochEnded
+from trainer.settings.config import TrainConfig
 
 PROGRAM = "tests/zerogpu_app.py"
 SMALL = {"epochs": 4, "batch_size": 8, "optimizer": "adam", "scheduler": "cosine"}
@@ -236,13 +236,13 @@ import gc, json, os, pathlib, sys
 import zerogpu_app
 import app
 import torch
-from trainer.checkpoint import Checkpoint
-from trainer.config import TrainConfig
-from trainer.data import load_images
-from trainer.events import EpochEnded, Finished
-from trainer.model import OptimizerLabModel
-from trainer.slice import Slice, Standing
-from ui.gpu import LentGpu
+from trainer.runs.checkpoint import Checkpoint
+from trainer.settings.config import TrainConfig
+from trainer.images.image_data import load_images
+from trainer.runs.events import EpochEnded, Finished
+from trainer.networks.model import OptimizerLabModel
+from trainer.jobs.slices import Slice, Standing
+from ui.zerogpu import LentGpu
 
 KINDS = (Checkpoint, OptimizerLabModel, Slice, Standing, torch.optim.Optimizer)
 

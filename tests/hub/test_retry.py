@@ -1,0 +1,167 @@
+"""When the Hub is asked again, how long it is waited for, and what is said of its errors."""
+
+import json
+import re
+import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import httpx2
+import pytest
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from trainer.hub import retry
+
+
+def refusal(status, headers=None, message=None):
+    request = httpx2.Request("GET", "http://hub/x", headers={"authorization": "Bearer hf_secret"})
+    response = httpx2.Response(status, headers=headers or {}, request=request)
+    return HfHubHTTPError("x", response=response, server_message=message)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.2)
+
+
+def failing(*errors):
+    """A call that raises these errors, one each time, and then returns how often it was made."""
+    made = []
+
+    def call():
+        made.append(None)
+        if len(made) <= len(errors):
+            raise errors[len(made) - 1]
+        return len(made)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "error",
+    [*(refusal(status) for status in (408, 429, 500, 502, 503, 504)), httpx2.ReadError("x"), retry.AnswerError("x")],
+)
+def test_what_passes_is_asked_again(error):
+    """Trouble and lost answers; not for ever."""
+    assert retry.ask(failing(error, error)) == 3
+    with pytest.raises(type(error)):
+        retry.ask(failing(*[error] * 1000))
+
+
+@pytest.mark.parametrize("error", [*(refusal(status) for status in (400, 401, 403, 404, 409, 412)), OSError("x")])
+def test_what_does_not_pass_is_not(error):
+    """A refusal is a refusal the first time."""
+    with pytest.raises(type(error)):
+        retry.ask(failing(error))
+
+
+def test_a_token_as_it_is_sent():
+    """None is nobody; what no header can carry is refused, and not shown."""
+    assert retry.sent(None) is False
+    assert retry.sent("hf_aZ09") == "hf_aZ09"
+    for malformed in ("hf_née", "hf_a b", "hf_a\n", "hf_a\r\nHost: x", "\u202ehf_a"):
+        with pytest.raises(ValueError, match="is malformed") as error:
+            retry.sent(malformed)
+        assert "hf_" not in str(error.value)
+
+
+def test_an_answer_that_is_none():
+    """JSON that is none or lacks what its client looks for is the Hub's error; what the client wraps is unwrapped."""
+    for error in (KeyError("commitOid"), TypeError("x")):
+        with pytest.raises(retry.AnswerError):
+            retry.ask_once(failing(error))
+    wrapped = RuntimeError("Error while uploading")
+    wrapped.__cause__ = refusal(403)
+    with pytest.raises(HfHubHTTPError):
+        retry.ask_once(failing(wrapped))
+
+
+def test_retry_after():
+    """Seconds, a date, or the Hub's own header; only where it is there for that."""
+    soon = datetime.now(timezone.utc) + timedelta(seconds=100)
+    assert retry.retry_after(refusal(429, {"Retry-After": "7"})) == 7
+    assert 90 < retry.retry_after(refusal(503, {"Retry-After": format_datetime(soon)})) <= 100
+    assert retry.retry_after(refusal(429, {"RateLimit": '"api";r=0;t=55'})) == 55
+    for told in ({}, {"Retry-After": "soon"}, {"RateLimit": '"api";r=9;t=55'}):
+        assert retry.retry_after(refusal(429, told)) is None
+    assert retry.retry_after(refusal(500, {"Retry-After": "7"})) is None
+
+
+def test_the_wait_is_the_hubs():
+    """Not less than it asks for; an hour is not waited."""
+    began = time.monotonic()
+    assert retry.ask(failing(refusal(429, {"Retry-After": "1"}))) == 2
+    assert time.monotonic() - began >= 1
+    with pytest.raises(HfHubHTTPError):
+        retry.ask(failing(refusal(429, {"Retry-After": "3600"})))
+
+
+def test_the_wait_ends(monkeypatch):
+    """Also where the Hub says each time to come again at once: what is waited grows, and is not for ever."""
+    monkeypatch.setattr(retry, "LONGEST_WAIT_SECONDS", 0.5)
+    for told in ("0", "Thu, 01 Jan 1970 00:00:00 GMT"):
+        call = failing(*[refusal(429, {"Retry-After": told})] * 20)
+        with pytest.raises(HfHubHTTPError):
+            retry.ask(call)
+
+
+def test_what_the_client_says_of_an_answer_is_no_sentence():
+    """A ValueError of its own, such as for one file of a batch, is the Hub's trouble: asked again, and not shown."""
+    again = retry.readable(failing(ValueError("LFS batch API returned errors:\nEncountered error")))
+    assert retry.ask(again) == 2
+    with pytest.raises(HfHubHTTPError):
+        retry.readable(failing(refusal(400)))()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (refusal(401), "The Hub does not accept the token, or a/b needs one: log in again."),
+        (refusal(403), "The token has no right to do this with a/b."),
+        (refusal(404), "There is no a/b on the Hub, or it is private and not open to you."),
+        (refusal(409), "a/b is being changed by someone else; try again in a moment."),
+        (refusal(412), "a/b was changed by someone else meanwhile; try again."),
+        (refusal(429), "The Hub has been asked too much; try again later."),
+        (refusal(429, {"Retry-After": "90"}), "The Hub has been asked too much; try again in 90 seconds."),
+        (refusal(503), "The Hub is in trouble (status 503); try again later."),
+        (refusal(413, message="Too big\nby far"), "The Hub refused (status 413: Too big)."),
+        (refusal(418, message="no hf_secret"), "The Hub refused (status 418: no …)."),
+        (httpx2.ConnectError("x"), "The Hub cannot be reached; try again later."),
+        (OfflineModeIsEnabled("x"), "The Hub is not asked while HF_HUB_OFFLINE is set."),
+        (TimeoutError(), "The Hub has said nothing for 60 seconds; try again later."),
+        (retry.AnswerError("x"), "What the Hub answered cannot be understood; try again later."),
+        (OSError(28, "No space left on device"), "The files of a/b cannot be kept here: no space left on device."),
+    ],
+)
+def test_sentences(error, sentence):
+    """One for each kind of error, without an address or the token."""
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), retry.explained("a/b"):
+        raise error
+
+
+def test_whoever_is_hurried_is_told_soon(monkeypatch):
+    """After one more call, or none where the Hub asks for a longer wait, and with less patience with silence.
+
+    Afterwards all is as before.
+    """
+    monkeypatch.setattr(retry, "HURRIED_SECONDS", 0.2)
+    with retry.hurried():
+        assert retry.ask(failing(refusal(503))) == 2
+        calls = failing(refusal(503), refusal(500), refusal(429, {"Retry-After": "2"}), refusal(503))
+        for status in (500, 429):
+            with pytest.raises(HfHubHTTPError) as told:
+                retry.ask(calls)
+            assert retry.status(told.value) == status
+        began = time.monotonic()
+        with pytest.raises(ValueError, match=r"nothing for 0\.2 seconds"), retry.explained("x"):
+            retry.ask(lambda: time.sleep(1))
+        assert time.monotonic() - began < 0.8
+    assert retry.ask(calls) == 5
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"\xa2", b"[" * 100_000, b"{}", b"3"])
+def test_what_cannot_be_read_is_an_answer_all_the_same(answer):
+    """Of a login page in between, say: in one sentence."""
+    with retry.hurried(), pytest.raises(ValueError, match="cannot be understood"), retry.explained("x"):
+        retry.ask(lambda: json.loads(answer)[0])

@@ -1,0 +1,230 @@
+"""The walk through a run's epochs: the same numbers as classifying with each epoch's weights, whatever is broken."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fake_hub import OWNER, Fault, Hub, point_to, serve
+from huggingface_hub.utils import http_backoff
+from safetensors.torch import load_file, save_file
+
+from trainer import OptimizerLabModel, classify
+from trainer.hub import retry
+from trainer.hub.publish import publish
+from trainer.images.image_data import facts
+from trainer.insight import timeline
+from trainer.insight.timeline import Gap, Moment, Timeline, of_folder, of_repo, walk
+from trainer.learning.loop import train
+from trainer.runs import checkpoint
+from trainer.runs.run import Run
+from trainer.settings.config import TrainConfig
+
+# The client's own, of the way it hands an upload to its HTTP library.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+ID = "owner/run"
+EPOCHS = (0, 1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def trained_once(tiny, tmp_path_factory) -> Path:
+    """A run of three epochs; do not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    config = TrainConfig(epochs=3, batch_size=13, optimizer="adam", scheduler="constant")
+    with checkpoint.writing(folder):
+        list(checkpoint.record(train(config, tiny), Run(config=config), folder, facts(tiny)))
+    return folder
+
+
+@pytest.fixture
+def folder(trained_once, tmp_path) -> Path:
+    return shutil.copytree(trained_once, tmp_path / "run")
+
+
+@pytest.fixture
+def picture(images):
+    """A test picture that is larger than the network's, and not square."""
+    return torch.nn.functional.interpolate(images.test.images[:1].float(), (48, 64))[0].byte()
+
+
+@pytest.fixture(scope="module")
+def publication(trained_once):
+    """What a Hub holds after the run was published; do not change it."""
+    with serve(Hub()) as hub, pytest.MonkeyPatch.context() as patch:
+        point_to(hub.endpoint, patch)
+        publish(trained_once, ID, token=OWNER)
+    return hub.repos[ID]
+
+
+@pytest.fixture
+def hub(publication, tmp_path, monkeypatch):
+    """A Hub with the published run, a cache of its own, and short waits between one try and the next."""
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.1)
+    for name in ("base_wait_time", "max_wait_time"):
+        monkeypatch.setitem(http_backoff.__kwdefaults__, name, 0.01)
+    with serve(Hub(repos={ID: replace(publication)})) as served:
+        point_to(served.endpoint, monkeypatch, tmp_path / "cache")
+        yield served
+
+
+def epoch_file(folder, epoch) -> Path:
+    return folder / "epochs" / f"epoch-{epoch:04d}.safetensors"
+
+
+def by_hand(folder, epoch) -> OptimizerLabModel:
+    """An epoch's network, made of config.json and that epoch's file alone."""
+    model = OptimizerLabModel.from_pretrained(folder)
+    model.load_state_dict(load_file(epoch_file(folder, epoch)))
+    return model
+
+
+def assert_same(moments, folder, picture):
+    """Each moment's numbers are those of that epoch's own weights, and no two epochs' are the same."""
+    assert [moment.epoch for moment in moments] == list(EPOCHS)
+    for moment in moments:
+        expected = classify(by_hand(folder, moment.epoch), picture)
+        assert moment.prediction.label == expected.label
+        assert moment.prediction.confidences == expected.confidences
+        assert torch.equal(moment.prediction.seen, expected.seen)
+        assert torch.equal(moment.filters, load_file(epoch_file(folder, moment.epoch))["network.conv1.weight"])
+    answers = [tuple(moment.prediction.confidences[name] for name in expected.confidences) for moment in moments]
+    assert len(set(answers)) == len(EPOCHS)
+    assert not torch.equal(moments[0].filters, moments[-1].filters)
+
+
+def test_a_folders_epochs_are_classified_with_their_own_weights(folder, picture):
+    """Also though all are opened in one network: what was yielded before does not change."""
+    assert_same(list(walk(of_folder(folder), picture)), folder, picture)
+
+
+def test_the_history_comes_with_it(folder):
+    """The test accuracy of each epoch, as the run's folder tells it."""
+    told = of_folder(folder)
+    assert told.epochs == EPOCHS
+    assert [row.test_accuracy for row in told.run.history] == [
+        row.test_accuracy for row in checkpoint.read_run(folder).history
+    ]
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def grow(path):
+    save_file({name: tensor * 1e38 for name, tensor in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(damage, "damaged"), (Path.unlink, "missing"), (grow, "not a number|not finite")],
+)
+def test_an_epoch_that_is_broken_after_the_start_is_a_gap(folder, picture, spoil, reason):
+    """One sentence for it; the others are as they were."""
+    told = of_folder(folder)
+    spoil(epoch_file(folder, 1))
+    moments = list(walk(told, picture))
+    assert [type(moment) for moment in moments] == [Moment, Gap, Moment, Moment]
+    with pytest.raises(ValueError, match=reason):
+        raise ValueError(moments[1].reason)
+    assert moments[2].prediction.confidences == classify(by_hand(folder, 2), picture).confidences
+
+
+def test_a_file_that_is_not_there_at_the_start_is_not_among_the_epochs(folder):
+    """Nor is anything else in the folder, or an epoch that the history does not know."""
+    epoch_file(folder, 2).unlink()
+    shutil.copy(epoch_file(folder, 3), epoch_file(folder, 9))
+    for name in ("epoch-3.safetensors", "epoch-..-1.safetensors", "epoch-0005.bin", "epoch-٣٣٣٣.safetensors"):
+        (folder / "epochs" / name).touch()
+    assert of_folder(folder).epochs == (0, 1, 3)
+
+
+def test_a_run_deleted_in_the_middle_of_the_walk_leaves_gaps(folder, picture):
+    """What was seen before was seen."""
+    steps = walk(of_folder(folder), picture)
+    assert isinstance(next(steps), Moment)
+    checkpoint.delete(folder)
+    assert [type(step) for step in steps] == [Gap, Gap, Gap]
+
+
+def test_a_folder_without_a_run_or_without_epochs_is_told(folder, tmp_path):
+    """One sentence each."""
+    with pytest.raises(ValueError, match="no such run"):
+        of_folder(tmp_path / "nothing")
+    shutil.rmtree(folder / "epochs")
+    with pytest.raises(ValueError, match="no epochs were kept"):
+        of_folder(folder)
+
+
+def test_a_long_run_is_thinned_evenly(folder, monkeypatch):
+    """The first and the last stay."""
+    monkeypatch.setattr(timeline, "MOST_KEPT", 3)
+    assert of_folder(folder).epochs == (0, 1, 3)
+
+
+def test_an_epoch_of_another_network_is_a_gap(folder, tiny, picture):
+    """Bars of other classes would not be comparable; a picture is fitted to each network's own size."""
+    config = OptimizerLabModel.from_pretrained(folder).config
+    other = OptimizerLabModel(**{**config, "class_names": ["yes", "no"]}).eval()
+    larger = OptimizerLabModel(**{**config, "image_size": 16}).eval()
+    models = dict(enumerate([by_hand(folder, 0), other, larger]))
+    told = Timeline(run=checkpoint.read_run(folder), epochs=(0, 1, 2), open=models.get)
+    first, gap, last = walk(told, picture)
+    assert isinstance(first, Moment)
+    assert "other classes" in gap.reason
+    assert last.prediction.confidences == classify(larger, picture).confidences
+
+
+def test_patience_ends_with_a_hub_that_fails_at_each_epoch(folder, picture, monkeypatch):
+    """It is not asked for all the epochs that are left, and each of them is told as a gap."""
+    monkeypatch.setattr(timeline, "PATIENCE_SECONDS", 0.0)
+    asked = []
+
+    def fail(epoch):
+        asked.append(epoch)
+        raise ValueError("The Hub cannot be reached.")
+
+    told = Timeline(run=checkpoint.read_run(folder), epochs=EPOCHS, open=fail)
+    assert list(walk(told, picture)) == [Gap(epoch=epoch, reason="The Hub cannot be reached.") for epoch in EPOCHS]
+    assert asked == [0]
+
+
+def test_a_published_run_says_the_same_and_is_fetched_once(folder, picture, hub):
+    """The same numbers; a second walk, with another picture, asks for no weights again."""
+    assert_same(list(walk(of_repo(ID), picture)), folder, picture)
+    assert weights_fetched(hub) == len(EPOCHS)
+    again = list(walk(of_repo(ID), picture.flip(2)))
+    assert again[3].prediction.confidences == classify(by_hand(folder, 3), picture.flip(2)).confidences
+    assert weights_fetched(hub) == len(EPOCHS)
+
+
+def weights_fetched(hub) -> int:
+    return sum(asked.startswith("GET") and "model.safetensors" in asked for asked in hub.requests)
+
+
+def test_a_hub_that_fails_in_the_middle_leaves_one_gap(hub, picture):
+    """One sentence for the epoch that did not arrive; the others do."""
+    commit = hub.repos[ID].tags["epoch-0002"]
+    hub.faults.append(Fault(method="GET", path=f"{commit}/model.safetensors", how="refuse", status=500, times=1000))
+    steps = list(walk(of_repo(ID), picture))
+    assert [type(step) for step in steps] == [Moment, Moment, Gap, Moment]
+    assert "500" in steps[2].reason
+
+
+def test_a_private_run_is_walked_by_those_alone_who_may_read_it(hub, picture):
+    """Also once its weights are in the cache."""
+    hub.repos[ID].private = True
+    assert len(list(walk(of_repo(ID, token=OWNER), picture))) == len(EPOCHS)
+    with pytest.raises(ValueError, match="not open to you"):
+        of_repo(ID)
+
+
+def test_a_repo_without_epochs_is_told(hub):
+    """One sentence, for one without tags and for one that is not there."""
+    hub.repos[ID].tags = {"v1.0": hub.repos[ID].head}
+    with pytest.raises(ValueError, match="has no epochs to walk through"):
+        of_repo(ID)
+    with pytest.raises(ValueError, match="There is no owner/nothing"):
+        of_repo("owner/nothing")

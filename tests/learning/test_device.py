@@ -1,0 +1,127 @@
+"""Which device is chosen, how it counts, and what is said where there is none of that name or too little memory."""
+
+import pytest
+import torch
+
+from trainer.learning import learner
+from trainer.learning.device import DEVICES, choose_device, memory_format, told_out_of_memory
+from trainer.learning.loop import train
+from trainer.learning.race import race
+from trainer.settings.config import TrainConfig
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that makes this a machine with or without a CUDA or an Apple GPU."""
+
+    def make(*, cuda=False, mps=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [({}, "cpu"), ({"cuda": True}, "cuda"), ({"mps": True}, "mps"), ({"cuda": True, "mps": True}, "cuda")],
+)
+def test_auto_takes_the_fastest_there_is(there, chosen, machine, monkeypatch):
+    """Given, or where nothing is said at all."""
+    machine(**there)
+    assert choose_device("auto").type == chosen
+    monkeypatch.delenv("OPTIMIZER_LAB_DEVICE")
+    assert choose_device().type == chosen
+    monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", "")
+    assert choose_device(None).type == chosen
+
+
+def test_the_environment_is_overridden_by_what_is_given(machine, monkeypatch):
+    """--device before OPTIMIZER_LAB_DEVICE before auto."""
+    machine(cuda=True)
+    monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", "cpu")
+    assert choose_device().type == "cpu"
+    assert choose_device("cuda").type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there(name, machine):
+    """Refused with a sentence, never replaced in silence."""
+    machine()
+    with pytest.raises(ValueError, match=f"no {name} device .*cpu always works"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "cuda:1", "tpu" * 50])
+def test_an_unknown_device(name, monkeypatch):
+    """Given or from the environment: the sentence lists what there is."""
+    with pytest.raises(ValueError, match=", ".join(DEVICES)):
+        choose_device(name)
+    monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", name)
+    with pytest.raises(ValueError, match=", ".join(DEVICES)):
+        choose_device()
+
+
+def test_tf32_is_decided_with_the_device(machine):
+    """On an NVIDIA GPU for matrices as for convolutions; another device leaves the process as it is."""
+    machine(cuda=True)
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        choose_device("cpu")
+        assert not torch.backends.cuda.matmul.allow_tf32
+        choose_device("cuda")
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(error, tiny, monkeypatch):
+    """Whether it is the network that does not fit, or a batch in the middle of an epoch, alone or in a race."""
+    config = TrainConfig(epochs=2, batch_size=8)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    events = race([(config, None)], tiny)
+    next(events)
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", fail)
+    with pytest.raises(ValueError, match=r"out of memory\. A smaller batch_size"):
+        list(events)
+    monkeypatch.setattr(learner.OptimizerLabModel, "to", fail)
+    for begins in (lambda: train(config, tiny), lambda: race([(config, None)], tiny)):
+        with pytest.raises(ValueError, match=r"out of memory\. A smaller batch_size"):
+            begins()
+
+
+def test_out_of_memory_in_the_first_evaluation(tiny, monkeypatch):
+    """The untrained network's, which is the first thing that is computed."""
+
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    events = train(TrainConfig(epochs=2, batch_size=8), tiny)
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", fail)
+    with pytest.raises(ValueError, match=r"out of memory\. A smaller batch_size"):
+        next(events)
+
+
+def test_only_apples_gpus_have_another_layout():
+    """Where torch's gradients are wrong in channels_last."""
+    layouts = {name: memory_format(torch.device(name)) for name in ("cpu", "cuda", "mps")}
+    assert layouts == {"cpu": torch.channels_last, "cuda": torch.channels_last, "mps": torch.contiguous_format}
+
+
+def test_other_errors_are_left_alone():
+    """They are bugs, and must not be taken for a lack of memory."""
+    with pytest.raises(RuntimeError, match="shape"), told_out_of_memory():
+        raise RuntimeError("shape mismatch")

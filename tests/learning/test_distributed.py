@@ -1,0 +1,360 @@
+"""Several processes train one network together: the numbers of one, one voice, one end; with the real torchrun."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.cli.main import _recorded, main
+from trainer.images.image_data import batches, load_images
+from trainer.learning import distributed
+from trainer.learning.distributed import LostRankError, World
+from trainer.learning.loop import train
+from trainer.runs import checkpoint
+from trainer.runs.events import EpochEnded, Finished, StepLogged
+from trainer.runs.run import Run
+from trainer.settings.config import MODELS, TrainConfig
+from trainer.settings.lessons import LESSONS
+
+REPOSITORY = Path(__file__).parents[2]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+MESSAGE = "error: Another process of this training has ended or cannot be reached"
+FEW = ("--num-images", "512")
+# An epoch of 128 batches: there is time to end it on the way.
+LONG = ("--epochs", "40", *FEW, "--batch-size", "4", "--scheduler", "constant", "--lr", "0.0003", "--json")
+
+PLAIN = {"epochs": 3, "batch_size": 8, "scheduler": "constant", "lr": 0.01}
+CASES = {
+    "a last batch that leaves a rank out": {},
+    "adam, smoothed labels": {"optimizer": "adam", "lr": 0.001, "label_smoothing": 0.1},
+    "a rank left out while gradients add up": {"zero_grad_every": 3},
+    "gradients that are never cleared": {"zero_grad_every": 0, "lr": 0.001},
+    "the loss drives lr": {"scheduler": "plateau", "patience": 0, "threshold": 1.0},
+    "a schedule of batches": {"scheduler": "onecycle", "pct_start": 0.4},
+    "no last batch": {"drop_last": True, "augment": False, "softmax": True},
+    "divergence": {"lr": 1e6},
+    **{f"the network {name}": {"model": name, "batch_size": 13} for name in MODELS if name != "quick"},
+}
+
+# Runs on three ranks: trains each case, and the first once more with rank 2 asked to stop in the second epoch; what the
+# ranks have seen is what rank 0 writes. Then rank 2 goes silent.
+SCRIPT = """
+import dataclasses, datetime, hashlib, os, pickle, sys, time
+from trainer.learning import distributed
+from trainer.runs.events import CheckpointReady, EvaluationLogged, StepLogged
+from trainer.learning.loop import train
+from trainer.runs.run import Run
+
+def seen(events):
+    kept = [event for event in events if not isinstance(event, EvaluationLogged)]
+    return [
+        (event.epoch, hashlib.sha256(event.model + event.training).hexdigest())
+        if isinstance(event, CheckpointReady) else event
+        for event in kept
+    ]
+
+def until_asked(events, world):
+    for event in events:
+        if isinstance(event, StepLogged) and event.epoch == 2 and world.rank == 2:
+            world.stopping.set()
+        yield event
+
+distributed._PATIENCE = datetime.timedelta(seconds=8)
+images, configs = pickle.load(open(sys.argv[1], "rb"))
+with distributed.join() as world:
+    told = [world.gather(seen(train(config, images, world=world))) for config in configs]
+    longer = train(dataclasses.replace(configs[0], epochs=40), images, world=world)
+    stopped = world.gather(seen(until_asked(longer, world)))
+    if world.rank == 0:
+        pickle.dump((told, stopped), open(sys.argv[2], "wb"))
+    world.gather(None)
+    if world.rank == 2:
+        time.sleep(300)
+    try:
+        world.gather(None)
+    except distributed.LostRankError:
+        os.write(1, b"first " if world.claim() else b"second ")  # at once: both write to the same place
+        raise
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Two processes with as many threads as there are cores each would wait for one another."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def launch(*arguments, processes=2, agent=("--standalone",)):
+    command = [*TORCHRUN, *agent, "--nproc-per-node", str(processes), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, **pipes)
+
+
+def trainer(*arguments, **options):
+    """`torchrun … -m trainer …`; without `--` torchrun takes --run for its own --run-path."""
+    return launch("-m", "--", "trainer", *arguments, **options)
+
+
+def finish(process):
+    """(exit status, rows on stdout, stderr) of a process; nothing may take longer."""
+    out, err = process.communicate(timeout=120)
+    return process.returncode, [json.loads(line) for line in out.splitlines()], err
+
+
+def read_until(process, epoch):
+    """Reads the rows of a run until an epoch's checkpoint is on disk: it is in the middle of the next one then."""
+    for line in process.stdout:
+        row = json.loads(line)
+        if (row["event"], row.get("epoch")) == ("checkpoint", epoch):
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def process_of(rank, torchrun):
+    """The process id of a rank."""
+    for pid in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return int(pid)
+    raise AssertionError(f"There is no rank {rank}.")
+
+
+def losses(events):
+    return [event.loss for event in events if isinstance(event, StepLogged)]
+
+
+def epochs(events):
+    return [event for event in events if isinstance(event, EpochEnded)]
+
+
+def untimed(events):
+    clock = ("seconds", "images_per_second", "epoch_seconds")
+    return [
+        event if isinstance(event, tuple) else replace(event, **{name: 0.0 for name in clock if hasattr(event, name)})
+        for event in events
+    ]
+
+
+def numbers(row):
+    """An epoch's numbers, but for the times it took."""
+    return [row[name] or 0.0 for name in ("train_loss", "test_loss", "test_accuracy", "grad_norm", "lr")]
+
+
+# --- the numbers
+
+
+@pytest.fixture(scope="module")
+def ranks(tiny, tmp_path_factory):
+    """What SCRIPT has seen on its three ranks: the events of each case, those of the run that stopped, its output."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "script.py").write_text(SCRIPT)
+    configs = [TrainConfig(**{**PLAIN, **settings}) for settings in CASES.values()]
+    (folder / "given").write_bytes(pickle.dumps((tiny, configs)))
+    process = launch(folder / "script.py", folder / "given", folder / "told", processes=3)
+    out, err = process.communicate(timeout=300)
+    assert (folder / "told").exists(), err
+    told, stopped = pickle.loads((folder / "told").read_bytes())
+    return dict(zip(CASES, told, strict=True)), stopped, out
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_three_ranks_train_as_one_process(case, ranks, tiny):
+    """The same events on every rank, checkpoints to the last bit; and, up to rounding, those of one process."""
+    first, *others = (untimed(events) for events in ranks[0][case])
+    for events in others:
+        assert repr(events) == repr(first)  # repr: NaN is not equal to itself
+    alone = list(train(TrainConfig(**{**PLAIN, **CASES[case]}), tiny))
+    assert first[-1] == alone[-1]
+    if case == "divergence":
+        assert first[-1].reason == "diverged"
+        return
+    assert first[-1].reason == "completed"
+    if case.startswith("the network"):
+        # Batch normalisation knows only the rank's own share, of thirteen pictures four or five.
+        assert losses(first) == pytest.approx(losses(alone), abs=0.5)
+        return
+    assert losses(first) == pytest.approx(losses(alone), abs=1e-4)
+    for row, expected in zip(epochs(first), epochs(alone), strict=True):
+        assert numbers(vars_of(row)) == pytest.approx(numbers(vars_of(expected)), abs=1e-4)
+
+
+def vars_of(event):
+    return {name: getattr(event, name) for name in event.__dataclass_fields__}
+
+
+def test_all_ranks_stop_after_the_same_batch(ranks):
+    """One of them is asked; all end as stopped, none has seen a batch more."""
+    first, *others = (untimed(events) for events in ranks[1])
+    assert all(events == first for events in others)
+    assert first[-1] == Finished(reason="stopped")
+    assert 1 <= epochs(first)[-1].epoch < 40
+
+
+def test_a_silent_rank_ends_the_others(ranks):
+    """They wait for so long and no longer, and only one of them is to say so."""
+    assert sorted(ranks[2].split()) == ["first", "second"]
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_shares_make_up_the_batches(size, augment, tiny):
+    """Each batch is cut in order, its pictures augmented as for one process; the last batch of 2 is 1, 1 and none."""
+    config = TrainConfig(batch_size=8, augment=augment)
+    cut = [list(batches(tiny.train, config, 2, World(rank, size))) for rank in range(size)]
+    for whole, *shares in zip(batches(tiny.train, config, 2), *cut, strict=True):
+        for part, parts in zip(whole, zip(*shares, strict=True), strict=True):
+            assert torch.equal(torch.cat(parts), part)
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+# --- under torchrun
+
+
+def test_lesson_1_is_that_of_one_process(images, tmp_path):
+    """Its losses to 1e-4 over an epoch of 512 pictures; on stdout one row for each thing, on stderr one line."""
+    few = ("--lesson", "one-epoch", *FEW, "--checkpoints", tmp_path, "--run", "run")
+    status, rows, err = finish(trainer("train", *few, "--json"))
+    assert status == 0, err
+    assert [row["event"] for row in rows] == ["epoch", "checkpoint", *["step"] * 8, "epoch", "checkpoint", "finished"]
+    assert [line for line in err.splitlines() if "torch" not in line] == [load_images("synthetic").note]
+    alone = list(train(LESSONS["one-epoch"].config.changed({"num_images": 512}), load_images("synthetic")))
+    assert [row["loss"] for row in rows if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
+    for row, expected in zip((row for row in rows if row["event"] == "epoch"), epochs(alone), strict=True):
+        assert numbers(row) == pytest.approx(numbers(vars_of(expected)), abs=1e-4)
+
+
+def test_lesson_1_on_the_real_thing(real_images, tmp_path):
+    """All of its 156 batches on CIFAR-10."""
+    few = ("--lesson", "one-epoch", "--data", real_images.source, "--checkpoints", tmp_path, "--run", "run")
+    status, rows, err = finish(trainer("train", *few, "--json"))
+    assert status == 0, err
+    alone = list(train(LESSONS["one-epoch"].config, real_images))
+    assert len(losses(alone)) == 156
+    assert [row["loss"] for row in rows if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
+
+
+def test_a_run_goes_from_two_processes_to_three_and_to_one(tmp_path, capsys):
+    """A rank is killed: all end with one message. Three go on, until Ctrl-C; one process makes an end of it: the
+    epochs are those of a run that one process trained all along, up to what rounding comes to in hundreds of steps."""
+    folder = tmp_path / "run"
+    two = trainer("train", *LONG, "--checkpoints", tmp_path, "--run", "run")
+    read_until(two, 1)
+    os.kill(process_of(1, two), signal.SIGKILL)
+    status, _, err = finish(two)
+    assert status == 1
+    assert err.count(MESSAGE) == 1
+    assert "/trainer/" not in err  # no traceback of ours
+    run = checkpoint.read_run(folder)
+    assert run.status == "interrupted"
+
+    three = trainer("resume", folder, "--json", processes=3)
+    read_until(three, run.epoch + 1)
+    three.send_signal(signal.SIGINT)
+    status, rows, err = finish(three)
+    assert status == 1  # torchrun's own
+    assert MESSAGE not in err
+    assert "/trainer/" not in err
+    assert (rows[-1]["event"], rows[-1]["reason"]) == ("finished", "stopped")
+    run = checkpoint.read_run(folder)
+    assert run.status == "stopped"
+
+    assert main(["resume", str(folder), "--epochs", str(run.epoch + 1)]) == 0
+    whole = ("--checkpoints", str(tmp_path), "--run", "whole", "--epochs", str(run.epoch + 1))
+    assert main(["train", *LONG[2:], *whole]) == 0
+    histories = [checkpoint.read_run(tmp_path / name).history for name in ("run", "whole")]
+    for row, expected in zip(*histories, strict=True):
+        assert row.train_loss == pytest.approx(expected.train_loss, abs=1e-3)
+        assert row.test_loss == pytest.approx(expected.test_loss, abs=1e-3)
+        assert row.test_accuracy == pytest.approx(expected.test_accuracy, abs=0.02)
+
+
+def test_two_agents_on_loopback(tmp_path):
+    """As on two machines: each has one process, one of them the first voice and the folder; the numbers are one's."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    agent = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "lab")
+    given = ("train", "--epochs", "1", *FEW, "--scheduler", "constant", "--json", "--checkpoints", tmp_path)
+    agents = [trainer(*given, "--run", "run", agent=agent, processes=1) for _ in range(2)]
+    done = [finish(process) for process in agents]
+    assert [status for status, _, _ in done] == [0, 0], done
+    told, silent = sorted((rows for _, rows, _ in done), key=len, reverse=True)
+    assert silent == []
+    assert told[-1]["reason"] == "completed"
+    alone = list(train(TrainConfig(epochs=1, num_images=512, scheduler="constant"), load_images("synthetic")))
+    assert [row["loss"] for row in told if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    """What rank 0 alone can see ends all of them, with one line."""
+    status, rows, err = finish(trainer("resume", tmp_path / "nowhere"))
+    assert (status, rows) == (1, [])
+    assert re.findall("^error: .*", err, re.MULTILINE) == [f"error: There is no run in {tmp_path / 'nowhere'}."]
+    assert err.startswith("error: ")
+
+
+# --- what needs no second process
+
+
+def test_what_one_rank_cannot_do_ends_all(tiny, tmp_path):
+    """With its own reason: the others learn of it by its closed connection, and do not wait for it."""
+
+    def out_of_memory():
+        yield from ()
+        raise ValueError("The device ran out of memory.")
+
+    for rank in (0, 1):
+        with pytest.raises(LostRankError, match="out of memory"):
+            list(_recorded(out_of_memory(), Run(config=TrainConfig()), tmp_path / "run", tiny, World(rank, 2)))
+    with pytest.raises(ValueError, match="out of memory"):
+        list(_recorded(out_of_memory(), Run(config=TrainConfig()), tmp_path / "run", tiny, World(0, 1)))
+
+
+def test_more_processes_than_a_batch_has_images(tiny):
+    """One sentence, before anything is exchanged."""
+    with pytest.raises(ValueError, match="batch_size of 8 is too small for 9 processes"):
+        train(TrainConfig(batch_size=8), tiny, world=World(0, 9))
+
+
+def test_alone_without_torchrun(monkeypatch):
+    """Nothing is started, nothing exchanged; torchrun with one process is no different."""
+    with distributed.join() as world:
+        assert (world.rank, world.size) == (0, 1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "lab")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with distributed.join() as world:
+        assert (world.rank, world.size) == (0, 1)
+        assert world.gather("fact") == ["fact"]
+        assert world.claim()
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("rank", "device", "sentence"),
+    [(2, "cuda", "more processes on this machine than GPUs, of which it has 2"), (0, "mps", "add --device cpu")],
+)
+def test_a_device_for_each_rank(rank, device, sentence, monkeypatch):
+    """The CPU is shared, a GPU is not, and what cannot be is said."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    world = World(rank, 3, local_rank=rank)
+    assert distributed.own_device(world, torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(ValueError, match=sentence):
+        distributed.own_device(world, torch.device(device))
+
+
+def test_a_gpu_for_each_rank(monkeypatch):
+    """The second process of a machine takes its second GPU."""
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert distributed.own_device(World(3, 4, local_rank=1), torch.device("cuda")) == torch.device("cuda:1")
+    assert taken == [torch.device("cuda:1")]

@@ -1,0 +1,121 @@
+"""A process that is killed loses what it did after the last whole epoch and nothing else: what a resume then makes of
+the run is, bit for bit, what an uninterrupted training would have made of it."""
+
+import copy
+import json
+import pickle
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainer.learning.loop import train
+from trainer.runs import checkpoint
+from trainer.settings.config import OPTIMIZERS, TrainConfig
+
+BASE = TrainConfig(epochs=4, batch_size=8)
+CONFIGS = {
+    **{name: BASE.changed({"optimizer": name}) for name in OPTIMIZERS},
+    "sgd without momentum": replace(BASE, momentum=0.0),
+    "adam with amsgrad": BASE.changed({"optimizer": "adam", "amsgrad": True}),
+    "rmsprop with all its tensors": BASE.changed({"optimizer": "rmsprop", "centered": True, "momentum": 0.5}),
+    "gradients carried over": BASE.changed({"optimizer": "adam", "scheduler": "constant", "zero_grad_every": 3}),
+    "fast network": BASE.changed({"optimizer": "adamw", "model": "fast", "scheduler": "plateau"}),
+}
+
+KILLED_AND_RESUMED = """
+# Trains each run of `cases` in child processes that die at given instants, one after another, then in one that does
+# not. An instant is a number of events, or seconds: then SIGALRM ends the process wherever it is.
+import os, pickle, signal, sys
+from pathlib import Path
+from trainer.runs import checkpoint
+from trainer.images.image_data import facts
+from trainer.learning.loop import train
+from trainer.runs.run import Run
+
+here = Path(sys.argv[1])
+os.fsync = lambda descriptor: None  # the machine stays up: what a dead process has written is there
+images, cases = pickle.loads((here / "cases.pickle").read_bytes())
+
+def work(folder, config, instant):
+    if isinstance(instant, float):
+        signal.setitimer(signal.ITIMER_REAL, instant)
+    with checkpoint.writing(folder):
+        kept = checkpoint.read(folder) if checkpoint.is_run(folder) else None
+        if kept and kept.epoch == config.epochs:
+            return
+        run = checkpoint.resumed(kept) if kept else Run(config=config)
+        events = train(config, images, resume=kept)
+        for number, _ in enumerate(checkpoint.record(events, run, folder, facts(images), resume=kept)):
+            if number == instant:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+for name, config, instants in cases:
+    for instant in [*instants, None]:
+        child = os.fork()
+        if not child:
+            work(here / name, config, instant)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code == 0 or (instant is not None and code in (-signal.SIGKILL, -signal.SIGALRM)), (name, instant, code)
+"""
+
+
+def state_of(folder):
+    """All that later epochs depend on, and the history apart from times."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.safetensors")}
+    content = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    rows = [
+        {key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
+        for row in content["history"]
+    ]
+    return files, rows, content["state"], content["curve"]["points"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGALRM.")
+def test_killed_runs_resume_exactly(tiny, trained, tmp_path, monkeypatch):
+    """Three deaths a run: after random events, at random instants, and soon after a resume, in its first epoch."""
+    chance = random.Random(14)
+    cases = []
+    for name, config in CONFIGS.items():
+        cases += [
+            (
+                f"{name}, soon after a resume",
+                config,
+                [chance.randint(5, 9), chance.randint(0, 3), chance.randint(0, 3)],
+            ),
+            (f"{name}, after random events", config, [chance.randint(0, 12) for _ in range(3)]),
+            (f"{name}, at random instants", config, [chance.uniform(0.001, 0.1) for _ in range(3)]),
+        ]
+    (tmp_path / "cases.pickle").write_bytes(pickle.dumps((tiny, cases)))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", KILLED_AND_RESUMED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    whole = {
+        name: state_of(trained(config, tiny, folder=tmp_path / "whole" / name)[0]) for name, config in CONFIGS.items()
+    }
+    differ = [name for name, _, _ in cases if state_of(tmp_path / name) != whole[name.partition(", ")[0]]]
+    assert differ == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_resumed_training_leaves_its_checkpoint_alone(name, tiny, trained):
+    """The checkpoint is written again at the first event: nothing in it may be shared with what goes on learning."""
+    config = CONFIGS[name]
+    folder, _ = trained(config, tiny, until=2)
+    kept = checkpoint.read(folder)
+    tensors = {place: tensor.clone() for place, tensor in {**kept.weights, **kept.tensors}.items()}
+    rest = copy.deepcopy((kept.state, kept.history, kept.curve, kept.data))
+    for _ in train(config, tiny, resume=kept):
+        pass
+    after = {**kept.weights, **kept.tensors}
+    assert [place for place in tensors if not torch.equal(tensors[place], after[place])] == []
+    assert (kept.state, kept.history, kept.curve, kept.data) == rest

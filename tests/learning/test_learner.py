@@ -1,0 +1,304 @@
+"""Stop, and go on: through real folders, and to the last bit what an uninterrupted run would have done."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainer.learning.loop import begin, train
+from trainer.learning.schedulers import spans_run
+from trainer.runs import checkpoint
+from trainer.runs.events import CheckpointReady
+from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+
+CASES = [
+    *[
+        {"optimizer": optimizer, "scheduler": scheduler}
+        for optimizer, scheduler in itertools.product(OPTIMIZERS, ("constant", "onecycle", "plateau"))
+    ],
+    *[
+        {"optimizer": optimizer, "scheduler": scheduler, "scheduler_unit": unit, "num_warmup_steps": warmup}
+        for (optimizer, warmup), scheduler, unit in itertools.product(
+            (("sgd", 0), ("sgd", 3), ("adam", 0)), SCHEDULERS, ("epoch", "batch")
+        )
+        if not (scheduler == "plateau" and (warmup or unit == "batch"))
+        and not (scheduler == "onecycle" and unit == "epoch" and warmup)  # too few steps
+    ],
+    *[
+        {"optimizer": optimizer, "scheduler": scheduler, "zero_grad_every": every}
+        for optimizer, scheduler, every in itertools.product(("sgd", "adam"), ("constant", "onecycle"), (3, 0))
+    ],
+    {"optimizer": "sgd", "scheduler": "onecycle", "cycle_momentum": True},
+    {"optimizer": "adam", "scheduler": "cyclic", "cycle_momentum": True},
+    {"optimizer": "sgd", "scheduler": "onecycle", "three_phase": True, "num_warmup_steps": 2},
+    {"optimizer": "sgd", "nesterov": True},
+    {"optimizer": "sgd", "momentum": 0.0},
+    {"optimizer": "adam", "amsgrad": True, "precision": "bfloat16"},
+    {"optimizer": "rmsprop", "centered": True, "momentum": 0.5, "precision": "bfloat16", "zero_grad_every": 3},
+    {"softmax": True, "activation": "none", "normalize": False, "train_split": "test"},
+    {"label_smoothing": 0.1, "drop_last": True, "shuffle": False, "augment": False, "num_images": 20},
+    {"model": "fast"},
+    {"model": "fast", "optimizer": "adamw", "scheduler": "plateau", "precision": "bfloat16", "zero_grad_every": 3},
+    {"model": "fast", "activation": "none", "softmax": True, "normalize": False},
+]
+
+UNTIMED = ("seconds", "images_per_second")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """What survives a crash is test_checkpoint's matter; here are a thousand commits."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+def named(settings):
+    return "-".join(f"{name[:9]}={value}" for name, value in settings.items())
+
+
+def on_disk(folder):
+    """All that a run is: every weights file's bytes, and the history apart from what it took."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.safetensors")}
+    content = json.loads((folder / "training.json").read_text())
+    for row in content["history"]:
+        for name in UNTIMED:
+            row.pop(name)
+    return files, content
+
+
+def assert_same(one, other):
+    """Compares two folders, names first: a difference of thousands of bytes is no message."""
+    (files, content), (other_files, other_content) = on_disk(one), on_disk(other)
+    assert content == other_content
+    assert files.keys() == other_files.keys()
+    assert [name for name in files if files[name] != other_files[name]] == []
+
+
+@pytest.mark.parametrize("settings", CASES, ids=named)
+def test_resume_is_exact(settings, tiny, trained, tmp_path):
+    """Four epochs in one go, and two, a stop in the third, and two more from the folder: the same bytes."""
+    pct_start = {"pct_start": 0.4} if settings.get("scheduler", "onecycle") == "onecycle" else {}
+    config = TrainConfig(**{"epochs": 4, "batch_size": 8, "seed": 3, **pct_start, **settings})
+    whole, run = trained(config, tiny, folder=tmp_path / "whole")
+    assert run.status == "completed"
+
+    part, run = trained(config, tiny, folder=tmp_path / "part", until=2)
+    assert (run.status, run.epoch) == ("stopped", 2)
+    with checkpoint.writing(part):
+        kept = checkpoint.read(part)
+    kept = checkpoint.continued(kept, epochs=None, changes={}, spans_run=spans_run(config))
+    _, run = trained(kept.config, tiny, folder=part, resume=kept)
+    assert (run.status, run.epoch) == ("completed", 4)
+    assert_same(whole, part)
+
+
+def test_the_cases_are_complete():
+    """Every optimizer and every scheduler, both units."""
+    assert {case.get("optimizer", "sgd") for case in CASES} == OPTIMIZERS.keys()
+    assert {case.get("scheduler", "onecycle") for case in CASES} == SCHEDULERS.keys()
+
+
+@pytest.fixture
+def two_epochs(tiny, trained):
+    """A function that trains two epochs with some settings, and returns folder and checkpoint."""
+
+    def make(**settings):
+        config = TrainConfig(**{"epochs": 2, "batch_size": 8, **settings})
+        folder, run = trained(config, tiny)
+        assert run.status == "completed"
+        return folder, checkpoint.read(folder)
+
+    return make
+
+
+def go_on(kept, *, epochs=None, **changes):
+    return checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "step", "cyclic", "plateau"])
+def test_more_epochs_are_those_of_a_longer_run(scheduler, tiny, trained, two_epochs, tmp_path):
+    """Where the schedule does not depend on the length, 2 + 2 epochs are the 4 of a run that was asked for 4."""
+    folder, kept = two_epochs(scheduler=scheduler)
+    kept = go_on(kept, epochs=4)
+    trained(kept.config, tiny, folder=folder, resume=kept)
+    whole, _ = trained(TrainConfig(scheduler=scheduler, epochs=4, batch_size=8), tiny, folder=tmp_path / "whole")
+    assert_same(whole, folder)
+
+
+@pytest.mark.parametrize("scheduler", ["onecycle", "cosine", "linear"])
+def test_a_spent_schedule_is_refused(scheduler, two_epochs):
+    """What was as long as the run cannot simply go on: the sentence says what to choose."""
+    _, kept = two_epochs(scheduler=scheduler)
+    with pytest.raises(ValueError, match="choose the scheduler to go on with"):
+        go_on(kept, epochs=4)
+
+
+@pytest.mark.parametrize("epochs", [None, 1, 2])
+def test_nothing_left_to_train_is_refused(epochs, two_epochs):
+    """A finished run needs a new total above what it has."""
+    _, kept = two_epochs(scheduler="constant")
+    with pytest.raises(ValueError, match="has trained 2 epochs already"):
+        go_on(kept, epochs=epochs)
+
+
+CYCLE = {"scheduler": "onecycle", "cycle_momentum": True, "pct_start": 0.5}
+CONTINUATIONS = [
+    {"scheduler": "constant", "lr": 0.001},
+    {"scheduler": "onecycle", "lr": 0.02},
+    {"scheduler": "cosine", "num_warmup_steps": 1},
+    {"optimizer": "adam", "lr": 0.002},
+    {"optimizer": "adagrad", "scheduler": "step", "step_size": 1},
+    {"momentum": 0.0, "scheduler": "constant"},
+]
+
+
+@pytest.mark.parametrize("until", [2, 4])
+@pytest.mark.parametrize("changes", CONTINUATIONS, ids=named)
+def test_continuation_with_chosen_settings(changes, until, tiny, trained, two_epochs, tmp_path):
+    """The new settings hold from the next epoch on and are noted in its row; a continuation that is cut, even before
+    its first epoch has ended, resumes exactly."""
+    folder, kept = two_epochs(scheduler="onecycle")
+    first = go_on(kept, epochs=6, **changes)
+    assert first.schedule_from == 2
+    trained(first.config, tiny, folder=folder, resume=first)
+    _, content = on_disk(folder)
+    rows = content["history"]
+    assert [row["continued_with"] for row in rows] == [None, None, None, changes, None, None, None]
+    assert content["config"] == json.loads(json.dumps(first.config.settings()))
+    assert content["config"].items() >= {**changes, "epochs": 6}.items()
+    if changes.get("scheduler") == "constant":
+        assert all(row["lr"] == first.config.lr for row in rows[3:])
+
+    cut, _ = trained(kept.config, tiny, folder=tmp_path / "cut")
+    trained(first.config, tiny, folder=cut, resume=go_on(checkpoint.read(cut), epochs=6, **changes), until=until)
+    again = go_on(checkpoint.read(cut))
+    assert (again.epoch, again.schedule_from) == (until, 2)
+    trained(again.config, tiny, folder=cut, resume=again)
+    assert_same(folder, cut)
+
+
+def test_settings_chosen_again_before_an_epoch_has_ended(tiny, trained, two_epochs):
+    """What was chosen first still holds, and all of it is told in the row of the first epoch."""
+    folder, kept = two_epochs(scheduler="onecycle")
+    first = go_on(kept, epochs=4, scheduler="constant", lr=0.5)
+    trained(first.config, tiny, folder=folder, resume=first, until=2)
+    second = go_on(checkpoint.read(folder), epochs=3, optimizer="adam", lr=0.002)
+    assert (second.config.optimizer, second.config.scheduler, second.config.epochs) == ("adam", "constant", 3)
+    _, run = trained(second.config, tiny, folder=folder, resume=second)
+    assert (run.status, run.epoch) == ("completed", 3)
+    assert run.history[-1].continued_with == {"scheduler": "constant", "lr": 0.002, "optimizer": "adam"}
+    assert checkpoint.read(folder).continued_with is None
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_chosen_onecycle_has_as_many_steps_as_are_left(every, tiny, trained, two_epochs):
+    """A step each 3 of 4 batches: epochs 3 and 4 have 3 steps, after batches 9, 12 and 15; torch raises at a step
+    more than its onecycle was told of."""
+    folder, kept = two_epochs(scheduler="constant", zero_grad_every=every)
+    kept = go_on(kept, epochs=4, scheduler="onecycle", pct_start=0.5)
+    _, run = trained(kept.config, tiny, folder=folder, resume=kept)
+    assert (run.status, run.epoch) == ("completed", 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"optimizer": "adam"}, {"amsgrad": True}),
+        ({"optimizer": "rmsprop"}, {"centered": True}),
+        ({"optimizer": "rmsprop"}, {"momentum": 0.9}),
+        ({"optimizer": "rmsprop"}, CYCLE),
+        ({"optimizer": "sgd"}, {"momentum": 0.0}),
+        ({"optimizer": "sgd", "momentum": 0.0, **CYCLE}, {"scheduler": "constant"}),
+    ],
+    ids=named,
+)
+def test_a_switch_that_needs_more_tensors_starts_the_optimizer_afresh(settings, changes, tiny, trained, two_epochs):
+    """What the optimizer would look for in its old state, and not find, does not end the run."""
+    folder, kept = two_epochs(**{"scheduler": "constant", **settings})
+    kept = go_on(kept, epochs=3, **changes)
+    assert not kept.tensors
+    _, run = trained(kept.config, tiny, folder=folder, resume=kept)
+    assert (run.status, run.epoch) == ("completed", 3)
+
+
+@pytest.mark.parametrize(("optimizer", "num_tensors"), [("sgd", 10), ("adam", 30)])
+@pytest.mark.parametrize("changes", [{"lr": 0.001}, CYCLE], ids=named)
+def test_other_changes_keep_the_optimizers_memory(changes, optimizer, num_tensors, tiny, trained, two_epochs):
+    """Momentum carries over where the optimizer stays the same."""
+    folder, kept = two_epochs(scheduler="constant", optimizer=optimizer)
+    going_on = go_on(kept, epochs=3, **changes)
+    assert going_on.tensors.keys() == kept.tensors.keys()
+    assert len(kept.tensors) == num_tensors
+    assert trained(going_on.config, tiny, folder=folder, resume=going_on)[1].status == "completed"
+
+
+def broken(state, **changes):
+    return {**state, **changes}
+
+
+HOSTILE = {
+    "another optimizer's tensor": lambda kept: replace(
+        kept, tensors={**kept.tensors, "optimizer.nothing.momentum_buffer": kept.weights["network.conv1.bias"]}
+    ),
+    "a nameless tensor": lambda kept: replace(kept, tensors={"x": kept.weights["network.conv1.bias"]}),
+    "another shape": lambda kept: replace(
+        kept,
+        tensors={**kept.tensors, "optimizer.network.conv1.bias.momentum_buffer": kept.weights["network.conv1.weight"]},
+    ),
+    "another dtype": lambda kept: replace(kept, tensors={name: t.double() for name, t in kept.tensors.items()}),
+    "a gradient of another shape": lambda kept: replace(
+        kept, tensors={"gradient.network.conv1.weight": kept.weights["network.linear1.weight"]}
+    ),
+    "no group": lambda kept: replace(kept, state=broken(kept.state, optimizer=[])),
+    "a strange group": lambda kept: replace(kept, state=broken(kept.state, optimizer=[{"params": [1]}])),
+    "a group's lr as text": lambda kept: replace(kept, state=broken(kept.state, optimizer=[{"lr": "x"}])),
+    "a method's name": lambda kept: replace(kept, state=broken(kept.state, scheduler={"step": 1})),
+    "a scheduler's text": lambda kept: replace(kept, state=broken(kept.state, scheduler={"last_epoch": "x"})),
+    "a scheduler that is no object": lambda kept: replace(kept, state=broken(kept.state, scheduler=3)),
+    "no scaler": lambda kept: replace(kept, state={k: v for k, v in kept.state.items() if k != "scaler"}),
+}
+
+
+@pytest.mark.parametrize("breaks", HOSTILE)
+def test_a_state_that_does_not_fit_is_refused(breaks, tiny, two_epochs):
+    """A stranger's checkpoint whose optimizer or scheduler state is wrong: one sentence, before any training."""
+    _, kept = two_epochs(scheduler="constant")
+    kept = HOSTILE[breaks](go_on(kept, epochs=3))
+    with pytest.raises(ValueError, match="does not fit"):
+        train(kept.config, tiny, resume=kept)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "nadam", "adadelta"])
+def test_half_of_an_optimizers_tensors_is_refused(optimizer, tiny, two_epochs):
+    """A stranger's checkpoint with one kind of tensor taken out: told before torch looks for it in vain."""
+    _, kept = two_epochs(scheduler="constant", optimizer=optimizer)
+    kinds = sorted({name.rpartition(".")[2] for name in kept.tensors})
+    assert len(kinds) > 1
+    left = {name: tensor for name, tensor in kept.tensors.items() if not name.endswith(kinds[0])}
+    kept = go_on(replace(kept, tensors=left), epochs=3)
+    with pytest.raises(ValueError, match="does not fit"):
+        train(kept.config, tiny, resume=kept)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "nadam"])
+def test_an_optimizers_tensors_lie_as_before(optimizer, tiny, two_epochs):
+    """In memory as their parameters, without which torch's steps are slower; and numbers on the CPU, where they are
+    read."""
+    _, kept = two_epochs(scheduler="constant", optimizer=optimizer)
+    _, learner = begin(kept.config, tiny, device=torch.device("cpu"), resume=kept)
+    for parameter, values in learner.optimizer.state.items():
+        tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
+        assert tensors
+        assert all(value.stride() == parameter.stride() for value in tensors if value.dim())
+        assert all(value.device.type == "cpu" for value in tensors if not value.dim())
+
+
+def test_gradients_are_kept_only_where_the_next_batch_adds_to_them(tiny):
+    """training.safetensors has gradients with zero_grad_every 3 and 0, and none with 1."""
+    from safetensors.torch import load
+
+    for every, carried in ((1, False), (3, True), (0, True)):
+        config = TrainConfig(epochs=1, batch_size=8, scheduler="constant", zero_grad_every=every)
+        ready = [event for event in train(config, tiny) if isinstance(event, CheckpointReady)][-1]
+        assert any(name.startswith("gradient.") for name in load(ready.training)) is carried

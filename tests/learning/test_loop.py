@@ -1,0 +1,440 @@
+"""train() and evaluate(): what they compute, what they say and when, and what they leave alone."""
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.images.image_data import Split, subset
+from trainer.learning.learner import build_model
+from trainer.learning.loop import _SECONDS_BETWEEN_YIELDS, evaluate, train, training_split
+from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
+from trainer.settings.config import OPTIMIZERS, TrainConfig
+from trainer.settings.lessons import LESSONS
+
+PLAIN = {"scheduler": "constant", "batch_size": 64, "shuffle": False, "augment": False, "normalize": False}
+LAYERS = ("conv1", "conv2", "conv3", "linear1", "linear2")
+TUTORIAL = {**PLAIN, "activation": "none", "drop_last": True, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.01}
+
+
+def losses(events):
+    return [event.loss for event in events if isinstance(event, StepLogged)]
+
+
+def epochs(events):
+    return [event for event in events if isinstance(event, EpochEnded)]
+
+
+def weights(events):
+    """The weights of each checkpoint."""
+    from safetensors.torch import load
+
+    return [load(event.model) for event in events if isinstance(event, CheckpointReady)]
+
+
+def untimed(events):
+    """The events without the clock's part in them."""
+    clock = {"seconds": 0.0, "images_per_second": 0.0, "epoch_seconds": 0.0}
+    return [replace(event, **{name: 0.0 for name in clock if hasattr(event, name)}) for event in events]
+
+
+def distance(one, other):
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+@pytest.mark.parametrize(
+    ("settings", "optimizer"),
+    [
+        ({}, lambda parameters: torch.optim.SGD(parameters, lr=0.01)),
+        ({"softmax": True}, lambda parameters: torch.optim.SGD(parameters, lr=0.01)),
+        ({"optimizer": "adam", "lr": 0.001}, lambda parameters: torch.optim.Adam(parameters, lr=0.001)),
+    ],
+    ids=["sgd", "softmax", "adam"],
+)
+def test_an_epoch_is_the_tutorials(settings, optimizer, images):
+    """Step for step the losses of the tutorial's own loop, written out with torch, from the same first weights."""
+    without = {"momentum", "weight_decay"} if "optimizer" in settings else set()
+    given = {**{name: value for name, value in TUTORIAL.items() if name not in without}, **settings}
+    config = TrainConfig(epochs=1, **given)
+    events = list(train(config, images))
+    first = weights(events)[0]
+
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 5, 1, 2),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 32, 5, 1, 2),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, 1, 2),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(1024, 64),
+        nn.Linear(64, 10),
+        *([nn.Softmax(dim=1)] if config.softmax else []),
+    )
+    with torch.no_grad():
+        names = [f"network.{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")]
+        for parameter, name in zip(network.parameters(), names, strict=True):
+            parameter.copy_(first[name])
+    loss_function, optim = nn.CrossEntropyLoss(), optimizer(network.parameters())
+    expected = []
+    for start in range(0, 512, 64):
+        pictures = images.train.images[start : start + 64].float() / 255
+        loss = loss_function(network(pictures), images.train.labels[start : start + 64])
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        expected.append(loss.item())
+    assert losses(events) == pytest.approx(expected, abs=1e-5)
+    assert len(expected) == 8
+
+
+def test_epoch_0_is_the_untrained_network(images):
+    """Before the first step: evaluated near guessing, kept, and with nothing to say about training."""
+    config = TrainConfig(epochs=1, seed=5, **PLAIN)
+    events = list(train(config, images))
+    row = epochs(events)[0]
+    assert row.epoch == 0
+    assert row.test_loss == pytest.approx(math.log(10), abs=0.05)
+    assert row.test_accuracy < 0.25
+    blank = (row.train_loss, row.train_loss_sum, row.lr, row.grad_norm, row.images_per_second, row.continued_with)
+    assert blank == (None,) * 6
+    assert row.seconds > 0
+    model = build_model(config, images, images.train)
+    assert distance(weights(events)[0], model.state_dict()) == 0
+    assert distance(weights(events)[1], model.state_dict()) > 0
+
+
+def test_the_order_of_events(tiny):
+    """Every epoch: its steps, its row, its checkpoint; last of all Finished, once."""
+    events = list(train(TrainConfig(epochs=2, batch_size=8, scheduler="constant"), tiny))
+    kinds = [(type(event).__name__, getattr(event, "epoch", None)) for event in events]
+    ends = [[("EpochEnded", epoch), ("CheckpointReady", epoch)] for epoch in range(3)]
+    assert kinds == [
+        *ends[0],
+        *[("StepLogged", 1)] * 4,
+        *ends[1],
+        *[("StepLogged", 2)] * 4,
+        *ends[2],
+        ("Finished", None),
+    ]
+    assert [event.step for event in events if isinstance(event, StepLogged)] == list(range(1, 9))
+    assert {event.num_steps for event in events if isinstance(event, StepLogged)} == {8}
+    assert events[-1] == Finished(reason="completed")
+
+
+def test_sums_and_means(tiny):
+    """An epoch's row is its steps: sum and mean of the losses, mean gradient norm, the last lr."""
+    config = TrainConfig(epochs=3, batch_size=8, scheduler="exponential", scheduler_unit="batch")
+    events = list(train(config, tiny))
+    for row in epochs(events)[1:]:
+        steps = [event for event in events if isinstance(event, StepLogged) and event.epoch == row.epoch]
+        assert len(steps) == 4
+        assert row.train_loss_sum == pytest.approx(sum(step.loss for step in steps))
+        assert row.train_loss == pytest.approx(row.train_loss_sum / 4)
+        assert row.grad_norm == pytest.approx(sum(step.grad_norm for step in steps) / 4)
+        assert row.lr == steps[-1].lr
+        assert row.images_per_second * row.seconds >= 26 * 0.999  # the training alone is shorter than the epoch
+
+
+def test_a_norm_that_is_no_number_is_left_out(tiny, monkeypatch):
+    """As where float16's gradients overflow, now and then: the other batches' mean is told."""
+    norms = iter([1.0, math.inf, 3.0, 2.0])
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(next(norms)))
+    events = list(train(TrainConfig(epochs=1, batch_size=8, scheduler="constant"), tiny))
+    assert [event.grad_norm for event in events if isinstance(event, StepLogged)] == [1.0, math.inf, 3.0, 2.0]
+    assert epochs(events)[1].grad_norm == 2.0
+
+
+def test_grad_norm_is_that_of_all_gradients_together(tiny):
+    """The norm of the first step's gradient, computed by hand."""
+    config = TrainConfig(epochs=1, scheduler="constant", batch_size=8, shuffle=False, augment=False)
+    step = next(event for event in train(config, tiny) if isinstance(event, StepLogged))
+    model = build_model(config, tiny, tiny.train)
+    nn.functional.cross_entropy(model(tiny.train.images[:8]), tiny.train.labels[:8]).backward()
+    norm = sum(parameter.grad.square().sum() for parameter in model.parameters()).sqrt().item()
+    assert step.grad_norm == pytest.approx(norm, rel=1e-5)
+
+
+def test_evaluate(images):
+    """Loss and accuracy of all pictures at once, worked out by hand; the last part of a split may be short."""
+    model = build_model(TrainConfig(), images, images.train)
+    split = subset(images.train, 507)
+    with torch.no_grad():
+        outputs = model(split.images)
+        expected = nn.functional.cross_entropy(outputs, split.labels).item()
+        right = (outputs.argmax(1) == split.labels).float().mean().item()
+    assert finish(evaluate(model, split)) == pytest.approx((expected, right), rel=1e-5)
+
+
+def finish(generator):
+    """What a generator returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stop:
+            return stop.value
+
+
+def test_evaluation_leaves_fast_as_it_is(images):
+    """Batch normalisation learns nothing from test pictures, and how many come at once makes no difference."""
+    config = TrainConfig(model="fast")
+    model = build_model(config, images, images.train)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    loss, accuracy = finish(evaluate(model, images.test))
+    assert distance(before, model.state_dict()) == 0
+    outputs = torch.cat([model(images.test.images[place : place + 1]) for place in range(20)])
+    assert finish(evaluate(model, subset(images.test, 20)))[0] == pytest.approx(
+        nn.functional.cross_entropy(outputs, images.test.labels[:20]).item(), rel=1e-4
+    )
+    assert 0 <= accuracy <= 1
+    assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_fast_learns_with_every_optimizer(optimizer, tiny):
+    """By heart, with the row's own defaults: its statistics are trained, and the loss ends below guessing's."""
+    events = list(train(TrainConfig(model="fast", optimizer=optimizer, epochs=8, batch_size=8, augment=False), tiny))
+    assert events[-1].reason == "completed"
+    assert epochs(events)[-1].train_loss < math.log(10) < epochs(events)[1].train_loss + 1
+    assert weights(events)[-1]["network.norm1.num_batches_tracked"] == 32
+    assert (weights(events)[-1]["network.norm1.running_mean"] != 0).all()
+
+
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+def test_fast_takes_every_lesson(lesson, tiny):
+    """Each mistake and its twin run; they end, or diverge as never cleared gradients may."""
+    for config in (lesson.config, lesson.twin):
+        events = list(train(config.changed({"model": "fast", "batch_size": 4, "epochs": 1}), tiny))
+        assert isinstance(events[-1], Finished)
+        assert len(losses(events)) > 0
+
+
+def test_it_learns(images):
+    """The default settings on 512 drawn pictures, two epochs: the loss falls."""
+    rows = epochs(train(TrainConfig(epochs=2, batch_size=32, optimizer="adam", scheduler="constant"), images))
+    assert rows[2].train_loss < rows[1].train_loss < math.log(10) + 0.1
+    assert rows[2].test_loss < rows[0].test_loss
+
+
+def test_global_randomness_is_left_alone(tiny):
+    """A run draws nothing from torch's generator, and another state of it gives the same run."""
+    config = TrainConfig(epochs=2, batch_size=8, scheduler="constant")
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        runs.append(untimed(train(config, tiny)))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert runs[0] == runs[1]
+
+
+def test_the_seed_chooses_the_run(tiny):
+    """Another seed: other first weights, and another order of the same pictures."""
+    one, other = (
+        list(train(TrainConfig(epochs=1, batch_size=8, scheduler="constant", seed=seed), tiny)) for seed in (0, 1)
+    )
+    assert distance(weights(one)[0], weights(other)[0]) > 0.01
+    assert losses(one) != losses(other)
+
+
+def test_runs_side_by_side_do_not_disturb_each_other(tiny):
+    """A race is a round-robin over generators: each is what it would be alone."""
+    configs = [TrainConfig(epochs=1, batch_size=8, scheduler="constant", optimizer=name) for name in ("sgd", "adam")]
+    alone = [untimed(train(config, tiny)) for config in configs]
+    together = [[], []]
+    runs = [train(config, tiny) for config in configs]
+    for events in zip(*runs, strict=True):
+        for seen, event in zip(together, events, strict=True):
+            seen.extend(untimed([event]))
+    assert together == alone
+
+
+def test_it_yields_at_least_once_a_second(images):
+    """Also within a long epoch and a long evaluation: a Stop is felt at a yield only."""
+    many = Split(images=images.train.images.repeat(8, 1, 1, 1), labels=images.train.labels.repeat(8))
+    data = replace(images, train=subset(many, 1024), test=subset(many, 2500))
+    gaps, last = [], time.perf_counter()
+    for _ in train(TrainConfig(epochs=1, batch_size=32, scheduler="constant"), data):
+        gaps.append(time.perf_counter() - last)
+        last = time.perf_counter()
+    assert _SECONDS_BETWEEN_YIELDS <= 0.5
+    # A busy machine may hold up one yield; it does not hold up all.
+    assert sorted(gaps)[-2] < 1.0
+
+
+def test_long_parts_are_cut(images, monkeypatch):
+    """With no patience at all, every batch and every part of an evaluation is a yield of its own."""
+    monkeypatch.setattr("trainer.learning.loop._SECONDS_BETWEEN_YIELDS", -1.0)
+    monkeypatch.setattr("trainer.learning.loop._EVALUATION_BATCH", 64)
+    seen = [type(event).__name__ for event in train(TrainConfig(epochs=1, **PLAIN), images)]
+    assert seen == [
+        *["EvaluationLogged"] * 4,
+        *["EpochEnded", "CheckpointReady"],
+        *["StepLogged"] * 8,
+        *["EvaluationLogged"] * 4,
+        *["EpochEnded", "CheckpointReady", "Finished"],
+    ]
+
+
+def test_reading_the_losses_seldom_or_often_is_the_same(images, monkeypatch):
+    """When the host looks does not change what there is to see."""
+    config = TrainConfig(epochs=1, num_images=128, batch_size=32, scheduler="onecycle", pct_start=0.5)
+    seldom = losses(train(config, images))
+    monkeypatch.setattr("trainer.learning.loop._SECONDS_BETWEEN_YIELDS", -1.0)
+    assert losses(train(config, images)) == seldom
+
+
+def test_divergence_keeps_the_last_good_epoch(tiny):
+    """An lr that blows the network up: `diverged`, with advice; nothing after the last sound checkpoint."""
+    config = TrainConfig(epochs=5, batch_size=8, scheduler="constant", lr=1e4)
+    events = list(train(config, tiny))
+    assert events[-1].reason == "diverged"
+    assert "an lr of 0.02" in events[-1].advice
+    assert not math.isfinite(losses(events)[-1])
+    assert all(math.isfinite(loss) for loss in losses(events)[:-1])
+    kept = weights(events)
+    assert [row.epoch for row in epochs(events)] == list(range(len(kept)))
+    assert all(tensor.isfinite().all() for tensor in kept[-1].values())
+
+
+def test_divergence_at_the_last_step_of_an_epoch(tiny):
+    """The step that breaks the network has a sound loss itself: only the evaluation finds out, and no epoch is kept."""
+    config = TrainConfig(epochs=3, batch_size=26, scheduler="constant", lr=1e30)
+    events = list(train(config, tiny))
+    assert [math.isfinite(loss) for loss in losses(events)] == [True]
+    assert [row.epoch for row in epochs(events)] == [0]
+    assert events[-1].reason == "diverged"
+
+
+def test_divergence_without_zero_grad_has_other_advice(tiny):
+    """Where gradients are never cleared, a smaller lr is not the cure."""
+    config = TrainConfig(epochs=5, batch_size=8, scheduler="constant", lr=1e4, zero_grad_every=0)
+    finished = list(train(config, tiny))[-1]
+    assert finished.reason == "diverged"
+    assert "zero_grad_every to 1" in finished.advice
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_zero_grad_every_k_is_a_batch_k_times_as_large(every, images):
+    """k batches of n and one of k × n: the same weights, for an optimizer without memory."""
+    same = {**PLAIN, "epochs": 2, "num_images": 128, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.05}
+    small = train(TrainConfig(**{**same, "batch_size": 64 // every}, zero_grad_every=every), images)
+    large = train(TrainConfig(**{**same, "batch_size": 64}), images)
+    for one, other in zip(weights(small), weights(large), strict=True):
+        assert distance(one, other) < 1e-6
+
+
+def test_zero_grad_every_0_never_clears(images):
+    """Each step uses the sum of all gradients so far: the second step, by hand."""
+    config = TrainConfig(
+        **{**PLAIN, "epochs": 1, "num_images": 64, "batch_size": 32, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.05},
+        zero_grad_every=0,
+    )
+    trained = weights(train(config, images))[-1]
+    model = build_model(config, images, subset(images.train, 64))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for start in (0, 32):
+        part = slice(start, start + 32)
+        nn.functional.cross_entropy(model(images.train.images[part]), images.train.labels[part]).backward()
+        optimizer.step()
+    assert distance(trained, model.state_dict()) < 1e-6
+    cleared = weights(train(replace(config, zero_grad_every=1), images))[-1]
+    assert distance(trained, cleared) > 1e-4
+
+
+def test_the_last_batch_counts_as_one(tiny):
+    """26 pictures in batches of 8: the mean over batches counts the last two pictures as much as eight; drop_last
+    leaves them out."""
+    whole = list(train(TrainConfig(**{**PLAIN, "epochs": 1, "batch_size": 8}), tiny))
+    dropped = list(train(TrainConfig(**{**PLAIN, "epochs": 1, "batch_size": 8}, drop_last=True), tiny))
+    assert losses(dropped) == losses(whole)[:3]
+    assert len(losses(whole)) == 4
+
+
+def test_label_smoothing(tiny):
+    """The first loss is torch's, smoothed; the evaluation is not smoothed."""
+    config = TrainConfig(
+        epochs=1, scheduler="constant", batch_size=26, shuffle=False, augment=False, label_smoothing=0.3
+    )
+    events = list(train(config, tiny))
+    model = build_model(config, tiny, tiny.train)
+    with torch.no_grad():
+        outputs = model(tiny.train.images)
+        expected = nn.functional.cross_entropy(outputs, tiny.train.labels, label_smoothing=0.3).item()
+        untouched = nn.functional.cross_entropy(model(tiny.test.images), tiny.test.labels).item()
+    assert losses(events)[0] == pytest.approx(expected, abs=1e-5)
+    assert epochs(events)[0].test_loss == pytest.approx(untouched, abs=1e-5)
+
+
+def test_bfloat16_runs_on_a_cpu(tiny):
+    """Another arithmetic, nearly the same losses, weights still float32."""
+    config = TrainConfig(epochs=2, batch_size=8, scheduler="constant", lr=0.01)
+    exact, rough = (list(train(replace(config, precision=name), tiny)) for name in ("float32", "bfloat16"))
+    assert losses(rough) == pytest.approx(losses(exact), rel=0.05)
+    assert losses(rough) != losses(exact)
+    assert {tensor.dtype for tensor in weights(rough)[-1].values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"precision": "float16"}, "float16 needs a CUDA GPU"),
+        ({"batch_size": 27}, "batch_size must not be above the 26 pictures"),
+        ({"num_images": 27, "batch_size": 8}, "num_images must not be above the 26 pictures"),
+        ({"num_images": 4, "batch_size": 8}, "batch_size must not be above the 4 pictures"),
+        ({"batch_size": 21, "train_split": "test"}, "batch_size must not be above the 20 pictures"),
+        ({"batch_size": 26, "scheduler": "onecycle", "epochs": 1}, "onecycle cannot rise and fall"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_once(settings, sentence, tiny):
+    """Before the first event is asked for."""
+    with pytest.raises(ValueError, match=sentence):
+        train(TrainConfig(**{"batch_size": 8, **settings}), tiny)
+
+
+def test_the_split_to_train_on(tiny):
+    """The tutorial's choice, and the first so many pictures."""
+    split = training_split(TrainConfig(train_split="test", num_images=12, batch_size=4), tiny)
+    assert torch.equal(split.images, tiny.test.images[:12])
+    assert torch.equal(split.labels, tiny.test.labels[:12])
+
+
+def test_the_softmax_mistake_barely_learns(images):
+    """Lesson 2 in small: with a second softmax the loss of an epoch hardly moves where the mended twin's does."""
+    falls = {}
+    for softmax in (True, False):
+        config = TrainConfig(**{**PLAIN, "epochs": 3, "batch_size": 32, "num_images": 256, "lr": 0.05}, softmax=softmax)
+        rows = epochs(train(config, images))
+        falls[softmax] = rows[1].train_loss - rows[3].train_loss
+    assert 0 <= abs(falls[True]) < 0.01 < falls[False]
+
+
+def test_no_weights_leave_with_a_graph(tiny):
+    """A step's loss is a number when it is yielded: nothing of the epoch stays in memory (the tutorial's leak)."""
+    for event in train(TrainConfig(epochs=1, batch_size=8, scheduler="constant"), tiny):
+        for name in getattr(event, "__dataclass_fields__", {}):
+            assert not isinstance(getattr(event, name), torch.Tensor)
+
+
+def test_closing_ends_it(tiny):
+    """A Stop closes the generator wherever it is."""
+    events = train(TrainConfig(epochs=2, batch_size=8, scheduler="constant"), tiny)
+    while not isinstance(next(events), StepLogged):
+        pass
+    events.close()
+    assert list(events) == []
+
+
+def test_the_real_thing_learns(real_images):
+    """One epoch of `quick` on the first 2,000 real pictures: the loss falls."""
+    data = replace(real_images, test=subset(real_images.test, 1000))
+    config = TrainConfig(epochs=1, num_images=2000, optimizer="adam", scheduler="constant", lr=0.002)
+    events = list(train(config, data))
+    seen = losses(events)
+    assert sum(seen[-8:]) / 8 < sum(seen[:4]) / 4 - 0.2
+    before, after = epochs(events)
+    assert after.test_loss < before.test_loss - 0.15
+    assert after.test_accuracy > 0.2

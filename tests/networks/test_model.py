@@ -1,0 +1,372 @@
+"""The networks are what they are said to be; two files make them again, and strangers' files are checked."""
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from trainer.networks.model import FAST_LAYERS, OptimizerLabModel, check_class_names, cosine_filters, largest_file
+
+NAMES = [f"class {number}" for number in range(10)]
+
+
+def quick(**settings):
+    return OptimizerLabModel(**{"class_names": NAMES, **settings})
+
+
+def fast(**settings):
+    return quick(architecture="fast", **settings)
+
+
+def layers(model):
+    """Each layer as the tutorial would write it."""
+    shown = []
+    for layer in model.network:
+        match layer:
+            case nn.Conv2d():
+                shown.append(
+                    f"conv{layer.kernel_size[0]}x{layer.kernel_size[1]}({layer.in_channels}→{layer.out_channels})"
+                )
+                assert (layer.padding, layer.stride) == ((2, 2), (1, 1))
+            case nn.MaxPool2d():
+                shown.append(f"pool{layer.kernel_size}")
+            case nn.Linear():
+                shown.append(f"linear({layer.in_features}→{layer.out_features})")
+            case nn.Identity():
+                pass
+            case _:
+                shown.append(type(layer).__name__.lower())
+    return " ".join(shown)
+
+
+TUTORIAL = "conv5x5(3→32) pool2 conv5x5(32→32) pool2 conv5x5(32→64) pool2 flatten linear(1024→64) linear(64→10)"
+
+
+def test_the_network_is_the_tutorials():
+    """145,578 parameters, the tutorial's layers in its order; relu and softmax come where the settings say."""
+    assert sum(parameter.numel() for parameter in quick().parameters()) == 145_578
+    assert layers(quick(activation="none")) == TUTORIAL
+    assert layers(quick(activation="none", softmax=True)) == TUTORIAL + " softmax"
+    with_relu = TUTORIAL.replace(" pool2", " relu pool2").replace("1024→64)", "1024→64) relu")
+    assert layers(quick()) == with_relu
+
+
+@pytest.mark.parametrize("size", [8, 24, 32, 40, 128])
+def test_fast_takes_every_size(size):
+    """Logits for pictures of every size that config.json may name, from the same 1,166,506 parameters."""
+    model = fast(image_size=size).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_166_506
+    outputs = model(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+    assert outputs.shape == (2, 10)
+    assert torch.equal(outputs[0], outputs[1])
+
+
+def test_fast_bends_or_not():
+    """The activation comes after each normalisation, or nowhere; softmax at the end."""
+    kinds = [type(layer).__name__ for layer in fast(softmax=True).network]
+    assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == kinds.count("ReLU") == len(FAST_LAYERS) == 7
+    assert all(kinds[place - 1] == "BatchNorm2d" for place, kind in enumerate(kinds) if kind == "ReLU")
+    assert kinds[-2:] == ["Linear", "Softmax"]
+    assert "ReLU" not in [type(layer).__name__ for layer in fast(activation="none").network]
+
+
+def test_a_picture_is_judged_by_its_mirror_image_too(images):
+    """In evaluation fast gives the mean of what it gives for a picture and for its mirror image; quick does not."""
+    pictures = images.test.images[:8]
+    mirrored = pictures.flip(-1)
+    for model, is_mirrored in ((fast(), True), (fast(softmax=True), True), (quick(), False)):
+        model.train()(images.test.images[8:72])  # running statistics of its own
+        assert not torch.allclose(model(pictures), model(mirrored))
+        model.eval()
+        layers = torch.nn.Sequential(*model.network)
+        pixels = [(view / 255 - model.mean) / model.std for view in (pictures, mirrored)]
+        once, again = map(layers, pixels)
+        torch.testing.assert_close(model(pictures), (once + again) / 2 if is_mirrored else once)
+        assert torch.allclose(model(pictures), model(mirrored)) == is_mirrored
+
+
+def test_the_first_filters_take_pictures_apart(images):
+    """Sixteen at right angles and their negatives, whose answers go together far less than those of random filters."""
+    filters = cosine_filters()
+    assert torch.equal(fast().network.conv1.weight, filters)
+    flat = filters.flatten(1)
+    torch.testing.assert_close(flat[:16] @ flat[:16].T, torch.eye(16), atol=1e-6, rtol=0)
+    assert torch.equal(flat[16:], -flat[:16])
+
+    def togetherness(some):
+        answers = nn.functional.conv2d(images.train.images[:100].float(), some)
+        return torch.corrcoef(answers.transpose(0, 1).flatten(1)).abs().mean()
+
+    random = nn.init.normal_(torch.empty_like(filters), generator=torch.Generator().manual_seed(0))
+    assert togetherness(filters[:16]) < togetherness(random[:16]) / 2
+
+
+def test_a_picture_is_judged_alone():
+    """In evaluation fast's normalisation is by what it learned: the other pictures of a batch play no part."""
+    model = fast().eval()
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.testing.assert_close(model.probabilities(images)[:1], model.probabilities(images[:1]))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_pixels_are_normalised_inside():
+    """uint8 goes in: the network sees (pixel / 255 - mean) / std."""
+    model = quick(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    by_hand = (images / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), model.network(by_hand), atol=1e-5, rtol=0)
+    assert images.dtype == torch.uint8
+
+
+def test_softmax_is_applied_once():
+    """With its own softmax a network gives probabilities; without, logits; `probabilities` are the same for both."""
+    plain, soft = quick(), quick(softmax=True)
+    soft.load_state_dict(plain.state_dict())
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = plain(images).softmax(1)
+        torch.testing.assert_close(soft(images), expected)
+    torch.testing.assert_close(plain.probabilities(images), expected)
+    torch.testing.assert_close(soft.probabilities(images), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"softmax": True, "activation": "none"},
+        {"image_size": 8, "class_names": ["a", "b"]},
+        {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "resize": "squash"},
+        {"class_names": ["ä", "日本", "<b>", "a, b", "```"]},
+        {"architecture": "fast", "softmax": True, "image_size": 16, "class_names": ["a", "b", "c"]},
+    ],
+)
+def test_it_comes_back_from_its_folder(settings, tmp_path):
+    """save_pretrained and from_pretrained: the same settings, the same weights, in evaluation mode."""
+    model = quick(**settings)
+    model.save_pretrained(tmp_path)
+    again = OptimizerLabModel.from_pretrained(tmp_path)
+    assert json.dumps(again.config) == json.dumps(model.config)
+    assert not again.training
+    for name in ("class_names", "image_size", "resize", "softmax"):
+        assert getattr(again, name) == getattr(model, name)
+    assert torch.equal(again.mean, model.mean)
+    assert torch.equal(again.std, model.std)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert {"mean", "std"}.isdisjoint(model.state_dict())
+
+
+@pytest.mark.parametrize("build", [quick, fast])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_are_widened(dtype, build, tmp_path):
+    """A smaller file is taken, and computed with as float32; what counts in whole numbers stays as it is."""
+    model = build()
+    model.save_pretrained(tmp_path)
+    smaller = {
+        name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(smaller, tmp_path / "model.safetensors")
+    again = OptimizerLabModel.from_pretrained(tmp_path).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert again[name].dtype == tensor.dtype
+        assert torch.equal(again[name], smaller[name].to(tensor.dtype))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    quick().save_pretrained(tmp_path)
+    return tmp_path
+
+
+HOSTILE_CONFIGS = {
+    "a huge image": {"image_size": 1_000_000},
+    "an image of no size": {"image_size": 0},
+    "a negative image": {"image_size": -8},
+    "an odd image": {"image_size": 33},
+    "an image size as text": {"image_size": "32"},
+    "an image size that is true": {"image_size": True},
+    "an image size that is no whole number": {"image_size": 32.0},
+    "no class": {"class_names": []},
+    "one class": {"class_names": ["a"]},
+    "too many classes": {"class_names": [str(number) for number in range(1001)]},
+    "a text for class names": {"class_names": "abcdefghij"},
+    "an object for class names": {"class_names": {"a": 1, "b": 2}},
+    "numbers for class names": {"class_names": [1, 2]},
+    "an empty name": {"class_names": ["", "b"]},
+    "a blank name": {"class_names": [" ", "b"]},
+    "a long name": {"class_names": ["a" * 101, "b"]},
+    "a newline in a name": {"class_names": ["a\nb", "c"]},
+    "a NUL in a name": {"class_names": ["a\0b", "c"]},
+    "an escape in a name": {"class_names": ["a\x1b[31m", "c"]},
+    "a direction override in a name": {"class_names": ["a\u202eb", "c"]},
+    "half a surrogate in a name": {"class_names": ["a\ud800", "c"]},
+    "the same name twice": {"class_names": ["a", "a"]},
+    "names missing": {"class_names": None},
+    "a mean that is no number": {"mean": [float("nan")] * 3},
+    "a mean of two": {"mean": [0.5, 0.5]},
+    "a mean out of range": {"mean": [0.5, 0.5, 5]},
+    "a mean as text": {"mean": "0.5"},
+    "a std of zero": {"std": [0, 0.5, 0.5]},
+    "a std that is infinite": {"std": [float("inf")] * 3},
+    "a std that is true": {"std": [True, True, True]},
+    "an unknown network": {"architecture": "resnet50"},
+    "a network as a list": {"architecture": ["quick"]},
+    "a network as an object": {"architecture": {"quick": 1}},
+    "an unknown activation": {"activation": "gelu"},
+    "an activation as a list": {"activation": []},
+    "softmax as a number": {"softmax": 1},
+    "softmax as text": {"softmax": "false"},
+    "an unknown resize rule": {"resize": "stretch"},
+    "a resize rule as an object": {"resize": {}},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_CONFIGS)
+def test_a_strangers_config_is_checked(case, folder):
+    """Whatever config.json says, it is a network of this app with bounded numbers, or one sentence."""
+    path = folder / "config.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, **HOSTILE_CONFIGS[case]}))
+    with pytest.raises(ValueError, match=r"\.$") as error:
+        OptimizerLabModel.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_without_class_names(folder):
+    """What has no default must be there."""
+    path = folder / "config.json"
+    told = json.loads(path.read_text())
+    del told["class_names"]
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="lacks class_names"):
+        OptimizerLabModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"3", b"null", b'{"a": "\xff"}', b'{"a":' * 100_000, b'{"a": "' + b"x" * (2 << 20) + b'"}'],
+    ids=["empty", "broken", "list", "number", "null", "not UTF-8", "deep", "2 MB"],
+)
+def test_a_config_that_is_none(content, folder):
+    """No JSON, no object, or more than a config can be: refused before anything else looks at it."""
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is .*\.$"):
+        OptimizerLabModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file(name, folder):
+    """Named in the sentence."""
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        OptimizerLabModel.from_pretrained(folder)
+
+
+def rewritten(change):
+    def rewrite(path):
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    return rewrite
+
+
+def changed(name, function):
+    def change(tensors):
+        tensors[name] = function(tensors[name]).contiguous()
+
+    return rewritten(change)
+
+
+class Bomb:
+    """Unpickling it leaves a trace."""
+
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+HOSTILE_WEIGHTS = {
+    "a tensor missing": rewritten(lambda tensors: tensors.pop("network.conv1.bias")),
+    "a tensor too many": rewritten(lambda tensors: tensors.update(extra=torch.zeros(1))),
+    "no tensors": rewritten(lambda tensors: tensors.clear()),
+    "another shape": changed("network.conv1.bias", lambda t: t[:16]),
+    "the same numbers in another shape": changed("network.linear2.weight", lambda t: t.T),
+    "whole numbers": changed("network.conv1.bias", lambda t: t.int()),
+    "float64": changed("network.conv1.bias", lambda t: t.double()),
+    "NaN": changed("network.conv1.bias", lambda t: t * float("nan")),
+    "infinity": changed("network.linear1.weight", lambda t: t + float("inf")),
+    "cut short": lambda path: os.truncate(path, path.stat().st_size - 100),
+    "cut in the header": lambda path: os.truncate(path, 50),
+    "0 bytes": lambda path: os.truncate(path, 0),
+    "8 bytes": lambda path: path.write_bytes(b"\xff" * 8),
+    "a pickle": lambda path: path.write_bytes(pickle.dumps(Bomb())),
+    "torch's own pickle": lambda path: torch.save({"network.conv1.bias": torch.zeros(32)}, path),
+    "far too much": rewritten(lambda tensors: tensors.update(extra=torch.zeros(1_000_000))),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_WEIGHTS)
+def test_strangers_weights_are_checked(case, folder, monkeypatch):
+    """Exactly the network's tensors, finite, out of a safetensors file; nothing is ever unpickled."""
+    monkeypatch.chdir(folder)
+    HOSTILE_WEIGHTS[case](folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors .*\.$") as error:
+        OptimizerLabModel.from_pretrained(folder)
+    assert str(folder) not in str(error.value)
+    assert not (folder / "exploded").exists()
+
+
+HOSTILE_STATISTICS = {
+    "a variance below 0": changed("network.norm1.running_var", lambda t: t - 2),
+    "a mean that is no number": changed("network.norm1.running_mean", lambda t: t * float("nan")),
+    "a count with a fraction": changed("network.norm1.num_batches_tracked", lambda t: t.float()),
+    "a count for each filter": changed("network.norm1.num_batches_tracked", lambda t: t.repeat(32)),
+    "no count": rewritten(lambda tensors: tensors.pop("network.norm7.num_batches_tracked")),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_STATISTICS)
+def test_strangers_statistics_are_checked(case, tmp_path):
+    """What batch normalisation brings with it is no more trusted than the weights."""
+    fast().save_pretrained(tmp_path)
+    HOSTILE_STATISTICS[case](tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"^model\.safetensors .*\.$"):
+        OptimizerLabModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("build", [quick, fast])
+def test_the_largest_file(build, tmp_path):
+    """A file of the weights is within the bound on a stranger's, and not by far."""
+    build().save_pretrained(tmp_path)
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert size < largest_file(build()) < size + (2 << 20)
+
+
+def test_no_pickle_is_looked_for(folder):
+    """Where model.safetensors is missing, pytorch_model.bin beside it is not touched."""
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing"):
+        OptimizerLabModel.from_pretrained(folder)
+
+
+def test_loading_does_not_depend_on_global_randomness(folder):
+    """What from_pretrained returns does not depend on torch's generator."""
+    torch.manual_seed(1)
+    one = OptimizerLabModel.from_pretrained(folder).state_dict()
+    torch.manual_seed(2)
+    other = OptimizerLabModel.from_pretrained(folder).state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_class_names():
+    """Any printable script, kept in order, as a tuple."""
+    names = ["cat", "Ünïcode", "日本語", "-", "a b"]
+    assert check_class_names(names) == tuple(names)

@@ -1,0 +1,120 @@
+"""Runs side by side: only what differs is told, the winner is the winner, and the table has every number."""
+
+import csv
+import io
+import math
+from dataclasses import replace
+
+import pytest
+
+from tests.runs.test_run import ended
+from trainer.runs.comparison import compare, differences, to_csv, verdict
+from trainer.runs.run import Run
+from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+
+
+def run(config, *accuracies, status="completed"):
+    return Run(config=config, history=[ended(n, accuracy) for n, accuracy in enumerate(accuracies)], status=status)
+
+
+SGD, ADAM = TrainConfig(), TrainConfig(optimizer="adam")
+
+
+def test_a_label_says_only_what_differs():
+    """Equal settings are left out, and so are the defaults of a row that the other does not have."""
+    labels = [one.label for one in compare([run(SGD), run(ADAM)])]
+    assert labels == ["sgd · lr 0.02 · weight_decay 0.0005", "adam · lr 0.003 · weight_decay 0"]
+    labels = [one.label for one in compare([run(SGD), run(SGD.changed({"lr": 0.1})), run(SGD.changed({"lr": 1}))])]
+    assert labels == ["lr 0.02", "lr 0.1", "lr 1"]
+    betas = ADAM.changed({"betas": (0.5, 0.9), "lr": 0.02, "weight_decay": 5e-4})
+    assert [one.label for one in compare([run(SGD), run(betas)])] == ["sgd", "adam · betas 0.5, 0.9"]
+    mistake = SGD.changed({"softmax": True})
+    assert [one.label for one in compare([run(mistake), run(SGD)])] == ["softmax", "no softmax"]
+    assert [one.label for one in compare([run(SGD)])] == [""]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_any_two_settings_are_told_apart(optimizer, scheduler):
+    """Different configs have different labels."""
+    one, other = TrainConfig(), TrainConfig(optimizer=optimizer, scheduler=scheduler)
+    told = differences([one, other])
+    assert (told[0] == told[1]) == (one == other)
+
+
+def test_seeds_are_one_contender_with_mean_and_spread():
+    """Mean and sample standard deviation, by hand; of the epochs that all seeds have."""
+    runs = [run(SGD, 0.1, 0.5), run(SGD.changed({"seed": 1}), 0.1, 0.7), run(ADAM, 0.1, 0.4)]
+    first, second = compare(runs)
+    assert first.runs == (runs[0], runs[1])
+    assert first.accuracy == pytest.approx((0.6, 0.2 / 2**0.5))
+    assert second.accuracy == pytest.approx((0.4, 0.0))
+    late = compare([run(SGD, 0.1, 0.5, 0.9), run(SGD.changed({"seed": 1}), 0.1, 0.7)])[0]
+    assert late.epoch == 1
+    assert late.at(2, "test_accuracy") is None
+
+
+def test_a_figure_that_is_no_finite_number_is_none():
+    """The gradients of a float16 run may be so large that their norm is infinite."""
+    runs = [run(SGD, 0.1, 0.5), run(SGD.changed({"seed": 1}), 0.1, 0.7)]
+    runs[1].history[1] = replace(runs[1].history[1], grad_norm=math.inf)
+    (one,) = compare(runs)
+    assert one.at(1, "grad_norm") is None
+    assert one.at(1, "test_accuracy") is not None
+
+
+def test_the_best_epoch_is_the_earliest_of_the_best():
+    """By mean test accuracy."""
+    assert compare([run(SGD, 0.1, 0.5, 0.7, 0.7, 0.6)])[0].best_epoch == 2
+
+
+def test_the_winner_and_its_lead():
+    """By the last test accuracy; a small lead with one seed, or within the seeds' spread, is not clear."""
+    won = verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.7)]))
+    assert (won.winner.runs[0].config, won.margin, won.clear) == (ADAM, pytest.approx(0.2), True)
+    assert not verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.505)])).clear
+    seeds = [run(SGD.changed({"seed": n}), 0.1, value) for n, value in enumerate((0.5, 0.7))]
+    assert not verdict(compare([*seeds, run(ADAM, 0.1, 0.55)])).clear
+    assert verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.5004)])).level
+    assert not verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.501)])).level
+
+
+def test_no_winner_where_there_is_no_race():
+    """One alone, one still training, or nobody left; who diverged never wins."""
+    assert verdict(compare([run(SGD, 0.1, 0.5)])) is None
+    assert verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.5, status="training")])) is None
+    assert verdict(compare([run(SGD, 0.1, status="diverged"), run(ADAM, 0.1, 0.9, status="diverged")])) is None
+    won = verdict(compare([run(SGD, 0.1, 0.2), run(ADAM, 0.1, 0.9, status="diverged")]))
+    assert won.winner.runs[0].config == SGD
+
+
+def test_the_table_has_every_epoch_of_every_run():
+    """Read back by csv: the settings that differ, and each figure to the last digit."""
+    runs = [run(SGD, 0.1, 1 / 3), run(ADAM, 0.1, 0.7)]
+    rows = list(csv.DictReader(io.StringIO(to_csv(runs))))
+    assert [(row["run"], row["optimizer"], row["epoch"]) for row in rows] == [
+        ("1", "sgd", "0"),
+        ("1", "sgd", "1"),
+        ("2", "adam", "0"),
+        ("2", "adam", "1"),
+    ]
+    assert float(rows[1]["test_accuracy"]) == 1 / 3
+    assert "momentum" not in rows[0]
+
+
+def test_published_runs_stand_for_themselves():
+    """Never a seed of one's own run, nor of another repo's; told by their repo, also where nothing else differs."""
+    runs = [run(SGD, 0.1, 0.5), run(SGD, 0.1, 0.6), run(SGD.changed({"seed": 1}), 0.1, 0.7), run(ADAM, 0.1, 0.4)]
+    contenders = compare(runs, ["", "some/one", "", "other/one"])
+    assert [len(one.runs) for one in contenders] == [2, 1, 1]
+    assert [one.label for one in contenders] == [
+        "sgd · lr 0.02 · weight_decay 0.0005",
+        "some/one · sgd · lr 0.02 · weight_decay 0.0005",
+        "other/one · adam · lr 0.003 · weight_decay 0",
+    ]
+    assert [one.label for one in compare(runs[:2], ["", "some/one"])] == ["", "some/one"]
+    table = list(csv.DictReader(io.StringIO(to_csv(runs[:2], ["", "some/one"]))))
+    assert [(row["run"], row["repo_id"], row["epoch"]) for row in table] == [
+        ("1", "", "0"), ("1", "", "1"), ("2", "some/one", "0"), ("2", "some/one", "1"),
+    ]  # fmt: skip
+    assert "repo_id" not in to_csv(runs[:2])

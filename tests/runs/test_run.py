@@ -1,0 +1,137 @@
+"""Run folds events into curves, status and progress, and nothing else."""
+
+from itertools import pairwise
+
+import pytest
+
+from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, Finished, StepLogged
+from trainer.runs.run import STATUSES, Run
+from trainer.settings.config import TrainConfig
+
+
+def ended(epoch, accuracy=0.1, seconds=2.0):
+    return EpochEnded(
+        epoch=epoch,
+        train_loss=2.0,
+        train_loss_sum=8.0,
+        test_loss=2.0,
+        test_accuracy=accuracy,
+        lr=0.1,
+        grad_norm=1.0,
+        seconds=seconds,
+        images_per_second=100.0,
+    )
+
+
+def step(number, loss=2.0, epochs=2, per_epoch=4, seconds=1.0):
+    return StepLogged(
+        epoch=(number - 1) // per_epoch + 1,
+        step=number,
+        num_steps=epochs * per_epoch,
+        loss=loss,
+        lr=0.1,
+        grad_norm=1.0,
+        epoch_seconds=seconds,
+    )
+
+
+def run(*events, epochs=2):
+    folded = Run(config=TrainConfig(epochs=epochs))
+    for event in events:
+        folded.apply(event)
+    return folded
+
+
+def test_a_run_begins_with_nothing():
+    """No epoch, no best, no pace: what a page shows before the first event."""
+    fresh = run()
+    assert (fresh.epoch, fresh.best, fresh.epochs_passed, fresh.seconds_left, fresh.status) == (
+        0,
+        None,
+        0,
+        None,
+        "training",
+    )
+
+
+@pytest.mark.parametrize("reason", ["completed", "stopped", "diverged", "out_of_time"])
+def test_the_last_word_is_the_status(reason):
+    """Finished sets status and advice."""
+    folded = run(Finished(reason=reason, advice="Try less."))
+    assert (folded.status, folded.advice) == (reason, "Try less.")
+    assert reason in STATUSES
+
+
+def test_best_is_the_highest_accuracy_and_the_earliest_of_equals():
+    """Not the last epoch, and not the later of two alike."""
+    assert run(ended(0), ended(1, 0.5), ended(2, 0.7), ended(3, 0.7), ended(4, 0.6), epochs=4).best.epoch == 2
+
+
+def test_progress_within_an_epoch():
+    """Epochs passed grow with each batch, and never beyond the epoch."""
+    folded = run(ended(0))
+    seen = []
+    for number in range(1, 9):
+        folded.apply(step(number))
+        seen.append(folded.epochs_passed)
+        if number % 4 == 0:
+            folded.apply(ended(number // 4))
+    assert seen == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+    assert (folded.epoch, folded.epochs_passed) == (2, 2.0)
+
+
+def test_seconds_left():
+    """From the last epoch's pace; in the first epoch from its own, once it can be told. The tests count, too."""
+    assert run(ended(0), step(1, seconds=0.1)).seconds_left is None
+    assert run(ended(0), step(2, seconds=3.0)).seconds_left == pytest.approx(1.5 * 6.0 + 2 * 2.0)
+    assert run(ended(0), ended(1, seconds=5.0), step(6)).seconds_left == pytest.approx(0.5 * 3.0 + 2.0)
+    tested = EvaluationLogged(epoch=2, fraction=0.75)
+    assert run(ended(0), ended(1, seconds=5.0), step(8), tested).seconds_left == pytest.approx(0.25 * 2.0)
+    assert run(ended(0), ended(1), ended(2)).seconds_left == 0
+
+
+def test_an_evaluation_shows_how_far_it_is():
+    """And is at nothing again once the epoch has its row."""
+    folded = run(ended(0), EvaluationLogged(epoch=1, fraction=0.5))
+    assert folded.evaluated == 0.5
+    folded.apply(ended(1))
+    assert folded.evaluated == 0
+
+
+def test_a_checkpoint_changes_nothing():
+    """It is about files."""
+    before, after = (
+        run(ended(0)),
+        run(ended(0), CheckpointReady(epoch=0, model_config={}, model=b"", training=b"", state={})),
+    )
+    assert before == after
+
+
+def test_smoothed_loss_has_no_bias_towards_zero():
+    """The first value is the loss itself, a constant stays constant, and a jump is followed slowly."""
+    assert [point.smoothed for point in run(*[step(n, 2.0) for n in range(1, 9)]).curve.points] == pytest.approx(
+        [2.0] * 8
+    )
+    points = run(*[step(n, 2.0) for n in range(1, 8)], step(8, 100.0)).curve.points
+    assert 2.0 < points[-1].smoothed < 25
+    assert points[-1].loss == 100.0
+
+
+@pytest.mark.parametrize("count", [100, 800, 801, 5000, 20_000])
+def test_points_are_thinned_evenly(count):
+    """However long a run, a plot has at most 800 points, evenly spread from its beginning to its end."""
+    folded = run(*[step(n, float(n), epochs=10, per_epoch=count // 10) for n in range(1, count + 1)], epochs=10)
+    assert min(count, 400) <= len(folded.curve.points) <= 800
+    places = [point.epochs for point in folded.curve.points]
+    assert places == sorted(set(places))
+    assert places[0] <= 0.1
+    assert places[-1] > 9.9
+    gaps = [b - a for a, b in pairwise(places)]
+    assert max(gaps) < 2.01 * min(gaps)
+
+
+def test_runs_do_not_share_their_lists():
+    """Each has curves of its own."""
+    one = run(ended(0), step(1))
+    assert (run().history, run().curve.points) == ([], [])
+    assert len(one.history) == len(one.curve.points) == 1

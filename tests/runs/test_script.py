@@ -1,0 +1,482 @@
+"""The scripts run by themselves, repeat what train() did, and hold nothing that a stranger wrote."""
+
+import ast
+import contextlib
+import io
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fake_hub import Hub, Repo, serve
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torchvision.io import encode_jpeg, encode_png, write_png
+
+import trainer
+from trainer.images import readers
+from trainer.images.image_data import facts, load_images, subset
+from trainer.images.sources import CIFAR10_REVISION
+from trainer.learning.loop import train
+from trainer.learning.schedulers import preview
+from trainer.runs.events import EpochEnded
+from trainer.runs.script import WIDTH, as_code
+from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+from trainer.settings.lessons import LESSONS
+
+HUB = {"name": "CIFAR-10", "source": "hub", "revision": CIFAR10_REVISION, "digest": "0" * 64}
+SMALL = {"epochs": 2, "batch_size": 8, "augment": False}
+REPORT = re.compile(
+    r"epoch (\d+): train loss (\S+), sum of batch losses (\S+)\n +test loss (\S+), accuracy (\S+)%\n", re.ASCII
+)
+
+
+@pytest.fixture(scope="module")
+def few(images):
+    """28 training and 20 test pictures: four batches of eight, the last of them with four."""
+    return replace(images, train=subset(images.train, 28), test=subset(images.test, 20), digest="28/20")
+
+
+@pytest.fixture
+def drawn_here(few, monkeypatch):
+    """Scripts that ask trainer for drawn shapes get few of them."""
+    monkeypatch.setattr(trainer, "load_images", {"synthetic": few}.get)
+    return few
+
+
+def run_here(code: str) -> tuple[str, dict]:
+    """What a script prints, and the variables it leaves. Nobody notices the random numbers it takes."""
+    shown, variables = io.StringIO(), {"__name__": "__main__"}
+    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(shown):
+        exec(compile(code, "script.py", "exec"), variables)
+    return shown.getvalue(), variables
+
+
+def run_alone(code: str, folder: Path, **environment: str) -> str:
+    """What a script prints in a process of its own, in which there is no trainer, and a warning is an error."""
+    assert "trainer" not in code
+    (folder / "script.py").write_text(code, encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "script.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": "", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def assert_alike(printed: str, config: TrainConfig, data, loss: float = 1e-4, accuracy: float = 0.0) -> None:
+    """The script's figures are those of train(): losses relative to their size, accuracy in 0..1."""
+    rows = [tuple(map(float, row)) for row in REPORT.findall(printed)]
+    history = [event for event in train(config, data) if isinstance(event, EpochEnded)][1:]
+    assert len(rows) == config.epochs
+    assert len(history) == config.epochs
+    for (epoch, train_loss, loss_sum, test_loss, percent), ours in zip(rows, history, strict=True):
+        assert epoch == ours.epoch
+        # The script writes four digits after the point.
+        assert train_loss == pytest.approx(ours.train_loss, rel=loss, abs=6e-5)
+        assert loss_sum == pytest.approx(ours.train_loss_sum, rel=loss, abs=6e-5)
+        assert test_loss == pytest.approx(ours.test_loss, rel=loss, abs=6e-5)
+        assert percent / 100 == pytest.approx(ours.test_accuracy, abs=accuracy + 6e-5)
+
+
+def few_steps(lesson: TrainConfig) -> TrainConfig:
+    return lesson.changed({"batch_size": min(lesson.batch_size, 5), "epochs": min(lesson.epochs, 3)})
+
+
+# --- the same figures ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["mistake", "mended"])
+@pytest.mark.parametrize("name", sorted(set(LESSONS) - {"zero-grad-never"}))
+def test_each_lesson_and_its_twin(name, twin, drawn_here):
+    config = few_steps(LESSONS[name].twin if twin else LESSONS[name].config)
+    assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_each_optimizer_with_each_scheduler(optimizer, scheduler, drawn_here):
+    """With the rows' own defaults, shuffled, normalised, with a smaller last batch."""
+    config = TrainConfig(optimizer=optimizer, scheduler=scheduler, seed=3, **SMALL)
+    assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
+
+
+OTHERWISE = [
+    {"nesterov": True, "lr": 0.01},
+    {"dampening": 0.5, "momentum": 0.5, "weight_decay": 0.1},
+    {"optimizer": "adam", "betas": (0.8, 0.9), "eps": 1e-3, "amsgrad": True},
+    {"optimizer": "adam", "weight_decay": 0.5, "decoupled_weight_decay": True},
+    {"optimizer": "rmsprop", "alpha": 0.9, "momentum": 0.5, "centered": True},
+    {"optimizer": "adagrad", "lr_decay": 0.1, "initial_accumulator_value": 0.5},
+    {"optimizer": "adadelta", "rho": 0.5},
+    {"optimizer": "nadam", "momentum_decay": 0.5},
+    {"scheduler": "plateau", "patience": 0, "threshold": 10.0, "threshold_mode": "abs", "min_lr": 1e-3, "epochs": 4},
+    {"scheduler": "onecycle", "cycle_momentum": True, "base_momentum": 0.5, "max_momentum": 0.6},
+    {"scheduler": "cyclic", "cycle_momentum": True, "step_size_up": 2},
+    {"zero_grad_every": 0, "lr": 1e-3, "momentum": 0.0},
+    {"zero_grad_every": 4, "scheduler": "onecycle", "pct_start": 0.5, "epochs": 3},
+    {"label_smoothing": 0.2},
+    {"activation": "none", "normalize": False, "softmax": True},
+    {"shuffle": False, "drop_last": True},
+    {"train_split": "test", "num_images": 17},
+    {"num_images": 20, "seed": 2**31 - 1, "batch_size": 20},
+    {"epochs": 1, "scheduler": "cosine", "scheduler_unit": "batch"},
+    {"model": "fast", "lr": 0.001},
+    {"model": "fast", "lr": 0.001, "activation": "none", "normalize": False, "softmax": True, "label_smoothing": 0.1},
+]
+
+
+@pytest.mark.parametrize("settings", OTHERWISE, ids=str)
+def test_settings_of_every_kind(settings, drawn_here):
+    config = TrainConfig.from_settings({**SMALL, "scheduler": "constant", **settings})
+    assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
+
+
+def test_bfloat16(drawn_here):
+    """Half precision rounds each product: the same within its three digits."""
+    config = TrainConfig(precision="bfloat16", **SMALL)
+    assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here, loss=0.02, accuracy=0.1)
+
+
+def test_float16(drawn_here):
+    """Its script is for a GPU; with the CPU in the GPU's place it learns as the app does with float32."""
+    config = TrainConfig(precision="float16", **SMALL)
+    code = as_code(config, facts(drawn_here)).replace('"cuda"', '"cpu"').replace(".cuda()", ".cpu()")
+    # A first scale of 65,536 is too much for some gradients: without those steps the schedule warns and losses differ.
+    code = code.replace('GradScaler("cpu")', 'GradScaler("cpu", init_scale=1024.0)')
+    in_full = replace(config, precision="float32")
+    assert_alike(run_here(code)[0], in_full, drawn_here, loss=0.02, accuracy=0.1)
+
+
+def test_gradients_never_cleared(drawn_here):
+    """Where the app stops because the loss is no number any more, the script goes on with nan."""
+    config = LESSONS["zero-grad-never"].config.changed({"batch_size": 1, "lr": 0.1, "epochs": 2})
+    printed, _ = run_here(as_code(config, facts(drawn_here)))
+    assert [event.epoch for event in train(config, drawn_here) if isinstance(event, EpochEnded)] == [0]
+    assert [row[1] for row in REPORT.findall(printed)] == ["nan", "nan"]
+
+
+def test_augmented_pictures_differ_but_are_learned_from(drawn_here):
+    """The script's own chance moves the pictures; all else, and so about the loss of the first epoch, is ours."""
+    config = TrainConfig(**{**SMALL, "augment": True})
+    code = as_code(config, facts(drawn_here))
+    printed, variables = run_here(code)
+    assert_alike(printed, config, drawn_here, loss=0.1, accuracy=0.3)
+    assert variables["images"].shape == (4, 3, 32, 32)
+    assert "crop" not in as_code(replace(config, augment=False), facts(drawn_here))
+
+
+SCHEDULES = [
+    {"scheduler": name, "scheduler_unit": unit, "num_warmup_steps": warmup, "zero_grad_every": every}
+    for name in sorted(set(SCHEDULERS) - {"plateau"})
+    for unit in ("epoch", "batch")
+    for warmup in (0, 2)
+    for every in (1, 4)
+] + [
+    {"scheduler": "step", "step_size": 2, "gamma": 0.5},
+    {"scheduler": "multistep", "milestones": (1, 3)},
+    {"scheduler": "multistep", "milestones": (4,), "scheduler_unit": "batch"},
+    {"scheduler": "cosine", "T_max": 3, "eta_min": 0.001},
+    {"scheduler": "onecycle", "pct_start": 0.4, "three_phase": True, "anneal_strategy": "linear", "div_factor": 2},
+    {"scheduler": "cyclic", "base_lr": 0.0, "num_warmup_steps": 3},
+    {"scheduler": "cyclic", "step_size_up": 2, "step_size_down": 3, "mode": "triangular2"},
+    {"scheduler": "cyclic", "step_size_up": 1, "mode": "triangular2", "epochs": 400},
+    {"scheduler": "cyclic", "step_size_up": 3, "mode": "exp_range", "gamma": 0.9},
+    {"scheduler": "linear", "start_factor": 0.5, "end_factor": 0.1, "total_iters": 3},
+]
+
+
+@pytest.mark.parametrize("settings", SCHEDULES, ids=str)
+def test_the_lr_of_every_step(settings, tiny_steps):
+    """Every schedule, counted in epochs or batches, with warm-up or accumulation, is the one that preview draws."""
+    config = TrainConfig.from_settings({**SMALL, "epochs": 9, "lr": 0.05, **settings})
+    every = config.zero_grad_every
+    lrs = [lr for step, lr in preview(config, num_batches=4) if step % every == 0]
+    assert tiny_steps(as_code(config, HUB | {"source": "synthetic"})) == pytest.approx(lrs, rel=1e-9, abs=1e-15)
+
+
+@pytest.fixture
+def tiny_steps(few, monkeypatch):
+    """A function that gives the lr of each step a script takes; the network has next to nothing to compute."""
+    monkeypatch.setattr(trainer, "load_images", {"synthetic": few}.get)
+
+    def lrs(code: str) -> list[float]:
+        code = re.sub(r"network = nn\.Sequential\(\n(    .*\n)*\)", TINY, code)
+        seen = []
+        hook = register_optimizer_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
+        try:
+            run_here(code)
+        finally:
+            hook.remove()
+        return seen
+
+    return lrs
+
+
+TINY = "network = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(3, 10))"
+
+
+# --- pictures from everywhere ----------------------------------------------------------------------------------------
+
+
+def camera(height: int, width: int, seed: int) -> torch.Tensor:
+    """A picture of any size, uint8 [3, height, width]."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 5, 5, generator=generator)
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0].mul(255).to(torch.uint8)
+
+
+def coded(seed: int) -> bytes:
+    """A JPEG or PNG file's bytes, standing or lying, and half of them large."""
+    height, width = [(32, 32), (50, 41), (40, 97), (32, 33)][seed % 4]
+    encode = encode_jpeg if seed % 3 else encode_png
+    return encode(camera(height, width, seed)).numpy().tobytes()
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory) -> Path:
+    """A dataset's folder with pictures of all sizes, in a column of any name; no test picture has the last class."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = tmp_path_factory.mktemp("parquet")
+    names = datasets.ClassLabel(names=["cat", "dog", "eel", "fox"])
+    features = datasets.Features({"id": datasets.Value("int64"), "fine": names, "photo": datasets.Image()})
+    for split, numbers in (("train", range(40)), ("test", range(50, 62))):
+        rows = {
+            "id": list(numbers),
+            "fine": [number % (4 if split == "train" else 3) for number in numbers],
+            "photo": [{"bytes": coded(number), "path": None} for number in numbers],
+        }
+        (folder / "data").mkdir(exist_ok=True)
+        table = datasets.Dataset.from_dict(rows, features=features)
+        table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """An image folder with files of all sizes, whose name is as bad as one can be."""
+    folder = tmp_path_factory.mktemp("pictures") / "我的 {0} \"pets\" 'n' \\ \n# -*- coding: utf-7 -*-"
+    numbers = random.Random(5).sample(range(100), 52)
+    for index, number in enumerate(numbers):
+        of_class = folder / ("train" if index < 40 else "test") / ["Zebra", "ant", "bee é"][index % 3]
+        of_class.mkdir(parents=True, exist_ok=True)
+        (of_class / f"{number}.{'png' if number % 3 == 0 else 'jpg'}").write_bytes(coded(number))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["parquet", "pictures"])
+def test_a_folder(kind, request):
+    """From the folder's files: the same pixels, in the same order, for as many classes."""
+    data = load_images(str(request.getfixturevalue(kind)))
+    config = TrainConfig(**SMALL)
+    code = as_code(config, facts(data))
+    printed, variables = run_here(code)
+    for split in ("train", "test"):
+        ours = getattr(data, split)
+        assert torch.equal(variables[f"{split}_images"], ours.images)
+        assert torch.equal(variables[f"{split}_labels"], ours.labels)
+    assert variables["outputs"].shape[1] == len(data.class_names)
+    assert_alike(printed, config, data)
+
+
+def test_a_colour_that_is_the_same_everywhere(images, tmp_path):
+    """Red pictures of one shade have nothing to divide by: the script goes on as the app does."""
+    for split, part in (("train", images.train), ("test", images.test)):
+        for index in range(20):
+            picture = part.images[index].clone()
+            picture[0] = 200
+            file = tmp_path / split / str(index % 2) / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_png(picture.contiguous(), str(file))
+    config, data = TrainConfig(**SMALL), load_images(str(tmp_path))
+    printed, _ = run_here(as_code(config, facts(data)))
+    assert_alike(printed, config, data)
+
+
+def test_a_folder_without_the_app(pictures, tmp_path):
+    config, data = TrainConfig(**SMALL), load_images(str(pictures))
+    assert_alike(run_alone(as_code(config, facts(data)), tmp_path), config, data)
+
+
+def test_the_hub(parquet, images, tmp_path):
+    """Any dataset at its commit, and CIFAR-10 as the Hub has it, by `datasets` alone."""
+    import datasets
+
+    names = datasets.ClassLabel(names=list(readers.CIFAR10_CLASSES))
+    features = datasets.Features({"img": datasets.Image(), "label": names})
+    cifar10 = tmp_path / "cifar10" / "plain_text"
+    cifar10.mkdir(parents=True)
+    for split, part in (("train", images.train), ("test", images.test)):
+        files = [encode_png(picture.contiguous()).numpy().tobytes() for picture in part.images[:20]]
+        rows = {"img": [{"bytes": file, "path": None} for file in files], "label": part.labels[:20].tolist()}
+        table = datasets.Dataset.from_dict(rows, features=features)
+        table.to_parquet(cifar10 / f"{split}-00000-of-00001.parquet")
+    repos = {
+        "datasets/uoft-cs/cifar10": Repo.of(cifar10.parent, commit=CIFAR10_REVISION),
+        "datasets/someone/pets": Repo.of(parquet, commit="a" * 40),
+    }
+    config = TrainConfig(**SMALL)
+    with serve(Hub(repos=repos)) as hub:
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
+        default = run_alone(as_code(config, HUB), tmp_path, **environment)
+        pets = {"source": "someone/pets@" + "a" * 40, "revision": "a" * 40}
+        named = run_alone(as_code(config, pets), tmp_path, **environment)
+    assert_alike(default, config, load_images(str(cifar10.parent)))
+    assert_alike(named, config, load_images(str(parquet)))
+
+
+def test_torchvision(few, monkeypatch):
+    """From torchvision's own class, whose pictures have their colours last."""
+
+    def download(root, *, train, download):
+        part = few.train if train else few.test
+        return types.SimpleNamespace(data=part.images.permute(0, 2, 3, 1).numpy(), targets=part.labels.tolist())
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", download)
+    config = TrainConfig(**SMALL)
+    printed, _ = run_here(as_code(config, {"source": "torchvision", "revision": None}))
+    assert_alike(printed, config, few)
+
+
+def test_real_pictures(real_images, tmp_path):
+    """On CIFAR-10 itself, in a process of its own: the wildest lesson's figures come out of script and app alike."""
+    config = LESSONS["adam-step-per-batch"].config.changed({"epochs": 1, "num_images": 1280})
+    assert_alike(run_alone(as_code(config, facts(real_images)), tmp_path), config, real_images)
+
+
+# --- hostile, readable -----------------------------------------------------------------------------------------------
+
+EVIL = [
+    '"); import os; os.system("touch owned")  # ',
+    "'); raise SystemExit  # ",
+    '"""',
+    "'''\nraise SystemExit\n'''",
+    "x\nraise SystemExit",
+    "x\rraise SystemExit",
+    "x\u2028raise SystemExit",
+    "\\",
+    "\\'",
+    "\\\"'",
+    "{folder} {split!r} %s",
+    "coding: utf-7 +AAo-raise SystemExit",
+    "\u202e\u2066 backwards",
+    "\x00\x1b[2J",
+    "\udcff",
+    "load_images( np. random.Random datasets.",
+]
+
+
+def shape(code: str) -> tuple[str, set[str]]:
+    """A script's grammar without its texts, and the texts. It is read from bytes, as Python reads a file."""
+    tree, texts = ast.parse(code.encode()), set()
+    # Which imports there are may depend on a text; that they are only ours is another test.
+    tree.body = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.add(node.value)
+            node.value = ""
+    return ast.dump(tree), texts
+
+
+@pytest.mark.parametrize("source", EVIL)
+def test_a_source_is_only_text(source):
+    """Whatever a stranger's training.json says of its source, the script has it as one text, or there is none."""
+    code = as_code(TrainConfig(), {"name": source, "source": source, "revision": None, "digest": source})
+    grammar, texts = shape(code)
+    assert grammar == shape(as_code(TrainConfig(), {"source": "/pictures", "revision": None}))[0]
+    assert source in texts
+    assert all(line.isprintable() for line in code.split("\n"))
+    assert all(re.match("(import|from) [a-z0-9_.]+ (import|as) ?|import [a-z]+$", line) for line in imported(code))
+
+
+def imported(code: str) -> list[str]:
+    return [line for line in code.splitlines() if re.match("(import|from) ", line)]
+
+
+@pytest.mark.parametrize("source", [*EVIL, "../secret", "/etc/passwd", "a/b/c", "owner/name", ""])
+def test_a_dataset_must_have_a_name_the_hub_could_have(source):
+    with pytest.raises(ValueError, match=r"^(These pictures are said|It is not known)[^\n]*\.$"):
+        as_code(TrainConfig(), {"source": source, "revision": "a" * 40})
+
+
+@pytest.mark.parametrize("revision", EVIL)
+def test_a_commit_is_only_text(revision):
+    revision = revision.replace("@", "")
+    grammar, texts = shape(as_code(TrainConfig(), {"source": f"a/b@{revision}", "revision": revision}))
+    assert grammar == shape(as_code(TrainConfig(), {"source": "a/b@" + "c" * 40, "revision": "c" * 40}))[0]
+    assert {"a/b", revision} <= texts
+
+
+@pytest.mark.parametrize("data", [{}, {"source": None}, {"source": "", "revision": None}])
+def test_pictures_from_nowhere(data):
+    with pytest.raises(ValueError, match="not known which pictures"):
+        as_code(TrainConfig(), data)
+
+
+def written(folder: Path, parquet: Path) -> None:
+    """Scripts of all kinds."""
+    sources = [HUB, *({"source": source} for source in ("torchvision", "synthetic", "/pictures", str(parquet)))]
+    configs = [TrainConfig(), *(lesson.config for lesson in LESSONS.values())]
+    configs += [TrainConfig.from_settings(settings) for settings in [*OTHERWISE, *SCHEDULES]]
+    configs += [TrainConfig(optimizer=name) for name in OPTIMIZERS]
+    configs += [TrainConfig(precision=name, zero_grad_every=2) for name in ("bfloat16", "float16")]
+    configs += [TrainConfig(model="fast"), TrainConfig(model="fast", precision="float16", normalize=False)]
+    for number, config in enumerate(configs):
+        (folder / f"{number}.py").write_text(as_code(config, sources[number % len(sources)]))
+
+
+def test_written_as_ruff_would(tmp_path, parquet):
+    """Formatted, its imports sorted and all of them used, nothing undefined."""
+    ruff = shutil.which("ruff", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not ruff:
+        pytest.skip("ruff is not installed")
+    written(tmp_path, parquet)
+    options = ["--isolated", f"--line-length={WIDTH}", "."]
+    for command in (["format", "--diff"], ["check", "--select=E,F,I,W"]):
+        shown = subprocess.run([ruff, *command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
+def num_lines(code: str) -> int:
+    return sum(not line.lstrip().startswith("#") for line in code.splitlines() if line.strip())
+
+
+def test_short():
+    """A beginner reads some 35 lines for a lesson, 50 for a run with all that makes it good."""
+    for lesson in LESSONS.values():
+        assert num_lines(as_code(lesson.config, HUB)) <= 40
+    assert num_lines(as_code(TrainConfig(), HUB)) <= 50
+
+
+def test_only_what_a_setting_needs():
+    """The tutorial's five lines, in its order, and of all else no word."""
+    code = as_code(LESSONS["one-epoch"].config, HUB)
+    loop = """
+        outputs = network(images / 255)
+        loss = loss_function(outputs, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.item()
+"""
+    assert loop in code
+    absent = (
+        "scheduler warmup scaler autocast Softmax ReLU smoothing momentum Normalize v2 numpy hashlib order cuda step "
+    )
+    assert [word for word in absent.split() if re.search(rf"\b{word}\b(?!\()", code)] == []
+    assert "nn.Softmax(dim=1)" in as_code(LESSONS["softmax-plateau"].config, HUB)
+    assert "zero_grad() is missing" in as_code(LESSONS["zero-grad-never"].config, HUB)
+    assert "(loss / 4).backward()" in as_code(LESSONS["zero-grad-every-4"].config, HUB)
+    assert "optimizer, step_size=5)" in as_code(LESSONS["sgd-step-per-batch"].config, HUB)

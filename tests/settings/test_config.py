@@ -1,0 +1,243 @@
+"""Every setting is checked, in one sentence; defaults follow the rows; plain data makes the same config again."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from trainer.settings.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, TrainConfig, parse
+
+
+def assert_sentence(error) -> str:
+    """One line, with a full stop, that a page can show."""
+    text = str(error.value)
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert len(text) < 300
+    return text
+
+
+HUGE = 10**400
+
+BAD = [
+    *[{"lr": value} for value in (0, -1, math.nan, math.inf, "x", "0.1", HUGE, HUGE**20, True, [0.1], {})],
+    *[{"epochs": value} for value in (0, -1, 1001, 1e9, 2.5, True, "3", math.nan, math.inf, HUGE, HUGE**20, [3])],
+    *[{"batch_size": value} for value in (0, 50_001, 1.5, False)],
+    *[{"momentum": value} for value in (1.5, 1, -0.1, "0.9", math.nan)],
+    *[{"label_smoothing": value} for value in (1, -0.1, True, None)],
+    *[{"seed": value} for value in (-1, 2**31, 0.5)],
+    *[{"num_images": value} for value in (-1, 1.5)],
+    *[{"zero_grad_every": value} for value in (-1, 10_001, True)],
+    *[{"num_warmup_steps": value} for value in (-1, 0.5)],
+    *[{"shuffle": value} for value in (0, 1, "true", None)],
+    *[{"softmax": value} for value in (1, "false", None)],
+    *[{"model": value} for value in ("resnet", None, 3, ["quick"])],
+    *[{"activation": value} for value in ("gelu", None)],
+    *[{"optimizer": value} for value in ("SGD", "sgd ", None, 1, ["sgd"])],
+    *[{"scheduler": value} for value in ("none", None, {})],
+    *[{"precision": value} for value in ("float64", None)],
+    *[{"train_split": value} for value in ("validation", None)],
+    *[{"scheduler_unit": value} for value in ("step", 1)],
+    *[{"scheduler": "step", "step_size": value} for value in (0, -1, 2.5, "5", True)],
+    *[{"scheduler": "step", "gamma": value} for value in (0, 1.1, -0.1)],
+    *[{"optimizer": "adam", "betas": value} for value in (0.9, (), (0.9,), (0.9, 0.99, 0.999), (0.9, 1), (0.9, "x"))],
+    *[{"optimizer": "adam", "betas": value} for value in ("0.9", b"ab", {0.9: 1, 0.99: 2}, {0.9, 0.99}, (0.9, True))],
+    {"optimizer": "adam", "decoupled_weight_decay": True},
+    {"cycle_momentum": True, "max_momentum": 0.5},
+    *[{"scheduler": "multistep", "milestones": value} for value in ((), (3, 2), (3, 3), (0,), (1.5,), 5, (1,) * 101)],
+    *[{"scheduler": "onecycle", "pct_start": value} for value in (0, 1, 1.5)],
+    {"scheduler": "onecycle", "anneal_strategy": "cosine"},
+    {"scheduler": "onecycle", "div_factor": 0.5},
+    {"scheduler": "cyclic", "mode": "square"},
+    {"scheduler": "cyclic", "mode": "triangular", "gamma": 0.9},
+    {"scheduler": "cyclic", "lr": 0.1, "base_lr": 0.2},
+    {"scheduler": "cosine", "lr": 0.1, "eta_min": 0.2},
+    {"scheduler": "plateau", "lr": 0.1, "min_lr": 0.2},
+    {"scheduler": "plateau", "factor": 1},
+    {"scheduler": "plateau", "threshold_mode": "relative"},
+    {"scheduler": "plateau", "num_warmup_steps": 1},
+    {"scheduler": "plateau", "scheduler_unit": "batch"},
+    {"nesterov": True, "momentum": 0},
+    {"nesterov": True, "dampening": 0.1},
+    {"precision": "float16", "zero_grad_every": 0},
+    {"dampening": 0.1, "momentum": 0},
+    {"base_momentum": 0.8},
+    {"cycle_momentum": True, "base_momentum": 0.9, "max_momentum": 0.8},
+    {"optimizer": "adagrad", "cycle_momentum": True},
+    # What another row has, or none.
+    {"optimizer": "adam", "momentum": 0.9},
+    {"optimizer": "sgd", "betas": (0.9, 0.999)},
+    {"optimizer": "adadelta", "alpha": 0.9},
+    {"scheduler": "onecycle", "step_size": 5},
+    {"scheduler": "step", "T_max": 10},
+    {"scheduler": "constant", "gamma": 0.1},
+]
+
+
+@pytest.mark.parametrize("settings", BAD, ids=lambda settings: "-".join(settings))
+def test_bad_settings_are_refused_with_a_sentence(settings):
+    """Out of range, of another type, of another row, or contradictory: ValueError, one line that names the setting."""
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the sentence is looked at below
+        TrainConfig.from_settings(settings)
+    text = assert_sentence(error)
+    assert any(name in text for name in settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("learning_rate", ""), ("momentun", "momentum"), ("epoch", "epochs"), ("batchsize", "batch_size"), ("x" * 99, "")],
+)
+def test_unknown_setting_is_refused_with_what_was_meant(name, meant):
+    """A typo gives its nearest setting; what resembles none gives no hint; a long name is cut."""
+    with pytest.raises(ValueError, match="There is no setting") as error:
+        TrainConfig.from_settings({name: 1})
+    text = assert_sentence(error) if not meant else str(error.value)
+    assert (f"Did you mean {meant}?" in text) if meant else ("Did you mean" not in text)
+
+
+@pytest.mark.parametrize("settings", [None, [], "adam", 3, [("lr", 1)]])
+def test_settings_must_be_an_object(settings):
+    """The API takes anything JSON has: what is no object is refused, not tried."""
+    with pytest.raises(ValueError, match="must be an object"):
+        TrainConfig.from_settings(settings)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_unset_is_the_default(name):
+    """None means unset for what a row fills in, as an empty field of the page."""
+    assert TrainConfig(optimizer=name, lr=None) == TrainConfig(optimizer=name)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_plain_data_makes_the_same_config(optimizer, scheduler):
+    """settings() -> JSON -> from_settings is the identity, for every pair of rows; its defaults are the rows'."""
+    config = TrainConfig(optimizer=optimizer, scheduler=scheduler, seed=7)
+    again = TrainConfig.from_settings(json.loads(json.dumps(config.settings(), allow_nan=False)))
+    assert again == config
+    assert again.settings() == config.settings()
+    assert config.row_settings == {
+        "optimizer": dict(OPTIMIZERS[optimizer].defaults),
+        "scheduler": dict(SCHEDULERS[scheduler].defaults),
+    }
+    assert config.scheduler_unit == SCHEDULERS[scheduler].unit
+    others = ROW_SETTINGS - OPTIMIZERS[optimizer].defaults.keys() - SCHEDULERS[scheduler].defaults.keys()
+    assert all(getattr(config, name) is None for name in others)
+
+
+@pytest.mark.parametrize(("part", "rows"), [("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS)])
+def test_every_row_setting_is_refused_by_each_row_that_lacks_it(part, rows):
+    """A setting of another row is never ignored."""
+    values = {name: value for row in rows.values() for name, value in row.defaults.items() if value is not None}
+    refused = 0
+    for row in rows.values():
+        for name in values.keys() - row.defaults.keys():
+            with pytest.raises(ValueError, match=f"{name} is not a setting of the {part} {row.name}"):
+                TrainConfig(**{part: row.name, name: values[name]})
+            refused += 1
+    assert refused > 30
+
+
+def test_every_row_setting_is_declared_once():
+    """Each setting of a row is a field with help; rows are found under their own name."""
+    assert SETTINGS.keys() >= ROW_SETTINGS
+    assert all(declared.metadata["about"].endswith(".") for declared in SETTINGS.values())
+    assert all(row.name == name for rows in (OPTIMIZERS, SCHEDULERS) for name, row in rows.items())
+
+
+def test_numbers_take_their_own_type():
+    """An int where a number is meant becomes a float, a whole float an int, a list a tuple: equal configs are equal."""
+    config = TrainConfig(lr=1, epochs=3.0, optimizer="adam", betas=[0, 0.5])
+    assert (type(config.lr), type(config.epochs), config.betas) == (float, int, (0.0, 0.5))
+    assert hash(config) == hash(TrainConfig(lr=1.0, epochs=3, optimizer="adam", betas=(0.0, 0.5)))
+
+
+def test_configs_do_not_change():
+    """A run's settings stay what they were."""
+    with pytest.raises(FrozenInstanceError):
+        TrainConfig().lr = 1.0
+
+
+def test_changed_optimizer_brings_its_own_defaults():
+    """SGD's lr and momentum do not follow to Adam; what belongs to the run stays."""
+    config = TrainConfig(optimizer="sgd", lr=0.5, momentum=0.5, epochs=3, batch_size=8)
+    changed = config.changed({"optimizer": "adam"})
+    assert changed.lr == OPTIMIZERS["adam"].defaults["lr"]
+    assert changed.momentum is None
+    assert (changed.epochs, changed.batch_size) == (3, 8)
+    assert config.changed({"optimizer": "adam", "lr": 0.25}).lr == 0.25
+
+
+def test_changed_keeps_what_was_chosen():
+    """Without another optimizer or scheduler only what is named changes; None gives the default back."""
+    config = TrainConfig(optimizer="sgd", lr=0.5, scheduler="step", step_size=3, scheduler_unit="batch")
+    assert config.changed({"optimizer": "sgd", "epochs": 20}) == TrainConfig(
+        lr=0.5, scheduler="step", step_size=3, scheduler_unit="batch", epochs=20
+    )
+    assert config.changed({"lr": None}).lr == OPTIMIZERS["sgd"].defaults["lr"]
+
+
+def test_changed_scheduler_brings_its_own_unit_and_keeps_lr():
+    """The unit was the old scheduler's; lr is the optimizer's."""
+    config = TrainConfig(lr=0.5, scheduler="onecycle", pct_start=0.2)
+    changed = config.changed({"scheduler": "step"})
+    assert (changed.scheduler_unit, changed.pct_start, changed.lr) == ("epoch", None, 0.5)
+
+
+def test_changed_refuses_like_a_new_config():
+    """No way around the checks."""
+    with pytest.raises(ValueError, match="lr must be"):
+        TrainConfig().changed({"lr": -1})
+    with pytest.raises(ValueError, match="Did you mean"):
+        TrainConfig().changed({"epoch": 1})
+    with pytest.raises(ValueError, match="optimizer must be"):
+        TrainConfig().changed({"optimizer": "bogus"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lr", "0.1", 0.1),
+        ("lr", "1e-3", 1e-3),
+        ("epochs", "3", 3),
+        ("optimizer", "adam", "adam"),
+        ("nesterov", "true", True),
+        ("shuffle", "False", False),
+        ("betas", "0.9, 0.99", (0.9, 0.99)),
+        ("betas", "0.9 0.99", (0.9, 0.99)),
+        ("milestones", "3,6, 9", (3, 6, 9)),
+        ("milestones", "3", (3,)),
+    ],
+)
+def test_parse(name, text, value):
+    """What a command line or a page's field gives, in the setting's type."""
+    assert parse(name, text) == value
+    assert type(parse(name, text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lr", "x"),
+        ("lr", ""),
+        ("epochs", "2.5"),
+        ("epochs", "1e3"),
+        ("epochs", "9" * 5000),
+        ("shuffle", "yes"),
+        ("betas", "0.9;0.99"),
+        ("milestones", "3,x"),
+    ],
+)
+def test_parse_refuses_with_a_sentence(name, text):
+    """Text that is no value of the setting, however long, is one sentence that names it."""
+    with pytest.raises(ValueError, match=name) as error:
+        parse(name, text)
+    assert_sentence(error)
+
+
+@pytest.mark.parametrize(("name", "text"), [("lr", "nan"), ("lr", "inf"), ("lr", "1e999"), ("betas", "0.9")])
+def test_what_parses_is_still_checked(name, text):
+    """parse reads, TrainConfig judges: not a number, infinity and too short a list get no further."""
+    with pytest.raises(ValueError, match=name):
+        TrainConfig.from_settings({"optimizer": "adam", name: parse(name, text)})

@@ -1,0 +1,140 @@
+"""The tutorial's experiments: the mistakes go wrong as they did in the notebook, and their mended twins do not."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from trainer import TrainConfig, train
+from trainer.images.image_data import subset
+from trainer.runs.events import EpochEnded, Finished, StepLogged
+from trainer.settings.lessons import LESSONS, lesson_of, zero_grad_lab
+
+MISTAKES = ("softmax-plateau", "adam-step-per-batch", "sgd-step-per-batch")
+
+
+def sums(config, data, epochs):
+    """The sums of batch losses of the first epochs, as the tutorial prints them; few pictures are tested on."""
+    short = config.changed({"epochs": epochs, "train_split": "train"})
+    few = replace(data, train=getattr(data, config.train_split), test=subset(data.test, 100))
+    return [e.train_loss_sum for e in train(short, few) if isinstance(e, EpochEnded) and e.epoch]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """2,048 drawn test pictures: 32 batches an epoch."""
+    from trainer.images.image_data import load_images
+
+    data = load_images("synthetic")
+    return replace(data, train=subset(data.train, 64), test=subset(data.test, 2000))
+
+
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+def test_every_lesson_is_sound_and_told(lesson):
+    """Its settings and its twin's are valid and differ in the mistake alone; its words are there."""
+    own, twin = lesson.config.settings(), lesson.twin.settings()
+    assert {name for name in own if own[name] != twin.get(name)} == set(lesson.mended)
+    assert lesson.config.train_split == "test"
+    assert lesson.config.activation == "none"
+    assert len(lesson.printed) == len(lesson.printed_at)
+    assert lesson.before
+    assert lesson.after
+
+
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+def test_a_lesson_is_known_by_its_settings(lesson):
+    """Shortened, or with another seed, it is still the lesson; its mended twin is not, nor any other lesson."""
+    shorter = {} if lesson.name == "one-epoch" else {"epochs": 2}
+    assert lesson_of(lesson.config.changed({"seed": 5, **shorter})) is lesson
+    assert lesson_of(lesson.twin) is None
+    assert lesson_of(TrainConfig()) is None
+
+
+def test_accumulated_gradients_are_those_of_one_large_batch(images):
+    """k batches of n, their loss divided by k, equal one batch of k·n: the same losses, epoch by epoch."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "epochs": 2, "batch_size": 32, "lr": 0.1, "scheduler": "constant"}
+    every, accumulated, never, large = zero_grad_lab(TrainConfig.from_settings(plain), 4)
+    assert (large.batch_size, accumulated.zero_grad_every, never.zero_grad_every) == (128, 4, 0)
+    by_four, at_once = (
+        [(e.train_loss, e.test_loss, e.grad_norm) for e in train(config, images) if isinstance(e, EpochEnded)][1:]
+        for config in (accumulated, large)
+    )
+    for (loss, test_loss, _), (its_loss, its_test_loss, _) in zip(by_four, at_once, strict=True):
+        assert loss == pytest.approx(its_loss, abs=1e-5)
+        assert test_loss == pytest.approx(its_test_loss, abs=1e-5)
+    other = [e.test_loss for e in train(every, images) if isinstance(e, EpochEnded)]
+    assert other[-1] != pytest.approx(at_once[-1][1], abs=1e-4), "four times as many steps are another training"
+
+
+@pytest.mark.parametrize("every", [1, 0, 10**6])
+def test_a_lab_that_is_none_is_told(every):
+    """Nothing to accumulate, or more than a batch may be."""
+    with pytest.raises(ValueError, match=r"\.$"):
+        zero_grad_lab(TrainConfig(), every)
+
+
+def test_one_epoch_of_drawn_pictures_falls_a_little(drawn):
+    """Lesson 1: the last ten steps average a little below the first ten; its twin's fifth epoch is clearly lower."""
+    lesson = LESSONS["one-epoch"]
+    losses = [e.loss for e in train(lesson.config, drawn) if isinstance(e, StepLogged)]
+    assert 0 < sum(losses[:10]) / 10 - sum(losses[-10:]) / 10 < 0.01
+    assert sums(lesson.twin, drawn, 5)[-1] < sum(losses) - 5
+
+
+def test_softmax_plateau_on_drawn_pictures(drawn):
+    """Lesson 2 falls, but by a hundredth of what it falls without the softmax."""
+    lesson = LESSONS["softmax-plateau"]
+    plateau, twin = (sums(config, drawn, 4) for config in (lesson.config, lesson.twin))
+    assert all(0 < a - b < 0.002 for a, b in pairwise(plateau))
+    assert twin[0] - twin[-1] > 50 * (plateau[0] - plateau[-1])
+    assert twin[-1] < plateau[-1] - 0.05
+
+
+@pytest.mark.parametrize("name", MISTAKES[1:])
+def test_a_schedule_per_batch_freezes_drawn_pictures_too(drawn, name):
+    """From the third epoch on (lr is gone after some 50 batches) nothing moves."""
+    moved = sums(LESSONS[name].config, drawn, 4)
+    assert abs(moved[3] - moved[2]) < 0.001
+
+
+def test_gradients_never_cleared_blow_up(drawn):
+    """Within three epochs of drawn pictures the loss is no number any more."""
+    events = list(train(LESSONS["zero-grad-never"].config.changed({"epochs": 30}), drawn))
+    assert events[-1].reason == "diverged"
+    assert "zero_grad_every" in events[-1].advice
+
+
+def test_one_real_epoch_falls_a_little(real_images):
+    """Lesson 1: the last ten steps average below the first ten, and far above what two epochs of its twin reach."""
+    lesson = LESSONS["one-epoch"]
+    losses = [e.loss for e in train(lesson.config, real_images) if isinstance(e, StepLogged)]
+    assert len(losses) == 156
+    assert 2.25 < sum(losses[-10:]) / 10 < sum(losses[:10]) / 10 < 2.32
+    assert sums(lesson.twin, real_images, 2)[-1] < 156 * 2.15
+
+
+def test_softmax_plateau_on_real_images(real_images):
+    """Lesson 2 starts at guessing and hardly moves for seven epochs; without the softmax it is clearly lower."""
+    lesson = LESSONS["softmax-plateau"]
+    plateau = sums(lesson.config, real_images, 7)
+    assert 359.0 <= plateau[0] <= 359.6
+    assert all(0 < a - b < 0.05 for a, b in pairwise(plateau))
+    assert min(plateau) > 358
+    assert sums(lesson.twin, real_images, 2)[-1] < plateau[-1] - 2
+
+
+@pytest.mark.parametrize("name", MISTAKES[1:])
+def test_a_schedule_per_batch_freezes_real_images(real_images, name):
+    """Lessons 3 and 4: from the second epoch on the sum stays the same; stepped per epoch it falls."""
+    lesson = LESSONS[name]
+    frozen = sums(lesson.config, real_images, 3)
+    assert abs(frozen[2] - frozen[1]) < 0.001
+    assert sums(lesson.twin, real_images, 1)[-1] < frozen[-1] - 0.5
+
+
+def test_zero_grad_never_blows_up_in_its_first_real_epoch(real_images):
+    """It diverges before its first epoch ends."""
+    events = list(train(LESSONS["zero-grad-never"].config, real_images))
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason == "diverged"
+    assert max(e.epoch for e in events if isinstance(e, EpochEnded)) == 0

@@ -1,0 +1,59 @@
+"""The chart of a range test: one spec for all its updates, and only what can be seen in its data."""
+
+import json
+import math
+
+import pytest
+import vl_convert
+
+from trainer.learning.lr_finder import Finding, Trial
+from ui.charts.lr_finder import finder_chart
+
+LOSSES = [2.3, 2.3, 2.2, 2.0, 2.1, 9.0, math.inf]
+TRIALS = [
+    Trial(step=place + 1, num_steps=7, lr=10.0 ** (place - 5), loss=loss, smoothed=loss)
+    for place, loss in enumerate(LOSSES)
+]
+FINDING = Finding(suggestion=0.002, diverges_at=1.0, reason="")
+
+
+def test_new_trials_move_the_chart_and_do_not_draw_it_anew():
+    """The spec is the same from the first trial to the finding; only data change."""
+    specs = [finder_chart(TRIALS[:count], None, None, "en")["specs"][""] for count in (0, 1, 4)]
+    chart = finder_chart(TRIALS, FINDING, (1e-6, 0.02), "en")
+    assert all(spec == chart["specs"][""] for spec in specs)
+    layers = [layer["data"]["name"] for layer in chart["specs"][""]["layer"]]
+    assert set(layers) == set(chart["data"])
+
+
+def test_the_explosion_is_cut_off_and_the_axis_holds_everything():
+    """Losses far above the start are left out; the frame takes in the schedule and the divergence."""
+    data = finder_chart(TRIALS, FINDING, (1e-6, 0.02), "en")["data"]
+    assert [row["smoothed"] for row in data["trials"]] == [2.3, 2.3, 2.2, 2.0, 2.1, None, None]
+    low, high = data["frame"]
+    assert low["lr"] == 1e-6
+    assert high["lr"] == 10.0
+    assert low["loss"] < 2.0 < 2.3 < high["loss"] < 9
+    assert data["diverging"] == [{"lr": 1.0, "end": 10.0, "text": "diverges"}]
+    assert data["suggested"][0]["lr"] == 0.002
+
+
+def test_nothing_found_marks_nothing():
+    """No rule and no shade where there is no suggestion and no divergence."""
+    data = finder_chart(TRIALS[:4], Finding(suggestion=None, diverges_at=None, reason=""), None, "en")["data"]
+    assert data["suggested"] == data["diverging"] == data["planned"] == []
+
+
+@pytest.mark.parametrize("planned", [(0.0, 0.02), (1e-300, 0.02), (0.0, 1e-12), (0.02, 1e10), (0.02, 0.02)])
+@pytest.mark.parametrize("trials", [[], TRIALS], ids=["before", "after"])
+def test_a_schedule_far_away_leaves_the_curve_readable(planned, trials):
+    """A schedule may end at 0, which is on no logarithmic axis: the bar is cut off, and the axis has its numbers."""
+    chart = finder_chart(trials, FINDING if trials else None, planned, "en")
+    low, high = chart["data"]["frame"]
+    assert 1e-7 <= low["lr"] <= 1e-5
+    assert 10.0 <= high["lr"] <= 1000.0
+    (bar,) = chart["data"]["planned"]
+    assert low["lr"] <= bar["lr"] <= bar["end"] <= high["lr"]
+    drawn = vl_convert.vegalite_to_svg(json.dumps({**chart["specs"][""], "width": 600, "datasets": chart["data"]}))
+    assert ">0.001</text>" in drawn
+    assert "NaN" not in drawn

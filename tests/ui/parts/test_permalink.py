@@ -1,0 +1,79 @@
+"""Permalinks: what is written is read again, and a stranger's link gives a sentence at worst."""
+
+import time
+from urllib.parse import parse_qsl
+
+import pytest
+
+from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+from trainer.settings.lessons import LESSONS, zero_grad_lab
+from ui.parts import permalink
+
+
+def opened(query):
+    return permalink.read(dict(parse_qsl(query)))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_setting_comes_back(optimizer, scheduler):
+    """Alone or in a race, with rows' own settings, lists and switches."""
+    config = TrainConfig(optimizer=optimizer, scheduler=scheduler, lr=0.1 + 0.2, augment=False, seed=7)
+    query = permalink.write(config, [config, TrainConfig()], 3)
+    assert opened(query) == permalink.Opened(config=config, race=(config, TrainConfig()), num_seeds=3)
+
+
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+def test_every_lesson_comes_back(lesson):
+    """And so does the race against its mended twin."""
+    assert opened(permalink.write(lesson.config, [lesson.config, lesson.twin])).race == (lesson.config, lesson.twin)
+
+
+def test_lists_come_back():
+    """betas and milestones, to the last digit."""
+    config = TrainConfig(optimizer="adam", betas=(1 / 3, 0.999), scheduler="multistep", milestones=(2, 4, 8))
+    assert opened(permalink.write(config)).config == config
+
+
+def test_a_link_says_only_what_is_not_usual():
+    """The default setting is the bare address; six settings are no longer than a browser takes."""
+    assert permalink.write(TrainConfig()) == ""
+    assert opened("") is None
+    assert opened("lang=zh&__theme=dark&utm_source=class") is None
+    assert permalink.write(TrainConfig(optimizer="adam", lr=0.01)) == "optimizer=adam&lr=0.01"
+    assert len(permalink.write(LESSONS["adam-step-per-batch"].config, zero_grad_lab(TrainConfig(), 4), 5)) < 2000
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "optimizer=none",
+        "lr=fast",
+        "lr=nan",
+        "momentun=0.9",
+        "optimizer=adam&momentum=0.9",
+        "race=lr%3D1;lr%3D2;lr%3D3;lr%3D4;lr%3D5;lr%3D6;lr%3D7",
+        "race=nonsense%3D1",
+        "race=lr%3D1&seeds=99999999999999999999",
+        "seeds=0",
+        "seeds=0059",
+        "seeds=²",
+        "epochs=1e400",
+        "__class__=1&config=<script>",
+        "lr=" + "9" * 9000,
+    ],
+)
+def test_a_wrong_link_is_explained(query):
+    """One sentence, at once."""
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"^This link does not work.*[.?]$"):
+        opened(query)
+    assert time.monotonic() - begun < 0.5
+
+
+def test_the_link_of_a_space_is_its_page_on_the_hub(monkeypatch):
+    """Elsewhere it is the app's own address."""
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert "location.origin" in permalink.copy_script()
+    monkeypatch.setenv("SPACE_ID", "owner/name")
+    assert "'https://huggingface.co/spaces/owner/name'" in permalink.copy_script()

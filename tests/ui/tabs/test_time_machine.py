@@ -1,0 +1,149 @@
+"""The time machine's handlers, asked by hand as a stranger may ask them."""
+
+import base64
+import json
+import shutil
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+import torch
+from gradio.utils import get_upload_folder
+from torchvision.io import write_png
+
+from trainer.images.image_data import facts
+from trainer.learning.loop import train
+from trainer.learning.lr_finder import find_lr
+from trainer.learning.race import race
+from trainer.runs import checkpoint
+from trainer.runs.run import Run
+from trainer.settings.config import TrainConfig
+from ui.lab import Lab, new_visitor
+from ui.tabs.time_machine import walk
+
+VISITOR = new_visitor()
+
+
+@pytest.fixture(scope="module")
+def lab(tiny, tmp_path_factory):
+    """A lab in which VISITOR has a run of two epochs."""
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    made = Lab(checkpoints=checkpoints, device=torch.device("cpu"), race=race, find_lr=find_lr)
+    (folder,) = made.new_race(VISITOR, 1)
+    config = TrainConfig(epochs=2, batch_size=13, scheduler="constant")
+    with checkpoint.writing(folder):
+        list(checkpoint.record(train(config, tiny), Run(config=config), folder, facts(tiny)))
+    yield made
+    while made.images is None and not made.failure:  # no thread outlives the tests
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def picture(images):
+    """A picture in the folder that Gradio uploads to, as the page sends it."""
+    folder = Path(get_upload_folder(), "time-machine-test")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_png(images.test.images[0].contiguous(), str(folder / "picture.png"))
+    yield {"path": str(folder / "picture.png")}
+    shutil.rmtree(folder)
+
+
+def key_of(lab) -> str:
+    return lab.runs_of(VISITOR)[0].name
+
+
+def walked(*asked, turn=None) -> list:
+    """Everything that a walk shows."""
+
+    async def collect():
+        return [shown async for shown in walk(*asked, turn or [0])]
+
+    return anyio.run(collect)
+
+
+def test_the_walk_of_ones_own_run(lab, picture):
+    """All epochs' frames, each with its filters as pixels and its shares; the charts beside them."""
+    _, machine, lines, _, learned = walked(lab, VISITOR, key_of(lab), picture)[-1]
+    frames = machine["frames"]
+    assert [frame["epoch"] for frame in frames] == [0, 1, 2]
+    for frame in frames:
+        assert len(base64.b64decode(frame["filters"])) == 32 * 5 * 5 * 3
+        assert sum(row["share"] for row in frame["shares"]) == pytest.approx(1, abs=1e-3)
+    assert not machine["more"]
+    assert {row["epoch"] for row in lines["data"]["shares"]} == {0, 1, 2}
+    assert [row["epoch"] for row in learned["data"]["epochs"]] == [0, 1, 2]
+
+
+def test_an_epoch_that_was_not_kept_leaves_the_axes_as_long_as_the_history(lab, picture):
+    """The accuracy of the last epoch is still drawn, and the charts stand under each other."""
+    file = lab.checkpoints / key_of(lab) / "epochs" / "epoch-0002.safetensors"
+    kept = file.read_bytes()
+    file.unlink()
+    try:
+        _, machine, lines, _, learned = walked(lab, VISITOR, key_of(lab), picture)[-1]
+    finally:
+        file.write_bytes(kept)
+    assert [frame["epoch"] for frame in machine["frames"]] == [0, 1]
+    for chart in (lines, learned):
+        assert '"domain": [0, 2]' in json.dumps(chart["specs"])
+
+
+@pytest.mark.parametrize("visitor", [None, "f" * 32, {}, [], "../x", 3])
+def test_nobody_walks_through_anothers_run(lab, picture, visitor):
+    """Whoever they say they are; one sentence, and no frames."""
+    says, machine, *_ = walked(lab, visitor, key_of(lab), picture)[-1]
+    assert "There is no such run among yours" in says
+    assert machine == {}
+
+
+@pytest.mark.parametrize(
+    "name", [{"a": 1}, ["x"], 3, True, "../../etc", "/etc/passwd", "\0", "x" * 100_000, "a/b/c", "a/.."]
+)
+def test_what_is_no_run_is_said_so(lab, picture, name):
+    """One sentence, without a look at the disk or the Hub."""
+    says, machine, *_ = walked(lab, VISITOR, name, picture)[-1]
+    assert "There is no such run among yours" in says or "is no name of a repo" in says
+    assert machine == {}
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "", "\0", None, 3, {}, {"path": "/etc/passwd"}, {"path": ["x"]}, ["/"]]
+)
+def test_no_other_file_is_read(lab, path):
+    """Only what was uploaded."""
+    says, machine, *_ = walked(lab, VISITOR, key_of(lab), path)[-1]
+    assert "Send a picture file." in says or "Choose a picture" in says
+    assert machine == {}
+
+
+def test_a_strangers_words_are_no_markup(lab, picture):
+    """What is repeated of them is shown as text."""
+    says, *_ = walked(lab, VISITOR, "<img src=x onerror=alert(1)>", picture)[-1]
+    assert "<img" not in says
+    assert "&lt;img" in says
+
+
+def test_only_the_latest_walk_of_a_page_is_shown(lab, picture):
+    """An earlier one ends without touching what the later one shows."""
+
+    async def overtaken():
+        turn, first = [0], []
+        async for shown in walk(lab, VISITOR, key_of(lab), picture, turn):
+            first.append(shown)
+            turn[0] += 1  # another walk has begun
+        return first
+
+    first = anyio.run(overtaken)
+    assert len(first) == 2
+    assert all(update == {"__type__": "update"} for update in first[-1])
+
+
+def test_equal_filters_are_grey_and_none_divides_by_zero():
+    """A network whose first layer is all zeros, or has one huge weight, is drawn."""
+    from ui.tabs.time_machine import _as_pictures
+
+    assert set(_as_pictures(torch.zeros(4, 3, 5, 5)).flatten().tolist()) == {128}
+    huge = torch.zeros(4, 3, 5, 5)
+    huge[0, 0, 0, 0] = 1e30
+    assert _as_pictures(huge)[0, 0, 0, 0] == 255

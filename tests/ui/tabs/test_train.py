@@ -1,0 +1,152 @@
+"""The page's trainings without a browser: a race goes on, each of its settings as itself."""
+
+import json
+import re
+import time
+
+import gradio as gr
+import pytest
+import torch
+
+from trainer.learning.lr_finder import find_lr
+from trainer.learning.race import race
+from trainer.runs import checkpoint
+from trainer.settings.config import SETTINGS, TrainConfig
+from trainer.settings.lessons import LESSONS
+from ui.lab import Lab, new_visitor
+from ui.opening import follow
+from ui.parts import run_list
+from ui.parts.fields import default
+from ui.tabs import bench, train
+
+NAMES = tuple(SETTINGS)
+SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}
+
+
+@pytest.fixture
+def lab(tmp_path, tiny, monkeypatch):
+    """A lab on a few pictures, there at once."""
+    monkeypatch.setattr("ui.lab.load_images", lambda progress: tiny)
+    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), race=race, find_lr=find_lr)
+    while made.images is None:
+        time.sleep(0.01)
+    return made
+
+
+def shown(**changed):
+    """What the page's widgets hold: the defaults of the rows, but for `changed`."""
+    rows = {"optimizer": "sgd", "scheduler": "constant", **changed}
+    usual = {name: default(name, rows["optimizer"], rows["scheduler"]) for name in NAMES}
+    return [{**usual, **rows}[name] for name in NAMES]
+
+
+def trained(lab, visitor, *settings):
+    """The folders of a race that has ended."""
+    listed = [json.dumps({**TrainConfig.from_settings({**SMALL, **own}).settings()}) for own in settings]
+    values = [listed, 1, "", *shown()]
+    list(train.train(lab, visitor, time.monotonic(), *values, names=NAMES, chosen=train.side_by_side))
+    (folders,) = lab.races_of(visitor).values()
+    return folders
+
+
+def resumed(lab, visitor, folders, epochs, anew, **settings):
+    """The last status of a race that was resumed, without its tags."""
+    key = folders[0].name
+    *_, last = train.resume(lab, visitor, time.monotonic(), key, epochs, anew, *shown(**settings), names=NAMES)
+    return re.sub("<[^>]*>", " ", last[0])
+
+
+def test_a_resumed_race_takes_the_schedule_shown_and_keeps_the_rest(lab):
+    """Each contender's own optimizer and lr go on; only the schedule is the one chosen."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"optimizer": "adam"})
+    assert "Done" in resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.5, scheduler="step", step_size=1)
+    first, second = (checkpoint.read(folder).config for folder in folders)
+    assert (first.optimizer, first.lr, second.optimizer) == ("sgd", 0.01, "adam")
+    assert (first.scheduler, second.scheduler, first.epochs) == ("step", "step", 2)
+
+
+def test_resume_offers_the_epochs_that_are_left_or_ten_more(lab):
+    """And says nothing of what is not the visitor's."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 0.1})
+    assert run_list.epochs_in_all(lab, visitor, folders[0].name) == 11
+    content = json.loads((folders[1] / "training.json").read_text())
+    content["config"]["epochs"] = 7
+    (folders[1] / "training.json").write_text(json.dumps(content))
+    assert run_list.epochs_in_all(lab, visitor, folders[0].name) == 7
+    assert run_list.epochs_in_all(lab, new_visitor(), folders[0].name) == gr.skip()
+
+
+def test_what_was_typed_or_diverged(lab):
+    """A total that is more stays; a run that diverged has no epochs left to offer, nor to go on with."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 1e6})
+    key = folders[0].name
+    assert [checkpoint.read_run(folder).status for folder in folders] == ["completed", "diverged"]
+    assert run_list.epochs_in_all(lab, visitor, key, 50) == gr.skip()
+    assert run_list.epochs_in_all(lab, visitor, key, 1) == run_list.epochs_in_all(lab, visitor, key) == 11
+    assert "trained all its epochs" in resumed(lab, visitor, folders, 1, False)
+    assert "epoch 2 of 2" in resumed(lab, visitor, folders, 2, False)
+
+
+def test_a_deleted_run_is_compared_no_more(lab):
+    """The others still are, those on the Hub too."""
+    visitor = new_visitor()
+    (first,) = trained(lab, visitor, {"lr": 0.01})
+    list(train.train(lab, visitor, time.monotonic(), [], 1, "", *shown(**SMALL), names=NAMES))
+    other = next(key for key in lab.races_of(visitor) if key != first.name)
+    *_, compared = run_list.delete(lab, visitor, first.name, [first.name, other, "owner/name"])
+    assert compared["value"] == [other, "owner/name"]
+
+
+def test_what_trained_when_a_page_was_opened_is_shown_to_its_end(lab):
+    """Even where it ends before the page begins to follow it."""
+    visitor = new_visitor()
+    trained(lab, visitor, {"lr": 0.01})
+    (shown,) = follow(lab, visitor, True)
+    assert "Done" in shown[0]
+    assert list(follow(lab, visitor, False)) == [[gr.skip()] * len(shown)]
+
+
+def test_a_run_alone_takes_the_optimizer_too(lab):
+    """As the page says beside the box."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01})
+    resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.001)
+    kept = checkpoint.read(folders[0]).config
+    assert (kept.optimizer, kept.lr) == ("rmsprop", 0.001)
+
+
+def test_a_race_of_schedules_is_not_made_one_setting(lab):
+    """With one schedule for all there would be nothing to compare: a sentence, and the race stays as it was."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {}, {"scheduler": "step"})
+    assert "would become the same" in resumed(lab, visitor, folders, 2, True, scheduler="cosine")
+    assert [checkpoint.read(folder).config.scheduler for folder in folders] == ["constant", "step"]
+
+
+def test_settings_that_cannot_be_trained_give_no_script(lab):
+    """More pictures than there are: the sentence that Train would say, and for the rest a script."""
+    with pytest.raises(gr.Error, match="num_images must not be above the 26"):
+        bench.show_code(lab, *shown(num_images=27), names=NAMES)
+    assert "torch.optim.Adam(" in bench.show_code(lab, *shown(optimizer="adam", batch_size=8), names=NAMES)
+
+
+def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
+    """By what sets each apart, and by the accuracy of the network that one gets: its last epoch's."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 0.1})
+    listed = run_list.single_runs(lab, visitor)
+    assert [key for _, key in listed] == [folder.name for folder in folders]
+    for (title, _), folder, apart in zip(listed, folders, ("lr 0.01", "lr 0.1"), strict=True):
+        last = checkpoint.read_run(folder).history[-1].test_accuracy
+        assert f"1 of 1 epochs: {last:.1%} · {apart} · {folder.name[:4]}" in title
+
+
+def test_a_mended_lesson_has_no_twin():
+    """It says what to do, where two settings would be the same."""
+    mistaken = LESSONS["softmax-plateau"].config
+    assert len(train.with_twin(mistaken, [], 1, "softmax-plateau")) == 2
+    with pytest.raises(ValueError, match="choose the lesson anew"):
+        train.with_twin(mistaken.changed({"softmax": False}), [], 1, "softmax-plateau")

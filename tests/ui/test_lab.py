@@ -1,0 +1,162 @@
+"""What visitors share and what is kept apart between them."""
+
+import os
+import time
+
+import pytest
+import torch
+
+from trainer.learning.lr_finder import find_lr
+from trainer.learning.race import race
+from trainer.runs.events import Finished
+from trainer.settings.config import TrainConfig
+from ui.lab import Lab, new_visitor
+from ui.limits import Limits
+from ui.parts.notice import notice
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A lab whose images have arrived by the time its test is over: no thread outlives the tests."""
+    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), race=race, find_lr=find_lr)
+    yield made
+    arrive(made)
+
+
+def arrive(lab):
+    for _ in range(600):
+        if lab.images is not None or lab.failure:
+            return
+        time.sleep(0.1)
+
+
+def test_a_run_is_its_visitors_alone(lab):
+    """Its owner finds it; with the key, but another visitor, or none, it does not exist."""
+    visitor, stranger = new_visitor(), new_visitor()
+    (run,) = lab.new_race(visitor, 1)
+    assert lab.runs_of(visitor) == [], "nothing is in it yet"
+    (run / "training.json").touch()
+    assert lab.own_run(visitor, run.name) == run
+    assert lab.runs_of(visitor) == [run]
+    assert lab.runs_of(stranger) == lab.runs_of(None) == []
+    for other in (stranger, None, "", visitor.upper()):
+        with pytest.raises(ValueError, match="no such run"):
+            lab.own_run(other, run.name)
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "", None, "a" * 33, "A" * 32, "/etc", "quick/../..", "0" * 32])
+def test_no_name_leads_out_of_the_folder(lab, name):
+    """Only a key of 32 hexadecimal digits, or a bundled name, is a checkpoint."""
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        lab.checkpoint(name)
+    with pytest.raises(ValueError, match="no such run"):
+        lab.own_run("visitor", name)
+
+
+def test_the_latest_run_comes_first(lab):
+    """Sorted by when they were begun, whatever their random names."""
+    visitor = new_visitor()
+    runs = [lab.new_race(visitor, 1)[0] for _ in range(4)]
+    for age, run in enumerate(runs):
+        (run / "training.json").touch()
+        os.utime(run / ".owner", (1000 - age, 1000 - age))
+    assert lab.runs_of(visitor) == runs
+
+
+def test_a_race_is_its_visitors_alone_and_keeps_its_order(lab):
+    """Its runs come together, in their places, under the first one's key; nobody else's request finds them."""
+    visitor, stranger = new_visitor(), new_visitor()
+    race, alone = lab.new_race(visitor, 12), lab.new_race(visitor, 1)
+    for place, run in enumerate([*race, *alone]):
+        (run / "training.json").touch()
+        os.utime(run / ".owner", (1000 + place, 1000 + place))
+    assert lab.races_of(visitor) == {alone[0].name: alone, race[0].name: race}
+    assert lab.own_race(visitor, race[0].name) == race
+    assert lab.races_of(stranger) == {}
+    for who, key in ((stranger, race[0].name), (visitor, race[1].name), (visitor, "../x"), (None, None)):
+        with pytest.raises(ValueError, match="no such run"):
+            lab.own_race(who, key)
+
+
+def test_stop_ends_what_its_visitor_asked_for_before_it_and_nothing_else(lab):
+    """Running or waiting, in whichever tab; not another visitor's, and not the visitor's next."""
+    one, other = new_visitor(), new_visitor()
+    before = time.monotonic()
+    lab.stop(one)
+    assert lab.is_stopped(one, before)
+    assert not lab.is_stopped(other, before)
+    assert not lab.is_stopped(one, time.monotonic() + 1e-3)
+
+
+@pytest.mark.parametrize("visitor", [None, {}, [], 3, "", "x" * 32, "../" * 8, "0" * 2_000_000])
+def test_a_forged_visitor_is_refused(lab, visitor):
+    """What a hand-made request may send in the key's place gets a sentence, and leaves nothing behind."""
+    for does in (lab.stop, lambda forged: lab.new_race(forged, 2)):
+        with pytest.raises(ValueError, match="reload"):
+            does(visitor)
+    assert lab.runs_of(visitor) == []
+
+
+def test_the_visitors_key_is_on_no_disk(lab, tmp_path):
+    """What is kept is its digest: who reads the disk cannot pose as the visitor."""
+    visitor = new_visitor()
+    lab.new_race(visitor, 2)
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert kept
+    assert visitor.encode() not in kept
+
+
+def test_images_load_in_the_background(lab):
+    """The app does not wait for them; they arrive."""
+    arrive(lab)
+    assert lab.images.name == "synthetic"
+    assert TrainConfig().batch_size < len(lab.images.train.labels)
+
+
+def test_limits_hold_for_page_and_api_alike(lab, tiny):
+    """They stand in the one way to the device: too many epochs at once, too many seconds as a run that can go on."""
+    config = TrainConfig(epochs=3, batch_size=8)
+    lab.limits = Limits(epochs=2)
+    with pytest.raises(ValueError, match="up to 2 epochs"):
+        lab.race([(config, None)], tiny)
+    lab.limits = Limits(seconds=1e-9)
+    *_, (_, last) = lab.race([(config, None)], tiny)
+    assert last == Finished(reason="out_of_time", advice=last.advice)
+    assert "no epoch has ended" in last.advice
+    with pytest.raises(ValueError, match="search takes too long"):
+        list(lab.find_lr(config, tiny))
+    lab.limits = Limits()
+    *_, (_, last) = lab.race([(config, None)], tiny)
+    assert last.reason == "completed"
+
+
+def test_each_visitor_has_room_for_so_many_runs(lab):
+    """Told before anything is made; another visitor has their own room; a deleted run makes room."""
+    lab.limits = Limits(runs=3)
+    one, other = new_visitor(), new_visitor()
+    for run in lab.new_race(one, 3):
+        (run / "training.json").touch()
+    with pytest.raises(ValueError, match="Up to 3 runs are kept for you here, and there are 3"):
+        lab.check_room(one, 1)
+    with pytest.raises(ValueError, match="Up to 3 runs"):
+        lab.new_race(one, 1)
+    assert len(lab.all_runs()) == 3
+    lab.check_room(other, 3)
+    with pytest.raises(ValueError, match="Up to 3 runs"):
+        lab.check_room(other, 4)
+    (lab.runs_of(one)[0] / "training.json").unlink()
+    lab.check_room(one, 1)
+
+
+def test_a_visitor_is_told_what_holds_here(lab):
+    """Nothing at home; on a Space its limits, that runs are not kept, and that those the browser remembers are gone."""
+    visitor = new_visitor()
+    assert notice(lab, visitor, False) == ""
+    assert "emptied" in notice(lab, visitor, True)
+    (run,) = lab.new_race(visitor, 1)
+    (run / "training.json").touch()
+    assert notice(lab, visitor, True) == ""
+    lab.limits, lab.forgets = Limits(epochs=100, seconds=1200, runs=30, days=30), True
+    told = notice(lab, visitor, True)
+    assert "up to 100 epochs a run, 20 min of training at a time, 30 runs for each visitor, kept for 30 days" in told
+    assert "when it restarts" in told

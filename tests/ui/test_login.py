@@ -1,0 +1,114 @@
+"""Whose token of the Hub serves which request."""
+
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from gradio.context import LocalContext
+
+from ui.login import Login, current_login, own_token
+from ui.tabs.publish import token_to_publish
+
+OWNER, VISITOR = "hf_owner", "hf_visitor"
+LOGIN = {
+    "OAUTH_CLIENT_ID": "the-app",
+    "OAUTH_CLIENT_SECRET": "secret",
+    "OAUTH_SCOPES": "openid profile contribute-repos",
+    "OPENID_PROVIDER_URL": "http://127.0.0.1:9",
+}
+
+
+@contextmanager
+def asked(client="127.0.0.1", host="127.0.0.1:7860", session=None, **headers):
+    """As a handler finds the request that it serves."""
+    facts = SimpleNamespace(
+        client=SimpleNamespace(host=client) if client else None,
+        headers={"host": host, **headers},
+        session=session or {},
+    )
+    kept = LocalContext.request.set(facts)
+    try:
+        yield
+    finally:
+        LocalContext.request.reset(kept)
+
+
+def signed_in(seconds=3600.0):
+    """The session of a visitor whose login holds for some seconds, as Gradio keeps it."""
+    user = {"name": "A Visitor", "preferred_username": "visitor", "profile": "", "picture": ""}
+    expires_at = time.time() + seconds
+    return {"oauth_info": {"access_token": VISITOR, "scope": "", "expires_at": expires_at, "userinfo": user}}
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch):
+    for name in ("SPACE_ID", "SYSTEM", *LOGIN):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN", OWNER)
+
+
+@pytest.fixture
+def space(monkeypatch):
+    for name, value in {"SPACE_ID": "owner/lab", "SYSTEM": "spaces", **LOGIN}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("client", "host", "is_beside"),
+    [
+        ("127.0.0.1", "127.0.0.1:7860", True),
+        ("::1", "[::1]:7860", True),
+        ("127.0.0.1", "localhost", True),
+        ("192.168.1.7", "192.168.1.2:7860", False),
+        ("192.168.1.7", "localhost:7860", False),
+        ("127.0.0.1", "0123456789.gradio.live", False),
+        ("127.0.0.1", "[", False),
+        ("x", "", False),
+        ("", "localhost", False),
+    ],
+)
+def test_the_owners_token_serves_the_browser_beside_it(client, host, is_beside):
+    """Nobody in the room or at the end of a tunnel reads or publishes with it."""
+    with asked(client, host):
+        assert own_token() == (OWNER if is_beside else None)
+        if is_beside:
+            assert token_to_publish() == OWNER
+        else:
+            with pytest.raises(ValueError, match="only the person at the computer"):
+                token_to_publish()
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "via"])
+def test_a_proxy_on_this_computer_is_nobody_beside_it(header):
+    """It may ask for the app by this computer's own name, whoever is behind it."""
+    with asked(**{header: "192.0.2.1"}):
+        assert own_token() is None
+
+
+def test_work_that_nobody_asked_for_has_no_token():
+    assert own_token() is None
+
+
+def test_on_a_space_a_visitor_has_their_own(space):
+    with asked(session=signed_in()):
+        assert current_login() == Login(VISITOR, "visitor")
+        assert own_token() == token_to_publish() == VISITOR
+
+
+@pytest.mark.parametrize("session", [{}, signed_in(-1.0)])
+def test_on_a_space_nobody_has_the_owners(space, session):
+    """Before they sign in, and when it was too long ago, visitors have none."""
+    with asked(session=session):
+        assert own_token() is None
+        with pytest.raises(ValueError, match="Sign in with Hugging Face first"):
+            token_to_publish()
+
+
+def test_a_space_without_a_login_says_so(space, monkeypatch):
+    """And takes no session for one, whatever is in it."""
+    monkeypatch.delenv("OAUTH_CLIENT_SECRET")
+    with asked(session=signed_in()):
+        assert own_token() is None
+        with pytest.raises(ValueError, match="This Space has no login"):
+            token_to_publish()

@@ -1,0 +1,1 @@
+"""Image sets: where they come from, how they are read, and the batches made of them."""

@@ -1,0 +1,236 @@
+"""Pictures out of files: the rows of a dataset's repository, or an image folder with a folder for each class.
+
+Either way they are fitted to SIZE by SIZE, and decoded by torchvision alone, never by a Pillow plugin.
+"""
+
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from trainer.errors import as_clause, first_line
+from trainer.hub.retry import quiet
+from trainer.images.picture import fit, read_picture
+from trainer.networks.model import check_class_names
+from trainer.progress import Report
+from trainer.settings.config import SPLITS
+
+SIZE = 32
+# CIFAR-10 has 60,000; this many take 0.9 GB of memory.
+MAX_IMAGES = 300_000
+CIFAR10_REPO = "uoft-cs/cifar10"
+CIFAR10_NAME, CIFAR10_JPEG_NAME = "CIFAR-10", "CIFAR-10 (JPEG)"
+CIFAR10_SIZES = {"train": 50_000, "test": 10_000}
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_ROWS_AT_ONCE = 1000
+_BYTES = SIZE * SIZE * 3
+
+
+class Pictures(NamedTuple):
+    """Two splits of one set: pictures uint8 [n, SIZE, SIZE, 3] and labels int64 [n] of each."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+
+def read_dataset(path: str, revision: str | None, name: str, what: str, report: Report) -> Pictures:
+    """A dataset, on the Hub or in a folder, with a column of encoded pictures and one of ClassLabels.
+
+    Raises ValueError, with one sentence that begins with `what`, where it is no such dataset.
+    """
+    report(0.0, f"Opening {name}")
+    import datasets  # takes a second or more
+
+    # Streamed: `datasets` downloads without a word, and leaves the set on the disk twice, as files and as Arrow.
+    with quiet(datasets), quiet(huggingface_hub), tempfile.TemporaryDirectory(prefix="optimizer-lab-") as scratch:
+        with _explained(what):
+            splits = datasets.load_dataset(path, revision=revision, streaming=True, cache_dir=scratch)
+        for split in SPLITS:
+            if split not in splits:
+                raise ValueError(f"{what} has no {split} split.")
+        features = splits["train"].features or {}  # of both: `datasets` casts one split to the other's
+        image = _column(features, datasets.Image, what)
+        label = _column(features, datasets.ClassLabel, what)
+        class_names = _checked(features[label].names, what)
+
+        sizes = splits["train"].info.splits or {}
+        expected = sum(sizes[split].num_examples or 0 for split in SPLITS if split in sizes)
+        done, formats, read = 0, set(), []
+        for split in SPLITS:
+            rows = splits[split].select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+            # A bytearray grows in place; joining tensors would need all the pixels twice.
+            pixels, labels = bytearray(), []
+            for table in _tables(rows, what):
+                for encoded in table.column(image).to_pylist():
+                    picture, kind = _decode(encoded, f"{what}: row {len(pixels) // _BYTES} of its {split} split")
+                    pixels += picture.permute(1, 2, 0).numpy().tobytes()
+                    formats.add(kind)
+                labels += table.column(label).to_pylist()
+                done += len(table)
+                _check_count(done, what)
+                report(_share(done, expected), f"Reading {name}: {done:,} pictures")
+            read.append(_as_tensors(pixels, labels, len(class_names), f"in its {split} split", what))
+    return Pictures(_honest_name(name, class_names, formats), class_names, *read)
+
+
+def find_tables(folder: Path) -> list[Path]:
+    """The Parquet files of a folder that is laid out as a dataset's repository; none where it is an image folder."""
+    return [*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]
+
+
+Files = list[tuple[Path, int]]
+"""A split of an image folder: its files, each with its label."""
+
+
+def find_pictures(folder: Path, what: str) -> tuple[tuple[str, ...], tuple[Files, Files]]:
+    """The class names of an image folder, {train,test}/<class>/*, and the files of both splits.
+
+    Raises ValueError, with one sentence that begins with `what`, where it is no such folder, OSError where it cannot
+    be listed.
+    """
+    found = {split: _folders(folder / split) for split in SPLITS}
+    if not any(found.values()):
+        raise ValueError(f"{what} has neither train/<class>/ and test/<class>/ with pictures nor Parquet files.")
+    for split, classes in found.items():
+        if not classes:
+            raise ValueError(f"{what} has no {split} split: pictures must be in {split}/<class>/ too.")
+    class_names, test_names = (tuple(classes) for classes in found.values())
+    if lonely := sorted(set(class_names) ^ set(test_names)):
+        raise ValueError(f"{what} has the class {lonely[0]!r} in only one of train and test.")
+    _checked(class_names, what)
+    train, test = (_files(classes, f"{what} has no pictures in {split}") for split, classes in found.items())
+    _check_count(len(train) + len(test), what)
+    return class_names, (train, test)
+
+
+def read_pictures(name: str, class_names: tuple[str, ...], splits: tuple[Files, Files], report: Report) -> Pictures:
+    """The pictures find_pictures has found. Raises ValueError, with the file's name, for one that cannot be read."""
+    done, total, read = 0, sum(map(len, splits)), []
+    pool = ThreadPoolExecutor()
+    try:
+        for files in splits:
+            images = torch.empty(len(files), SIZE, SIZE, 3, dtype=torch.uint8)
+            for image, picture in zip(images, pool.map(_read_file, [file for file, _ in files]), strict=True):
+                image.copy_(picture.permute(1, 2, 0))
+                done += 1
+                report(done / total, f"Reading {name}: {done:,} of {total:,} pictures")
+            read.append((images, torch.tensor([label for _, label in files])))
+    finally:
+        # Or an interrupt would wait for all the pictures still to be read.
+        pool.shutdown(cancel_futures=True)
+    return Pictures(name, class_names, *read)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Makes one sentence of whatever `datasets` and the libraries below it raise."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{what} cannot be read ({first_line(error)}).") from error
+
+
+def _tables(rows: Any, what: str) -> Iterator[Any]:
+    with _explained(what):
+        yield from rows.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE)
+
+
+def _column(features: Mapping[str, Any], kind: type, what: str) -> str:
+    """The first column of a kind; a set with several labels, as CIFAR-100 is, has the finest one first."""
+    for column, feature in features.items():
+        if isinstance(feature, kind):
+            return column
+    raise ValueError(f"{what} has no column of the type {kind.__name__}.")
+
+
+def _checked(class_names: Sequence[str], what: str) -> tuple[str, ...]:
+    try:
+        return check_class_names(class_names)
+    except ValueError as error:
+        raise ValueError(f"{what} cannot be used: {as_clause(error)}.") from error
+
+
+def _decode(encoded: Mapping[str, Any] | None, what: str) -> tuple[Tensor, str]:
+    """A row's picture, uint8 [3, SIZE, SIZE], and its format as far as _honest_name has to know."""
+    data = (encoded or {}).get("bytes") or b""
+    try:
+        coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        picture = decode_image(coded, ImageReadMode.RGB, apply_exif_orientation=True)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{what} holds no picture that can be read here.") from error
+    if picture.dtype != torch.uint8 or picture.ndim != 3:
+        raise ValueError(f"{what} holds a moving picture or one with 16 bits a colour, which is not read here.")
+    kind = "JPEG" if data.startswith(b"\xff\xd8\xff") else "PNG" if data.startswith(b"\x89PNG") else "other"
+    return fit(picture, SIZE, "crop"), kind
+
+
+def _as_tensors(
+    pixels: bytearray, labels: list[int | None], num_classes: int, where: str, what: str
+) -> tuple[Tensor, Tensor]:
+    if not labels:
+        raise ValueError(f"{what} has no pictures {where}.")
+    # -1 stands for a label that is withheld, as the test splits of competitions have it.
+    if not all(label is not None and 0 <= label < num_classes for label in labels):
+        raise ValueError(f"{what} has pictures without a label {where}.")
+    return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, SIZE, SIZE, 3), torch.tensor(labels)
+
+
+def _honest_name(name: str, class_names: tuple[str, ...], formats: set[str]) -> str:
+    """CIFAR-10 that went through JPEG is not CIFAR-10, nor is someone's repository with the same ten classes."""
+    if class_names != CIFAR10_CLASSES:
+        return name
+    if "JPEG" in formats:
+        return CIFAR10_JPEG_NAME
+    is_someones = "/" in name and name != CIFAR10_REPO
+    return CIFAR10_NAME if formats == {"PNG"} and not is_someones else name
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    """The folders in a folder by name, sorted; none where it is none."""
+    return {entry.name: entry for entry in _visible(folder) if entry.is_dir()} if folder.is_dir() else {}
+
+
+def _files(classes: dict[str, Path], nothing: str) -> Files:
+    """The files of a split, in a random order that is always the same."""
+    files = []
+    for label, (name, folder) in enumerate(classes.items()):
+        of_class = [(file, label) for file in _visible(folder)]
+        if not of_class:
+            raise ValueError(f"{nothing}/{name}.")
+        files += of_class
+    # In the order of their classes the first n, which num_images trains on, would all be of one.
+    random.Random(0).shuffle(files)  # noqa: S311
+    return files
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds, sorted, but for .DS_Store and the like."""
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _read_file(file: Path) -> Tensor:
+    try:
+        return fit(read_picture(file), SIZE, "crop")
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+
+
+def _check_count(num: int, what: str) -> None:
+    if num > MAX_IMAGES:
+        raise ValueError(f"{what} has more than {MAX_IMAGES:,} pictures, the most that are taken here.")
+
+
+def _share(done: int, expected: int) -> float:
+    """Progress in 0..1; where nobody says how much there is, a bar that slows down and never arrives."""
+    return min(1.0, done / expected) if expected else done / (done + 20_000)

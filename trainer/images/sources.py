@@ -1,0 +1,274 @@
+"""Where image sets come from: the Hub, torchvision, a folder, or drawn here."""
+
+import hashlib
+import math
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from trainer.errors import as_clause, first_line
+from trainer.images import synthetic
+from trainer.images.readers import (
+    CIFAR10_CLASSES,
+    CIFAR10_NAME,
+    CIFAR10_REPO,
+    Pictures,
+    find_pictures,
+    find_tables,
+    read_dataset,
+    read_pictures,
+)
+from trainer.paths import exists
+from trainer.progress import Report, silent, watch
+
+CIFAR10_REVISION = "0b2714987fa478483af9968de7c934580d0bb9a2"
+# `auto` may ask both before it draws shapes instead, and 15 seconds from a start that itself takes a few are all that
+# anyone should wait for it. The Hub has the most to answer: several requests, on two hosts.
+HUB_SECONDS = 5.0
+TORCHVISION_SECONDS = 3.0
+# Patience for a slow line and for the Hub client's retries, which would go on for minutes.
+STALL_SECONDS = 30.0
+
+# As the Hub has them: neither part begins or ends with a dot or a dash, so that ./here is no repository.
+_REPO_ID = re.compile(r"(\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b)(?:@([\w./-]{1,250}))?", re.ASCII)
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An image set that can be read, and how."""
+
+    address: str
+    """What find_source takes to find exactly this one again."""
+    key: str
+    """Names the content, as a file name can: wherever the pictures may differ, it does."""
+    fetch: Callable[[Report], Pictures]
+    revision: str | None = None
+    server: str | None = None
+    """What to call the server that it takes, in a sentence; None where it takes none."""
+    reach: Callable[[Report], Any] | None = None
+    """Returns as soon as the server has answered."""
+    reach_seconds: float = 0.0
+
+    def read(self, progress: Report) -> Pictures:
+        """Asks the server, if it takes one, then fetches.
+
+        Raises ValueError with one sentence where the server does not answer within reach_seconds or falls silent for
+        STALL_SECONDS, and where what it sends, or what is in the folder, is no image set.
+        """
+        try:
+            if self.reach is None:
+                return watch(self.fetch, progress, math.inf)
+            _within(self.reach_seconds, self.reach, progress, f"{self.server} could not be reached within")
+            return _within(STALL_SECONDS, self.fetch, progress, f"{self.server} answered, then was silent for")
+        except (OSError, RuntimeError, HTTPException) as error:
+            raise ValueError(f"The images could not be read ({first_line(error)}).") from error
+
+
+def find_source(address: str) -> Source:
+    """The source of an address: hub, torchvision, synthetic, a folder, or a dataset's owner/name[@revision].
+
+    Only a revision that is no full commit hash is looked up on the Hub. Raises ValueError with one sentence where
+    there is no such source.
+    """
+    if address == "hub":
+        return _hub(CIFAR10_REPO, CIFAR10_REVISION)
+    if address == "torchvision":
+        return _TORCHVISION
+    if address == "synthetic":
+        return _SYNTHETIC
+    path = Path(address).expanduser()
+    if exists(path):
+        return _folder(path.resolve())
+    if match := _REPO_ID.fullmatch(address):
+        repo_id, revision = match.groups()
+        if revision is None and repo_id == CIFAR10_REPO:
+            revision = CIFAR10_REVISION
+        return _hub(repo_id, revision if _COMMIT.fullmatch(revision or "") else _commit(repo_id, revision))
+    if "/" in address:
+        raise ValueError(f"There is no folder {address[:200]!r}.")
+    raise ValueError(
+        f"There is no image source {address[:200]!r}: choose auto, hub, torchvision, synthetic, a folder, "
+        "or a dataset on the Hub as owner/name."
+    )
+
+
+def _commit(repo_id: str, revision: str | None) -> str:
+    try:
+        ask = partial(_ask_hub, repo_id, revision)
+        return _within(HUB_SECONDS, ask, silent, "The Hub could not be reached within")
+    except ValueError as error:
+        # Whoever mistyped a folder did not mean the Hub.
+        raise ValueError(f"There is no folder {repo_id} here, and {as_clause(error)}.") from error
+
+
+def _within(seconds: float, work: Callable[[Report], T], progress: Report, complaint: str) -> T:
+    try:
+        return watch(work, progress, seconds)
+    except TimeoutError:
+        raise ValueError(f"{complaint} {seconds:g} seconds.") from None
+
+
+def _hub(repo_id: str, revision: str) -> Source:
+    is_default = (repo_id, revision) == (CIFAR10_REPO, CIFAR10_REVISION)
+    return Source(
+        address="hub" if is_default else f"{repo_id}@{revision}",
+        key=f"hub-{_slug(repo_id)}-{revision}",
+        fetch=partial(read_dataset, repo_id, revision, repo_id, f"The dataset {repo_id}"),
+        revision=revision,
+        server="The Hub",
+        reach=partial(_ask_hub, repo_id, revision),
+        reach_seconds=HUB_SECONDS,
+    )
+
+
+def _ask_hub(repo_id: str, revision: str | None, report: Report) -> str:
+    """The commit of a revision, None the newest, once the Hub has named it and let a data file's first byte through.
+
+    The byte because the Hub refers whoever wants a file to another host, which a firewall may not know.
+    """
+    from huggingface_hub import HfApi, errors, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    report(0.0, "Asking the Hub")
+    # For each step; all of them have HUB_SECONDS, and the caller is the one to say so.
+    timeout = 2 * HUB_SECONDS
+    try:
+        info = HfApi().dataset_info(repo_id, revision=revision, timeout=timeout)
+        tables = [file.rfilename for file in info.siblings or [] if file.rfilename.endswith(".parquet")]
+        for table in tables[:1]:
+            url = hf_hub_url(repo_id, table, repo_type="dataset", revision=info.sha)
+            headers = {**build_hf_headers(), "Range": "bytes=0-0"}
+            with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
+                hf_raise_for_status(answer)
+    except errors.OfflineModeIsEnabled as error:
+        raise ValueError("The Hub was not asked, because HF_HUB_OFFLINE is set.") from error
+    except errors.GatedRepoError as error:
+        raise ValueError(f"The Hub wants an agreement before it gives out {repo_id}: see its page there.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(f"The Hub has no dataset {repo_id}, or it is a private one.") from error
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"The Hub's dataset {repo_id} has no revision {revision}.") from error
+    except errors.HfHubHTTPError as error:
+        raise ValueError(f"The Hub answered with HTTP status {error.response.status_code}.") from error
+    except Exception as error:
+        raise ValueError(f"The Hub could not be reached ({first_line(error)}).") from error
+    return info.sha
+
+
+def _ask_torchvision(report: Report) -> None:
+    from torchvision.datasets import CIFAR10
+
+    report(0.0, "Asking torchvision's server")
+    with _open(CIFAR10.url, method="HEAD"):
+        pass
+
+
+def _fetch_torchvision(report: Report) -> Pictures:
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    with tempfile.TemporaryDirectory(prefix="optimizer-lab-") as root:
+        # torchvision's own download has no timeout and prints; an archive with the right MD5 it takes as it is.
+        archive = Path(root, CIFAR10.filename)
+        _download(CIFAR10.url, archive, report)
+        report(0.9, "Unpacking CIFAR-10")
+        if not check_integrity(archive, CIFAR10.tgz_md5):
+            raise ValueError(f"{_TORCHVISION.server} sent something other than CIFAR-10.")
+        # The archive holds pickles, which torchvision opens only after it has checked the MD5 of each.
+        train, test = (CIFAR10(root, train=is_train, download=True) for is_train in (True, False))
+        splits = [(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in (train, test)]
+        return Pictures(CIFAR10_NAME, CIFAR10_CLASSES, *splits)
+
+
+def _download(url: str, path: Path, report: Report) -> None:
+    with _open(url) as answer, path.open("wb") as file:
+        size = int(answer.headers.get("Content-Length") or 0)
+        # read1 returns what has come: a slow line reports as often as a fast one.
+        while chunk := answer.read1(2**18):
+            file.write(chunk)
+            done = file.tell()
+            report(0.9 * min(1.0, done / size) if size else 0.0, f"Downloading CIFAR-10: {done / 1e6:.0f} MB")
+
+
+@contextmanager
+def _open(url: str, method: str = "GET") -> Iterator[Any]:
+    request = urllib.request.Request(url, method=method, headers={"User-Agent": "optimizer-lab"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=STALL_SECONDS) as answer:  # noqa: S310
+            yield answer
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ValueError(f"{_TORCHVISION.server} answered with HTTP status {error.code}.") from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise ValueError(f"{_TORCHVISION.server} could not be reached ({first_line(reason)}).") from error
+
+
+_TORCHVISION = Source(
+    address="torchvision",
+    key="torchvision-cifar10",
+    fetch=_fetch_torchvision,
+    server="The server that torchvision gets CIFAR-10 from",
+    reach=_ask_torchvision,
+    reach_seconds=TORCHVISION_SECONDS,
+)
+
+
+def _fetch_synthetic(report: Report) -> Pictures:
+    report(0.0, "Drawing shapes")
+    images, labels = synthetic.draw_shapes()
+    num = synthetic.NUM_TRAIN
+    return Pictures("synthetic", synthetic.CLASS_NAMES, (images[:num], labels[:num]), (images[num:], labels[num:]))
+
+
+_SYNTHETIC = Source(address="synthetic", key=f"synthetic-{synthetic.VERSION}", fetch=_fetch_synthetic)
+
+
+def _folder(folder: Path) -> Source:
+    what = f"The folder {folder.name or folder}"
+    if not folder.is_dir():
+        raise ValueError(f"{folder.name} is a file: choose a folder.")
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ValueError("The folder's path is not UTF-8, and no run could tell where its pictures are.") from None
+    try:
+        if tables := find_tables(folder):
+            files = [*tables, *folder.glob("README.md")]
+            fetch = partial(read_dataset, str(folder), None, folder.name, what)
+        else:
+            class_names, splits = find_pictures(folder, what)
+            files = [file for split in splits for file, _ in split]
+            fetch = partial(read_pictures, folder.name, class_names, splits)
+        fingerprint = _fingerprint(folder, files)
+    except OSError as error:
+        raise ValueError(f"{what} cannot be read ({error.strerror}).") from error
+    return Source(address=str(folder), key=f"folder-{_slug(folder.name)}-{fingerprint}", fetch=fetch)
+
+
+def _fingerprint(folder: Path, files: list[Path]) -> str:
+    """Another one for another folder, and as soon as a file is added, removed, renamed or written to."""
+    listing = [str(folder)]
+    for file in sorted(files):
+        stat = file.stat()
+        listing.append(f"{file.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}")
+    # Names on a disk need not be UTF-8.
+    return hashlib.sha256("\0".join(listing).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _slug(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)[:80]

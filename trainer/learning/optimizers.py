@@ -1,0 +1,24 @@
+"""Maps the optimizer rows to torch's classes."""
+
+from collections.abc import Iterable
+
+from torch import nn, optim
+
+from trainer.settings.config import TrainConfig
+
+CLASSES = {
+    "sgd": optim.SGD,
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+    "rmsprop": optim.RMSprop,
+    "adagrad": optim.Adagrad,
+    "adadelta": optim.Adadelta,
+    "nadam": optim.NAdam,
+    "radam": optim.RAdam,
+    "adamax": optim.Adamax,
+}
+
+
+def build_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+    """The chosen torch optimizer over `parameters`, with the config's settings under torch's own names."""
+    return CLASSES[config.optimizer](parameters, **config.row_settings["optimizer"])

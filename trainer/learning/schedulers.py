@@ -1,0 +1,114 @@
+"""Maps the scheduler rows to torch's classes, and draws a schedule before it is run."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.optim import Optimizer, lr_scheduler
+
+from trainer.learning.optimizers import build_optimizer
+from trainer.settings.config import TrainConfig
+
+CLASSES = {
+    "constant": lr_scheduler.ConstantLR,
+    "step": lr_scheduler.StepLR,
+    "multistep": lr_scheduler.MultiStepLR,
+    "exponential": lr_scheduler.ExponentialLR,
+    "cosine": lr_scheduler.CosineAnnealingLR,
+    "onecycle": lr_scheduler.OneCycleLR,
+    "cyclic": lr_scheduler.CyclicLR,
+    "linear": lr_scheduler.LinearLR,
+    "plateau": lr_scheduler.ReduceLROnPlateau,
+}
+
+WARMUP_START = 0.01
+
+
+def spans_run(config: TrainConfig) -> bool:
+    """Whether the schedule's length was taken from the run's: it is spent at the end and cannot simply go on."""
+    return (
+        config.scheduler == "onecycle"
+        or (config.scheduler == "cosine" and config.T_max is None)
+        or (config.scheduler == "linear" and config.total_iters is None)
+    )
+
+
+def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: int, after_epoch: int = 0):
+    """The chosen torch scheduler, warm-up included, for the run's epochs of `num_batches` batches after `after_epoch`.
+
+    Its step() is due after each of `config.scheduler_unit`: each optimizer step ("batch") or each epoch; plateau's
+    takes the test loss. Raises ValueError where the run is too short for its warm-up or its cycle.
+    """
+    first, last = after_epoch * num_batches, config.epochs * num_batches
+    batches_per_update = config.zero_grad_every or 1
+    batches_per_step = num_batches if config.scheduler_unit == "epoch" else batches_per_update
+    if last // batches_per_update == first // batches_per_update:
+        raise ValueError("zero_grad_every must not be above the number of batches: the run would take no step at all.")
+    all_steps = last // batches_per_step - first // batches_per_step
+    num_steps = all_steps - config.num_warmup_steps
+    if num_steps < 1:
+        raise ValueError(f"num_warmup_steps must be below the run's {all_steps} scheduler steps.")
+    own = dict(config.row_settings["scheduler"])
+    match config.scheduler:
+        case "constant":
+            own = {"factor": 1.0, "total_iters": 0}
+        case "cosine":
+            own["T_max"] = own["T_max"] or num_steps
+        case "linear":
+            own["total_iters"] = own["total_iters"] or num_steps
+        case "onecycle":
+            own.update(max_lr=config.lr, total_steps=num_steps)
+            _check_onecycle(config, num_steps)
+        case "cyclic":
+            own["base_lr"] = config.lr / 4 if own["base_lr"] is None else own["base_lr"]
+            own["step_size_up"] = own["step_size_up"] or max(1, round(2 * num_batches / batches_per_step))
+            own["max_lr"] = config.lr
+            if config.mode == "triangular2":
+                # torch's own 1 / 2 ** (cycle - 1) overflows after a thousand cycles; this comes to 0.
+                own.update(scale_fn=lambda cycle: 0.5 ** (cycle - 1), scale_mode="cycle")
+            # SequentialLR starts every schedule from the optimizer's first lr; this one begins at its bottom.
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] = own["base_lr"]
+    own = {name: value for name, value in own.items() if value is not None}
+    if config.num_warmup_steps:
+        warmup = lr_scheduler.LinearLR(optimizer, start_factor=WARMUP_START, total_iters=config.num_warmup_steps)
+        main = CLASSES[config.scheduler](optimizer, **own)
+        scheduler = lr_scheduler.SequentialLR(optimizer, [warmup, main], milestones=[config.num_warmup_steps])
+    else:
+        scheduler = CLASSES[config.scheduler](optimizer, **own)
+    # The scheduler warns unless it has seen a step before its own, but the first one may come after an epoch's end
+    # (zero_grad_every), or not at all (a gradient scaler that found infinity). A step that does nothing would do as
+    # well, but Adam's asks CUDA first, which the process of a ZeroGPU Space must not.
+    optimizer._opt_called = True
+    return scheduler
+
+
+def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
+    # Each phase of torch's OneCycleLR is a step shorter than its share of the run; one of no steps divides by zero.
+    rise = config.pct_start * num_steps
+    if not 1 < rise < num_steps:
+        cure = "more epochs or scheduler_unit batch give it more steps"
+        if config.scheduler_unit == "batch":
+            cure = "more epochs or a smaller batch_size give it more steps"
+        raise ValueError(
+            f"onecycle cannot rise and fall in {num_steps} scheduler steps with a pct_start of {config.pct_start:g}; "
+            f"{cure}."
+        )
+    if config.three_phase and 2 * rise - 2 >= num_steps - 1:
+        raise ValueError("With three_phase, pct_start must be below 0.5: the same part again goes into the way down.")
+
+
+def preview(config: TrainConfig, *, num_batches: int) -> Iterator[tuple[int, float]]:
+    """Yields (step, lr) for each batch of the run, counted from 1, from the scheduler that would train.
+
+    Plateau depends on a loss that nobody knows yet: its preview is the lr it starts with.
+    """
+    optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
+    scheduler = build_scheduler(config, optimizer, num_batches=num_batches)
+    every = config.zero_grad_every or 1
+    for step in range(1, config.epochs * num_batches + 1):
+        yield step, optimizer.param_groups[0]["lr"]
+        if config.scheduler == "plateau":
+            continue
+        due = step % every == 0 if config.scheduler_unit == "batch" else step % num_batches == 0
+        if due:
+            scheduler.step()

@@ -1,0 +1,1 @@
+"""What a run reports, and the folder that keeps it."""

@@ -1,0 +1,1 @@
+"""What a run is asked to do: its settings, and the lessons made of them. Standard library only."""

@@ -1,0 +1,157 @@
+"""The tutorial's experiments, each as settings with its words. Standard library only.
+
+Their source is a beginner's notebook on optimizers, whose printed figures stand here as `printed`. It ran them all on
+CIFAR-10's test split, without shuffling, normalisation or activation functions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from trainer.settings.config import TrainConfig
+
+NUM_BATCHES = 156  # of 64 among the 10,000 test pictures: an epoch of the notebook
+
+_TUTORIAL = {
+    "activation": "none",
+    "normalize": False,
+    "shuffle": False,
+    "drop_last": True,
+    "augment": False,
+    "train_split": "test",
+    "batch_size": 64,
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "scheduler": "constant",
+    "epochs": 20,
+}
+_STEP_PER_BATCH = {"scheduler": "step", "step_size": 5, "gamma": 0.1, "scheduler_unit": "batch"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lesson:
+    """One experiment: what differs from the tutorial's settings, its mended twin, and what to see in it."""
+
+    name: str
+    title: str
+    settings: Mapping[str, Any]
+    mended: Mapping[str, Any]  # what the twin changes
+    before: str  # what to look for
+    after: str  # what happened, and why
+    printed: tuple[float, ...] = field(default=())  # the notebook's figures
+    printed_unit: str = "epoch"  # of `printed`: sums of batch losses an epoch, or losses a batch
+    printed_at: tuple[int, ...] = field(default=())  # which epochs, or batches, they are of; counted from 1
+
+    @property
+    def config(self) -> TrainConfig:
+        """The experiment's settings."""
+        return TrainConfig.from_settings(_TUTORIAL).changed(self.settings)
+
+    @property
+    def twin(self) -> TrainConfig:
+        """The same without the mistake: from the same first weights, over the same batches."""
+        return self.config.changed(self.mended)
+
+
+LESSONS = {
+    lesson.name: lesson
+    for lesson in (
+        Lesson(
+            name="one-epoch",
+            title="One epoch is not enough",
+            settings={"epochs": 1},
+            mended={"epochs": 10, "momentum": 0.9},
+            before="Watch the loss within the epoch: 2.3026 is ln 10, the loss of guessing among ten classes.",
+            after="The loss fell by about 0.01 in 156 steps. It is on its way, but one pass at this lr hardly leaves "
+            "guessing behind; more epochs, or momentum, get there.",
+            printed=(2.2978, 2.2988, 2.3163, 2.3253, 2.2804),
+            printed_unit="batch",
+            printed_at=(1, 2, 3, 4, NUM_BATCHES),
+        ),
+        Lesson(
+            name="softmax-plateau",
+            title="A softmax too many",
+            settings={"softmax": True},
+            mended={"softmax": False},
+            before="The network ends in a Softmax layer. Will the sum of an epoch's losses leave 359, which is 156 "
+            "batches of guessing?",
+            after="It fell by about 0.01 an epoch. CrossEntropyLoss applies log-softmax itself; a second softmax "
+            "before it flattens the gradient until hardly anything is left to follow.",
+            printed=(
+                359.2307, 359.2193, 359.2079, 359.1968, 359.1857, 359.1743,
+                359.1625, 359.1497, 359.1360, 359.1210, 359.1043, 359.0850,
+            ),
+            printed_at=tuple(range(1, 13)),
+        ),
+        Lesson(
+            name="adam-step-per-batch",
+            title="Adam frozen by its schedule",
+            settings={"optimizer": "adam", "lr": 0.01, **_STEP_PER_BATCH},
+            mended={"scheduler_unit": "epoch"},
+            before="scheduler.step() is called after every batch instead of every epoch. How long can lr last?",
+            after="lr falls tenfold every 5 batches: after some 50 nothing can move any more. The loss stays, to the "
+            "last digit, wherever Adam's first big steps had thrown it.",
+            printed=(1018.9046630859375, *[826.07275390625] * 19),
+            printed_at=tuple(range(1, 21)),
+        ),
+        Lesson(
+            name="sgd-step-per-batch",
+            title="SGD frozen at the start",
+            settings=_STEP_PER_BATCH,
+            mended={"scheduler_unit": "epoch"},
+            before="The same schedule with SGD. Where will it freeze?",
+            after="At the starting point: before lr was gone, SGD had taken only a few small steps.",
+            printed=(359.4925, *[359.4839] * 19),
+            printed_at=tuple(range(1, 21)),
+        ),
+        Lesson(
+            name="zero-grad-never",
+            title="Gradients never cleared",
+            settings={"zero_grad_every": 0, "epochs": 3},
+            mended={"zero_grad_every": 1},
+            before="Nobody calls zero_grad: every step also takes all earlier gradients again. Watch the loss within "
+            "the first epoch.",
+            after="The steps grew with every batch until the loss was no number any more. Gradients add up unless they "
+            "are cleared.",
+        ),
+        Lesson(
+            name="zero-grad-every-4",
+            title="Accumulation on purpose",
+            settings={"zero_grad_every": 4, "epochs": 5},
+            mended={"zero_grad_every": 1, "batch_size": 256},
+            before="Gradients of four batches add up, divided by four, before one step. Is that a batch four times as "
+            "large?",
+            after="It is: the mean of four batches' gradients is the gradient of the four as one batch. It is how a "
+            "large batch is trained where memory is small.",
+        ),
+    )
+}  # fmt: skip
+
+
+@lru_cache(maxsize=256)  # a page asks for the same at every update
+def lesson_of(config: TrainConfig) -> Lesson | None:
+    """The lesson that a config is, with whatever seed; None where it is none.
+
+    Nor do the epochs matter, but where too few of them are what the lesson is about.
+    """
+    return next((one for one in LESSONS.values() if one.config == _as_long(config, one)), None)
+
+
+def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
+    """The config with gradients cleared at each batch, every `every` batches, never, and with one batch as large as
+    `every`: the second and the last are the same training, where the optimizer is plain SGD.
+
+    Raises ValueError where `every` is below 2, or the large batch above what a batch may be.
+    """
+    if every < 2:
+        raise ValueError("To accumulate gradients, clear them every 2 batches or more.")
+    cleared = [config.changed({"zero_grad_every": number}) for number in (1, every, 0)]
+    return [*cleared, cleared[0].changed({"batch_size": config.batch_size * every})]
+
+
+def _as_long(config: TrainConfig, lesson: Lesson) -> TrainConfig:
+    epochs = config.epochs if "epochs" in lesson.mended else lesson.config.epochs
+    return replace(config, epochs=epochs, seed=lesson.config.seed)

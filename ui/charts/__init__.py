@@ -1,0 +1,1 @@
+"""Vega-Lite charts, and what keeps one drawn while its data moves."""

@@ -1,0 +1,191 @@
+"""The settings' widgets, made from the declarations in trainer.settings, and back from their values to a config."""
+
+import math
+from typing import Any, NamedTuple
+
+import gradio as gr
+from gradio.events import Dependency
+
+from trainer.settings.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, Row, TrainConfig, parse
+from ui.i18n.words import i18n
+from ui.parts.messages import said
+
+ROWS = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
+
+# What stands outside the optimizer's and the scheduler's own settings, in the page's order.
+NETWORK = ("model", "activation", "softmax", "seed", "precision")
+DATA = ("batch_size", "train_split", "num_images", "shuffle", "drop_last", "augment", "normalize")
+LOSS = ("label_smoothing", "zero_grad_every")
+
+# The power of ten at each slider's left end; one notch further left is 0 where 0 is allowed.
+LOWEST_POWER = {"lr": -6, "weight_decay": -6}
+
+Widgets = dict[str, gr.components.Component]
+
+
+class Panel(NamedTuple):
+    """The settings on the page: a widget each, sliders for powers of ten, and what is said of the chosen rows."""
+
+    widgets: Widgets
+    powers: Widgets
+    abouts: Widgets
+
+    @property
+    def components(self) -> list[gr.components.Component]:
+        """All of it, in the order of `show`."""
+        return [component for part in self for component in part.values()]
+
+
+def build(name: str, *, visible: bool = True) -> gr.components.Component:
+    """The widget of one setting, with its help beside it."""
+    declared, value = SETTINGS[name].metadata, default(name)
+    about = {"label": name, "info": i18n(declared["about"]), "visible": visible, "elem_id": f"setting-{name}"}
+    if declared["kind"] is bool:
+        return gr.Checkbox(value=bool(value), **about)
+    if declared["kind"] is str:
+        return gr.Dropdown(choices=list(declared["choices"]), value=value, **about)
+    if declared["count"] != 1 or _may_be_unset(name):
+        return gr.Textbox(value=value, placeholder=i18n("unset"), max_lines=1, **about)
+    if name == "epochs":
+        return gr.Slider(1, 100, value=value, step=1, **about)
+    return gr.Number(value=value, precision=0 if declared["kind"] is int else None, **about)
+
+
+def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Slider:
+    """A slider that moves `number` in powers of ten and follows it; both in the browser, without the server."""
+    low = LOWEST_POWER[name] - (0 if SETTINGS[name].metadata["open_low"] else 1)
+    slider = gr.Slider(
+        low, 1, value=_power(number.value, low), step=1, label=f"{name}, powers of ten", show_label=False,
+        buttons=[], visible=visible, elem_id=f"power-{name}", elem_classes=["power"],
+    )  # fmt: skip
+    zero = f"power < {LOWEST_POWER[name]} ? 0 : "
+    to_number = f"(power) => {zero}Number((10 ** power).toPrecision(1))"
+    to_power = f"(value) => value > 0 ? Math.min(1, Math.max({low}, Math.round(Math.log10(value)))) : {low}"
+    private = {"api_visibility": "private", "api_name": f"_power_{name}", "queue": False, "show_progress": "hidden"}
+    slider.input(None, slider, number, js=to_number, **private)
+    number.input(None, number, slider, js=to_power, **{**private, "api_name": f"_number_{name}"})
+    return slider
+
+
+def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> Any:
+    """What the widget of a setting shows at first, or when its row is chosen; None where the row lacks it."""
+    row = {**OPTIMIZERS[optimizer].defaults, **SCHEDULERS[scheduler].defaults}
+    value = row.get(name) if name in ROW_SETTINGS else SETTINGS[name].default
+    if name == "scheduler_unit":
+        value = SCHEDULERS[scheduler].unit
+    return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
+
+
+def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown) -> Dependency:
+    """Makes the choice of an optimizer or a scheduler show its own settings, with its own defaults, and no others.
+
+    Returns the event, for what follows it.
+    """
+    names = row_settings(part)
+    sliders = [name for name in powers if name in names]
+
+    @said
+    def update(chosen: str) -> list[Any]:
+        row = _row(part, chosen)
+        updates = [gr.update(visible=name in row.defaults, value=default(name, **{part: chosen})) for name in names]
+        for name in sliders:
+            low = powers[name].minimum
+            value = _power(row.defaults.get(name, 0), low)
+            updates.append(gr.update(visible=name in row.defaults, value=value))
+        unit = [gr.update(value=row.unit)] if part == "scheduler" else []
+        return [*updates, i18n(row.about), *unit]
+
+    return widgets[part].input(
+        update,
+        widgets[part],
+        [
+            *(widgets[name] for name in names),
+            *(powers[name] for name in sliders),
+            about,
+            *([widgets["scheduler_unit"]] if part == "scheduler" else []),
+        ],
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+        api_name=f"_choose_{part}",
+    )
+
+
+def show(config: TrainConfig, panel: Panel) -> list[Any]:
+    """Updates of `panel.components` that make the page show a config."""
+    own = {name for part, rows in ROWS.items() for name in rows[getattr(config, part)].defaults}
+    updates = []
+    for name, widget in panel.widgets.items():
+        value = getattr(config, name)
+        if isinstance(value, tuple):
+            value = ", ".join(f"{part:g}" for part in value)
+        elif isinstance(widget, gr.Textbox):
+            value = "" if value is None else f"{value:g}"
+        elif value is None:
+            value = widget.value
+        updates.append(gr.update(value=value, visible=name in own or name not in ROW_SETTINGS))
+    for name, slider in panel.powers.items():
+        power = _power(getattr(config, name) or 0, slider.minimum)
+        updates.append(gr.update(value=power, visible=name in own))
+    return [*updates, *(i18n(ROWS[part][getattr(config, part)].about) for part in panel.abouts)]
+
+
+def check_fits(config: TrainConfig, panel: Panel) -> None:
+    """ValueError where a setting is sound but beyond what its slider goes to."""
+    for name, widget in panel.widgets.items():
+        if isinstance(widget, gr.Slider) and getattr(config, name) > widget.maximum:
+            raise ValueError(f"This link does not work here: on this page {name} goes up to {widget.maximum:g}.")
+
+
+def power_of(name: str, value: float) -> int:
+    """Where the slider of powers of ten stands for a setting's value."""
+    return _power(value, LOWEST_POWER[name])
+
+
+def row_settings(part: str) -> list[str]:
+    """Every setting that some optimizer, or some scheduler, has as its own, in the order of TrainConfig."""
+    own = {name for row in ROWS[part].values() for name in row.defaults}
+    return [name for name in SETTINGS if name in own]
+
+
+def read_config(values: dict[str, Any]) -> TrainConfig:
+    """The config that the widgets show; of the optimizers' and schedulers' settings only the chosen ones' count.
+
+    Raises ValueError with the sentence to show.
+    """
+    own = {name for part in ROWS for name in _row(part, values[part]).defaults}
+    settings = {}
+    for name, value in values.items():
+        if name in ROW_SETTINGS and name not in own:
+            continue
+        if value is None or value == "":
+            if _may_be_unset(name):
+                continue
+            raise ValueError(f"{name} is empty: fill it in.")
+        is_text = isinstance(value, str) and SETTINGS[name].metadata["kind"] is not str
+        settings[name] = parse(name, value) if is_text else value
+    return TrainConfig.from_settings(settings)
+
+
+def row_changes(config: TrainConfig, *parts: str) -> dict[str, Any]:
+    """The chosen rows of `parts` ("optimizer", "scheduler") with their settings, as a resumed run takes them up."""
+    names = {name for part in parts for name in (part, *row_settings(part))}
+    if "scheduler" in parts:
+        names |= {"scheduler_unit", "num_warmup_steps"}
+    return {name: value for name, value in config.settings().items() if name in names}
+
+
+def _row(part: str, chosen: Any) -> Row:
+    rows = ROWS[part]
+    if not isinstance(chosen, str) or chosen not in rows:
+        raise ValueError(f"Choose one of these: {', '.join(rows)}.")
+    return rows[chosen]
+
+
+def _may_be_unset(name: str) -> bool:
+    """Whether a row has the setting with no value of its own: the run's length, say, decides then."""
+    return any(row.defaults.get(name, 0) is None for rows in ROWS.values() for row in rows.values())
+
+
+def _power(value: float, low: int) -> int:
+    return min(1, max(low, round(math.log10(value)))) if value else low

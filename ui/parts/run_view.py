@@ -1,0 +1,302 @@
+"""What the page shows of runs, one or several side by side: status, lesson, legend, charts and table."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.images.image_data import ImageData
+from trainer.runs.comparison import Contender, Spread, compare, verdict
+from trainer.runs.events import EpochEnded
+from trainer.runs.run import Run
+from trainer.settings.config import TrainConfig
+from trainer.settings.lessons import Lesson, lesson_of
+from ui.charts import run_charts
+from ui.i18n.words import translate
+
+# CIFAR-10's, for what is drawn before the images are there.
+NUM_CLASSES = 10
+
+# How many components `results` fills.
+NUM_RESULTS = 8
+
+_STATUS = {
+    "training": ("Training", "in another tab"),
+    "completed": ("Done", ""),
+    "stopped": ("Stopped", "its last whole epoch is kept; Resume goes on from there"),
+    "diverged": ("Diverged", "the last epoch with a sound loss is kept"),
+    "out_of_time": ("Out of time", "Resume goes on from its last epoch"),
+    "interrupted": ("Interrupted", "the page was left or the app ended; Resume goes on from its last epoch"),
+}
+
+
+def results(
+    runs: Sequence[Run],
+    images: ImageData | None,
+    language: str,
+    *,
+    planned: Sequence[tuple[float, float]] = (),
+    live: bool = False,
+) -> list[Any]:
+    """The right side of the page for a race's runs, a run, or none yet; `live` while they are trained for this page.
+
+    In order: status, legend, the loss, the lesson's words, the charts of accuracy, lr and gradient norm, the table.
+    """
+    contenders = compare(runs)
+    epochs = max((run.config.epochs for run in runs), default=TrainConfig().epochs)
+    num_classes = len(images.class_names) if images else NUM_CLASSES
+    lesson = shown_lesson(runs)
+    small = {"epochs": epochs, "height": 190, "language": language}
+    return [
+        status(runs, language, live=live),
+        legend(contenders, language),
+        run_charts.loss_chart(contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, language=language),
+        lesson_words(lesson, runs, language),
+        run_charts.accuracy_chart(contenders, num_classes=num_classes, **small),
+        run_charts.lr_chart(planned if len(runs) == 1 else (), contenders, **small),
+        run_charts.measure_chart("grad_norm", contenders, **small),
+        table(contenders, language) if len(contenders) > 1 else epochs_table(runs, language),
+    ]
+
+
+def shown_lesson(runs: Sequence[Run]) -> Lesson | None:
+    """The lesson that the first of the runs that is one teaches."""
+    return next(filter(None, (lesson_of(run.config) for run in runs)), None)
+
+
+def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
+    """The state of the runs and their progress bar, as HTML."""
+    if not runs:
+        return status_line("Ready.", "Press Train: the settings are good as they are.", 0, language)
+    if len(runs) > 1:
+        return _race_status(runs, language, live=live)
+
+    def say(sentence: str, **values: object) -> str:
+        return translate(sentence, language, **values)
+
+    run = runs[0]
+    if live and not run.history:
+        return status_line("Starting", "measuring the untrained network", run.evaluated, language)
+    title, more = _STATUS[run.status]
+    if not run.epoch and run.status in ("stopped", "interrupted", "out_of_time"):
+        more = "no epoch had ended yet; Resume begins with the first"
+    at = min(run.config.epochs, run.epoch + (run.status == "training"))
+    words = [say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
+    if live:
+        more = f"testing {run.evaluated:.0%}" if run.evaluated else ""
+        if run.last_step is not None:
+            words.append(say("loss {loss}", loss=f"{run.curve.points[-1].smoothed:.3f}"))
+        if run.seconds_left is not None:
+            words.append(say("about {duration} left", duration=duration(run.seconds_left, language)))
+    words += _gpu_words(runs, language, live=live)
+    if run.epoch:
+        accuracy = f"{run.best.test_accuracy:.1%}"
+        words.append(say("best test accuracy {accuracy} (epoch {epoch})", accuracy=accuracy, epoch=run.best.epoch))
+        words += _learned_from(run, language)
+    text = " · ".join([*words, *([say(more)] if more else [])])
+    return status_line(title, text, run.epochs_passed / run.config.epochs, language, run.advice, run.warning)
+
+
+def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
+    def say(sentence: str, **values: object) -> str:
+        return translate(sentence, language, **values)
+
+    contenders = compare(runs)
+    passed = sum(run.config.epochs if run.status == "diverged" else run.epochs_passed for run in runs)
+    share = passed / sum(run.config.epochs for run in runs)
+    behind = [run.epoch for run in runs if run.status != "diverged" and run.epoch < run.config.epochs]
+    epoch = min(behind, default=max(run.epoch for run in runs))
+    epochs = max(run.config.epochs for run in runs)
+    words = [say("{count} settings side by side", count=len(contenders))]
+    if len(runs) > len(contenders):
+        words.append(say("{count} runs", count=len(runs)))
+    words.append(say("epoch {epoch} of {epochs}", epoch=min(epochs, epoch + 1) if live else epoch, epochs=epochs))
+    paces = [run.seconds_left for run in runs if run.status == "training"]
+    if live and paces and None not in paces:
+        words.append(say("about {duration} left", duration=duration(sum(paces), language)))
+    open_ends = {run.status for run in runs} - {"completed", "diverged"}
+    words += _gpu_words(runs, language, live=live)
+    title = "Training" if live else _STATUS[next(iter(open_ends))][0] if open_ends else "Done"
+    won = verdict(contenders)
+    if won:
+        # Between contenders that took no seeds apart, a lead of a point may be luck, and is said to be.
+        if won.level:
+            sentence = "Nobody is ahead: the best two have {accuracy} of the test pictures right"
+        elif won.clear:
+            sentence = "{name} won: {accuracy} of the test pictures right, {points} points ahead"
+        else:
+            sentence = (
+                "{name} is ahead with {accuracy} of the test pictures right, but only by {points} points: "
+                "that may be chance; more seeds would tell"
+            )
+        words.append(
+            say(
+                sentence,
+                name=won.winner.label,
+                accuracy=share_of(won.winner.accuracy),
+                points=f"{100 * won.margin:.1f}",
+            )
+        )
+        words += _learned_from(won.winner.runs[0], language)
+    warnings = {run.warning for run in runs if run.warning}
+    diverged = {run.advice for run in runs if run.status == "diverged" and run.advice}
+    return status_line(title, " · ".join(words), share, language, *sorted(diverged), *sorted(warnings))
+
+
+def _learned_from(run: Run, language: str) -> list[str]:
+    """What an accuracy on the test pictures is worth where they are what the network learned from."""
+    told = "it learned from these very pictures"
+    return [translate(told, language)] if run.config.train_split == "test" else []
+
+
+def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:
+    """What these runs used of a GPU that is lent by the second, in all, and what is to come."""
+    latest = max((run.gpu_time for run in runs if run.gpu_time), key=lambda time: time.used_seconds, default=None)
+    if latest is None:
+        return []
+    used, left = duration(latest.used_seconds, language), duration(latest.left_seconds, language)
+    if live and latest.left_seconds:
+        return [translate("GPU time: {used} used, about {left} to come", language, used=used, left=left)]
+    return [translate("GPU time: {used} used", language, used=used)]
+
+
+def lesson_words(lesson: Lesson | None, runs: Sequence[Run], language: str) -> str:
+    """What to look for in a lesson and, once an epoch or the run has ended, what happened; as HTML."""
+    if lesson is None:
+        return ""
+    parts = [
+        f"<b>{html.escape(translate(lesson.title, language))}</b>",
+        html.escape(translate(lesson.before, language)),
+    ]
+    if any(run.epoch or run.status == "diverged" for run in runs):
+        happened = translate("What happens on CIFAR-10:", language)
+        parts.append(f"<b>{html.escape(happened)}</b> {html.escape(translate(lesson.after, language))}")
+        if lesson.printed:
+            dotted = translate("The dotted line is what the notebook printed.", language)
+            parts.append(f"<span class='quiet'>{html.escape(dotted)}</span>")
+    return "<div class='lesson'>" + "<br>".join(parts) + "</div>"
+
+
+def legend(contenders: Sequence[Contender], language: str) -> str:
+    """Which colour is what in all the charts, as HTML; of several contenders only what sets them apart."""
+    if not contenders:
+        return ""
+    if len(contenders) == 1:
+        named = [(run_charts.TRAIN, translate("train", language)), (run_charts.TEST, translate("test", language))]
+        more = ""
+    else:
+        named = [(run_charts.COLORS[place % len(run_charts.COLORS)], one.label) for place, one in enumerate(contenders)]
+        dashes = translate("loss: solid in training, dashed on the test", language)
+        more = f"<span class='quiet'>{html.escape(dashes)}</span>"
+    keys = [f"<span class='key'>{_swatch(color)}{html.escape(name)}</span>" for color, name in named]
+    return f"<div class='legend'>{''.join(keys)}{more}</div>"
+
+
+def table(contenders: Sequence[Contender], language: str) -> str:
+    """The contenders, what sets each apart and how each did, as an HTML table; the winner's row stands out."""
+    won = verdict(contenders)
+    heads = ("settings", "epochs", "train loss", "test loss", "test accuracy", "best epoch", "seconds")
+    head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
+    rows = []
+    for place, one in enumerate(contenders):
+        end = one.epoch
+        best = one.at(one.best_epoch, "test_accuracy") if end else None
+        spent = sum(row.seconds for run in one.runs for row in run.history)
+        cells = [
+            f"{_swatch(run_charts.COLORS[place % len(run_charts.COLORS)])}{html.escape(one.label)}"
+            + (f" <span class='quiet'>({translate('diverged', language)})</span>" if one.diverged else ""),
+            f"{end}" + (f" × {len(one.runs)}" if len(one.runs) > 1 else ""),
+            _spread(one.at(end, "train_loss"), ".4f"),
+            _spread(one.at(end, "test_loss"), ".4f"),
+            share_of(one.accuracy) if one.accuracy else "–",
+            f"{one.best_epoch} ★ {share_of(best)}" if best else "–",
+            f"{spent:.1f}",
+        ]
+        best_row = " class=best" if won and won.winner is one and not won.level else ""
+        rows.append(f"<tr{best_row}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f"<div class='epochs race'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+
+
+def epochs_table(runs: Sequence[Run], language: str) -> str:
+    """The epochs of one run, or of one setting's first seed, the latest first, as an HTML table of fixed height."""
+    heads = ("epoch", "train loss", "test loss", "test accuracy", "lr", "seconds", "images/s")
+    run = runs[0] if runs else None
+    best = run.best.epoch if run and run.epoch else None
+    rows = "".join(_epoch_row(row, row.epoch == best) for row in reversed(run.history)) if run else ""
+    head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
+    return f"<div class='epochs'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+def images_note(images: ImageData | None, loading: tuple[float, str], failure: str, language: str) -> str:
+    """Which pictures the app trains on, or how far they have come, as HTML."""
+    if failure:
+        return advice(translate("There are no pictures to train on: {reason}", language, reason=failure))
+    if images is not None:
+        return note(translate(images.note, language))
+    fraction, doing = loading
+    return f"<div class='note'>{html.escape(translate(doing, language))} … {fraction:.0%}{bar(fraction)}</div>"
+
+
+def status_line(title: str, text: str, share: float, language: str, *sentences: str) -> str:
+    """The place above the charts: a state, more about it, a bar filled to `share` (0–1), and advice if any."""
+    advised = "".join(advice(translate(sentence, language)) for sentence in sentences if sentence)
+    title, text = html.escape(translate(title, language)), html.escape(translate(text, language))
+    return f"<div class='status'><b>{title}</b> {text}{bar(share)}{advised}</div>"
+
+
+def note(sentence: str) -> str:
+    """A quiet sentence, as HTML."""
+    return f"<div class='note'>{html.escape(sentence)}</div>"
+
+
+def advice(sentence: str) -> str:
+    """A sentence that should not be overlooked, as HTML."""
+    return f"<div class='advice'>{html.escape(sentence)}</div>"
+
+
+def bar(share: float) -> str:
+    """A progress bar filled to `share` (0–1), as HTML."""
+    percent = 100 * min(1.0, max(0.0, share))
+    return (
+        f"<div class='track' role='progressbar' aria-valuemin='0' aria-valuemax='100' aria-valuenow='{percent:.0f}'>"
+        f"<div class='fill' style='width:{percent:.2f}%'></div></div>"
+    )
+
+
+def duration(seconds: float, language: str) -> str:
+    """A time as one says it: seconds, minutes or hours."""
+    if seconds < 90:
+        return translate("{number} s", language, number=max(1, round(seconds)))
+    if seconds < 5400:
+        return translate("{number} min", language, number=f"{seconds / 60:.0f}")
+    return translate("{number} h", language, number=f"{seconds / 3600:.1f}")
+
+
+def share_of(spread: Spread) -> str:
+    """An accuracy in per cent, with its spread over the seeds where there are several."""
+    return f"{spread.mean:.2%}" + (f" ± {100 * spread.std:.2f}" if spread.std else "")
+
+
+def _spread(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return "–"
+    return format(spread.mean, form) + (f" ± {format(spread.std, form)}" if spread.std else "")
+
+
+def _epoch_row(row: EpochEnded, best: bool) -> str:
+    def shown(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    cells = (
+        f"{row.epoch}{' ★' if best else ''}",
+        shown(row.train_loss, ".4f"),
+        shown(row.test_loss, ".4f"),
+        shown(row.test_accuracy, ".2%"),
+        shown(row.lr, ".3g"),
+        shown(row.seconds, ".1f"),
+        shown(row.images_per_second, ",.0f"),
+    )
+    return f"<tr{' class=best' if best else ''}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _swatch(color: str) -> str:
+    return f"<i style='background:{color}'></i>"

@@ -1,0 +1,120 @@
+"""Classifying a picture on the page: from an uploaded file to what stands beside it."""
+
+import html
+from typing import Any
+
+import gradio as gr
+import torch
+from anyio import CapacityLimiter, to_thread
+
+from trainer.images.image_data import ImageData
+from trainer.networks.model import OptimizerLabModel
+from trainer.networks.predict import Prediction
+from trainer.networks.predict import classify as classify_picture
+from ui.i18n.language import current_language
+from ui.i18n.words import i18n, translate
+from ui.lab import Lab
+from ui.parts.checkpoints import open_model
+from ui.parts.run_view import advice
+from ui.uploads import uploaded
+
+# Pictures decoded and classified at a time: a large one takes memory. What waits for the Hub does not count.
+_AT_A_TIME = CapacityLimiter(4)
+
+
+def picture_input(*, height: int, elem_id: str) -> gr.Image:
+    """The place for a visitor's picture. Its handlers take the file itself, `preprocess=False`, for `uploaded`:
+    gr.Image would open a stranger's picture with Pillow.
+    """
+    return gr.Image(
+        label=i18n("Your picture"),
+        sources=["upload", "webcam", "clipboard"],
+        type="filepath",
+        format="png",
+        image_mode=None,
+        height=height,
+        buttons=[],
+        elem_id=elem_id,
+    )
+
+
+def samples_gallery(lab: Lab, picture: gr.Image, *, columns: int, elem_id: str, api_name: str) -> gr.Gallery:
+    """The place for the test pictures; the one that is pressed becomes the picture."""
+    gallery = gr.Gallery(
+        show_label=False,
+        columns=columns,
+        height=150,
+        object_fit="contain",
+        allow_preview=False,
+        buttons=[],
+        format="png",
+        elem_id=elem_id,
+    )
+
+    def press(event: gr.SelectData):
+        return sample(lab, event.index)
+
+    gallery.select(
+        press, None, picture, api_name=api_name, api_visibility="private", concurrency_limit=None,
+        show_progress="hidden",
+    )  # fmt: skip
+    return gallery
+
+
+def invitation(language: str) -> str:
+    """What stands beside the place for a picture while there is none, as HTML."""
+    choose = translate("Choose a picture: a file, the webcam, the clipboard, or a test picture below.", language)
+    only = translate("A network knows only the classes it learned; to it, every picture is one of them.", language)
+    return f"<div class='status'>{choose} <span class='quiet'>{only}</span></div>"
+
+
+async def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
+    """What the chosen checkpoint sees in a picture: a sentence, the likeliest classes, the picture it got.
+
+    A mistake is told in the sentence's place: it stays as long as the picture does.
+    """
+    language = current_language()
+    if picture is None:
+        return [invitation(language), None, None]
+    try:
+        if not name:
+            raise ValueError("There is no trained network yet: press Train, and come back after its first epoch.")
+        model, seen = await look(lab, picture, name)
+    except ValueError as error:
+        return [f"<div class='status'>{advice(translate(str(error), language))}</div>", None, None]
+    likely = seen.confidences[seen.label]
+    sure = translate("It says" if likely > 0.5 else "It is not sure; its best guess is", language)
+    only = translate(
+        "It knows only these {count}: {names}; to it, every picture is one of them.",
+        language,
+        count=len(model.class_names),
+        names=", ".join(model.class_names),
+    )
+    sentence = f"{sure} <b>{html.escape(seen.label)}</b>, {likely:.1%}. <span class='quiet'>{html.escape(only)}</span>"
+    return [f"<div class='status'>{sentence}</div>", seen.confidences, seen.seen.permute(1, 2, 0).numpy()]
+
+
+async def look(lab: Lab, picture: Any, name: Any) -> tuple[OptimizerLabModel, Prediction]:
+    """A network by its name (see `open_model`), and what it sees in an uploaded picture.
+
+    Raises ValueError with one sentence where the one cannot be opened or the other cannot be read.
+    """
+    file = uploaded(picture)
+    model = await open_model(lab, name)
+    return model, await to_thread.run_sync(classify_picture, model, file, limiter=_AT_A_TIME)
+
+
+def sample(lab: Lab, index: int) -> Any:
+    """The test picture that was pressed, uint8 [size, size, 3], as the picture to classify; None if there is none."""
+    pictures = samples(lab.images)
+    return pictures[index][0] if index in range(len(pictures)) else None
+
+
+def samples(images: ImageData | None) -> list[tuple[Any, str]]:
+    """The first test picture of each of the first ten classes, with its name, for the gallery."""
+    found = []
+    for label, name in enumerate(images.class_names[:10]) if images else ():
+        places = torch.nonzero(images.test.labels == label)
+        if len(places):
+            found.append((images.test.images[int(places[0])].permute(1, 2, 0).numpy(), name))
+    return found

@@ -1,0 +1,308 @@
+"""The time machine: one picture, shown to the network as it was after each epoch of a run."""
+
+import base64
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+import torch
+
+from trainer.hub import repositories, retry
+from trainer.images.picture import read_picture
+from trainer.insight import timeline
+from trainer.insight.timeline import Gap, Moment, Timeline
+from trainer.networks.model import OptimizerLabModel
+from trainer.runs.comparison import compare
+from trainer.runs.run import Run
+from ui.charts import run_charts
+from ui.charts.time_machine import HEIGHT, bars_chart, class_colors, lines_chart, shares
+from ui.i18n.language import current_language
+from ui.i18n.words import i18n, translate
+from ui.lab import Lab, is_key
+from ui.login import own_token
+from ui.parts import run_list
+from ui.parts.checkpoints import aside, at_once, open_published
+from ui.parts.run_view import NUM_CLASSES, advice, note
+from ui.tabs import classify
+from ui.uploads import uploaded
+
+_SECONDS_BETWEEN_UPDATES = 0.4
+_ACCURACY_HEIGHT = 190
+
+# Pictures decoded and batches of epochs looked at, at a time. What waits for the Hub does not count.
+
+T = TypeVar("T")
+
+_MACHINE = """<div class="machine" hidden>
+  <div class="now"><canvas></canvas><div><b class="name"></b><div class="told"></div></div></div>
+  <div class="drive"><button type="button"></button><input type="range" min="0" step="1"></div>
+</div>"""
+_FILTERS = """<canvas role="img"></canvas><p class="told"></p><p class="note what"></p>"""
+
+
+def build(lab: Lab, tab: gr.Tab, visitor: gr.BrowserState) -> None:
+    """The tab's content and what its widgets do; it fills itself when it is opened."""
+    with gr.Row(elem_id="time-machine"):
+        with gr.Column(scale=3, min_width=280, elem_id="travel"):
+            run = gr.Dropdown(
+                [],
+                label=i18n("Run"),
+                info=i18n("One of yours. Or type the name of a published one, owner/name."),
+                allow_custom_value=True,
+                elem_id="travelled",
+            )
+            picture = classify.picture_input(height=220, elem_id="travel-picture")
+            gr.HTML("<div class='note'>" + i18n("Or a test picture:") + "</div>")
+            gallery = classify.samples_gallery(
+                lab, picture, columns=5, elem_id="travel-samples", api_name="_travel_sample"
+            )
+        with gr.Column(scale=7, min_width=320, elem_id="journey"):
+            outputs = _journey()
+
+    hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    walked = {
+        "fn": partial(walk, lab),
+        "inputs": [visitor, run, picture, gr.State([0])],
+        "outputs": outputs,
+        "preprocess": False,
+        "concurrency_limit": None,
+        **hidden,
+    }
+    # The picture comes after the run: its own change asks for a walk, with the run that the page has by then.
+    at_once = {"preprocess": False, "concurrency_limit": None, **hidden}
+    listed = tab.select(partial(runs_and_samples, lab), [visitor, run], [run, gallery], api_name="_travel", **at_once)
+    begun = listed.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **at_once)
+    begun.success(api_name="_walk_opened", **walked)
+    gr.on([run.input, picture.change], trigger_mode="multiple", api_name="_walk", **walked)
+
+
+def _journey() -> list[gr.components.Component]:
+    """What a walk fills: where it stands, the controls, and the charts."""
+    machine = gr.HTML(
+        {},
+        html_template=_MACHINE,
+        js_on_load=(Path(__file__).parent / "time_machine.js").read_text(),
+        elem_id="machine",
+    )
+    says = gr.HTML(elem_id="travel-says")
+    lines, bars, learned = _charts(None, [], "en")
+    with gr.Column(elem_id="moments"):
+        with gr.Row():
+            with gr.Column(scale=3, min_width=280):
+                lines = run_charts.live_chart(lines, height=HEIGHT, label="How sure the network was", elem_id="lines")
+            with gr.Column(scale=2, min_width=260):
+                bars = run_charts.live_chart(bars, height=HEIGHT, label="How sure it was at this epoch", elem_id="bars")
+        with gr.Row():
+            with gr.Column(scale=3, min_width=280):
+                learned = run_charts.live_chart(
+                    learned, height=_ACCURACY_HEIGHT, label="Test accuracy per epoch", elem_id="learned"
+                )
+            with gr.Column(scale=2, min_width=260):
+                gr.HTML("", html_template=_FILTERS, js_on_load=None, elem_id="filters")
+    return [says, machine, lines, bars, learned]
+
+
+def runs_and_samples(lab: Lab, visitor: Any, name: Any) -> list[Any]:
+    """The visitor's runs, with the latest chosen where none was; and the test pictures."""
+    runs = run_list.single_runs(lab, visitor)
+    latest = {} if name or not runs else {"value": runs[0][1]}
+    return [gr.update(choices=runs, **latest), classify.samples(lab.images)]
+
+
+def first_picture(lab: Lab, picture: Any) -> Any:
+    """The first test picture where there is no picture yet."""
+    first = None if picture else classify.sample(lab, 0)
+    return gr.skip() if first is None else first
+
+
+async def walk(lab: Lab, visitor: Any, name: Any, picture: Any, turn: list[int]) -> AsyncIterator[list[Any]]:
+    """What the network of each epoch sees in the picture: where the walk stands, machine, and the three charts.
+
+    Whatever anyone may have sent is checked; a mistake is told in the first one's place, and nothing stands below it.
+    `turn` counts the walks of a page, of which the latest alone is shown: it does not wait for one that waits for the
+    Hub.
+    """
+    turn[0] += 1
+    mine = turn[0]
+    async for shown in _walk(lab, visitor, name, picture, current_language()):
+        if turn[0] != mine:
+            yield [gr.skip()] * 5  # what is yielded last is shown again at the end
+            return
+        yield shown
+
+
+async def _walk(lab: Lab, visitor: Any, name: Any, picture: Any, language: str) -> AsyncIterator[list[Any]]:
+    if name and picture is None:
+        choose = "Choose a picture: a file, the webcam, the clipboard, or a test picture below."
+        yield _nothing(note(translate(choose, language)))
+        return
+    yield [note(translate("Looking for the epochs", language)), {"run": name, "waiting": True}, *[gr.skip()] * 3]
+    call = at_once if is_key(name) else aside
+    try:
+        if not name:
+            raise ValueError("Train a network first, or type the name of a published run: then its epochs are here.")
+        pixels = await at_once(read_picture, uploaded(picture))
+        told = await call(_timeline, lab, visitor, name)
+    except ValueError as error:
+        yield _nothing(advice(translate(str(error), language)))
+        return
+    steps, seen = timeline.walk(told, pixels), []
+    more = True
+    while more:
+        try:
+            found, more = await call(_some, steps)
+        except ValueError as error:  # the Hub is too slow
+            left = told.epochs[len(seen) :]
+            found, more = [Gap(epoch=epoch, reason=str(error)) for epoch in left], False
+        seen += found
+        yield await at_once(_shown, told, seen, name, language, more)
+
+
+def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
+    if is_key(name):
+        return timeline.of_folder(lab.own_run(visitor, name))
+    if not isinstance(name, str):
+        raise ValueError("There is no such run among yours; it may have been deleted.")
+
+    def open_model(repo_id: str, revision: str, **_) -> OptimizerLabModel:
+        return open_published(f"{repo_id}@{revision}", torch.device("cpu"))
+
+    with retry.hurried():
+        return timeline.of_repo(repositories.split_revision(name.strip())[0], token=own_token(), open_model=open_model)
+
+
+def _some(steps: Iterator[Moment | Gap]) -> tuple[list[Moment | Gap], bool]:
+    """As many steps of a walk as a visitor waits for without a sign, and whether there may be more."""
+    begun, found = time.monotonic(), []
+    for step in steps:
+        found.append(step)
+        if time.monotonic() - begun > _SECONDS_BETWEEN_UPDATES:
+            return found, True
+    return found, False
+
+
+def _shown(told: Timeline, seen: Sequence[Moment | Gap], name: str, language: str, more: bool) -> list[Any]:
+    """What is known of a timeline so far."""
+    moments = [step for step in seen if isinstance(step, Moment)]
+    if more:
+        where = translate("epoch {epoch} of {epochs}", language, epoch=seen[-1].epoch, epochs=told.epochs[-1])
+        return [note(where), *_parts(told, moments, name, language, more=True)]
+    gaps = [step for step in seen if isinstance(step, Gap)]
+    return [_left_out(gaps, language), *_parts(told, moments, name, language, more=False)]
+
+
+def _parts(told: Timeline, moments: Sequence[Moment], name: str, language: str, *, more: bool) -> list[Any]:
+    """Machine and charts of the moments there are so far."""
+    if not moments:
+        return _nothing(note(""))[1:]
+    return [_machine(told.run, moments, name, language, more=more), *_charts(told, moments, language)]
+
+
+def _charts(told: Timeline | None, moments: Sequence[Moment], language: str) -> list[Any]:
+    """The class probabilities over the epochs and at one, and the test accuracy; empty ones without a timeline."""
+    last = max(told.epochs[-1], told.run.epoch, 1) if told else 1
+    accuracy = run_charts.accuracy_chart(
+        compare([told.run] if told else []),
+        epochs=last,
+        num_classes=len(moments[0].class_names) if moments else NUM_CLASSES,
+        height=_ACCURACY_HEIGHT,
+        language=language,
+    )
+    return [lines_chart(moments, last, language), bars_chart(moments, language), accuracy]
+
+
+def _machine(run: Run, moments: Sequence[Moment], name: str, language: str, *, more: bool) -> dict[str, Any]:
+    """What time_machine.js shows and moves through; class names are in it as text, never as HTML."""
+    colors, (first, *_), latest = class_colors(moments), moments, moments[-1]
+    count, _, side, _ = latest.filters.shape
+    what = translate(
+        "Each square is one of the {count} filters of the first layer, {side} pixels wide: the small pattern that it "
+        "looks for all over a picture. Grey stands for no weight. Untrained, they are noise; what helps to tell the "
+        "classes apart becomes an edge or a spot of colour.",
+        language,
+        count=count,
+        side=side,
+    )
+    return {
+        "run": name,
+        "more": more,
+        "seen": _as_text(latest.prediction.seen.permute(1, 2, 0)),
+        "seen_side": latest.prediction.seen.shape[-1],
+        "frames": [
+            {
+                "epoch": moment.epoch,
+                "name": translate("Epoch {epoch}", language, epoch=moment.epoch),
+                "told": _told(run, moment, language),
+                "shares": shares(moment, colors),
+                "filters": _as_text(_as_pictures(moment.filters)),
+                "filter_side": moment.filters.shape[-1],
+                "num_filters": len(moment.filters),
+                "changed": _changed(first, moment, language),
+            }
+            for moment in moments
+        ],
+        "words": {
+            "play": translate("Play", language),
+            "pause": translate("Pause", language),
+            "slider": translate("epoch", language),
+            "filters": what,
+        },
+    }
+
+
+def _told(run: Run, moment: Moment, language: str) -> str:
+    says = {"label": moment.prediction.label, "share": f"{moment.prediction.confidences[moment.prediction.label]:.1%}"}
+    if moment.epoch >= len(run.history):
+        return translate("It says {label}, {share}.", language, **says)
+    return translate(
+        "It says {label}, {share}. Of the test pictures it gets {accuracy} right.",
+        language,
+        accuracy=f"{run.history[moment.epoch].test_accuracy:.1%}",
+        **says,
+    )
+
+
+def _changed(first: Moment, moment: Moment, language: str) -> str:
+    """How far the filters have come since the first epoch there is, by the length of all their weights as a vector."""
+    if moment.epoch == 0:
+        return translate("The filters of the first layer, as chance made them", language)
+    if moment is first or moment.filters.shape != first.filters.shape:
+        return translate("The filters of the first layer", language)
+    change = float((moment.filters - first.filters).norm() / first.filters.norm().clamp(min=1e-12))
+    return translate(
+        "The filters of the first layer, changed since epoch {epoch} by {change} of their size",
+        language,
+        epoch=first.epoch,
+        change=f"{change:.0%}",
+    )
+
+
+def _as_pictures(filters: torch.Tensor) -> torch.Tensor:
+    """Filters as pictures, uint8 [filters, h, w, 3]: grey is 0, beyond the 99th percentile all are alike.
+
+    One measure for all of an epoch's filters, so that those without weight look it.
+    """
+    large = filters.abs().flatten().quantile(0.99).clamp(min=1e-12)
+    return (filters / large * 127.5 + 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def _as_text(pixels: torch.Tensor) -> str:
+    return base64.b64encode(pixels.contiguous().numpy().tobytes()).decode()
+
+
+def _left_out(gaps: Sequence[Gap], language: str) -> str:
+    if not gaps:
+        return note("")
+    told = "Epoch {epoch} is left out: {reason}"
+    if len(gaps) > 1:
+        told = "{count} epochs are left out, the first of them epoch {epoch}: {reason}"
+    sentence = translate(told, language, count=len(gaps), epoch=gaps[0].epoch, reason=gaps[0].reason)
+    return advice(sentence)
+
+
+def _nothing(says: str) -> list[Any]:
+    """The words, and nothing below them: without frames time_machine.js leaves the charts out of sight."""
+    return [says, {}, *[gr.skip()] * 3]
