@@ -55,6 +55,26 @@ def test_the_network_is_the_tutorials():
     assert layers(quick()) == with_relu
 
 
+@pytest.mark.parametrize("make", [quick, fast])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.bfloat16])
+def test_no_input_is_changed(make, dtype, layout, images):
+    """Whatever its dtype and memory layout, with or without a gradient: a second call gives the same answer."""
+    model = make(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4]).eval()
+    pictures = images.test.images[:8].to(dtype=dtype, memory_format=layout)
+    before = pictures.clone()
+    expected = model(images.test.images[:8])
+    assert torch.equal(model(pictures), expected)
+    assert torch.equal(model(pictures), expected)
+    assert torch.equal(model.probabilities(pictures), model.probabilities(images.test.images[:8]))
+    assert torch.equal(pictures, before)
+    if dtype.is_floating_point:
+        model(pictures.requires_grad_()).sum().backward()
+        assert pictures.grad.isfinite().all()
+        assert pictures.grad.any()
+        assert torch.equal(pictures, before)
+
+
 @pytest.mark.parametrize("size", [8, 24, 32, 40, 128])
 def test_fast_takes_every_size(size):
     """Logits for pictures of every size that config.json may name, from the same 1,166,506 parameters."""

@@ -152,8 +152,13 @@ class OptimizerLabModel(
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images [n, 3, image_size, image_size], 0–255, to the network's outputs, float [n, classes]."""
-        pixels = images.to(dtype=torch.float32, memory_format=memory_format(images.device))
+        """uint8 images [n, 3, image_size, image_size], 0–255, to the network's outputs, float [n, classes].
+
+        Images of another dtype, in the same range, are accepted too. None are changed.
+        """
+        # A copy in every case: what has this dtype and layout already would otherwise be normalised in the caller's
+        # memory.
+        pixels = images.to(dtype=torch.float32, memory_format=memory_format(images.device), copy=True)
         return self.network(pixels.div_(255).sub_(self.mean).div_(self.std))
 
     @torch.inference_mode()
