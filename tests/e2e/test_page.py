@@ -165,6 +165,78 @@ def test_a_page_that_waits_to_be_opened_rests(app, new_page):
     assert new_page.locator("#train").is_disabled()
 
 
+# Counts what goes on: observers by the element that they observe, and timers that repeat.
+_COUNTED = """
+window.goingOn = { observed: new Map(), intervals: new Map() };
+for (const name of ["ResizeObserver", "IntersectionObserver", "MutationObserver"]) {
+  window[name] = class extends window[name] {
+    observe(target, ...options) {
+      goingOn.observed.set(this, [...(goingOn.observed.get(this) || []), target]);
+      super.observe(target, ...options);
+    }
+    disconnect() {
+      goingOn.observed.delete(this);
+      super.disconnect();
+    }
+  };
+}
+const { setInterval, clearInterval } = window;
+window.setInterval = (callback, delay, ...rest) => {
+  const timer = setInterval(callback, delay, ...rest);
+  goingOn.intervals.set(timer, delay);
+  return timer;
+};
+window.clearInterval = (timer) => {
+  goingOn.intervals.delete(timer);
+  clearInterval(timer);
+};
+window.onCharts = () => [...goingOn.observed.values()].flat().filter(target => target.matches?.(".chart")).length;
+window.onBody = () => [...goingOn.observed.values()].flat().filter(target => target === document.body).length;
+"""
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_removed_chart_observes_nothing(app, new_page, hidden):
+    """Gradio tells a component's script nothing; what observes the body would live as long as the page."""
+    new_page.add_init_script(_COUNTED)
+    visit(new_page, app.url)
+    num_charts = new_page.locator(".chart").count()
+    assert num_charts >= 2
+    assert new_page.evaluate("onCharts()") == 2 * num_charts
+    on_body = new_page.evaluate("onBody()")
+    if hidden:
+        new_page.evaluate("document.querySelectorAll('.chart').forEach(chart => { chart.style.display = 'none'; })")
+        new_page.wait_for_timeout(500)
+    new_page.evaluate("document.querySelectorAll('.chart').forEach(chart => chart.parentElement.remove())")
+    new_page.wait_for_timeout(500)
+    assert new_page.evaluate("onCharts()") == 0
+    assert new_page.evaluate("onBody()") == on_body - num_charts
+
+
+def test_a_page_without_vega_does_not_wait_for_it(app, new_page):
+    """Its script came empty, as a proxy may send it: no timer repeats, and the rest of the page works."""
+    new_page.add_init_script(_COUNTED)
+    new_page.route("**/vega-*.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
+    new_page.goto(app.url)
+    new_page.wait_for_selector("#note >> text=Training on")
+    new_page.wait_for_selector("#train:enabled")
+    new_page.wait_for_timeout(1000)
+    assert new_page.locator(".chart").count() >= 2
+    assert new_page.locator(".chart svg").count() == 0
+    assert new_page.evaluate("[...goingOn.intervals.values()].filter(delay => delay < 1000)") == []
+
+
+def test_charts_are_drawn_when_vega_comes_late(app, new_page):
+    """It is the largest file of the page."""
+
+    def late(route):
+        time.sleep(3)
+        route.continue_()
+
+    new_page.route("**/vega-*.js", late)
+    visit(new_page, app.url)
+
+
 def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
     """kill -9 within an epoch: the run is there, interrupted, and ends with the numbers of one that was not."""
     config = TrainConfig(epochs=10, num_images=1000, batch_size=20)

@@ -154,6 +154,19 @@ def test_play_walks_from_the_first_epoch_to_the_last_without_drawing_anew(page):
     assert told(page) == before, "it was paused"
 
 
+def test_a_removed_machine_stops_playing(page):
+    """Its timer ends with it, not with the last epoch, which may still be trained."""
+    page.evaluate(
+        "window.cleared = []; const { clearInterval } = window;"
+        "window.clearInterval = timer => { cleared.push(timer); clearInterval(timer); }"
+    )
+    page.click("#machine button")
+    page.wait_for_selector("#machine .name >> text=Epoch 1")
+    page.evaluate("document.querySelector('#machine').remove(); cleared.length = 0")
+    page.wait_for_timeout(800)
+    assert page.evaluate("cleared.length") == 1
+
+
 def test_another_picture_leaves_the_chosen_epoch(page):
     """Only the answers change."""
     page.locator("#machine input").focus()

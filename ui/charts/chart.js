@@ -47,6 +47,7 @@ async function draw() {
     const made = await vegaEmbed(box, spec, {actions: false, renderer: 'svg', config: look(), tooltip: {theme: 'custom'}, logLevel: 1});
     if (view) view.finalize();
     view = made.view;
+    if (!box.isConnected) { view.finalize(); return; }
     drawn = text;
   } else if (width !== box.clientWidth) {
     width = box.clientWidth;
@@ -66,7 +67,7 @@ async function update() {
   wanted = true;
   if (busy) return;
   busy = true;
-  while (wanted) {
+  while (wanted && box.isConnected) {
     wanted = false;
     rest = 0;
     try { await draw(); } catch (error) { console.error('chart', error); }
@@ -74,18 +75,34 @@ async function update() {
   }
   busy = false;
 }
-new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) update(); }).observe(box);
-new IntersectionObserver(entries => {
+const resized = new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) update(); });
+const scrolled = new IntersectionObserver(entries => {
   seen = entries.at(-1).isIntersecting;
   if (seen) wake();
-}).observe(box);
-new MutationObserver(() => {
+});
+const themed = new MutationObserver(() => {
   if (dark === document.body.classList.contains('dark')) return;
   dark = !dark;
   drawn = null;
   update();
-}).observe(document.body, {attributes: true, attributeFilter: ['class']});
-const waiting = setInterval(() => { if (window.vegaEmbed) { clearInterval(waiting); update(); } }, 50);
+});
+resized.observe(box);
+scrolled.observe(box);
+themed.observe(document.body, {attributes: true, attributeFilter: ['class']});
+
+// The body outlives the chart, and would keep alive all that observes it. Only a custom element learns that it is
+// removed, also while it is hidden.
+if (!customElements.get('live-chart')) customElements.define('live-chart', class extends HTMLElement {
+  disconnectedCallback() { if (!this.isConnected) this.dispatchEvent(new Event('removed')); }
+});
+box.addEventListener('removed', () => {
+  for (const observer of [resized, scrolled, themed]) observer.disconnect();
+  if (view) view.finalize();
+  view = null;
+  wake();
+});
 watch('value', update);
 // Data that another part of the page moves by itself, without asking the server.
 element.addEventListener('feed', event => { fed = event.detail; update(); });
+// Gradio has loaded Vega before it runs this; if it could not, no waiting helps.
+update();

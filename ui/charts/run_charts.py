@@ -57,7 +57,8 @@ def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) 
     chart = gr.HTML(
         _as_text(value),
         html_template='<div class="views"></div>'
-        f'<div class="chart" role="img" aria-label="${{label}}" style="height:{height}px"></div>',
+        f'<live-chart class="chart" role="img" aria-label="${{label}}" style="display:block;height:{height}px">'
+        "</live-chart>",
         js_on_load=(Path(__file__).parent / "chart.js").read_text(),
         head=f'<script src="gradio_api/file={static_path()}"></script>',
         label=i18n(label),

@@ -66,6 +66,7 @@ function stop() {
 }
 
 function step() {
+  if (!element.isConnected) return stop();
   if (index < frames().length - 1) return go(index + 1);
   if (!shown.more) stop();
   show();
