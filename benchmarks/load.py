@@ -93,6 +93,7 @@ def _training(url: str, errors: list[str]) -> Iterator[list[int]]:
         try:
             for row in job:
                 steps[0] = row.get("step", steps[0])
+            job.result()  # a loop over a job ends without an error, whatever has ended the job
         except Exception as error:
             if is_wanted:
                 errors.append(f"the training broke off: {type(error).__name__}: {error}")

@@ -1,16 +1,19 @@
 """The public endpoints through the real gradio_client, and what a stranger's hand-made requests get."""
 
 import json
+import re
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from torchvision.io import write_png
 
+README = Path(__file__).parents[2] / "README.md"
 SMALL = {"epochs": 2, "num_images": 512, "batch_size": 64, "lr": 0.02}
 
 
@@ -146,6 +149,35 @@ def test_a_wrong_setting_is_told_in_one_sentence(client, config, word):
     """The client gets the sentence, not a traceback or a bare class name."""
     with pytest.raises(AppError, match=word):
         client.submit(config, api_name="/train").result()
+
+
+def readme_example(url: str, settings: str) -> str:
+    """The part of the README's example that trains, for an app at `url` and with `settings` for its own."""
+    (example,) = re.findall(r"```python\n(from gradio_client .*?)```", README.read_text(), re.DOTALL)
+    example, _, _ = example.partition("client.predict(")
+    example = example.replace("http://127.0.0.1:7860", url)
+    replaced = example.replace('{"optimizer": "adam", "epochs": 2}', settings)
+    assert url in replaced
+    assert replaced != example
+    return replaced
+
+
+def test_the_readmes_example_trains(app):
+    """As it stands, on fewer images: it ends with the run's key."""
+    names = {}
+    exec(readme_example(app.url, f"{SMALL}"), names)
+    assert names["row"]["reason"] == "completed"
+    assert names["key"] == names["row"]["checkpoint"]
+    assert (app.checkpoints / names["key"]).is_dir()
+    names["client"].close()
+
+
+def test_the_readmes_example_raises_the_error_of_a_wrong_setting(app):
+    """Iterating over a job of gradio_client alone would end without rows and without a word."""
+    names = {}
+    with pytest.raises(AppError, match="lr"):
+        exec(readme_example(app.url, '{"lr": 0}'), names)
+    names["client"].close()
 
 
 def test_a_wrong_picture_or_checkpoint_is_told_in_one_sentence(client, rows, tmp_path):
