@@ -22,8 +22,9 @@ from trainer.jobs.slices import Piece, do, seconds_of
 from trainer.learning.device import choose_device
 from trainer.learning.lr_finder import find_lr
 from trainer.learning.race import race
-from ui import head, uploads
+from ui import uploads
 from ui.cleaning import keep_clean
+from ui.i18n import language
 from ui.i18n.words import i18n
 from ui.lab import Lab
 from ui.limits import find_limits
@@ -78,7 +79,7 @@ def main() -> None:
     page.launch(
         css=STYLE,
         i18n=i18n,
-        app_kwargs={"middleware": [*head.MIDDLEWARE, *uploads.middleware(largest_file)]},
+        app_kwargs={"middleware": [*language.MIDDLEWARE, *uploads.middleware(largest_file)]},
         ssr_mode=False,  # the server would draw the page before the browser has told its language
         footer_links=[],
         run_history=False,

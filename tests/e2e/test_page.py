@@ -1,6 +1,5 @@
 """The page in a real browser, pressed as a newcomer presses it."""
 
-import math
 import re
 import time
 
@@ -14,7 +13,6 @@ from trainer.runs import checkpoint
 from trainer.runs.events import EpochEnded
 from trainer.settings.config import TrainConfig
 
-_FEW_FRAMES = 10
 EPOCHS_IN_PLOT = "#loss path[aria-roledescription='point'], #loss .mark-symbol path"
 
 
@@ -130,39 +128,6 @@ def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
     page.wait_for_function("/^Done/.test(document.querySelector('#status').textContent.trim())")
     page.get_by_role("tab", name="Train").click()
     wait_for_points(page, 2 * 4 + 1)
-
-
-def fewest_frames_in_a_second(page, url, opened) -> int:
-    """How many frames a page asks its browser for once it stands there; of twelve seconds at most the calmest counts.
-
-    `opened` is a selector of what tells that it does.
-    """
-    page.add_init_script(
-        "window.frames_asked = 0; const draw = window.requestAnimationFrame;"
-        "window.requestAnimationFrame = callback => { frames_asked += 1; return draw.call(window, callback); }"
-    )
-    page.goto(url)
-    page.wait_for_selector(opened)
-    fewest = math.inf
-    for _ in range(12):
-        page.evaluate("frames_asked = 0")
-        page.wait_for_timeout(1000)
-        fewest = min(fewest, page.evaluate("frames_asked"))
-        if fewest <= _FEW_FRAMES:
-            break
-    return fewest
-
-
-def test_an_open_page_rests(app, new_page):
-    """It draws no frame but for what moves: Gradio's own would go on at every one."""
-    assert fewest_frames_in_a_second(new_page, app.url, "#train:enabled") <= _FEW_FRAMES
-
-
-def test_a_page_that_waits_to_be_opened_rests(app, new_page):
-    """Neither does one that a busy server lets wait, as the loading screen would have it."""
-    new_page.route("**/gradio_api/queue/join*", lambda route: None)
-    assert fewest_frames_in_a_second(new_page, app.url, "#train:disabled") <= _FEW_FRAMES
-    assert new_page.locator("#train").is_disabled()
 
 
 # Counts what goes on: observers by the element that they observe, and timers that repeat.

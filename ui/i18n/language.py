@@ -4,11 +4,16 @@ Gradio translates static text in the browser, by navigator.language. language.js
 choice into the address, where the server finds it in every event.
 """
 
+from pathlib import Path
 from typing import Any
 
 from gradio.context import LocalContext
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.i18n.words import in_browser
+
+_SCRIPT = f"<script>{(Path(__file__).parent / 'language.js').read_text()}</script>".encode()
 
 # For the click of a button: the page again, in the other language, with the rest of its address. It ends what the page
 # trains, and asks before it does.
@@ -37,3 +42,36 @@ def language_of(request: Any) -> str:
     accepted = request.headers.get("accept-language", "").lower()
     language = asked if asked.startswith(("zh", "en")) else accepted
     return "zh" if language.startswith("zh") else "en"
+
+
+class _ScriptFirst:
+    """Puts language.js at the head of the page: what Gradio's own `head` takes runs after the language is chosen."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/":
+            await self.app(scope, receive, send)
+            return
+        start: Message = {}
+        page = b""
+
+        async def send_with_script(message: Message) -> None:
+            nonlocal start, page
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            page += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            whole = page.replace(b"<head>", b"<head>" + _SCRIPT, 1)
+            headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+            await send({**start, "headers": [*headers, (b"content-length", str(len(whole)).encode())]})
+            await send({"type": "http.response.body", "body": whole})
+
+        await self.app(scope, receive, send_with_script)
+
+
+# For launch(app_kwargs={"middleware": MIDDLEWARE}).
+MIDDLEWARE = [Middleware(_ScriptFirst)]
