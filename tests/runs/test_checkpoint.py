@@ -364,6 +364,38 @@ def test_the_status_of_a_run_without_a_last_word(tiny, tmp_path):
     assert (run.status, run.epoch) == ("interrupted", 1)
 
 
+def test_settings_and_data_are_read_without_tensors(tiny, trained):
+    """Not a byte of them: they may be large, and belong to the next state while the run is being written."""
+    folder, _ = trained(CONFIG, tiny)
+    for path in folder.rglob("*.safetensors"):
+        path.unlink()
+    assert checkpoint.read_facts(folder) == (CONFIG, facts(tiny))
+
+
+@pytest.mark.parametrize("read", [checkpoint.read_run, checkpoint.read_facts, checkpoint.is_run])
+@pytest.mark.parametrize("instant", [1, 2, 3])
+def test_a_first_state_is_found_while_it_moves_to_its_place(read, instant, tiny, trained, monkeypatch):
+    """Whatever moment the writer finishes: before or after any look that a reader takes."""
+    folder, _ = trained(CONFIG, tiny)
+    (folder / ".committed").mkdir()
+    (folder / "training.json").rename(folder / ".committed/training.json")
+    looks = 0
+
+    def then_moved(does):
+        def look(*arguments, **options):
+            nonlocal looks
+            looks += 1
+            if looks == instant:
+                checkpoint._settle(folder)
+            return does(*arguments, **options)
+
+        return look
+
+    monkeypatch.setattr(checkpoint, "exists", then_moved(checkpoint.exists))
+    monkeypatch.setattr(checkpoint, "read_json", then_moved(checkpoint.read_json))
+    assert read(folder)
+
+
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adam", "scheduler": "constant"}, {"scheduler": "constant"}])
 def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
     """Complete before, it is interrupted once it goes on; on the disk is the state it goes on from, settings too."""

@@ -233,14 +233,9 @@ def read(folder: Path) -> Checkpoint:
     for name in (WEIGHTS_FILE, TENSORS_FILE):
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digests.get(name):
             raise ValueError(f"{name} is not the one that belongs to this run's {HISTORY_FILE}.")
-    data = _entry(content, "data", dict)
-    if not all(isinstance(data.get(name), str) for name in ("name", "digest")) or not all(
-        value is None or isinstance(value, str) for value in data.values()
-    ):
-        raise ValueError(f"{HISTORY_FILE} is damaged: its data is not told in words.")
     return Checkpoint(
         config=run.config,
-        data=data,
+        data=_data(content),
         history=tuple(run.history),
         weights=weights,
         tensors=tensors,
@@ -261,6 +256,12 @@ def read_run(folder: Path) -> Run:
     if run.status == "training" and not _is_written(folder):
         run.status = "interrupted"
     return run
+
+
+def read_facts(folder: Path) -> tuple[TrainConfig, Mapping[str, Any]]:
+    """The settings of a run and the facts of its images: reads no tensors, and works while the run is being written."""
+    content = _read_history(folder)
+    return _run(content).config, _data(content)
 
 
 def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[str, Any], spans_run: bool) -> Checkpoint:
@@ -303,7 +304,8 @@ def _kind_of_state(config: TrainConfig) -> tuple[str, bool, bool, bool]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder has at least the untrained network of a run; one that died before that can be begun again."""
-    return exists(folder / HISTORY_FILE) or exists(folder / _COMMITTED / HISTORY_FILE)
+    # In this order: a writer moves the file from the first place to the second, and may do so between the two looks.
+    return exists(folder / _COMMITTED / HISTORY_FILE) or exists(folder / HISTORY_FILE)
 
 
 def check_free(folder: Path, names: Iterable[str]) -> None:
@@ -470,8 +472,13 @@ def _is_written(folder: Path) -> bool:
 def _read_history(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ValueError("There is no such run.")
-    committed = folder / _COMMITTED / HISTORY_FILE
-    content = read_json(committed if committed.exists() else folder / HISTORY_FILE, at_most=LARGEST_HISTORY)
+    try:
+        content = read_json(folder / _COMMITTED / HISTORY_FILE, at_most=LARGEST_HISTORY)
+    except ValueError:
+        # Not there, or moved to its place since the reading began.
+        if exists(folder / _COMMITTED / HISTORY_FILE):
+            raise
+        content = read_json(folder / HISTORY_FILE, at_most=LARGEST_HISTORY)
     if content.get("format") != FORMAT:
         raise ValueError(f"{HISTORY_FILE} was written by another version of this app, or by something else.")
     return content
@@ -504,6 +511,15 @@ def _run(content: Mapping[str, Any]) -> Run:
         advice=str(content.get("advice", ""))[:_LONGEST_ADVICE],
         curve=_curve(content),
     )
+
+
+def _data(content: Mapping[str, Any]) -> dict[str, Any]:
+    data = _entry(content, "data", dict)
+    if not all(isinstance(data.get(name), str) for name in ("name", "digest")) or not all(
+        value is None or isinstance(value, str) for value in data.values()
+    ):
+        raise ValueError(f"{HISTORY_FILE} is damaged: its data is not told in words.")
+    return data
 
 
 def _within(curve: Curve, epoch: int) -> Curve:

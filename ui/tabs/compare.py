@@ -65,8 +65,7 @@ def code(lab: Lab, visitor: str, keys: list[str] | None) -> str:
     own = [key for key in checked(keys) if not is_published(key)]
     if not own:
         raise ValueError("Choose a run of yours first: its settings are shown as a script.")
-    kept = checkpoint.read(lab.own_run(visitor, own[0]))
-    return as_code(kept.config, kept.data)
+    return as_code(*checkpoint.read_facts(lab.own_run(visitor, own[0])))
 
 
 def _words(contenders: Sequence[Contender], language: str) -> str:

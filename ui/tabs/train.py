@@ -207,21 +207,21 @@ def _going_on(
     folders: Sequence[Path], images: ImageData, epochs: int, changes: dict[str, Any]
 ) -> dict[int, checkpoint.Checkpoint]:
     """The states that can be trained further, by their places in the race; ValueError where there is none."""
-    race = [checkpoint.read(folder) for folder in folders]
-    diverged = [checkpoint.read_run(folder).status == "diverged" for folder in folders]
+    race = [checkpoint.read_run(folder) for folder in folders]
     going_on = {}
-    for place, kept in enumerate(race):
-        if kept.data.get("digest") != images.digest:
-            raise ValueError(f"This run was trained on other pictures ({kept.data.get('name')}) than the app has now.")
-        total = max(epochs, kept.config.epochs)
-        is_over = kept.epoch >= total or (diverged[place] and not changes)
+    for place, (folder, run) in enumerate(zip(folders, race, strict=True)):
+        _, data = checkpoint.read_facts(folder)
+        if data["digest"] != images.digest:
+            raise ValueError(f"This run was trained on other pictures ({data['name']}) than the app has now.")
+        total = max(epochs, run.config.epochs)
+        is_over = run.epoch >= total or (run.status == "diverged" and not changes)
         if len(race) == 1 or not is_over:
-            spent = spans_run(kept.config)
+            kept, spent = checkpoint.read(folder), spans_run(run.config)
             going_on[place] = checkpoint.continued(kept, epochs=total, changes=changes, spans_run=spent)
     if not going_on:
         raise ValueError("Every run of this race has trained all its epochs; ask for more to go on.")
-    after = {going_on.get(place, kept).config for place, kept in enumerate(race)}
-    if len(after) < len({kept.config for kept in race}):
+    after = {going_on.get(place, run).config for place, run in enumerate(race)}
+    if len(after) < len({run.config for run in race}):
         raise ValueError(
             "Some settings of this race would become the same: they differ in their schedule or epochs alone. "
             "Start a new race of more epochs instead."

@@ -17,7 +17,7 @@ from ui.lab import Lab, new_visitor
 from ui.opening import follow
 from ui.parts import run_list
 from ui.parts.fields import default
-from ui.tabs import bench, train
+from ui.tabs import bench, compare, train
 
 NAMES = tuple(SETTINGS)
 SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}
@@ -131,6 +131,23 @@ def test_settings_that_cannot_be_trained_give_no_script(lab):
     with pytest.raises(gr.Error, match="num_images must not be above the 26"):
         bench.show_code(lab, *shown(num_images=27), names=NAMES)
     assert "torch.optim.Adam(" in bench.show_code(lab, *shown(optimizer="adam", batch_size=8), names=NAMES)
+
+
+def test_a_runs_script_takes_its_settings_alone(lab):
+    """Its tensors are not read: of a run in training they may be those of the next epoch."""
+    visitor = new_visitor()
+    (folder,) = trained(lab, visitor, {})
+    (folder / "model.safetensors").write_bytes(b"")
+    assert "torch.optim.SGD(" in compare.code(lab, visitor, [folder.name])
+
+
+def test_a_race_goes_on_with_the_tensors_of_those_runs_alone_that_go_on(lab):
+    """One that has diverged, or is done, is not read."""
+    visitor = new_visitor()
+    folders = trained(lab, visitor, {}, {"lr": 1e4})
+    (folders[1] / "training.safetensors").write_bytes(b"")
+    resumed(lab, visitor, folders, 2, False)
+    assert [checkpoint.read_run(folder).epoch for folder in folders] == [2, 0]
 
 
 def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
