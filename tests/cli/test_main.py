@@ -197,6 +197,20 @@ def test_data_in_a_place_that_no_run_could_tell(image_folder, at, tmp_path, caps
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("refusal", [ValueError("There is no memory for it."), KeyboardInterrupt()])
+def test_a_training_that_never_began_leaves_no_folder(refusal, at, tmp_path, monkeypatch, capsys):
+    """Refused, or interrupted, before the untrained network was saved."""
+
+    def refused(*_, **__):
+        raise refusal
+        yield
+
+    monkeypatch.setattr("trainer.__main__.train", refused)
+    assert main(["train", *TRAIN, *at]) in (2, 130)
+    assert_one_line(capsys.readouterr().err.partition("images.\n")[2])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_taken_name_is_refused(finished, image_folder, capsys):
     """A run is never written over."""
     before = without_time(finished)

@@ -341,6 +341,39 @@ def test_a_folder_that_cannot_be_mended(tiny, trained, monkeypatch):
 # --- one writer
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_run_that_ends_before_anything_is_kept_leaves_no_folder(is_new, tiny, tmp_path):
+    """Whether refused, interrupted or cancelled; but a folder that was there before, and a network, stay."""
+    folder = tmp_path / "run"
+    if not is_new:
+        folder.mkdir()
+    for refusal in (ValueError, KeyboardInterrupt, GeneratorExit):
+        with pytest.raises(refusal), checkpoint.writing(folder):
+            raise refusal
+        assert folder.exists() is not is_new
+    with checkpoint.writing(folder):  # and what a writer that died has left
+        next(checkpoint.record(train(CONFIG, tiny), Run(config=CONFIG), folder, facts(tiny)))
+        (folder / ".staging").mkdir()
+    assert folder.exists() is not is_new
+    with pytest.raises(ValueError, match="file name too long"):
+        checkpoint.place(folder, {"model.safetensors": b"", "x" * 300: b""})
+    assert folder.exists() is not is_new
+    checkpoint.place(folder, {"model.safetensors": b""})
+    assert content(folder) == {"model.safetensors": b""}
+
+
+def test_a_folder_that_cannot_be_locked_is_not_left(tmp_path, monkeypatch):
+    """As on a network's file system that knows no locks."""
+
+    def refuse(lock):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(checkpoint.FileLock, "acquire", refuse)
+    with pytest.raises(ValueError, match="no locks available"), checkpoint.writing(tmp_path / "run"):
+        pytest.fail("it was opened")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_writer_is_told(tiny, trained):
     """Another tab or command on the same run is refused while the first one writes, and only then."""
     folder, _ = trained(replace(CONFIG, epochs=1), tiny)

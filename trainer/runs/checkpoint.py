@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,30 @@ def new_key() -> str:
 def writing(folder: Path) -> Iterator[None]:
     """Holds the run as its one writer; makes the folder if it is new, mends it if its last writer died.
 
-    Raises ValueError when another tab or command is writing it, or when the disk refuses.
+    A new folder in which nothing was kept is removed at the end. Raises ValueError when another tab or command is
+    writing it, or when the disk refuses.
     """
+    is_new = not exists(folder)
+    try:
+        with _locked(folder):
+            yield
+    finally:
+        if is_new:
+            discard_unused(folder)
+
+
+def discard_unused(folder: Path) -> None:
+    """Removes the folder of a run that ended before anything was kept; any other stays as it is.
+
+    The folder must be the run's alone: files whose names begin with a dot are taken for those of its writer.
+    """
+    with suppress(OSError):
+        if all(path.name[0] == "." and path.name != _COMMITTED for path in folder.iterdir()):
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Not thread-local: a page's generator is taken up by one thread after another.

@@ -1,7 +1,6 @@
 """Training on the page: a race of one or several settings, begun or resumed, shown as it goes."""
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -124,8 +123,7 @@ def train(
             yield from _follow(lab, visitor, asked, events, keepers, planned, images, folders[0].name)
     finally:
         for folder in folders:
-            if not checkpoint.is_run(folder):  # refused, or left before it began
-                shutil.rmtree(folder, ignore_errors=True)
+            checkpoint.discard_unused(folder)
 
 
 @_shown

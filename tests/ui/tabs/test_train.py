@@ -13,6 +13,7 @@ from trainer.learning.race import race
 from trainer.runs import checkpoint
 from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
+from ui import api
 from ui.lab import Lab, new_visitor
 from ui.opening import follow
 from ui.parts import run_list
@@ -131,6 +132,41 @@ def test_settings_that_cannot_be_trained_give_no_script(lab):
     with pytest.raises(gr.Error, match="num_images must not be above the 26"):
         bench.show_code(lab, *shown(num_images=27), names=NAMES)
     assert "torch.optim.Adam(" in bench.show_code(lab, *shown(optimizer="adam", batch_size=8), names=NAMES)
+
+
+def test_a_training_that_never_began_leaves_no_folder(lab, tmp_path, monkeypatch):
+    """By the page and by the API, refused or cancelled; what the disk has taken, stays."""
+    endpoints = {}
+    monkeypatch.setattr(gr, "api", lambda does, *, api_name, **_: endpoints.update({api_name: does}))
+    api.add_endpoints(lab)
+    by_api = endpoints["train"]
+    config = TrainConfig.from_settings(SMALL).settings()
+    values = ([json.dumps(config)], 1, "", *shown())
+
+    def by_page():
+        return train.train(lab, new_visitor(), time.monotonic(), *values, names=NAMES, chosen=train.side_by_side)
+
+    def refused(*_):
+        raise ValueError("There is no memory for it.")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab, "_race", refused)
+        with pytest.raises(gr.Error, match="no memory"):
+            list(by_api(config))
+        assert "no memory" in list(by_page())[-1][0]
+    assert list(tmp_path.iterdir()) == []
+    cancelled = by_page()
+    next(cancelled)
+    assert len(list(tmp_path.iterdir())) == 1
+    cancelled.close()
+    assert list(tmp_path.iterdir()) == []
+    rows = by_api(config)
+    while next(rows)["event"] != "checkpoint":
+        pass
+    rows.close()
+    (folder,) = tmp_path.iterdir()
+    assert checkpoint.is_run(folder)
 
 
 def test_a_runs_script_takes_its_settings_alone(lab):
