@@ -123,6 +123,8 @@ class Lab:
                 (folder / OWNER).write_text(owner)
                 (folder / _RACE).write_text(f"{folders[0].name} {place}")
         except OSError as error:
+            for folder in folders:
+                checkpoint.discard_unused(folder)
             raise ValueError(f"No run can be kept here: {(error.strerror or 'the disk refused').lower()}.") from None
         return folders
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,6 +52,29 @@ def test_no_name_leads_out_of_the_folder(lab, name):
         lab.checkpoint(name)
     with pytest.raises(ValueError, match="no such run"):
         lab.own_run("visitor", name)
+
+
+@pytest.mark.parametrize("name", ["", ".owner", ".race"])
+def test_a_race_that_cannot_be_made_leaves_nothing(lab, tmp_path, monkeypatch, name):
+    """The disk refuses the third run's folder, or one of the files in it: the first two go as well."""
+    keys = [f"{number:032}" for number in range(3)]
+    monkeypatch.setattr(lab, "new_run", iter([tmp_path / key for key in keys]).__next__)
+    refused = tmp_path / keys[2] / name
+
+    def refuse(does):
+        def try_it(path, *arguments, **options):
+            if path == refused:
+                raise OSError(28, "No space left on device")
+            return does(path, *arguments, **options)
+
+        return try_it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse(Path.mkdir))
+        patch.setattr(Path, "write_text", refuse(Path.write_text))
+        with pytest.raises(ValueError, match="No run can be kept here: no space left"):
+            lab.new_race(new_visitor(), 3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_latest_run_comes_first(lab):
