@@ -17,7 +17,8 @@ os.environ["HF_HOME"] = _HOME
 # The Hub of the tests (hub.py) knows the plain protocol; a token that is kept here is none of its business.
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ.pop("HF_TOKEN", None)
-_REAL_DATA = os.environ.get("OPTIMIZER_LAB_DATA", "")
+# Kept under a name of its own for the workers of pytest-xdist, which inherit this process's environment.
+_REAL_DATA = os.environ.setdefault("OPTIMIZER_LAB_REAL_DATA", os.environ.get("OPTIMIZER_LAB_DATA", ""))
 os.environ["OPTIMIZER_LAB_DATA"] = "synthetic"
 os.environ["OPTIMIZER_LAB_DEVICE"] = "cpu"
 os.environ.pop("OPTIMIZER_LAB_CHECKPOINTS", None)
@@ -30,7 +31,17 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items):
-    """The browser's tests last: playwright leaves an event loop running in this thread, beside which none can start."""
+    """Marks the tests whose folder or fixtures show that they are not quick, and runs those of the browser last.
+
+    Playwright leaves an event loop running in this thread, and no test after it could start another one.
+    """
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker("e2e")
+        if "real_images" in item.fixturenames:
+            item.add_marker("real")
+        if "command_line" in item.fixturenames:
+            item.add_marker("slow")
     items.sort(key=lambda item: "e2e" in item.path.parts)
 
 
