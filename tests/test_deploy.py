@@ -58,6 +58,7 @@ def deploy_as_told(hub, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_checkout_becomes_a_space(hub):
     """One commit with the app, its front matter and its bundled checkpoints; no tests, no runs; its page is told."""
     done = deploy_as_told(hub, "--hardware", "zero-a10g", "--bucket", "owner/runs")

@@ -21,6 +21,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
+@pytest.mark.slow
 def test_the_library_does_not_load_the_page():
     """Every module of trainer, imported in a fresh process, brings in neither gradio nor spaces nor ui."""
     shown = subprocess.run(

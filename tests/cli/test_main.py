@@ -205,7 +205,7 @@ def test_a_training_that_never_began_leaves_no_folder(refusal, at, tmp_path, mon
         raise refusal
         yield
 
-    monkeypatch.setattr("trainer.__main__.train", refused)
+    monkeypatch.setattr("trainer.cli.main.train", refused)
     assert main(["train", *TRAIN, *at]) in (2, 130)
     assert_one_line(capsys.readouterr().err.partition("images.\n")[2])
     assert list(tmp_path.iterdir()) == []
@@ -442,6 +442,7 @@ def forty(image_folder, tmp_path_factory):
     return is_exact
 
 
+@pytest.mark.slow
 def test_kill_in_the_middle_of_an_epoch(at, tmp_path, forty):
     """kill -9: the run reads as interrupted, keeps its last epoch, and goes on as if nothing had happened."""
     process = start("train", *LONG, *at)
@@ -455,6 +456,7 @@ def test_kill_in_the_middle_of_an_epoch(at, tmp_path, forty):
     assert forty(tmp_path / "run", run.epoch + 1)
 
 
+@pytest.mark.slow
 def test_interrupt_keeps_the_run(at, tmp_path, forty):
     """Ctrl-C: exit 130, the last row says `stopped`, and the run goes on exactly."""
     process = start("train", *LONG, *at)
@@ -471,6 +473,7 @@ def test_interrupt_keeps_the_run(at, tmp_path, forty):
     assert forty(tmp_path / "run", run.epoch + 1)
 
 
+@pytest.mark.slow
 def test_interrupt_ends_a_search(image_folder):
     """Ctrl-C: exit 130, one word on stderr beside what the images are."""
     process = start(*FIND, "--data", image_folder, "--zero-grad-every", "100", "--epochs", "100", "--json")
@@ -482,6 +485,7 @@ def test_interrupt_ends_a_search(image_folder):
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough(at):
     """`| head -1`: not a word on stderr but what the images are, and no failure."""
     process = start("train", *LONG, *at)

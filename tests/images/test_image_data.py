@@ -488,6 +488,7 @@ def load_in_process(endpoint: str, home: Path, *addresses: str) -> list[dict]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_hub(tmp_path):
     """Datasets are read from the Hub through `datasets`, named honestly, with their commit; what is not there is said.
 

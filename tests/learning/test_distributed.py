@@ -167,6 +167,7 @@ def ranks(tiny, tmp_path_factory):
     return dict(zip(CASES, told, strict=True)), stopped, out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_three_ranks_train_as_one_process(case, ranks, tiny):
     """The same events on every rank, checkpoints to the last bit; and, up to rounding, those of one process."""
@@ -192,6 +193,7 @@ def vars_of(event):
     return {name: getattr(event, name) for name in event.__dataclass_fields__}
 
 
+@pytest.mark.slow
 def test_all_ranks_stop_after_the_same_batch(ranks):
     """One of them is asked; all end as stopped, none has seen a batch more."""
     first, *others = (untimed(events) for events in ranks[1])
@@ -200,6 +202,7 @@ def test_all_ranks_stop_after_the_same_batch(ranks):
     assert 1 <= epochs(first)[-1].epoch < 40
 
 
+@pytest.mark.slow
 def test_a_silent_rank_ends_the_others(ranks):
     """They wait for so long and no longer, and only one of them is to say so."""
     assert sorted(ranks[2].split()) == ["first", "second"]
@@ -220,6 +223,7 @@ def test_shares_make_up_the_batches(size, augment, tiny):
 # --- under torchrun
 
 
+@pytest.mark.slow
 def test_lesson_1_is_that_of_one_process(images, tmp_path):
     """Its losses to 1e-4 over an epoch of 512 pictures; on stdout one row for each thing, on stderr one line."""
     few = ("--lesson", "one-epoch", *FEW, "--checkpoints", tmp_path, "--run", "run")
@@ -243,6 +247,7 @@ def test_lesson_1_on_the_real_thing(real_images, tmp_path):
     assert [row["loss"] for row in rows if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_goes_from_two_processes_to_three_and_to_one(tmp_path, capsys):
     """A rank is killed: all end with one message. Three go on, until Ctrl-C; one process makes an end of it: the
     epochs are those of a run that one process trained all along, up to what rounding comes to in hundreds of steps."""
@@ -278,6 +283,7 @@ def test_a_run_goes_from_two_processes_to_three_and_to_one(tmp_path, capsys):
         assert row.test_accuracy == pytest.approx(expected.test_accuracy, abs=0.02)
 
 
+@pytest.mark.slow
 def test_two_agents_on_loopback(tmp_path):
     """As on two machines: each has one process, one of them the first voice and the folder; the numbers are one's."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -294,6 +300,7 @@ def test_two_agents_on_loopback(tmp_path):
     assert [row["loss"] for row in told if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path):
     """What rank 0 alone can see ends all of them, with one line."""
     status, rows, err = finish(trainer("resume", tmp_path / "nowhere"))

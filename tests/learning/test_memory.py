@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("resource", reason="this system does not tell a process's peak memory")
 
+pytestmark = pytest.mark.slow
+
 _MEBIBYTE = 1 << 20
 
 # Random pictures: what they show makes no difference to their size.

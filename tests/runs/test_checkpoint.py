@@ -205,6 +205,7 @@ def crashed(tiny, trained, tmp_path):
     return crash
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_instant_leaves_the_old_state_or_the_new(crashed):
     """Killed at every single step of a save, half-written files included, and again at every step of the mending:
     whoever opens the folder next finds the state before or the state after, whole, never a mixture."""
@@ -235,6 +236,7 @@ def test_a_crash_at_any_instant_leaves_the_old_state_or_the_new(crashed):
     assert found >= {(1, 9), (2, 9), (2, 0)}
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_once_loses_nothing(crashed):
     """Refused at any single step of a save: the run goes on, and the epoch is written at the next chance."""
     _, new, wrecks = crashed("raise")

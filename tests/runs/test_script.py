@@ -318,11 +318,13 @@ def test_a_colour_that_is_the_same_everywhere(images, tmp_path):
     assert_alike(printed, config, data)
 
 
+@pytest.mark.slow
 def test_a_folder_without_the_app(pictures, tmp_path):
     config, data = TrainConfig(**SMALL), load_images(str(pictures))
     assert_alike(run_alone(as_code(config, facts(data)), tmp_path), config, data)
 
 
+@pytest.mark.slow
 def test_the_hub(parquet, images, tmp_path):
     """Any dataset at its commit, and CIFAR-10 as the Hub has it, by `datasets` alone."""
     import datasets

@@ -39,7 +39,7 @@ NAMES = {*SETTINGS, *(f"{name}, powers of ten" for name in SETTINGS), "Optimizer
 BUILD = """
 import json, os, pathlib, sys, torch
 from ui.lab import Lab
-from ui.page import build_page
+from ui.opening import build_page
 page = build_page(Lab(checkpoints=pathlib.Path(sys.argv[1]), device=torch.device("cpu"), race=None, find_lr=None))
 print(json.dumps(page.config["components"], default=str), flush=True)
 os._exit(0)
@@ -92,11 +92,13 @@ def literals(said: ast.expr) -> list[str]:
     return [said.value] if isinstance(said, ast.Constant) else []
 
 
+@pytest.mark.slow
 def test_what_the_page_marks_has_its_chinese(components):
     """A sentence wrapped in i18n() would stay English without an entry among the static words."""
     assert marked([component["props"] for component in components]) <= STATIC.keys()
 
 
+@pytest.mark.slow
 def test_what_the_controls_are_called_has_its_chinese(components):
     """Labels, helps, buttons, tabs and accordions, marked or not."""
     for component in components:
