@@ -29,7 +29,8 @@ from ui.i18n.words import i18n
 from ui.lab import Lab
 from ui.limits import find_limits
 from ui.page import STYLE, build_page
-from ui.queue import limit_line
+from ui.parts.run_view import interrupted
+from ui.queue import limit_queue
 from ui.zerogpu import LentGpu
 
 _MOST_AT_ONCE = 400  # handlers; most of them wait: for pictures, for the Hub, for the next second
@@ -73,7 +74,7 @@ def main() -> None:
     page = build_page(lab)
     # Not api_open: what was sent past the queue would train beside others, and count in no line.
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8, api_open=False)
-    limit_line(page, lab.limits.queue)
+    limit_queue(page, lab.limits.queue, status_of_absent=interrupted)
     uploads.refuse_addresses()
     largest_file = int(min(lab.limits.upload_mb, 1e6) * 2**20)
     page.launch(

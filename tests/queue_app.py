@@ -34,7 +34,7 @@ def train(name):
 
 async def leave():
     """What Stop does."""
-    queue.leave_line(page, LocalContext.request.get().session_hash, lambda name: f"left {name}")
+    queue.leave_queue(page, LocalContext.request.get().session_hash, lambda name: f"left {name}")
 
 
 def state():
@@ -54,5 +54,5 @@ with gr.Blocks() as page:
     asked.submit(go_on.set, None, None, api_name="go_on", concurrency_limit=None)
     asked.submit(state, None, seen, api_name="state", concurrency_limit=None)
 page.queue()
-queue.limit_line(page, 3)
+queue.limit_queue(page, 3, status_of_absent=lambda sentence, language: sentence)
 page.launch(ssr_mode=False)

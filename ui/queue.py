@@ -1,4 +1,4 @@
-"""The line of those who wait to train: so long and no longer; nobody else waits in it, nor does it wait for anybody."""
+"""The queue for training: its length, who may wait in it, and how a waiting request leaves it."""
 
 import asyncio
 import math
@@ -12,78 +12,83 @@ from gradio.queueing import Event, Queue
 from gradio.server_messages import EventMessage, ProcessCompletedMessage, ProcessGeneratingMessage
 
 from ui.i18n.language import language_of
-from ui.parts.run_view import status_line
 
-TRAINING = "train"  # the concurrency id of whatever trains, one at a time
+TRAINING = "train"  # the concurrency id of all handlers that train, one at a time
 
 _MOST_SESSIONS = 2000
-_SECONDS_TO_LISTEN = 30.0  # from a request to the reading of what becomes of it; Gradio's own reader looks every ten
-_SECONDS_AWAY = 600.0  # that somebody may be who has listened, as a telephone that sleeps
+_SECONDS_TO_LISTEN = 30.0  # from a request to the first reading of its messages; Gradio's own reader polls every ten
+_SECONDS_AWAY = 600.0  # for which a session that has listened may be silent, such as a phone asleep
 _MOST_OF_A_SESSION = 4  # requests to train that wait
-_MOST_UNHEARD = 1000  # messages of a session that does not listen, before it may ask for more
+_MOST_UNREAD = 1000  # messages of a session that does not listen; above that, its requests are refused
 _ABSENT = "Nobody was there for too long: others had the turn. A run that had begun is kept, and goes on with Resume."
 
 
-def limit_line(page: gr.Blocks, most: float) -> None:
-    """Lets up to `most` requests wait to train; whoever comes then is refused at once. To be called after page.queue.
+def limit_queue(page: gr.Blocks, most: float, *, status_of_absent: Callable[[str, str], str]) -> None:
+    """Lets up to `most` requests wait to train, and refuses further ones at once. Call it after page.queue.
 
-    Gradio's own limit counts those who wait for anything: a line as long would keep everybody else from classifying,
-    from opening the page, and from leaving the line by Stop. Nor does Gradio see that nobody listens to what becomes of
-    a request: no turn is spent on those, and what they have begun ends.
+    Gradio's own limit counts the requests that wait for any handler: a queue that long would keep everybody else from
+    classifying, from opening the page, and from leaving the queue by Stop. Nor does Gradio notice that a session no
+    longer reads its messages: here its waiting requests lose their turn, and its running ones end. A page then shows
+    `status_of_absent(sentence, language)`, as HTML.
     """
     queue = page._queue
-    push, lend, send = queue.push, queue.get_events, queue.send_message
+    push, get_events, send = queue.push, queue.get_events, queue.send_message
     sessions = queue.pending_messages_per_session = _Sessions(queue)
 
     def waiting() -> list[Event]:
-        line = queue.event_queue_per_concurrency_id.get(TRAINING)
-        return line.queue if line else []
+        training = queue.event_queue_per_concurrency_id.get(TRAINING)
+        return training.queue if training else []
+
+    def end_of_absent(event: Event) -> ProcessCompletedMessage:
+        if event.fn.api_visibility != "private":
+            return ProcessCompletedMessage(output={"error": _ABSENT}, success=False)
+        return _end_with(event, status_of_absent(_ABSENT, language_of(event.request)))
 
     async def push_within(body: Any, request: Any, username: str | None) -> tuple:
-        wanted = page.fns.get(body.fn_index)
-        if wanted and wanted.concurrency_id == TRAINING:
+        handler = page.fns.get(body.fn_index)
+        if handler and handler.concurrency_id == TRAINING:
             if sum(event.session_hash == body.session_hash for event in waiting()) >= _MOST_OF_A_SESSION:
                 return False, f"{_MOST_OF_A_SESSION} of your trainings wait already; let one begin first.", "queue_full"
             if len(waiting()) >= most:
                 for event in [event for event in waiting() if not sessions.is_listening(event)]:
-                    _leave(queue, event, _of_the_absent(event))
+                    _leave(queue, event, end_of_absent(event))
             if len(waiting()) >= most:
                 return False, "Too many people are waiting to train; try again in a moment.", "queue_full"
-        if sessions.num_unheard(body.session_hash) > _MOST_UNHEARD:
+        if sessions.num_unread(body.session_hash) > _MOST_UNREAD:
             return False, "Read the answers to what was asked before, and ask again then.", "queue_full"
         return await push(body=body, request=request, username=username)
 
-    def lend_to_listeners() -> tuple | None:
+    def get_events_of_listeners() -> tuple | None:
         while waiting() and not sessions.is_listening(waiting()[0]):
-            _leave(queue, waiting()[0], _of_the_absent(waiting()[0]))
-        return lend()
+            _leave(queue, waiting()[0], end_of_absent(waiting()[0]))
+        return get_events()
 
     def send_to_listeners(event: Event, message: EventMessage) -> None:
         if event.session_hash not in sessions:
             event.alive = False
             return
         send(event, message)
-        is_going_on = event.concurrency_id == TRAINING and isinstance(message, ProcessGeneratingMessage)
-        if is_going_on and not sessions.is_listening(event):
-            send(event, _of_the_absent(event))
+        is_running = event.concurrency_id == TRAINING and isinstance(message, ProcessGeneratingMessage)
+        if is_running and not sessions.is_listening(event):
+            send(event, end_of_absent(event))
             event.alive = False
 
-    queue.push, queue.get_events, queue.send_message = push_within, lend_to_listeners, send_to_listeners
+    queue.push, queue.get_events, queue.send_message = push_within, get_events_of_listeners, send_to_listeners
 
 
-def leave_line(page: gr.Blocks, session: str, told: Callable[[str], str]) -> None:
-    """Takes what a session's page waits to train out of the line, as if it were done.
+def leave_queue(page: gr.Blocks, session: str, status: Callable[[str], str]) -> None:
+    """Removes the requests to train of a session's page from the queue, as if they had ended.
 
-    Its first output shows what `told` makes of the event's api_name, the others stay as they are. What came by the API
-    is not the page's to end. To be called in the event loop.
+    The first output of each shows `status(api_name)`, the others stay as they are. Requests by the API stay. Call it in
+    the event loop.
     """
     queue = page._queue
-    line = queue.event_queue_per_concurrency_id.get(TRAINING)
-    if not line:
+    training = queue.event_queue_per_concurrency_id.get(TRAINING)
+    if not training:
         return
-    for event in list(line.queue):
+    for event in list(training.queue):
         if event.session_hash == session and event.fn.api_visibility == "private":
-            _leave(queue, event, _showing(event, told(event.fn.api_name)))
+            _leave(queue, event, _end_with(event, status(event.fn.api_name)))
     queue.broadcast_estimations(TRAINING)
 
 
@@ -93,21 +98,14 @@ def _leave(queue: Queue, event: Event, message: ProcessCompletedMessage) -> None
     queue.send_message(event, message)
 
 
-def _of_the_absent(event: Event) -> ProcessCompletedMessage:
-    """The end of what nobody has listened to, for whoever comes back."""
-    if event.fn.api_visibility != "private":
-        return ProcessCompletedMessage(output={"error": _ABSENT}, success=False)
-    return _showing(event, status_line("Interrupted", "", 0, language_of(event.request), _ABSENT))
-
-
-def _showing(event: Event, told: str) -> ProcessCompletedMessage:
-    """The end of a page's event: its first output shows `told`, the others stay as they are."""
-    outputs = [gr.update(value=told), *[gr.skip()] * (len(event.fn.outputs) - 1)]
+def _end_with(event: Event, status: str) -> ProcessCompletedMessage:
+    """The end of a page's event: its first output shows `status`, the others stay as they are."""
+    outputs = [gr.update(value=status), *(gr.skip() for _ in event.fn.outputs[1:])]
     return ProcessCompletedMessage(output={"data": outputs}, success=True)
 
 
 class _Messages(asyncio.Queue):
-    """What a session is told, and when it last listened, in seconds of `time.monotonic`."""
+    """The messages for a session, and when it last listened, in seconds of `time.monotonic`."""
 
     def __init__(self):
         super().__init__()
@@ -124,9 +122,9 @@ class _Messages(asyncio.Queue):
 
 
 class _Sessions(OrderedDict):
-    """Gradio's messages by session, of which it forgets the oldest when there are too many: here, of those at rest.
+    """Gradio's messages by session. When there are too many, it forgets the oldest session that has nothing running.
 
-    Gradio's own also forgets one that waits or trains, and its line stops for ever where that one's turn comes.
+    Gradio's own also forgets sessions that wait or train; its queue then stops for ever when that session's turn comes.
     """
 
     def __init__(self, queue: Queue):
@@ -135,23 +133,23 @@ class _Sessions(OrderedDict):
 
     def __setitem__(self, session: str, messages: asyncio.Queue) -> None:
         if session not in self and len(self) >= _MOST_SESSIONS:
-            lines = [line.queue for line in self.queue.event_queue_per_concurrency_id.values()]
-            busy = {event.session_hash for events in (*lines, *self.queue.active_jobs) for event in events or ()}
-            at_rest = [one for one in self if one not in busy]
+            waiting = [queue.queue for queue in self.queue.event_queue_per_concurrency_id.values()]
+            busy = {event.session_hash for events in (*waiting, *self.queue.active_jobs) for event in events or ()}
+            idle = [session for session in self if session not in busy]
             pending = self.queue.pending_event_ids_session
-            # At last also one that has not read its answers.
-            for oldest in sorted(at_rest, key=lambda one: bool(pending.get(one)))[:1]:
+            # A session that has not read its answers goes last.
+            for oldest in sorted(idle, key=lambda session: bool(pending.get(session)))[:1]:
                 del self[oldest]
                 pending.pop(oldest, None)
         super().__setitem__(session, _Messages())
 
-    def num_unheard(self, session: str | None) -> int:
-        """How many messages wait for a session that does not listen."""
+    def num_unread(self, session: str | None) -> int:
+        """The number of messages that wait for a session that does not listen."""
         messages = self.get(session)
         return 0 if messages is None or messages.num_listening else messages.qsize()
 
     def is_listening(self, event: Event) -> bool:
-        """Whether somebody listens to what becomes of an event, or is only away for a while."""
+        """Whether the session of an event reads its messages, or has stopped only a short while ago."""
         messages = self.get(event.session_hash)
         if messages is None or messages.num_listening:
             return messages is not None

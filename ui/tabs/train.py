@@ -28,7 +28,7 @@ from ui.parts.fields import read_config, row_changes
 from ui.parts.messages import said, shown, turned_away
 from ui.parts.run_list import NUM_CHOICES, choices
 from ui.parts.run_view import NUM_RESULTS, results, status_line
-from ui.queue import leave_line
+from ui.queue import leave_queue
 
 _shown = shown(
     NUM_RESULTS + NUM_CHOICES,
@@ -102,7 +102,7 @@ def ask(
 async def stop(lab: Lab, page: gr.Blocks, visitor: str) -> Any:
     """Stop is pressed: what trains ends at its next sign of life, what waits leaves the line at once."""
     lab.stop(visitor)
-    leave_line(page, LocalContext.request.get().session_hash, lambda name: turned_away(_title(name), _STOPPED))
+    leave_queue(page, LocalContext.request.get().session_hash, lambda name: turned_away(_title(name), _STOPPED))
     return gr.update(value=translate("Stopping …", current_language()), interactive=False)
 
 

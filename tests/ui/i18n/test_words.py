@@ -39,7 +39,7 @@ NAMES = {*SETTINGS, *(f"{name}, powers of ten" for name in SETTINGS), "Optimizer
 BUILD = """
 import json, os, pathlib, sys, torch
 from ui.lab import Lab
-from ui.opening import build_page
+from ui.page import build_page
 page = build_page(Lab(checkpoints=pathlib.Path(sys.argv[1]), device=torch.device("cpu"), race=None, find_lr=None))
 print(json.dumps(page.config["components"], default=str), flush=True)
 os._exit(0)

@@ -172,7 +172,7 @@ def test_what_nobody_foresaw_is_not_the_answer_for_ever(hub, monkeypatch):
 
     async def visits():
         with monkeypatch.context() as broken:
-            broken.setattr(gallery.hub, "list_published", lambda best: 1 / 0)
+            broken.setattr(gallery.repositories, "list_published", lambda best: 1 / 0)
             first = await said(catalogue)
         return first[-1], (await said(catalogue))[-1]
 
