@@ -21,6 +21,7 @@ from ui.parts.messages import waiting
 from ui.parts.notice import remember
 from ui.queue import TRAINING
 from ui.tabs import bench, classify, compare, gallery, publish, time_machine
+from ui.tabs import train as training
 
 STYLE = (Path(__file__).parent / "style.css").read_text()
 
@@ -130,13 +131,13 @@ def build_page(lab: Lab) -> gr.Blocks:
             name: str,
             *,
             checks=always,
-            chosen=train.single,
+            chosen=training.single,
             keeps: bool = True,
         ) -> None:
             """Wires a button that trains: checked at once, then in turn, then the buttons as they were."""
             asked_at = gr.State(0.0)  # its own: another's press must not outdate a Stop that came before it
             asked = button.click(
-                partial(train.ask, lab, names=names, chosen=chosen, keeps=keeps),
+                partial(training.ask, lab, names=names, chosen=chosen, keeps=keeps),
                 [visitor, checks, *race_inputs, *settings],
                 [asked_at, *buttons],
                 cancels=followed, api_name=f"_ask_{name}", **_AT_ONCE,
@@ -149,11 +150,11 @@ def build_page(lab: Lab) -> gr.Blocks:
                 **_PRIVATE,
             )  # fmt: skip
             # A full queue refuses the training before its handler can say anything.
-            trained.success(train.rest, None, buttons, api_name=f"_rest_{name}_ended", **_AT_ONCE)
+            trained.success(training.rest, None, buttons, api_name=f"_rest_{name}_ended", **_AT_ONCE)
             if outputs is shown:
                 trained.success(offers, [visitor, runs, epochs], epochs, api_name=f"_offer_{name}", **_AT_ONCE)
             trained.failure(
-                partial(train.refused, f"_{name}"),
+                partial(training.refused, f"_{name}"),
                 None,
                 [outputs[0], *buttons],
                 api_name=f"_rest_{name}_refused",
@@ -161,17 +162,17 @@ def build_page(lab: Lab) -> gr.Blocks:
             )
 
         for button, chosen, name in (
-            (train, train.single, "train"),
-            (start, train.side_by_side, "race"),
-            (twin, train.with_twin, "twin"),
+            (train, training.single, "train"),
+            (start, training.side_by_side, "race"),
+            (twin, training.with_twin, "twin"),
         ):
-            handler = partial(train.train, lab, names=names, chosen=chosen)
+            handler = partial(training.train, lab, names=names, chosen=chosen)
             training_button(button, handler, race_inputs, shown, name, chosen=chosen)
-        resumes = partial(train.resume, lab, names=names)
+        resumes = partial(training.resume, lab, names=names)
         training_button(resume, resumes, [runs, epochs, anew], shown, "resume", checks=anew, keeps=False)
         finds = partial(bench.find_lr, lab, names=names)
         training_button(search, finds, [], [found, tried, take, suggested], "find_lr", keeps=False)
-        stop.click(partial(train.stop, lab, page), visitor, stop, api_name="_stop", **_AT_ONCE)
+        stop.click(partial(training.stop, lab, page), visitor, stop, api_name="_stop", **_AT_ONCE)
         go_classify.click(lambda: gr.Tabs(selected="classify"), None, tabs, api_name="_go_classify", **_AT_ONCE)
 
         add.click(partial(bench.add_to_race, names=names), [race, *settings], race, api_name="_add_to_race", **_AT_ONCE)
