@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume
 
+from trainer.errors import UserError
 from trainer.hub.retry import ask_once, explained
 from trainer.networks.model import TAG
 
@@ -33,9 +34,12 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
         space = api.space_info(repo_id)
         there = {file.rfilename for file in space.siblings or []}
         if there - {"README.md", ".gitattributes"} and TAG not in (space.tags or []):
-            raise ValueError(f"{repo_id} is another Space: choose a new name.")
+            raise UserError("{repo_id} is another Space: choose a new name.", repo_id=repo_id)
         if private and not space.private:
-            raise ValueError(f"{repo_id} is public already: make it private in its settings on the Hub first.")
+            raise UserError(
+                "{repo_id} is public already: make it private in its settings on the Hub first.",
+                repo_id=repo_id,
+            )
         if bucket:
             api.create_bucket(bucket, private=True, exist_ok=True)
             api.set_space_volumes(repo_id, [Volume(type="bucket", source=bucket, mount_path=_MOUNTED)])

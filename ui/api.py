@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import gradio as gr
 
+from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts, num_batches
 from trainer.learning.loop import num_training_images
 from trainer.learning.schedulers import preview
@@ -107,7 +108,10 @@ def add_endpoints(lab: Lab) -> None:
         settings = TrainConfig.from_settings(config)
         per_epoch = num_batches(num_training_images(settings, _images(lab)), settings)
         if settings.epochs * per_epoch > MOST_PREVIEWED:
-            raise ValueError(f"This run has over {MOST_PREVIEWED:,} batches: ask for fewer epochs or larger batches.")
+            raise UserError(
+                "This run has over {count} batches: ask for fewer epochs or larger batches.",
+                count=f"{MOST_PREVIEWED:,}",
+            )
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
 
     @said_plainly

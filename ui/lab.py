@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData, load_images
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.learning.race import within
@@ -63,7 +64,7 @@ class Lab:
     def loaded(self) -> ImageData | None:
         """The images to train on; None while they are being loaded. Raises ValueError where there are none."""
         if self.failure:
-            raise ValueError(f"There are no pictures to train on: {self.failure}")
+            raise UserError("There are no pictures to train on: {reason}", reason=self.failure)
         return self.images
 
     def race(
@@ -73,10 +74,14 @@ class Lab:
         self.limits.check([config for config, _ in contenders])
         events = self._race(contenders, images)
         seconds = self.limits.seconds
-        advice = f"This Space trains for up to {seconds:g} s at a time. Press Resume to go on from the last epoch."
-        too_slow = (
-            f"This Space trains for up to {seconds:g} s at a time, and no epoch has ended in them. Fewer pictures "
-            "(num_images), fewer settings side by side or a smaller model take less."
+        advice = Message(
+            "This Space trains for up to {number} s at a time. Press Resume to go on from the last epoch.",
+            number=f"{seconds:g}",
+        )
+        too_slow = Message(
+            "This Space trains for up to {number} s at a time, and no epoch has ended in them. Fewer "
+            "pictures (num_images), fewer settings side by side or a smaller model take less.",
+            number=f"{seconds:g}",
         )
         return within(events, len(contenders), seconds=seconds, advice=advice, too_slow=too_slow)
 
@@ -93,13 +98,17 @@ class Lab:
             for fact in facts:
                 yield fact
                 if time.monotonic() - begun > most and isinstance(fact, Trial):
-                    raise ValueError("The search takes too long here; a smaller batch_size or zero_grad_every helps.")
+                    raise UserError("The search takes too long here; a smaller batch_size or zero_grad_every helps.")
 
     def check_room(self, visitor: str, num_runs: int) -> None:
         """ValueError where a visitor would have more runs than are kept for one."""
         kept, most = len(self.runs_of(visitor)), self.limits.runs
         if kept + num_runs > most:
-            raise ValueError(f"Up to {most:g} runs are kept for you here, and there are {kept}: delete some first.")
+            raise UserError(
+                "Up to {most} runs are kept for you here, and there are {kept}: delete some first.",
+                most=f"{most:g}",
+                kept=kept,
+            )
 
     def stop(self, visitor: str) -> None:
         """Asks the visitor's trainings, running or waiting for their turn, to end at their next event."""
@@ -125,7 +134,9 @@ class Lab:
         except OSError as error:
             for folder in folders:
                 checkpoint.discard_unused(folder)
-            raise ValueError(f"No run can be kept here: {(error.strerror or 'the disk refused').lower()}.") from None
+            raise UserError(
+                "No run can be kept here: {reason}.", reason=(error.strerror or "the disk refused").lower()
+            ) from None
         return folders
 
     def new_run(self) -> Path:
@@ -158,14 +169,14 @@ class Lab:
         """The folders of a visitor's own race; ValueError for anyone else's, without a hint that it exists."""
         folders = self.races_of(visitor).get(key) if is_key(key) else None
         if not folders:
-            raise ValueError("There is no such run among yours; it may have been deleted.")
+            raise UserError("There is no such run among yours; it may have been deleted.")
         return folders
 
     def own_run(self, visitor: str | None, key: str | None) -> Path:
         """The folder of a visitor's own run; ValueError as of `own_race`."""
         folder = self.checkpoints / key if is_key(key) else None
         if folder is None or not is_key(visitor) or _read(folder / OWNER) != _digest(visitor):
-            raise ValueError("There is no such run among yours; it may have been deleted.")
+            raise UserError("There is no such run among yours; it may have been deleted.")
         return folder
 
     def checkpoint(self, name: str | None) -> Path:
@@ -174,7 +185,7 @@ class Lab:
             return self.checkpoints / name
         if name in bundled():
             return BUNDLED / name
-        raise ValueError("There is no such checkpoint: choose a run's key or one that comes with the app.")
+        raise UserError("There is no such checkpoint: choose a run's key or one that comes with the app.")
 
     def _load(self) -> None:
         try:
@@ -200,7 +211,7 @@ def is_key(value: Any) -> bool:
 def checked_visitor(value: Any) -> str:
     """The visitor's key, or ValueError where a request brought something else."""
     if not is_key(value):
-        raise ValueError("This browser is not known here: reload the page.")
+        raise UserError("This browser is not known here: reload the page.")
     return value
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from trainer.errors import UserError
 from trainer.settings.config import TrainConfig
 
 
@@ -24,9 +25,11 @@ class Limits:
     def check(self, configs: Sequence[TrainConfig]) -> None:
         """ValueError where a run is longer, or takes more memory, than is allowed."""
         if any(config.epochs > self.epochs for config in configs):
-            raise ValueError(f"This Space trains up to {self.epochs:g} epochs; ask for fewer.")
+            raise UserError("This Space trains up to {count} epochs; ask for fewer.", count=f"{self.epochs:g}")
         if any(config.batch_size > self.batch_size for config in configs):
-            raise ValueError(f"This Space takes batches of up to {self.batch_size:g} pictures; ask for fewer.")
+            raise UserError(
+                "This Space takes batches of up to {count} pictures; ask for fewer.", count=f"{self.batch_size:g}"
+            )
 
 
 _ON_A_SPACE = Limits(epochs=100, batch_size=2048, seconds=1200, runs=30, queue=100, upload_mb=10, days=30, disk_gb=20)
@@ -49,5 +52,9 @@ def _read(name: str, environ: Mapping[str, str], usual: float) -> float:
     except ValueError:
         value = 0.0
     if not value > 0:
-        raise ValueError(f"{variable} must be a number above 0, or inf for no limit, not {text[:40]!r}.")
+        raise UserError(
+            "{variable} must be a number above 0, or inf for no limit, not {text}.",
+            variable=variable,
+            text=f"{text[:40]!r}",
+        )
     return value

@@ -12,6 +12,8 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trainer.errors import UserError
+
 # For which Gradio would fetch an address for anybody, keep a recording for ever, or make a new session's state.
 _REFUSED = re.compile(r"/file[=/]https?:|/gradio_api/(process_recording|component_server)", re.IGNORECASE)
 _LARGEST_REQUEST = 4 << 20  # bytes
@@ -22,10 +24,10 @@ def uploaded(value: Any) -> Path:
     """The file a visitor uploaded; ValueError for any other path, which a hand-made request can hold."""
     path = value.get("path") if isinstance(value, dict) else value
     if not isinstance(path, str) or not path or "\0" in path:
-        raise ValueError("Send a picture file.")
+        raise UserError("Send a picture file.")
     real = Path(path).resolve()
     if not real.is_relative_to(Path(get_upload_folder()).resolve()) or not real.is_file():
-        raise ValueError("Send a picture file.")
+        raise UserError("Send a picture file.")
     return real
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import httpx
 
+from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData
 from trainer.jobs.pace import Pace, pace_of
 from trainer.jobs.slices import (
@@ -164,11 +165,13 @@ class LentGpu:
     def _out_of_time(
         self, standings: dict[int, Standing], images: ImageData, refusal: NotLentError
     ) -> Iterator[tuple[int, Event]]:
-        advice = f"{refusal} The run waits at its last epoch; press Resume to go on."
+        advice = Message("{reason} The run waits at its last epoch; press Resume to go on.", reason=refusal)
         if all(_kind(standing.config) in self._paces for standing in standings.values()):
             left = math.ceil(self._left(standings, images))
-            advice = (
-                f"{refusal} The run waits at its last epoch, about {left} s of GPU time from its end; press Resume."
+            advice = Message(
+                "{reason} The run waits at its last epoch, about {number} s of GPU time from its end; press Resume.",
+                reason=refusal,
+                number=left,
             )
         for place in standings:
             yield place, Finished(reason="out_of_time", advice=advice)
@@ -180,7 +183,7 @@ class LentGpu:
             for fact in facts:
                 if isinstance(fact, Refused):
                     facts.close()
-                    raise ValueError(fact.sentence)
+                    raise UserError(fact.sentence)
                 yield fact
         except GeneratorExit:
             # All of the app stands still until this is done, and giving the GPU back can take as long as it will.
@@ -190,22 +193,30 @@ class LentGpu:
             raise _not_lent(piece, str(error.message)) from None
         except (httpx.HTTPError, RuntimeError):
             traceback.print_exc()
-            raise NotLentError("The GPU cannot be had at the moment: what lends it does not answer.") from None
+            raise NotLentError(Message("The GPU cannot be had at the moment: what lends it does not answer.")) from None
 
 
 def _not_lent(piece: Piece, message: str) -> NotLentError:
     """What spaces says in its own words, in ours; it has no other way to say it."""
     if "larger than the maximum allowed" in message:
         return NotLentError(
-            f"This needs the GPU for {piece.seconds} s at a time, longer than it is lent: fewer pictures, a larger "
-            "batch_size or fewer settings side by side take less.",
+            Message(
+                "This needs the GPU for {number} s at a time, longer than it is lent: fewer pictures, a "
+                "larger batch_size or fewer settings side by side take less.",
+                number=piece.seconds,
+            ),
             piece.seconds / 2,
             paced=True,
         )
     if match := re.search(r"\((\d+)s requested vs\. (\d+)s left\)\. Try again in ([\w:, ]+)", message):
         asked, left, wait = int(match[1]), int(match[2]), match[3].strip()
         return NotLentError(
-            f"Your GPU time for today is used up: {left} s are left, {asked} s are needed, more in {wait}.",
+            Message(
+                "Your GPU time for today is used up: {left} s are left, {number} s are needed, more in {wait}.",
+                left=left,
+                number=asked,
+                wait=wait,
+            ),
             left * piece.seconds / max(asked, 1),  # a second on a larger GPU counts for more than one
         )
     if "limit" in message or "exceeded" in message or "credits" in message:

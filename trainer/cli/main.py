@@ -22,6 +22,7 @@ import huggingface_hub
 import torch
 from tqdm import tqdm
 
+from trainer.errors import UserError
 from trainer.hub import publish, repositories, retry
 from trainer.images import image_data
 from trainer.learning import distributed, lr_finder
@@ -95,7 +96,7 @@ def _one_voice(world: World) -> Iterator[None]:
 def _run(arguments: list[str], world: World) -> int:
     try:
         if any(others != arguments for others in world.gather(arguments)):
-            raise ValueError("All processes must be started with the same command line.")
+            raise UserError("All processes must be started with the same command line.")
         options, unknown = _parser().parse_known_args(arguments)
         if unknown:
             name = unknown[0].partition("=")[0]
@@ -104,7 +105,7 @@ def _run(arguments: list[str], world: World) -> int:
         if options.command in (_train, _resume):
             return options.command(options, world)
         if world.size > 1:
-            raise ValueError("Only train and resume take several processes; start this command without torchrun.")
+            raise UserError("Only train and resume take several processes; start this command without torchrun.")
         return options.command(options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -224,7 +225,10 @@ def _checkpoints() -> Path:
 def _refuse_another_run(folder: Path, world: World) -> None:
     with world.agreed():
         if world.rank == 0 and checkpoint.is_run(folder):
-            raise ValueError(f"There is a run in {folder} already; go on with it by `resume`, or choose another --run.")
+            raise UserError(
+                "There is a run in {folder} already; go on with it by `resume`, or choose another --run.",
+                folder=folder,
+            )
 
 
 def _device(options: argparse.Namespace, world: World) -> torch.device:
@@ -248,7 +252,7 @@ def _resume(options: argparse.Namespace, world: World) -> int:
     device = _device(options, world)
     with world.agreed():
         if world.rank == 0 and not checkpoint.is_run(options.run):
-            raise ValueError(f"There is no run in {options.run}.")
+            raise UserError("There is no run in {run}.", run=options.run)
     with _writing(options.run, world):
         kept = None
         with world.agreed():
@@ -271,9 +275,10 @@ def _same_images(kept: checkpoint.Checkpoint, given: str | None, world: World) -
         source = given
     images = _load_images(source, world)
     if images.digest != kept.data.get("digest"):
-        raise ValueError(
-            f"This run was trained on other pictures ({kept.data.get('name')}) than these ({images.name}); "
-            "name the right ones with --data."
+        raise UserError(
+            "This run was trained on other pictures ({get}) than these ({name}); name the right ones with --data.",
+            get=kept.data.get("name"),
+            name=images.name,
         )
     return images
 
@@ -391,7 +396,7 @@ def _load_images(source: str | None, world: World = ALONE) -> image_data.ImageDa
                 images = image_data.load_images(source, progress=show)
         source = world.gather(images and images.source)[world.rank - world.local_rank]
     if len(set(world.gather(images.digest))) > 1:
-        raise ValueError("The machines have found different pictures; name the same for all with --data.")
+        raise UserError("The machines have found different pictures; name the same for all with --data.")
     return images
 
 
@@ -409,7 +414,7 @@ def _bar() -> Iterator[Report]:
 
 def _classify(options: argparse.Namespace) -> int:
     if options.top < 1:
-        raise ValueError("--top must be 1 or more.")
+        raise UserError("--top must be 1 or more.")
     model = _open(options.checkpoint)
     model.to(choose_device(options.device))
     failed = False
@@ -435,7 +440,7 @@ def _open(place: str) -> OptimizerLabModel:
     if is_folder(Path(place)):
         return OptimizerLabModel.from_pretrained(place)
     if place.partition("@")[0].count("/") != 1 or place.startswith((".", "/")) or is_folder(Path(place).parent):
-        raise ValueError(f"There is no checkpoint in {place}.")
+        raise UserError("There is no checkpoint in {place}.", place=place)
     repo_id, revision = repositories.split_revision(place)
     token = retry.sent(huggingface_hub.get_token())
     with _bar() as show, retry.quiet(huggingface_hub), retry.explained(repo_id):
@@ -450,7 +455,7 @@ def _open(place: str) -> OptimizerLabModel:
 def _publish(options: argparse.Namespace) -> int:
     token = huggingface_hub.get_token()
     if token is None:
-        raise ValueError("Publishing takes a token of the Hub: log in with `hf auth login`, or set HF_TOKEN.")
+        raise UserError("Publishing takes a token of the Hub: log in with `hf auth login`, or set HF_TOKEN.")
     with _bar() as show, retry.quiet(huggingface_hub):
         link = publish.publish(options.run, options.repo_id, token=token, private=options.private, progress=show)
     print(link)

@@ -10,6 +10,8 @@ from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
+from trainer.errors import UserError
+
 _HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -43,21 +45,25 @@ def download(
     try:
         told = hf_hub_download(repo_id, name, revision=revision, dry_run=True, **asked)  # its size, without fetching it
     except RemoteEntryNotFoundError:
-        raise ValueError(f"{name} is missing in {repo_id}.") from None
+        raise UserError("{file} is missing in {repo}.", file=name, repo=repo_id) from None
     if told.file_size is not None and told.file_size > at_most:
-        raise ValueError(f"{name} is larger than what it should hold.")
+        raise UserError("{file} is larger than what it should hold.", file=name)
     # By the name of its revision: only so does the cache remember what that was, for the time without a network.
     path = Path(hf_hub_download(repo_id, name, revision=revision, force_download=force_download, **asked))
     commit = path.parents[name.count("/")].name
     asked["revision"] = commit  # a branch may move
     if not _is_sound(repo_id, name, path, commit, asked):
         if local_files_only:
-            raise ValueError(f"{name} of {repo_id} is damaged in the cache.")
+            raise UserError("{file} of {repo} is damaged in the cache.", file=name, repo=repo_id)
         _drop(path)  # or the client would leave it as it is, where it is no link
         path = _fetched_again(repo_id, name, asked)
         if not _is_sound(repo_id, name, path, commit, asked):
             _drop(path)
-            raise ValueError(f"{name} of {repo_id} arrived damaged, twice: it is not what the Hub says it is.")
+            raise UserError(
+                "{file} of {repo} arrived damaged, twice: it is not what the Hub says it is.",
+                file=name,
+                repo=repo_id,
+            )
     return Downloaded(path, commit)
 
 

@@ -19,6 +19,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
+from trainer.errors import Message, UserError
 from trainer.hub import retry
 from trainer.hub.repositories import FILES, check_repo_id, epoch_of, fetch, page_of, tag_of
 from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, load_weights
@@ -112,7 +113,7 @@ def publish(folder: Path, repo_id: str, *, token: str, private: bool = False, pr
     """
     check_repo_id(repo_id)
     if not token:
-        raise ValueError("Publishing takes a token of the Hub: log in first.")
+        raise UserError("Publishing takes a token of the Hub: log in first.")
     api = HfApi(token=retry.sent(token))
     local = _read_local(folder)
     with retry.explained(repo_id):
@@ -147,7 +148,7 @@ class _Publisher:
             new = [local.run.epoch]  # what was said of the last epoch has changed
         head, paths, files = remote.head, remote.paths, {}
         for count, epoch in enumerate(new):
-            self.fraction, self.doing = count / len(new), f"Publishing epoch {epoch}"
+            self.fraction, self.doing = count / len(new), Message("Publishing epoch {epoch}", epoch=epoch)
             files = (state := local.state(epoch, self.repo_id, has_untrained=0 in tagged)).files
             head = self._commit(state, head, stale=paths & {TENSORS_FILE} - files.keys())
             paths = frozenset(files)
@@ -173,7 +174,9 @@ class _Publisher:
             self._create(private)
             return self._look()
         if private and not self._ask(lambda: self.api.model_info(self.repo_id)).private:
-            raise ValueError(f"{self.repo_id} is public already; publish to a new repo to keep the run private.")
+            raise UserError(
+                "{repo} is public already; publish to a new repo to keep the run private.", repo=self.repo_id
+            )
         return remote
 
     def _create(self, private: bool) -> None:
@@ -209,16 +212,22 @@ class _Publisher:
             return
         rows, ours = theirs["history"], local.content["history"]
         if theirs["data"]["digest"] != local.data["digest"] or rows[: len(ours)] != ours[: len(rows)]:
-            raise ValueError(f"{self.repo_id} holds another run; choose another name.")
+            raise UserError("{repo} holds another run; choose another name.", repo=self.repo_id)
         if len(rows) > len(ours):
-            raise ValueError(f"{self.repo_id} has {len(rows) - 1} epochs of this run already, and this folder fewer.")
+            raise UserError(
+                "{repo} has {number} epochs of this run already, and this folder fewer.",
+                repo=self.repo_id,
+                number=len(rows) - 1,
+            )
 
     def _published(self, remote: _Remote) -> dict[str, Any] | None:
         """What training.json says of the run in the repo; None where nobody has put anything there yet.
 
         Raises ValueError where the repo holds something else.
         """
-        foreign = ValueError(f"{self.repo_id} holds something else than a run of this app; choose another name.")
+        foreign = UserError(
+            "{repo} holds something else than a run of this app; choose another name.", repo=self.repo_id
+        )
         if remote.history is None:
             has_card = CARD_FILE in remote.paths and self._has_words(remote.head)
             if has_card or remote.paths - {".gitattributes", CARD_FILE}:
@@ -255,7 +264,10 @@ class _Publisher:
                 return retry.ask_once(
                     retry.readable(
                         lambda: self.api.create_commit(
-                            self.repo_id, operations, commit_message=f"Epoch {state.epoch}", parent_commit=parent
+                            self.repo_id,
+                            operations,
+                            commit_message=Message("Epoch {epoch}", epoch=state.epoch),
+                            parent_commit=parent,
                         )
                     ),
                     self.progress,
@@ -267,7 +279,9 @@ class _Publisher:
                 if head != parent:
                     if head is not None and self._history(head) == state.files[HISTORY_FILE]:
                         return head
-                    raise ValueError(f"{self.repo_id} was changed by someone else meanwhile; try again.") from None
+                    raise UserError(
+                        "{repo} was changed by someone else meanwhile; try again.", repo=self.repo_id
+                    ) from None
                 asked, wait = retry.retry_after(error), retry.FIRST_WAIT_SECONDS * 2**attempt
                 may_again = retry.is_transient(error) or retry.status(error) == 409
                 if not may_again or attempt == _TRIES - 1 or (asked or 0) > retry.LONGEST_WAIT_SECONDS:
@@ -291,7 +305,7 @@ class _Publisher:
                 raise
             refs = self._ask(lambda: self.api.list_repo_refs(self.repo_id))
             if all((tag.name, tag.target_commit) != (name, commit) for tag in refs.tags):
-                raise ValueError(f"{self.repo_id} has a tag {name} of something else.") from None
+                raise UserError("{repo} has a tag {tag} of something else.", repo=self.repo_id, tag=name) from None
 
     def _give_up(self, epochs: Iterable[int]) -> None:
         # The run is published, with or without them: what stays is given up the next time.
@@ -313,10 +327,11 @@ def _is_refusal(error: Exception) -> bool:
     return code is not None and 400 <= code < 500 and code not in (408, 409, 412)
 
 
-def _not_known(epoch: int) -> ValueError:
-    return ValueError(
-        f"The Hub fell silent: whether epoch {epoch} has arrived is not known. "
-        "Publish again later, and what is missing is added."
+def _not_known(epoch: int) -> UserError:
+    return UserError(
+        "The Hub fell silent: whether epoch {epoch} has arrived is not known. Publish again later, "
+        "and what is missing is added.",
+        epoch=epoch,
     )
 
 
@@ -340,7 +355,7 @@ def choose(run: Run, published: set[int], kept: set[int]) -> list[int]:
 
 def _read_local(folder: Path) -> _Local:
     if not checkpoint.is_run(folder):
-        raise ValueError(f"There is no run in {folder}.")
+        raise UserError("There is no run in {folder}.", folder=folder)
     files = checkpoint.pack(folder)
     with TemporaryDirectory() as name:
         copy = Path(name)

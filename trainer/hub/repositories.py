@@ -21,6 +21,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
+from trainer.errors import UserError
 from trainer.hub import retry
 from trainer.hub.download import download
 from trainer.networks.model import CONFIG_FILE, LARGEST_CONFIG, TAG, WEIGHTS_FILE, OptimizerLabModel, largest_file
@@ -63,7 +64,7 @@ def split_revision(checkpoint_id: str) -> tuple[str, str | None]:
     """`owner/name@revision` as its two parts; without a revision the second is None. ValueError for anything else."""
     repo_id, at, revision = checkpoint_id.partition("@")
     if at and (len(revision) > 250 or not _REVISION.fullmatch(revision)):
-        raise ValueError(f"{revision[:200]!r} is no revision of a repo on the Hub, such as epoch-0003.")
+        raise UserError("{name} is no revision of a repo on the Hub, such as epoch-0003.", name=f"{revision[:200]!r}")
     return check_repo_id(repo_id), revision or None
 
 
@@ -91,7 +92,7 @@ def user_of(token: str) -> str | None:
             return retry.ask(lambda: str(api.whoami()["name"]))
     except (HTTPError, OSError) as error:
         if retry.status(error) == 401:
-            raise ValueError("The Hub does not accept the token: log in again.") from None
+            raise UserError("The Hub does not accept the token: log in again.") from None
         return None
 
 

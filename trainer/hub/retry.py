@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session, hf_raise_for_status
 
-from trainer.errors import first_line
+from trainer.errors import Message, UserError, first_line
 from trainer.progress import Report, silent, watch
 
 # Most calls of the Hub's client have no time limit of their own.
@@ -77,7 +77,7 @@ def sent(token: str | None) -> str | Literal[False]:
     """
     # The HTTP library's own errors would show it.
     if token and not re.fullmatch(r"[\w.~+/-]+=*", token, re.ASCII):
-        raise ValueError("The token is malformed: it holds a space, a line break or a letter that no token has.")
+        raise UserError("The token is malformed: it holds a space, a line break or a letter that no token has.")
     return token or False
 
 
@@ -175,7 +175,10 @@ def sleep(seconds: float, progress: Report, fraction: float, doing: str) -> None
     """Waits, saying how long still, about twice a second."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
-        progress(fraction, f"The Hub is asked again in {left:.0f} s ({doing})")
+        progress(
+            fraction,
+            Message("The Hub is asked again in {number} s ({what})", number=f"{left:.0f}", what=Message(doing)),
+        )
         time.sleep(min(0.5, left))
 
 
@@ -214,62 +217,75 @@ def explained(repo: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError:
-        raise ValueError(f"{repo[:200]!r} is no name of a repo on the Hub, which looks like owner/name.") from None
+        raise UserError(
+            "{name} is no name of a repo on the Hub, which looks like owner/name.", name=f"{repo[:200]!r}"
+        ) from None
     except (HTTPError, OSError) as error:
-        raise ValueError(_sentence(error, repo)) from None
+        raise UserError(_sentence(error, repo)) from None
 
 
-def _sentence(error: Exception, repo: str) -> str:
+def _sentence(error: Exception, repo: str) -> Message:
     match error:
         case HfHubHTTPError():
             return _refusal(error, repo)
         case OfflineModeIsEnabled():
-            return "The Hub is not asked while HF_HUB_OFFLINE is set."
+            return Message("The Hub is not asked while HF_HUB_OFFLINE is set.")
         case TimeoutError():
-            return f"The Hub has said nothing for {_patience():g} seconds; try again later."
+            return Message("The Hub has said nothing for {number} seconds; try again later.", number=f"{_patience():g}")
         case LocalEntryNotFoundError() if isinstance(error.__cause__, HTTPError | OSError):
             return _sentence(error.__cause__, repo)
         case LocalEntryNotFoundError():
-            return f"{repo} has not been downloaded to here yet."
+            return Message("{repo} has not been downloaded to here yet.", repo=repo)
         case AnswerError():
-            return "What the Hub answered cannot be understood; try again later."
+            return Message("What the Hub answered cannot be understood; try again later.")
         case OSError() if error.strerror:
-            return f"The files of {repo} cannot be kept here: {error.strerror.lower()}."
-    return "The Hub cannot be reached; try again later."
+            return Message(
+                "The files of {repo} cannot be kept here: {reason}.", repo=repo, reason=error.strerror.lower()
+            )
+    return Message("The Hub cannot be reached; try again later.")
 
 
-def _refusal(error: HfHubHTTPError, repo: str) -> str:
+def _refusal(error: HfHubHTTPError, repo: str) -> Message:
     match error:
         case GatedRepoError():
-            return f"{repo} is gated: its owner must let you in first, on its page on the Hub."
+            return Message(
+                "{repo} is gated: its owner must let you in first, on its page on the Hub.",
+                repo=repo,
+            )
         case RevisionNotFoundError():
-            return f"{repo} has no such revision."
+            return Message("{repo} has no such revision.", repo=repo)
         case RemoteEntryNotFoundError():
-            return f"{repo} holds no checkpoint of this app."
+            return Message("{repo} holds no checkpoint of this app.", repo=repo)
         case DisabledRepoError():
-            return f"{repo} has been disabled on the Hub."
+            return Message("{repo} has been disabled on the Hub.", repo=repo)
     code = error.response.status_code
     if code == 401 and error.response.headers.get("X-Error-Code") != "RepoNotFound":
-        return f"The Hub does not accept the token, or {repo} needs one: log in again."
+        return Message("The Hub does not accept the token, or {repo} needs one: log in again.", repo=repo)
     if isinstance(error, RepositoryNotFoundError) or code == 404:
-        return f"There is no {repo} on the Hub, or it is private and not open to you."
+        return Message("There is no {repo} on the Hub, or it is private and not open to you.", repo=repo)
     known = {
-        403: f"The token has no right to do this with {repo}.",
-        409: f"{repo} is being changed by someone else; try again in a moment.",
-        412: f"{repo} was changed by someone else meanwhile; try again.",
-        429: f"The Hub has been asked too much; try again {_later(retry_after(error))}.",
+        403: Message("The token has no right to do this with {repo}.", repo=repo),
+        409: Message("{repo} is being changed by someone else; try again in a moment.", repo=repo),
+        412: Message("{repo} was changed by someone else meanwhile; try again.", repo=repo),
+        429: Message("The Hub has been asked too much; try again {when}.", when=_later(retry_after(error))),
     }
     if code in known:
         return known[code]
     if code >= 500:
-        return f"The Hub is in trouble (status {code}); try again later."
-    return f"The Hub refused (status {code}{_reason(error)})."
+        return Message("The Hub is in trouble (status {status}); try again later.", status=code)
+    if reason := _reason(error):
+        return Message("The Hub refused (status {status}: {reason}).", status=code, reason=reason)
+    return Message("The Hub refused (status {status}).", status=code)
 
 
-def _later(seconds: float | None) -> str:
+def _later(seconds: float | None) -> Message:
     if seconds is None:
-        return "later"
-    return f"in {seconds:.0f} seconds" if seconds < 120 else f"in {seconds / 60:.0f} minutes"
+        return Message("later")
+    return (
+        Message("in {number} seconds", number=f"{seconds:.0f}")
+        if seconds < 120
+        else Message("in {number} minutes", number=f"{seconds / 60:.0f}")
+    )
 
 
 def _reason(error: HfHubHTTPError) -> str:
@@ -278,4 +294,4 @@ def _reason(error: HfHubHTTPError) -> str:
     said = first_line(error.server_message)
     # A server may repeat what it was sent.
     token = error.response.request.headers.get("authorization", "").rpartition(" ")[2]
-    return f": {said.replace(token, '…') if token else said}"
+    return said.replace(token, "…") if token else said

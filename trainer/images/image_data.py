@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.errors import as_clause, first_line
+from trainer.errors import Message, UserError, as_clause, first_line
 from trainer.images.readers import Pictures
 from trainer.images.sources import Source, find_source
 from trainer.learning.distributed import ALONE, World
@@ -91,9 +91,9 @@ def open_images(path: str | os.PathLike) -> ImageData:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"The file {path.name} is damaged.") from error
+        raise UserError("The file {name} is damaged.", name=path.name) from error
     if is_damaged:
-        raise ValueError(f"The file {path.name} is damaged.")
+        raise UserError("The file {name} is damaged.", name=path.name)
     return _image_data(pictures, kept["source"], kept["revision"], kept["digest"], path)
 
 
@@ -201,16 +201,16 @@ def _load_any(progress: Report) -> ImageData:
     sources = [find_source(address) for address in _REAL]
     for source in sources:
         if kept := _open_kept(source):
-            return _because(kept, "it was kept from an earlier download")
-    reasons = []
+            return _because(kept, Message("it was kept from an earlier download"))
+    reasons: list[str] = []
     for source in sources:
         try:
             data = _load(source, progress)
         except ValueError as error:
             reasons.append(as_clause(error))
         else:
-            return _because(data, "; ".join(reasons) or "the Hub answered")
-    return _because(_load(find_source("synthetic"), progress), "; ".join(reasons))
+            return _because(data, *(reasons or [Message("the Hub answered")]))
+    return _because(_load(find_source("synthetic"), progress), *reasons)
 
 
 def _load(source: Source, progress: Report) -> ImageData:
@@ -221,14 +221,20 @@ def _load(source: Source, progress: Report) -> ImageData:
     try:
         path = _keep(source, pictures, digest)
     except (OSError, SafetensorError) as error:
-        remark = f", which the disk could not keep ({first_line(error)})"
-        return _image_data(pictures, source.address, source.revision, digest, None, remark)
+        return _image_data(pictures, source.address, source.revision, digest, None, unkept=first_line(error))
     del pictures  # before the same are mapped
     return open_images(path)
 
 
-def _because(data: ImageData, why: str) -> ImageData:
-    return replace(data, note=f"{data.note.removesuffix('.')}: {why}.")
+def _because(data: ImageData, *reasons: str) -> ImageData:
+    """The images with the one or two reasons why they were chosen in their note."""
+    if len(reasons) == 1:
+        return replace(data, note=Message("{note}: {why}.", note=as_clause(data.note, capital=True), why=reasons[0]))
+    hub, torchvision = reasons
+    note = Message(
+        "{note}: {hub}; {torchvision}.", note=as_clause(data.note, capital=True), hub=hub, torchvision=torchvision
+    )
+    return replace(data, note=note)
 
 
 def _cache_file(source: Source) -> Path:
@@ -271,12 +277,24 @@ def _keep(source: Source, pictures: Pictures, digest: str) -> Path:
 
 
 def _image_data(
-    pictures: Pictures, source: str, revision: str | None, digest: str, path: Path | None, remark: str = ""
+    pictures: Pictures, source: str, revision: str | None, digest: str, path: Path | None, unkept: str = ""
 ) -> ImageData:
     train, test = (Split(images=images.permute(0, 3, 1, 2), labels=labels) for images, labels in pictures[2:])
-    origin = "the Hub" if revision else "torchvision" if source == "torchvision" else "a folder"
-    what = "drawn shapes (synthetic)" if source == "synthetic" else f"{pictures.name} from {origin}"
-    numbers = f"{len(train.labels):,} training and {len(test.labels):,} test images"
+    origin = "{name} from the Hub" if revision else "{name} from a folder"
+    if source in ("synthetic", "torchvision"):
+        origin = {"synthetic": "drawn shapes (synthetic)", "torchvision": "{name} from torchvision"}[source]
+    facts_of_it = {
+        "what": Message(origin, name=pictures.name),
+        "train": f"{len(train.labels):,}",
+        "test": f"{len(test.labels):,}",
+    }
+    note = Message("Training on {what}, {train} training and {test} test images.", **facts_of_it)
+    if unkept:
+        note = Message(
+            "Training on {what}, {train} training and {test} test images, which the disk could not keep ({reason}).",
+            **facts_of_it,
+            reason=unkept,
+        )
     return ImageData(
         name=pictures.name,
         source=source,
@@ -286,7 +304,7 @@ def _image_data(
         train=train,
         test=test,
         path=path,
-        note=f"Training on {what}, {numbers}{remark}.",
+        note=note,
     )
 
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from torchvision.io import decode_gif, decode_jpeg, decode_png, decode_webp
 from torchvision.transforms import v2
 
+from trainer.errors import UserError
+
 RESIZES = ("crop", "squash")
 
 MAX_BYTES = 64 * 2**20
@@ -55,10 +57,10 @@ def read_picture(path: str | os.PathLike) -> Tensor:
         elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             picture, exif = _webp(data)
         else:
-            raise ValueError(UNREADABLE)
+            raise UserError(UNREADABLE)
         return _upright(picture, _orientation(exif)).contiguous()
     except (LookupError, struct.error, RuntimeError, MemoryError) as error:
-        raise ValueError(DAMAGED) from error
+        raise UserError(DAMAGED) from error
 
 
 def fit(picture: Tensor, size: int, resize: str) -> Tensor:
@@ -71,7 +73,9 @@ def fit(picture: Tensor, size: int, resize: str) -> Tensor:
     Raises ValueError for another rule.
     """
     if resize not in RESIZES:
-        raise ValueError(f"There is no resize rule {resize!r}: choose one of {', '.join(RESIZES)}.")
+        raise UserError(
+            "There is no resize rule {rule}: choose one of {rules}.", rule=f"{resize!r}", rules=", ".join(RESIZES)
+        )
     if picture.shape[1:] == (size, size):
         return picture
     if resize == "crop":
@@ -83,26 +87,30 @@ def _file_bytes(path: str | os.PathLike) -> bytes:
     path = Path(path)  # a server's, perhaps: no message repeats it
     try:
         if path.is_dir():
-            raise ValueError("This is a folder, not a picture: please choose a file.")
+            raise UserError("This is a folder, not a picture: please choose a file.")
         if not path.is_file():
-            raise ValueError("There is no such picture: please choose a file.")
+            raise UserError("There is no such picture: please choose a file.")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ValueError("The picture cannot be opened: please choose another file.") from error
+        raise UserError("The picture cannot be opened: please choose another file.") from error
     if not data:
-        raise ValueError("The file is empty: please choose another one.")
+        raise UserError("The file is empty: please choose another one.")
     if len(data) > MAX_BYTES:
-        raise ValueError(f"The file is too large: a picture may have at most {MAX_BYTES // 2**20} MiB.")
+        raise UserError("The file is too large: a picture may have at most {size} MiB.", size=MAX_BYTES // 2**20)
     return data
 
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise ValueError(DAMAGED)
+        raise UserError(DAMAGED)
     if width * height > MAX_PIXELS:
-        limit = f"at most {MAX_PIXELS // 1_000_000} million pixels are read"
-        raise ValueError(f"The picture is too large: it has {width:,} x {height:,} pixels, and {limit}.")
+        raise UserError(
+            "The picture is too large: it has {width} x {height} pixels, and at most {most} million pixels are read.",
+            width=f"{width:,}",
+            height=f"{height:,}",
+            most=MAX_PIXELS // 1_000_000,
+        )
 
 
 # What has no body is passed over: a byte stuffed into coded data, a fill, a restart, TEM and SOI.
@@ -132,7 +140,7 @@ def _jpeg(data: bytes) -> Read:
         if kind in _KEPT:
             kept += data[start:end]
     if marker is None or data[marker.start() + 1] != _EOI or scans > MAX_SCANS:
-        raise ValueError(DAMAGED)
+        raise UserError(DAMAGED)
     return decode_jpeg(_tensor(kept + b"\xff\xd9"), mode="RGB"), exif
 
 
@@ -149,7 +157,7 @@ def _png(data: bytes) -> Read:
             chunks[kind] += memoryview(data)[at + 8 : end]
         at = end + 4
     if kind != b"IEND":
-        raise ValueError(DAMAGED)
+        raise UserError(DAMAGED)
     header, clear, exif = chunks[b"IHDR"], chunks[b"tRNS"], bytes(chunks[b"eXIf"])
     width, height, depth, colour = struct.unpack_from(">IIBB", header)
     _check_size(width, height)
@@ -198,7 +206,7 @@ def _gif(data: bytes) -> Read:
             clear = data[at + 6] if data[at + 3] & 1 else None
         at = _gif_blocks_end(data, at + 2)
     if data[at] != 0x2C:
-        raise ValueError(DAMAGED)
+        raise UserError(DAMAGED)
     left, top, columns, rows, flags = struct.unpack_from("<4HB", data, at + 1)
     # As in Pillow, an image that goes beyond the screen widens it.
     width, height = max(width, left + columns), max(height, top + rows)
@@ -228,7 +236,7 @@ def _webp(data: bytes) -> Read:
     """RFC 9649: a RIFF file of one image, VP8 (with its ALPH) or VP8L, or of ANMF frames on a VP8X canvas."""
     (size,) = struct.unpack_from("<I", data, 4)
     if 8 + size > len(data):
-        raise ValueError(DAMAGED)
+        raise UserError(DAMAGED)
     chunks = _webp_chunks(data[12 : 8 + size])
     exif = chunks.get(b"EXIF", b"")
     if b"ANMF" not in chunks:
@@ -275,7 +283,7 @@ def _webp_chunks(data: bytes) -> dict[bytes, bytes]:
         if kind in (b"VP8X", b"ANMF", b"ALPH", b"VP8 ", b"VP8L", b"EXIF"):
             chunks.setdefault(kind, data[at + 8 : at + 8 + size])
         at += 8 + size + size % 2
-    raise ValueError(DAMAGED)
+    raise UserError(DAMAGED)
 
 
 def _tensor(data: bytes | bytearray) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from trainer.errors import as_clause, first_line
+from trainer.errors import Message, UserError, as_clause, first_line
 from trainer.hub.retry import quiet
 from trainer.images.picture import fit, read_picture
 from trainer.networks.model import check_class_names
@@ -49,7 +49,7 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
 
     Raises ValueError, with one sentence that begins with `what`, where it is no such dataset.
     """
-    report(0.0, f"Opening {name}")
+    report(0.0, Message("Opening {name}", name=name))
     import datasets  # takes a second or more
 
     # Streamed: `datasets` downloads without a word, and leaves the set on the disk twice, as files and as Arrow.
@@ -58,7 +58,7 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
             splits = datasets.load_dataset(path, revision=revision, streaming=True, cache_dir=scratch)
         for split in SPLITS:
             if split not in splits:
-                raise ValueError(f"{what} has no {split} split.")
+                raise UserError("{what} has no {split} split.", what=what, split=split)
         features = splits["train"].features or {}  # of both: `datasets` casts one split to the other's
         image = _column(features, datasets.Image, what)
         label = _column(features, datasets.ClassLabel, what)
@@ -73,14 +73,21 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
             pixels, labels = bytearray(), []
             for table in _tables(rows, what):
                 for encoded in table.column(image).to_pylist():
-                    picture, kind = _decode(encoded, f"{what}: row {len(pixels) // _BYTES} of its {split} split")
+                    picture, kind = _decode(
+                        encoded,
+                        Message(
+                            "{what}: row {row} of its {split} split", what=what, row=len(pixels) // _BYTES, split=split
+                        ),
+                    )
                     pixels += picture.permute(1, 2, 0).numpy().tobytes()
                     formats.add(kind)
                 labels += table.column(label).to_pylist()
                 done += len(table)
                 _check_count(done, what)
-                report(_share(done, expected), f"Reading {name}: {done:,} pictures")
-            read.append(_as_tensors(pixels, labels, len(class_names), f"in its {split} split", what))
+                report(_share(done, expected), Message("Reading {name}: {done} pictures", name=name, done=f"{done:,}"))
+            read.append(
+                _as_tensors(pixels, labels, len(class_names), Message("in its {split} split", split=split), what)
+            )
     return Pictures(_honest_name(name, class_names, formats), class_names, *read)
 
 
@@ -101,15 +108,23 @@ def find_pictures(folder: Path, what: str) -> tuple[tuple[str, ...], tuple[Files
     """
     found = {split: _folders(folder / split) for split in SPLITS}
     if not any(found.values()):
-        raise ValueError(f"{what} has neither train/<class>/ and test/<class>/ with pictures nor Parquet files.")
+        raise UserError(
+            "{what} has neither train/<class>/ and test/<class>/ with pictures nor Parquet files.",
+            what=what,
+        )
     for split, classes in found.items():
         if not classes:
-            raise ValueError(f"{what} has no {split} split: pictures must be in {split}/<class>/ too.")
+            raise UserError(
+                "{what} has no {split} split: pictures must be in {folder}/<class>/ too.",
+                what=what,
+                split=split,
+                folder=split,
+            )
     class_names, test_names = (tuple(classes) for classes in found.values())
     if lonely := sorted(set(class_names) ^ set(test_names)):
-        raise ValueError(f"{what} has the class {lonely[0]!r} in only one of train and test.")
+        raise UserError("{what} has the class {name} in only one of train and test.", what=what, name=f"{lonely[0]!r}")
     _checked(class_names, what)
-    train, test = (_files(classes, f"{what} has no pictures in {split}") for split, classes in found.items())
+    train, test = (_files(classes, split, what) for split, classes in found.items())
     _check_count(len(train) + len(test), what)
     return class_names, (train, test)
 
@@ -124,7 +139,12 @@ def read_pictures(name: str, class_names: tuple[str, ...], splits: tuple[Files, 
             for image, picture in zip(images, pool.map(_read_file, [file for file, _ in files]), strict=True):
                 image.copy_(picture.permute(1, 2, 0))
                 done += 1
-                report(done / total, f"Reading {name}: {done:,} of {total:,} pictures")
+                report(
+                    done / total,
+                    Message(
+                        "Reading {name}: {done} of {total} pictures", name=name, done=f"{done:,}", total=f"{total:,}"
+                    ),
+                )
             read.append((images, torch.tensor([label for _, label in files])))
     finally:
         # Or an interrupt would wait for all the pictures still to be read.
@@ -138,7 +158,7 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{what} cannot be read ({first_line(error)}).") from error
+        raise UserError("{what} cannot be read ({reason}).", what=what, reason=first_line(error)) from error
 
 
 def _tables(rows: Any, what: str) -> Iterator[Any]:
@@ -151,14 +171,14 @@ def _column(features: Mapping[str, Any], kind: type, what: str) -> str:
     for column, feature in features.items():
         if isinstance(feature, kind):
             return column
-    raise ValueError(f"{what} has no column of the type {kind.__name__}.")
+    raise UserError("{what} has no column of the type {type}.", what=what, type=kind.__name__)
 
 
 def _checked(class_names: Sequence[str], what: str) -> tuple[str, ...]:
     try:
         return check_class_names(class_names)
     except ValueError as error:
-        raise ValueError(f"{what} cannot be used: {as_clause(error)}.") from error
+        raise UserError("{what} cannot be used: {why}.", what=what, why=as_clause(error)) from error
 
 
 def _decode(encoded: Mapping[str, Any] | None, what: str) -> tuple[Tensor, str]:
@@ -168,9 +188,12 @@ def _decode(encoded: Mapping[str, Any] | None, what: str) -> tuple[Tensor, str]:
         coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         picture = decode_image(coded, ImageReadMode.RGB, apply_exif_orientation=True)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{what} holds no picture that can be read here.") from error
+        raise UserError("{what} holds no picture that can be read here.", what=what) from error
     if picture.dtype != torch.uint8 or picture.ndim != 3:
-        raise ValueError(f"{what} holds a moving picture or one with 16 bits a colour, which is not read here.")
+        raise UserError(
+            "{what} holds a moving picture or one with 16 bits a colour, which is not read here.",
+            what=what,
+        )
     kind = "JPEG" if data.startswith(b"\xff\xd8\xff") else "PNG" if data.startswith(b"\x89PNG") else "other"
     return fit(picture, SIZE, "crop"), kind
 
@@ -179,10 +202,10 @@ def _as_tensors(
     pixels: bytearray, labels: list[int | None], num_classes: int, where: str, what: str
 ) -> tuple[Tensor, Tensor]:
     if not labels:
-        raise ValueError(f"{what} has no pictures {where}.")
+        raise UserError("{what} has no pictures {where}.", what=what, where=where)
     # -1 stands for a label that is withheld, as the test splits of competitions have it.
     if not all(label is not None and 0 <= label < num_classes for label in labels):
-        raise ValueError(f"{what} has pictures without a label {where}.")
+        raise UserError("{what} has pictures without a label {where}.", what=what, where=where)
     return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, SIZE, SIZE, 3), torch.tensor(labels)
 
 
@@ -201,13 +224,15 @@ def _folders(folder: Path) -> dict[str, Path]:
     return {entry.name: entry for entry in _visible(folder) if entry.is_dir()} if folder.is_dir() else {}
 
 
-def _files(classes: dict[str, Path], nothing: str) -> Files:
+def _files(classes: dict[str, Path], split: str, what: str) -> Files:
     """The files of a split, in a random order that is always the same."""
     files = []
     for label, (name, folder) in enumerate(classes.items()):
         of_class = [(file, label) for file in _visible(folder)]
         if not of_class:
-            raise ValueError(f"{nothing}/{name}.")
+            raise UserError(
+                "{what} has no pictures {where}.", what=what, where=Message("in {folder}", folder=f"{split}/{name}")
+            )
         files += of_class
     # In the order of their classes the first n, which num_images trains on, would all be of one.
     random.Random(0).shuffle(files)  # noqa: S311
@@ -223,12 +248,14 @@ def _read_file(file: Path) -> Tensor:
     try:
         return fit(read_picture(file), SIZE, "crop")
     except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from error
+        raise UserError("{name}: {why}", name=file.name, why=str(error)) from error
 
 
 def _check_count(num: int, what: str) -> None:
     if num > MAX_IMAGES:
-        raise ValueError(f"{what} has more than {MAX_IMAGES:,} pictures, the most that are taken here.")
+        raise UserError(
+            "{what} has more than {most} pictures, the most that are taken here.", what=what, most=f"{MAX_IMAGES:,}"
+        )
 
 
 def _share(done: int, expected: int) -> float:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from trainer.errors import as_clause, first_line
+from trainer.errors import Message, UserError, as_clause, first_line
 from trainer.images import synthetic
 from trainer.images.readers import (
     CIFAR10_CLASSES,
@@ -40,6 +40,7 @@ TORCHVISION_SECONDS = 3.0
 STALL_SECONDS = 30.0
 
 # As the Hub has them: neither part begins or ends with a dot or a dash, so that ./here is no repository.
+_HUB = Message("The Hub")
 _REPO_ID = re.compile(r"(\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b)(?:@([\w./-]{1,250}))?", re.ASCII)
 _COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -71,10 +72,12 @@ class Source:
         try:
             if self.reach is None:
                 return watch(self.fetch, progress, math.inf)
-            _within(self.reach_seconds, self.reach, progress, f"{self.server} could not be reached within")
-            return _within(STALL_SECONDS, self.fetch, progress, f"{self.server} answered, then was silent for")
+            unreached = "{server} could not be reached within {seconds} seconds."
+            _within(self.reach_seconds, self.reach, progress, unreached, server=self.server)
+            silent_since = "{server} answered, then was silent for {seconds} seconds."
+            return _within(STALL_SECONDS, self.fetch, progress, silent_since, server=self.server)
         except (OSError, RuntimeError, HTTPException) as error:
-            raise ValueError(f"The images could not be read ({first_line(error)}).") from error
+            raise UserError("The images could not be read ({reason}).", reason=first_line(error)) from error
 
 
 def find_source(address: str) -> Source:
@@ -98,27 +101,28 @@ def find_source(address: str) -> Source:
             revision = CIFAR10_REVISION
         return _hub(repo_id, revision if _COMMIT.fullmatch(revision or "") else _commit(repo_id, revision))
     if "/" in address:
-        raise ValueError(f"There is no folder {address[:200]!r}.")
-    raise ValueError(
-        f"There is no image source {address[:200]!r}: choose auto, hub, torchvision, synthetic, a folder, "
-        "or a dataset on the Hub as owner/name."
+        raise UserError("There is no folder {folder}.", folder=f"{address[:200]!r}")
+    raise UserError(
+        "There is no image source {address}: choose auto, hub, torchvision, synthetic, a folder, or "
+        "a dataset on the Hub as owner/name.",
+        address=f"{address[:200]!r}",
     )
 
 
 def _commit(repo_id: str, revision: str | None) -> str:
     try:
         ask = partial(_ask_hub, repo_id, revision)
-        return _within(HUB_SECONDS, ask, silent, "The Hub could not be reached within")
+        return _within(HUB_SECONDS, ask, silent, "{server} could not be reached within {seconds} seconds.", server=_HUB)
     except ValueError as error:
         # Whoever mistyped a folder did not mean the Hub.
-        raise ValueError(f"There is no folder {repo_id} here, and {as_clause(error)}.") from error
+        raise UserError("There is no folder {folder} here, and {why}.", folder=repo_id, why=as_clause(error)) from error
 
 
-def _within(seconds: float, work: Callable[[Report], T], progress: Report, complaint: str) -> T:
+def _within(seconds: float, work: Callable[[Report], T], progress: Report, complaint: str, *, server: str) -> T:
     try:
         return watch(work, progress, seconds)
     except TimeoutError:
-        raise ValueError(f"{complaint} {seconds:g} seconds.") from None
+        raise UserError(complaint, server=server, seconds=f"{seconds:g}") from None
 
 
 def _hub(repo_id: str, revision: str) -> Source:
@@ -126,9 +130,9 @@ def _hub(repo_id: str, revision: str) -> Source:
     return Source(
         address="hub" if is_default else f"{repo_id}@{revision}",
         key=f"hub-{_slug(repo_id)}-{revision}",
-        fetch=partial(read_dataset, repo_id, revision, repo_id, f"The dataset {repo_id}"),
+        fetch=partial(read_dataset, repo_id, revision, repo_id, Message("The dataset {repo}", repo=repo_id)),
         revision=revision,
-        server="The Hub",
+        server=_HUB,
         reach=partial(_ask_hub, repo_id, revision),
         reach_seconds=HUB_SECONDS,
     )
@@ -154,17 +158,24 @@ def _ask_hub(repo_id: str, revision: str | None, report: Report) -> str:
             with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
                 hf_raise_for_status(answer)
     except errors.OfflineModeIsEnabled as error:
-        raise ValueError("The Hub was not asked, because HF_HUB_OFFLINE is set.") from error
+        raise UserError("The Hub was not asked, because HF_HUB_OFFLINE is set.") from error
     except errors.GatedRepoError as error:
-        raise ValueError(f"The Hub wants an agreement before it gives out {repo_id}: see its page there.") from error
+        raise UserError(
+            "The Hub wants an agreement before it gives out {repo}: see its page there.",
+            repo=repo_id,
+        ) from error
     except errors.RepositoryNotFoundError as error:
-        raise ValueError(f"The Hub has no dataset {repo_id}, or it is a private one.") from error
+        raise UserError("The Hub has no dataset {repo}, or it is a private one.", repo=repo_id) from error
     except errors.RevisionNotFoundError as error:
-        raise ValueError(f"The Hub's dataset {repo_id} has no revision {revision}.") from error
+        raise UserError(
+            "The Hub's dataset {repo} has no revision {revision}.", repo=repo_id, revision=revision
+        ) from error
     except errors.HfHubHTTPError as error:
-        raise ValueError(f"The Hub answered with HTTP status {error.response.status_code}.") from error
+        raise UserError(
+            "{server} answered with HTTP status {status}.", server=_HUB, status=error.response.status_code
+        ) from error
     except Exception as error:
-        raise ValueError(f"The Hub could not be reached ({first_line(error)}).") from error
+        raise UserError("{server} could not be reached ({reason}).", server=_HUB, reason=first_line(error)) from error
     return info.sha
 
 
@@ -186,7 +197,7 @@ def _fetch_torchvision(report: Report) -> Pictures:
         _download(CIFAR10.url, archive, report)
         report(0.9, "Unpacking CIFAR-10")
         if not check_integrity(archive, CIFAR10.tgz_md5):
-            raise ValueError(f"{_TORCHVISION.server} sent something other than CIFAR-10.")
+            raise UserError("{server} sent something other than CIFAR-10.", server=_TORCHVISION.server)
         # The archive holds pickles, which torchvision opens only after it has checked the MD5 of each.
         train, test = (CIFAR10(root, train=is_train, download=True) for is_train in (True, False))
         splits = [(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in (train, test)]
@@ -200,7 +211,10 @@ def _download(url: str, path: Path, report: Report) -> None:
         while chunk := answer.read1(2**18):
             file.write(chunk)
             done = file.tell()
-            report(0.9 * min(1.0, done / size) if size else 0.0, f"Downloading CIFAR-10: {done / 1e6:.0f} MB")
+            report(
+                0.9 * min(1.0, done / size) if size else 0.0,
+                Message("Downloading CIFAR-10: {size} MB", size=f"{done / 1e6:.0f}"),
+            )
 
 
 @contextmanager
@@ -211,17 +225,21 @@ def _open(url: str, method: str = "GET") -> Iterator[Any]:
             yield answer
     except urllib.error.HTTPError as error:
         error.close()
-        raise ValueError(f"{_TORCHVISION.server} answered with HTTP status {error.code}.") from error
+        raise UserError(
+            "{server} answered with HTTP status {status}.", server=_TORCHVISION.server, status=error.code
+        ) from error
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise ValueError(f"{_TORCHVISION.server} could not be reached ({first_line(reason)}).") from error
+        raise UserError(
+            "{server} could not be reached ({reason}).", server=_TORCHVISION.server, reason=first_line(reason)
+        ) from error
 
 
 _TORCHVISION = Source(
     address="torchvision",
     key="torchvision-cifar10",
     fetch=_fetch_torchvision,
-    server="The server that torchvision gets CIFAR-10 from",
+    server=Message("The server that torchvision gets CIFAR-10 from"),
     reach=_ask_torchvision,
     reach_seconds=TORCHVISION_SECONDS,
 )
@@ -238,13 +256,13 @@ _SYNTHETIC = Source(address="synthetic", key=f"synthetic-{synthetic.VERSION}", f
 
 
 def _folder(folder: Path) -> Source:
-    what = f"The folder {folder.name or folder}"
+    what = Message("The folder {folder}", folder=folder.name or folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder.name} is a file: choose a folder.")
+        raise UserError("{name} is a file: choose a folder.", name=folder.name)
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        raise ValueError("The folder's path is not UTF-8, and no run could tell where its pictures are.") from None
+        raise UserError("The folder's path is not UTF-8, and no run could tell where its pictures are.") from None
     try:
         if tables := find_tables(folder):
             files = [*tables, *folder.glob("README.md")]
@@ -255,7 +273,7 @@ def _folder(folder: Path) -> Source:
             fetch = partial(read_pictures, folder.name, class_names, splits)
         fingerprint = _fingerprint(folder, files)
     except OSError as error:
-        raise ValueError(f"{what} cannot be read ({error.strerror}).") from error
+        raise UserError("{what} cannot be read ({reason}).", what=what, reason=error.strerror) from error
     return Source(address=str(folder), key=f"folder-{_slug(folder.name)}-{fingerprint}", fetch=fetch)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from trainer.errors import UserError
 from trainer.hub import repositories
 from trainer.images.picture import fit
 from trainer.networks.model import OptimizerLabModel, load_weights
@@ -60,7 +61,7 @@ def of_folder(folder: Path) -> Timeline:
     run, model = checkpoint.read_run(folder), OptimizerLabModel.from_pretrained(folder)
     paths = {epoch: path for epoch, path in checkpoint.kept_epochs(folder).items() if epoch <= run.epoch}
     if not paths:
-        raise ValueError("Of this run no epochs were kept to walk through, only its last network.")
+        raise UserError("Of this run no epochs were kept to walk through, only its last network.")
 
     def open_epoch(epoch: int) -> OptimizerLabModel:
         load_weights(model, paths[epoch])
@@ -79,7 +80,10 @@ def of_repo(
     """
     revisions = repositories.list_epochs(repo_id, token=token)
     if not revisions:
-        raise ValueError(f"{repo_id} has no epochs to walk through: none of its commits has a tag such as epoch-0003.")
+        raise UserError(
+            "{repo} has no epochs to walk through: none of its commits has a tag such as epoch-0003.",
+            repo=repo_id,
+        )
     return Timeline(
         run=repositories.open_run(repo_id, token=token),
         epochs=_evenly(tuple(revisions), MOST_PUBLISHED),
@@ -102,7 +106,7 @@ def walk(timeline: Timeline, picture: Tensor) -> Iterator[Moment | Gap]:
         try:
             model = timeline.open(epoch)
             if model.class_names != (class_names or model.class_names):
-                raise ValueError("Its network knows other classes than the epochs before it.")
+                raise UserError("Its network knows other classes than the epochs before it.")
             if rule != (model.image_size, model.resize):
                 rule = model.image_size, model.resize
                 seen = fit(picture, *rule)

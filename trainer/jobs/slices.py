@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from trainer.errors import UserError
 from trainer.images.image_data import ImageData, open_images
 from trainer.jobs.pace import Pace, measure
 from trainer.learning.lr_finder import Finding, Trial, find_lr, num_trials
@@ -54,7 +55,7 @@ class ImageFile:
     def of(cls, images: ImageData) -> "ImageFile":
         """ValueError where they are in no file."""
         if images.path is None:
-            raise ValueError("The disk has not kept the pictures, and the GPU can read them only from there.")
+            raise UserError("The disk has not kept the pictures, and the GPU can read them only from there.")
         return cls(path=images.path, digest=images.digest)
 
 
@@ -224,7 +225,7 @@ def _mapped(file: ImageFile) -> ImageData:
     """The app's images, which are everybody's, are all that stays from one piece of work to the next."""
     images = open_images(file.path)
     if images.digest != file.digest:
-        raise ValueError("The file of the pictures has changed since the app was started.")
+        raise UserError("The file of the pictures has changed since the app was started.")
     return images
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from trainer.errors import UserError
+
 _OUT_OF_MEMORY = (
     "MPS backend out of memory", "can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED",
 )  # fmt: skip
@@ -22,11 +24,14 @@ def choose_device(name: str | None = None) -> torch.device:
     name = name or os.environ.get("OPTIMIZER_LAB_DEVICE") or "auto"
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name not in DEVICES:
-        raise ValueError(f"The device must be one of {', '.join(DEVICES)}, not {name[:40]!r}.")
+        raise UserError("The device must be one of {join}, not {name}.", join=", ".join(DEVICES), name=f"{name[:40]!r}")
     if name == "auto":
         name = next(device for device, there in found.items() if there)
     if not found[name]:
-        raise ValueError(f"This machine has no {name} device that PyTorch can use; cpu always works.")
+        raise UserError(
+            "This machine has no {name} device that PyTorch can use; cpu always works.",
+            name=name,
+        )
     if name == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     return torch.device(name)
@@ -50,7 +55,7 @@ def told_out_of_memory() -> Iterator[None]:
         # torch.OutOfMemoryError is what CUDA raises most often; all else is a RuntimeError, known by its words alone.
         if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
-        raise ValueError(
-            "The device ran out of memory. A smaller batch_size takes less, and so do fewer pictures (num_images), a "
-            "smaller model, or fewer settings side by side."
+        raise UserError(
+            "The device ran out of memory. A smaller batch_size takes less, and so do fewer pictures "
+            "(num_images), a smaller model, or fewer settings side by side."
         ) from error

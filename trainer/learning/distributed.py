@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainer.errors import UserError
+
 # One that dies is noticed at once, by its closed connection; this is for a machine that has gone silent, and leaves
 # time for a download that the others wait for.
 _PATIENCE = timedelta(minutes=10)
@@ -77,7 +79,7 @@ class World:
             error = caught
         told = [sentence for sentence in self.gather(error and str(error)) if sentence is not None]
         if told:
-            raise ValueError(told[0]) from error
+            raise UserError(told[0]) from error
 
     def claim(self) -> bool:
         """Whether this rank is the first to ask: the one that says what several see. Needs no other rank to answer."""
@@ -123,7 +125,11 @@ def join() -> Iterator[World]:
 def check_batch_size(world: World, batch_size: int) -> None:
     """Raises ValueError where a batch has fewer images than there are ranks to share them."""
     if batch_size < world.size:
-        raise ValueError(f"A batch_size of {batch_size} is too small for {world.size} processes to share.")
+        raise UserError(
+            "A batch_size of {batch_size} is too small for {size} processes to share.",
+            batch_size=batch_size,
+            size=world.size,
+        )
 
 
 def own_device(world: World, device: torch.device) -> torch.device:
@@ -131,11 +137,12 @@ def own_device(world: World, device: torch.device) -> torch.device:
     if world.size == 1 or device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise ValueError(f"Several processes cannot train on {device.type} together; add --device cpu.")
+        raise UserError("Several processes cannot train on {type} together; add --device cpu.", type=device.type)
     if world.local_rank >= torch.cuda.device_count():
-        raise ValueError(
-            f"There are more processes on this machine than GPUs, of which it has {torch.cuda.device_count()}; "
-            "start one for each GPU, or add --device cpu."
+        raise UserError(
+            "There are more processes on this machine than GPUs, of which it has {device_count}; start "
+            "one for each GPU, or add --device cpu.",
+            device_count=torch.cuda.device_count(),
         )
     own = torch.device("cuda", world.local_rank)
     torch.cuda.set_device(own)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from trainer.errors import UserError
 from trainer.images.image_data import ImageData, Split, pixel_statistics
 from trainer.learning.device import memory_format
 from trainer.learning.optimizers import build_optimizer
@@ -117,14 +118,14 @@ def _restore(learner: Learner, kept: Checkpoint) -> None:
                 place, key = rest.rsplit(".", 1)
                 parameter = model.get_parameter(place)
                 if tensor.dtype != torch.float32 or tensor.shape not in ((), parameter.shape):
-                    raise ValueError(f"{name} has another kind or shape than its parameter.")
+                    raise UserError("{name} has another kind or shape than its parameter.", name=name)
                 # A copy of scalars too: torch keeps Adam's `step` as it gets it and counts it up in place, and the
                 # checkpoint may yet be saved again.
                 state.setdefault(places[place], {})[key] = _like(parameter, tensor) if tensor.dim() else tensor.clone()
         if state and (
             len(state) < len(places) or any(values.keys() != _moments(optimizer) for values in state.values())
         ):
-            raise ValueError("Some of the optimizer's tensors are missing, or too many.")
+            raise UserError("Some of the optimizer's tensors are missing, or too many.")
         known = optimizer.state_dict()
         groups, state = known["param_groups"], state or known["state"]  # Adagrad has a state before its first step
         if "optimizer" in kept.state:
@@ -141,7 +142,7 @@ def _restore(learner: Learner, kept: Checkpoint) -> None:
     except torch.OutOfMemoryError:
         raise
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError("The checkpoint does not fit the run it belongs to: its files are damaged.") from error
+        raise UserError("The checkpoint does not fit the run it belongs to: its files are damaged.") from error
 
 
 def _like(parameter: Tensor, tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData, Split, batches, num_batches, subset, to_device
 from trainer.images.readers import CIFAR10_SIZES
 from trainer.learning.device import told_out_of_memory
@@ -153,7 +154,7 @@ def begin(
     """
     split = training_split(config, data)
     if config.precision == "float16" and device.type != "cuda":
-        raise ValueError("precision float16 needs a CUDA GPU; use float32 or bfloat16 here.")
+        raise UserError("precision float16 needs a CUDA GPU; use float32 or bfloat16 here.")
     per_epoch = num_batches(len(split.labels), config)
     learner = build_learner(config, data, split, num_batches=per_epoch, device=device, resume=resume)
     return to_device(split, device), learner
@@ -169,10 +170,13 @@ def num_training_images(config: TrainConfig, data: ImageData | None) -> int:
     """How many images the config trains on, of CIFAR-10 until there are any; ValueError where it asks for more."""
     there = CIFAR10_SIZES[config.train_split] if data is None else len(_chosen_split(config, data).labels)
     if config.num_images > there:
-        raise ValueError(f"num_images must not be above the {there:,} pictures of the split.")
+        raise UserError("num_images must not be above the {count} pictures of the split.", count=f"{there:,}")
     chosen = config.num_images or there
     if config.batch_size > chosen:
-        raise ValueError(f"batch_size must not be above the {chosen:,} pictures there are to learn from.")
+        raise UserError(
+            "batch_size must not be above the {count} pictures there are to learn from.",
+            count=f"{chosen:,}",
+        )
     return chosen
 
 
@@ -302,8 +306,8 @@ def _train_epoch(
 
 def _advice(config: TrainConfig, epoch: int) -> str:
     if config.zero_grad_every == 0:
-        cure = "The gradients are never cleared and grow at every step; set zero_grad_every to 1."
+        cure = Message("The gradients are never cleared and grow at every step; set zero_grad_every to 1.")
     else:
         lower = min(config.lr / 10, OPTIMIZERS[config.optimizer].defaults["lr"])
-        cure = f"What usually helps: an lr of {lower:g}, or a warm-up of a few steps."
-    return f"In epoch {epoch} the loss became infinite or not a number. {cure}"
+        cure = Message("What usually helps: an lr of {lr}, or a warm-up of a few steps.", lr=f"{lower:g}")
+    return Message("In epoch {epoch} the loss became infinite or not a number. {cure}", epoch=epoch, cure=cure)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.errors import Message
 from trainer.images.image_data import ImageData, Split, passes
 from trainer.learning.learner import Learner
 from trainer.learning.loop import begin, train_batch
@@ -101,21 +102,37 @@ def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> F
     if config.zero_grad_every == 0:
         reason = "Gradients that are never cleared grow until any lr diverges; set zero_grad_every to 1 first."
     elif not has_learned:
-        never = f"The loss never fell clearly below {start:.2f}, from an lr of {trials[0].lr:.2g} up to"
-        if diverges_at is None:
-            reason = f"{never} {trials[-1].lr:.2g}: there is nothing to suggest."
-        else:
-            reason = f"{never} {diverges_at:g}, where it diverges: there is nothing to suggest."
+        template = (
+            "The loss never fell clearly below {start}, from an lr of {first} up to {last}: "
+            "there is nothing to suggest."
+            if diverges_at is None
+            else "The loss never fell clearly below {start}, from an lr of {first} up to {last}, where it diverges: "
+            "there is nothing to suggest."
+        )
+        last = f"{trials[-1].lr:.2g}" if diverges_at is None else f"{diverges_at:g}"
+        reason = Message(template, start=f"{start:.2f}", first=f"{trials[0].lr:.2g}", last=last)
     else:
         suggestion = _rounded(trials[half].lr)
-        fell = f"The loss fell from {start:.2f} to {smoothed[lowest]:.2f} and was half-way at {suggestion:g}"
+        fell = {"start": f"{start:.2f}", "lowest": f"{smoothed[lowest]:.2f}", "suggestion": f"{suggestion:g}"}
         if diverges_at is None:
-            reason = f"{fell}; it never diverged."
+            reason = Message(
+                "The loss fell from {start} to {lowest} and was half-way at {suggestion}; it never diverged.", **fell
+            )
         elif suggestion <= diverges_at / _MARGIN:
-            reason = f"{fell}, well below {diverges_at:g}, from which on it diverges."
+            reason = Message(
+                "The loss fell from {start} to {lowest} and was half-way at {suggestion}, well below {diverges_at}, "
+                "from which on it diverges.",
+                **fell,
+                diverges_at=f"{diverges_at:g}",
+            )
         else:
             suggestion = _rounded(diverges_at / _MARGIN)
-            reason = f"{fell}; as it diverges from {diverges_at:g} on, a third of that is the safer choice."
+            reason = Message(
+                "The loss fell from {start} to {lowest} and was half-way at {suggestion}; as it diverges from "
+                "{diverges_at} on, a third of that is the safer choice.",
+                **fell,
+                diverges_at=f"{diverges_at:g}",
+            )
     return Finding(suggestion=suggestion, diverges_at=diverges_at, reason=reason)
 
 

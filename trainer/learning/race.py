@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from trainer.errors import UserError
 from trainer.images.image_data import ImageData, to_device
 from trainer.learning.device import told_out_of_memory
 from trainer.learning.loop import train
@@ -24,14 +25,14 @@ def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConf
     is nothing to race, too much of it, or the same twice.
     """
     if not configs:
-        raise ValueError("Add settings to the race first.")
+        raise UserError("Add settings to the race first.")
     if len(configs) > MOST_SETTINGS:
-        raise ValueError(f"A race takes up to {MOST_SETTINGS} settings.")
+        raise UserError("A race takes up to {most} settings.", most=MOST_SETTINGS)
     if not 1 <= num_seeds <= MOST_SEEDS:
-        raise ValueError(f"A race takes from 1 to {MOST_SEEDS} seeds.")
+        raise UserError("A race takes from 1 to {most} seeds.", most=MOST_SEEDS)
     first = configs[0].seed
     if len({replace(config, seed=first) for config in configs}) < len(configs):
-        raise ValueError("Two of the settings are the same.")
+        raise UserError("Two of the settings are the same.")
     return [config.changed({"seed": first + number}) for config in configs for number in range(num_seeds)]
 
 

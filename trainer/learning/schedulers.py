@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch.optim import Optimizer, lr_scheduler
 
+from trainer.errors import Message, UserError
 from trainer.learning.optimizers import build_optimizer
 from trainer.settings.config import TrainConfig
 
@@ -42,11 +43,11 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: i
     batches_per_update = config.zero_grad_every or 1
     batches_per_step = num_batches if config.scheduler_unit == "epoch" else batches_per_update
     if last // batches_per_update == first // batches_per_update:
-        raise ValueError("zero_grad_every must not be above the number of batches: the run would take no step at all.")
+        raise UserError("zero_grad_every must not be above the number of batches: the run would take no step at all.")
     all_steps = last // batches_per_step - first // batches_per_step
     num_steps = all_steps - config.num_warmup_steps
     if num_steps < 1:
-        raise ValueError(f"num_warmup_steps must be below the run's {all_steps} scheduler steps.")
+        raise UserError("num_warmup_steps must be below the run's {steps} scheduler steps.", steps=all_steps)
     own = dict(config.row_settings["scheduler"])
     match config.scheduler:
         case "constant":
@@ -86,15 +87,16 @@ def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
     # Each phase of torch's OneCycleLR is a step shorter than its share of the run; one of no steps divides by zero.
     rise = config.pct_start * num_steps
     if not 1 < rise < num_steps:
-        cure = "more epochs or scheduler_unit batch give it more steps"
-        if config.scheduler_unit == "batch":
-            cure = "more epochs or a smaller batch_size give it more steps"
-        raise ValueError(
-            f"onecycle cannot rise and fall in {num_steps} scheduler steps with a pct_start of {config.pct_start:g}; "
-            f"{cure}."
+        remedy = "a smaller batch_size" if config.scheduler_unit == "batch" else "scheduler_unit batch"
+        raise UserError(
+            "onecycle cannot rise and fall in {steps} scheduler steps with a pct_start of {share}; more epochs or "
+            "{remedy} give it more steps.",
+            steps=num_steps,
+            share=f"{config.pct_start:g}",
+            remedy=Message(remedy),
         )
     if config.three_phase and 2 * rise - 2 >= num_steps - 1:
-        raise ValueError("With three_phase, pct_start must be below 0.5: the same part again goes into the way down.")
+        raise UserError("With three_phase, pct_start must be below 0.5: the same part again goes into the way down.")
 
 
 def preview(config: TrainConfig, *, num_batches: int) -> Iterator[tuple[int, float]]:

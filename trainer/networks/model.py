@@ -13,6 +13,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from trainer.errors import UserError
 from trainer.hub.download import download
 from trainer.images.picture import RESIZES
 from trainer.learning.device import memory_format
@@ -136,11 +137,13 @@ class OptimizerLabModel(
     ):
         super().__init__()
         if architecture not in ARCHITECTURES:
-            raise ValueError(f"This app knows the networks {', '.join(ARCHITECTURES)}; the checkpoint has another.")
+            raise UserError(
+                "This app knows the networks {names}; the checkpoint has another.", names=", ".join(ARCHITECTURES)
+            )
         if activation not in ACTIVATIONS or not isinstance(softmax, bool) or resize not in RESIZES:
-            raise ValueError("The checkpoint's activation, softmax or resize rule is not one this app knows.")
+            raise UserError("The checkpoint's activation, softmax or resize rule is not one this app knows.")
         if type(image_size) is not int or image_size % 8 or not 8 <= image_size <= 128:
-            raise ValueError("The checkpoint's image size must be a multiple of 8 from 8 to 128.")
+            raise UserError("The checkpoint's image size must be a multiple of 8 from 8 to 128.")
         self.class_names = check_class_names(class_names)
         self.image_size, self.resize, self.softmax = image_size, resize, softmax
         # Not weights: they travel in config.json and only ride along to the device.
@@ -199,7 +202,7 @@ class OptimizerLabModel(
         try:
             return cls(**{name: value for name, value in content.items() if name in known})
         except TypeError:
-            raise ValueError(f"{CONFIG_FILE} lacks class_names, or has an entry of the wrong kind.") from None
+            raise UserError("{file} lacks class_names, or has an entry of the wrong kind.", file=CONFIG_FILE) from None
 
 
 def largest_file(model: nn.Module) -> int:
@@ -210,13 +213,13 @@ def largest_file(model: nn.Module) -> int:
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
     """The class names as a tuple, or ValueError: two to a thousand different, short, printable names."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not 2 <= len(names) <= _MOST_CLASSES:
-        raise ValueError(f"There must be from 2 to {_MOST_CLASSES:,} class names.")
+        raise UserError("There must be from 2 to {most} class names.", most=f"{_MOST_CLASSES:,}")
     for name in names:
         printable = isinstance(name, str) and not any(unicodedata.category(letter)[0] == "C" for letter in name)
         if not printable or not name.strip() or len(name) > _LONGEST_NAME:
-            raise ValueError(f"A class name must be printable and have from 1 to {_LONGEST_NAME} letters.")
+            raise UserError("A class name must be printable and have from 1 to {most} letters.", most=_LONGEST_NAME)
     if len(set(names)) < len(names):
-        raise ValueError("Two classes have the same name.")
+        raise UserError("Two classes have the same name.")
     return tuple(names)
 
 
@@ -228,15 +231,19 @@ def load_weights(model: nn.Module, path: Path) -> None:
     wanted = model.state_dict()
     tensors = read_tensors(path, at_most=sum(tensor.nbytes for tensor in wanted.values()))
     if tensors.keys() != wanted.keys():
-        raise ValueError(f"{path.name} does not hold the weights of this network.")
+        raise UserError("{file} does not hold the weights of this network.", file=path.name)
     for name, tensor in tensors.items():
         types = _WEIGHT_TYPES if wanted[name].is_floating_point() else (wanted[name].dtype,)
         if tensor.shape != wanted[name].shape or tensor.dtype not in types:
-            raise ValueError(f"{path.name} does not hold the weights of this network: {name} has another shape.")
+            raise UserError(
+                "{file} does not hold the weights of this network: {name} has another shape.",
+                file=path.name,
+                name=name,
+            )
         if not tensor.isfinite().all():
-            raise ValueError(f"{path.name} is damaged: some weights in {name} are not finite.")
+            raise UserError("{file} is damaged: some weights in {name} are not finite.", file=path.name, name=name)
         if name.endswith("running_var") and (tensor < 0).any():
-            raise ValueError(f"{path.name} is damaged: a variance in {name} is below 0.")
+            raise UserError("{file} is damaged: a variance in {name} is below 0.", file=path.name, name=name)
     model.load_state_dict(tensors)
 
 
@@ -244,27 +251,27 @@ def read_tensors(path: Path, *, at_most: int) -> dict[str, Tensor]:
     """All tensors of a safetensors file; ValueError if it is missing, damaged or holds over `at_most` bytes of them."""
     try:
         if path.stat().st_size > at_most + LARGEST_CONFIG:
-            raise ValueError(f"{path.name} is larger than what it should hold.")
+            raise UserError("{file} is larger than what it should hold.", file=path.name)
         with safe_open(_regular(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
-        raise ValueError(f"{path.name} is missing.") from None
+        raise UserError("{file} is missing.", file=path.name) from None
     except (OSError, SafetensorError):
-        raise ValueError(f"{path.name} is damaged or not a safetensors file.") from None
+        raise UserError("{file} is damaged or not a safetensors file.", file=path.name) from None
 
 
 def read_json(path: Path, *, at_most: int) -> dict:
     """The JSON object in a file; ValueError if it is missing, damaged or larger than `at_most` bytes."""
     try:
         if path.stat().st_size > at_most:
-            raise ValueError(f"{path.name} is larger than what it should hold.")
+            raise UserError("{file} is larger than what it should hold.", file=path.name)
         content = json.loads(_regular(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path.name} is missing.") from None
+        raise UserError("{file} is missing.", file=path.name) from None
     except (OSError, RecursionError, json.JSONDecodeError, UnicodeDecodeError):
-        raise ValueError(f"{path.name} is damaged: it cannot be read as JSON.") from None
+        raise UserError("{file} is damaged: it cannot be read as JSON.", file=path.name) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is damaged: it does not hold an object.")
+        raise UserError("{file} is damaged: it does not hold an object.", file=path.name)
     return content
 
 
@@ -278,5 +285,8 @@ def _regular(path: Path) -> Path:
 def _per_channel(values: Sequence[float], *, low: float) -> Tensor:
     sound = isinstance(values, Sequence) and len(values) == 3
     if not sound or not all(type(v) in (int, float) and low <= v <= 1 and math.isfinite(v) for v in values):
-        raise ValueError(f"The checkpoint's mean and std must be three numbers each, from {low:g} to 1.")
+        raise UserError(
+            "The checkpoint's mean and std must be three numbers each, from {low} to 1.",
+            low=f"{low:g}",
+        )
     return torch.tensor(values, dtype=torch.float32).reshape(1, 3, 1, 1)

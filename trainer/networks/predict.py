@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from trainer.errors import UserError
 from trainer.images.picture import fit, read_picture
 from trainer.networks.model import OptimizerLabModel
 
@@ -31,6 +32,6 @@ def classify(model: OptimizerLabModel, picture: str | os.PathLike | Tensor) -> P
     seen = fit(pixels, model.image_size, model.resize)
     probabilities = model.probabilities(seen.unsqueeze(0).to(model.mean.device))[0].tolist()
     if not all(map(math.isfinite, probabilities)):
-        raise ValueError("The network's answer is not a number: its weights are too large.")
+        raise UserError("The network's answer is not a number: its weights are too large.")
     ranked = sorted(zip(model.class_names, probabilities, strict=True), key=lambda pair: -pair[1])
     return Prediction(label=ranked[0][0], confidences=dict(ranked), seen=seen)

@@ -23,6 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import save
 
+from trainer.errors import Message, UserError
 from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
 from trainer.paths import exists
 from trainer.runs.events import (
@@ -80,7 +81,7 @@ class Checkpoint:
 def check_name(name: str) -> str:
     """The name of a run's folder, or ValueError: letters, digits, `.`, `_` and `-`, at most 96, no dot in front."""
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}", name):
-        raise ValueError("A run's name may have letters, digits, '.', '_' and '-', up to 96, and no dot in front.")
+        raise UserError("A run's name may have letters, digits, '.', '_' and '-', up to 96, and no dot in front.")
     return name
 
 
@@ -123,14 +124,14 @@ def _locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / _LOCK, timeout=_SECONDS_TO_LOOK, thread_local=False)
         lock.acquire()
     except Timeout:
-        raise ValueError("This run is in training in another tab or command; stop it there first.") from None
+        raise UserError("This run is in training in another tab or command; stop it there first.") from None
     except OSError as error:
-        raise ValueError(f"The run's folder cannot be written: {_reason(error)}.") from None
+        raise UserError("The run's folder cannot be written: {reason}.", reason=_reason(error)) from None
     try:
         try:
             _settle(folder)
         except OSError as error:
-            raise ValueError(f"The run's folder cannot be written: {_reason(error)}.") from None
+            raise UserError("The run's folder cannot be written: {reason}.", reason=_reason(error)) from None
         yield
     finally:
         lock.release()
@@ -181,17 +182,17 @@ class Keeper:
                 _commit(self.folder, _without_epoch(_read_history(self.folder), run, self.resume))
             self.resume = None
         except (OSError, ValueError) as error:  # ValueError: what was there cannot be read just now
-            run.warning = f"The run could not be saved: {_reason(error)}. {self._what_is_left()}"
+            run.warning = Message(self._what_is_left(), reason=_reason(error))
             return False
         run.warning = ""
         return True
 
     def _what_is_left(self) -> str:
         if self.run.status == "training":
-            return "It goes on, and is saved as soon as the disk takes it."
+            return "The run could not be saved: {reason}. It goes on, and is saved as soon as the disk takes it."
         if is_run(self.folder):
-            return "What was saved before is still there."
-        return "Nothing of it has been saved."
+            return "The run could not be saved: {reason}. What was saved before is still there."
+        return "The run could not be saved: {reason}. Nothing of it has been saved."
 
 
 def record(
@@ -240,21 +241,23 @@ def read(folder: Path) -> Checkpoint:
     content = _read_history(folder)
     run = _run(content)
     if not run.history:
-        raise ValueError(f"{HISTORY_FILE} is damaged: it has no epochs.")
+        raise UserError("{file} is damaged: it has no epochs.", file=HISTORY_FILE)
     if _entry(content, "files", dict).keys() == {WEIGHTS_FILE}:
-        raise ValueError("This is an epoch in the middle of a published run; only its last one can be resumed.")
+        raise UserError("This is an epoch in the middle of a published run; only its last one can be resumed.")
     weights = OptimizerLabModel.from_pretrained(folder).state_dict()
     # No optimizer here keeps more than three tensors a weight, to which a carried gradient may come.
     size = 4 * sum(tensor.numel() for tensor in weights.values())
     tensors = read_tensors(folder / TENSORS_FILE, at_most=4 * size)
     state, digests = _entry(content, "state", dict), _entry(content, "files", dict)
     if state.get("schedule_from") not in range(run.epoch + 1):
-        raise ValueError(f"{HISTORY_FILE} is damaged: its schedule has no beginning.")
+        raise UserError("{file} is damaged: its schedule has no beginning.", file=HISTORY_FILE)
     if not _is_sound("continued_with", state.get("continued_with")):
-        raise ValueError(f"{HISTORY_FILE} is damaged: it went on with settings that there are not.")
+        raise UserError("{file} is damaged: it went on with settings that there are not.", file=HISTORY_FILE)
     for name in (WEIGHTS_FILE, TENSORS_FILE):
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digests.get(name):
-            raise ValueError(f"{name} is not the one that belongs to this run's {HISTORY_FILE}.")
+            raise UserError(
+                "{file} is not the one that belongs to this run's {history}.", file=name, history=HISTORY_FILE
+            )
     return Checkpoint(
         config=run.config,
         data=_data(content),
@@ -298,12 +301,16 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
     total = config.epochs if epochs is None else epochs
     config = replace(config, epochs=total)
     if total <= done:
-        raise ValueError(f"This run has trained {done} epochs already; ask for more than that to go on.")
+        raise UserError(
+            "This run has trained {done} epochs already; ask for more than that to go on.",
+            done=done,
+        )
     if not changes and not checkpoint.continued_with:
         if spans_run and total != checkpoint.config.epochs:
-            raise ValueError(
-                f"The {config.scheduler} schedule of this run was as long as the run, and is spent; "
-                "choose the scheduler to go on with, for example constant and a small lr."
+            raise UserError(
+                "The {scheduler} schedule of this run was as long as the run, and is spent; choose the "
+                "scheduler to go on with, for example constant and a small lr.",
+                scheduler=config.scheduler,
             )
         return replace(checkpoint, config=config)
     config = checkpoint.config.changed({**changes, "epochs": total})
@@ -333,10 +340,12 @@ def is_run(folder: Path) -> bool:
 def check_free(folder: Path, names: Iterable[str]) -> None:
     """ValueError where a folder has a run, or a file of one of these names."""
     if is_run(folder) or exists(folder / WEIGHTS_FILE):
-        raise ValueError(f"There is a checkpoint in {folder} already; choose another folder.")
+        raise UserError("There is a checkpoint in {folder} already; choose another folder.", folder=folder)
     for name in names:
         if exists(folder / name):
-            raise ValueError(f"There is a file {name} in {folder} already; choose another folder.")
+            raise UserError(
+                "There is a file {name} in {folder} already; choose another folder.", name=name, folder=folder
+            )
 
 
 def kept_epochs(folder: Path) -> dict[int, Path]:
@@ -362,7 +371,7 @@ def pack(folder: Path) -> dict[str, bytes]:
         if digests and all(hashlib.sha256(files.get(name, b"")).hexdigest() == digests[name] for name in digests):
             return files
         time.sleep(0.02)  # between one file's move to its place and the next
-    raise ValueError("The run's files do not belong together: some are missing or damaged.")
+    raise UserError("The run's files do not belong together: some are missing or damaged.")
 
 
 def place(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -384,7 +393,7 @@ def until(content: Mapping[str, Any], epoch: int, weights: bytes) -> bytes:
         {
             **content,
             "status": "interrupted",
-            "advice": "",
+            **_advice_entry(""),
             "history": content["history"][: epoch + 1],
             "curve": _curve_entry(_within(_curve(content), epoch)),
             "state": {},
@@ -404,7 +413,7 @@ def delete(folder: Path) -> None:
 
 def _without_epoch(content: Mapping[str, Any], run: Run, resume: Checkpoint | None) -> dict[str, bytes]:
     """What is to be written of a run in which no further epoch has ended, beside the `content` of training.json."""
-    content = {**content, "status": run.status, "advice": run.advice}
+    content = {**content, "status": run.status, **_advice_entry(run.advice)}
     if run.status == "diverged":  # within an epoch that no checkpoint will follow
         content["curve"] = _curve_entry(run.curve)
     if resume is None:
@@ -422,7 +431,7 @@ def _files(run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) ->
         "config": run.config.settings(),
         "data": dict(data),
         "status": run.status,
-        "advice": run.advice,
+        **_advice_entry(run.advice),
         "history": [plain(row) for row in run.history],
         "curve": _curve_entry(run.curve),
         "state": last.state,
@@ -445,7 +454,7 @@ def _put(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         _commit(folder, files)
     except OSError as error:
-        raise ValueError(f"The folder cannot be written: {_reason(error)}.") from None
+        raise UserError("The folder cannot be written: {reason}.", reason=_reason(error)) from None
 
 
 def _commit(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -493,7 +502,7 @@ def _is_written(folder: Path) -> bool:
 
 def _read_history(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise ValueError("There is no such run.")
+        raise UserError("There is no such run.")
     try:
         content = read_json(folder / _COMMITTED / HISTORY_FILE, at_most=LARGEST_HISTORY)
     except ValueError:
@@ -502,7 +511,7 @@ def _read_history(folder: Path) -> dict[str, Any]:
             raise
         content = read_json(folder / HISTORY_FILE, at_most=LARGEST_HISTORY)
     if content.get("format") != FORMAT:
-        raise ValueError(f"{HISTORY_FILE} was written by another version of this app, or by something else.")
+        raise UserError("{file} was written by another version of this app, or by something else.", file=HISTORY_FILE)
     return content
 
 
@@ -511,7 +520,7 @@ def _run(content: Mapping[str, Any]) -> Run:
     try:
         history = [EpochEnded(**{part.name: row.get(part.name) for part in fields(EpochEnded)}) for row in rows]
     except AttributeError:
-        raise ValueError(f"{HISTORY_FILE} is damaged: an epoch is no object.") from None
+        raise UserError("{file} is damaged: an epoch is no object.", file=HISTORY_FILE) from None
     config = TrainConfig.from_settings(_entry(content, "config", dict))
     for number, row in enumerate(history):
         if (
@@ -520,17 +529,18 @@ def _run(content: Mapping[str, Any]) -> Run:
             or number > config.epochs
             or not all(_is_sound(name, value) for name, value in asdict(row).items())
         ):
-            raise ValueError(
-                f"{HISTORY_FILE} is damaged: its epochs are not in order, or have entries of another kind."
+            raise UserError(
+                "{file} is damaged: its epochs are not in order, or have entries of another kind.",
+                file=HISTORY_FILE,
             )
     status = content.get("status")
     if status not in STATUSES:
-        raise ValueError(f"{HISTORY_FILE} is damaged: its status is not one this app knows.")
+        raise UserError("{file} is damaged: its status is not one this app knows.", file=HISTORY_FILE)
     return Run(
         config=config,
         history=history,
         status=status,
-        advice=str(content.get("advice", ""))[:_LONGEST_ADVICE],
+        advice=_advice(content),
         curve=_curve(content),
     )
 
@@ -540,8 +550,22 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(data.get(name), str) for name in ("name", "digest")) or not all(
         value is None or isinstance(value, str) for value in data.values()
     ):
-        raise ValueError(f"{HISTORY_FILE} is damaged: its data is not told in words.")
+        raise UserError("{file} is damaged: its data is not told in words.", file=HISTORY_FILE)
     return data
+
+
+def _advice_entry(advice: str) -> dict[str, Any]:
+    """The advice as text and, for pages in other languages, as the message that it is."""
+    return {"advice": advice, "advice_message": advice.to_json() if isinstance(advice, Message) else None}
+
+
+def _advice(content: Mapping[str, Any]) -> str:
+    text = str(content.get("advice", ""))[:_LONGEST_ADVICE]
+    try:
+        message = Message.from_json(content.get("advice_message"))
+    except ValueError:
+        return text
+    return message if message == text else text
 
 
 def _within(curve: Curve, epoch: int) -> Curve:
@@ -571,7 +595,7 @@ def _curve(content: Mapping[str, Any]) -> Curve:
         or not _is_number(weight)
         or not 0 <= weight <= 1
     ):
-        raise ValueError(f"{HISTORY_FILE} is damaged: its curve has entries of another kind.")
+        raise UserError("{file} is damaged: its curve has entries of another kind.", file=HISTORY_FILE)
     *rows, (total,) = ([math.nan if value is None else value for value in row] for row in [*rows, [total]])
     return Curve(points=[Point(*row) for row in rows], stride=stride, total=total, weight=weight)
 
@@ -590,7 +614,7 @@ def _is_number(value: Any) -> bool:
 
 def _entry(content: Mapping[str, Any], name: str, kind: type) -> Any:
     if not isinstance(content.get(name), kind):
-        raise ValueError(f"{HISTORY_FILE} is damaged: it lacks {name}.")
+        raise UserError("{file} is damaged: it lacks {name}.", file=HISTORY_FILE, name=name)
     return content[name]
 
 

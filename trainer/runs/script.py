@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from trainer.errors import UserError
 from trainer.images.readers import CIFAR10_CLASSES, CIFAR10_REPO, SIZE, find_tables
 from trainer.images.sources import CIFAR10_REVISION
 from trainer.learning import optimizers, schedulers
@@ -76,7 +77,7 @@ class _Pictures(NamedTuple):
 def _pictures(data: Mapping[str, Any]) -> _Pictures:
     match data.get("source"), data.get("revision"):
         case None | "", _:
-            raise ValueError("It is not known which pictures these settings are for.")
+            raise UserError("It is not known which pictures these settings are for.")
         case "hub", _:
             return _cifar10_of_hub()
         case "torchvision", _:
@@ -90,7 +91,7 @@ def _pictures(data: Mapping[str, Any]) -> _Pictures:
             try:
                 validate_repo_id(repo_id)
             except HFValidationError:
-                raise ValueError("These pictures are said to come from the Hub, which has no such names.") from None
+                raise UserError("These pictures are said to come from the Hub, which has no such names.") from None
             return _dataset(f"{_literal(repo_id)}, revision={_literal(commit)}")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from trainer.errors import Message, UserError
+
 MODELS = {
     "quick": "the tutorial's network: three 5×5 convolutions and two linear layers, 145,578 parameters",
     "fast": "seven 3×3 convolutions, each with batch normalisation, and a linear layer: more accurate, slower",
@@ -506,12 +508,14 @@ class TrainConfig:
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
         """The config of a dict such as the API takes: {field: value}. Unknown fields raise ValueError."""
         if not isinstance(settings, Mapping):
-            raise ValueError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
+            raise UserError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
         for name in settings:
             if name not in SETTINGS:
                 close = difflib.get_close_matches(str(name), SETTINGS, n=1)
-                hint = f" Did you mean {close[0]}?" if close else ""
-                raise ValueError(f"There is no setting {str(name)[:40]!r}.{hint}")
+                unknown = f"{str(name)[:40]!r}"
+                if close:
+                    raise UserError("There is no setting {name}. Did you mean {close}?", name=unknown, close=close[0])
+                raise UserError("There is no setting {name}.", name=unknown)
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
@@ -562,13 +566,18 @@ def parse(name: str, text: str) -> Any:
     if kind is bool:
         switches = {"true": True, "false": False}
         if text.lower() not in switches:
-            raise ValueError(f"{name} is either true or false, not {text[:40]!r}.")
+            raise UserError("{name} is either true or false, not {value}.", name=name, value=f"{text[:40]!r}")
         return switches[text.lower()]
     parts = text.replace(",", " ").split() if count != 1 else [text]
     try:
         numbers = [kind(part) for part in parts]
     except ValueError:
-        raise ValueError(f"{name} must be {_range(SETTINGS[name].metadata)}, not {text[:40]!r}.") from None
+        raise UserError(
+            "{name} must be {range}, not {value}.",
+            name=name,
+            range=_range(SETTINGS[name].metadata),
+            value=f"{text[:40]!r}",
+        ) from None
     return numbers[0] if count == 1 else tuple(numbers)
 
 
@@ -586,46 +595,59 @@ def _fill(config: TrainConfig, part: str, rows: Mapping[str, Row]) -> None:
                 object.__setattr__(config, name, row.defaults[name])
         elif getattr(config, name) is not None:
             own = ", ".join(row.defaults) or "none of its own"
-            raise ValueError(f"{name} is not a setting of the {part} {row.name}; its settings are: {own}.")
+            raise UserError(
+                "{name} is not a setting of the {part} {row}; its settings are: {own}.",
+                name=name,
+                part=part,
+                row=row.name,
+                own=own,
+            )
 
 
 def _check_together(config: TrainConfig) -> None:
     """What no single field can see: settings that contradict each other or would do nothing."""
     if config.nesterov and (not config.momentum or config.dampening):
-        raise ValueError("nesterov needs a momentum above 0 and a dampening of 0.")
+        raise UserError("nesterov needs a momentum above 0 and a dampening of 0.")
     if config.dampening and not config.momentum:
-        raise ValueError("dampening does nothing without momentum; set momentum above 0 or dampening to 0.")
+        raise UserError("dampening does nothing without momentum; set momentum above 0 or dampening to 0.")
     if config.precision == "float16" and not config.zero_grad_every:
-        raise ValueError("precision float16 scales the gradients anew at each step: zero_grad_every 0 needs another.")
+        raise UserError("precision float16 scales the gradients anew at each step: zero_grad_every 0 needs another.")
     if config.decoupled_weight_decay and not config.weight_decay:
-        raise ValueError("decoupled_weight_decay does nothing while weight_decay is 0.")
+        raise UserError("decoupled_weight_decay does nothing while weight_decay is 0.")
     if config.milestones is not None and list(config.milestones) != sorted(set(config.milestones)):
-        raise ValueError("milestones must rise from each to the next, such as 6, 9.")
+        raise UserError("milestones must rise from each to the next, such as 6, 9.")
     if not config.cycle_momentum and (config.base_momentum is not None or config.max_momentum is not None):
-        raise ValueError("base_momentum and max_momentum do nothing unless cycle_momentum is true.")
+        raise UserError("base_momentum and max_momentum do nothing unless cycle_momentum is true.")
     if config.cycle_momentum and config.momentum is None and config.betas is None:
-        raise ValueError(f"cycle_momentum needs an optimizer with momentum or betas; {config.optimizer} has neither.")
+        raise UserError(
+            "cycle_momentum needs an optimizer with momentum or betas; {optimizer} has neither.",
+            optimizer=config.optimizer,
+        )
     if config.cycle_momentum:
         base, top = _MOMENTUM_CYCLES[config.scheduler]
         base = base if config.base_momentum is None else config.base_momentum
         top = top if config.max_momentum is None else config.max_momentum
         if base > top:
-            raise ValueError(f"base_momentum must not be above max_momentum; here they are {base:g} and {top:g}.")
+            raise UserError(
+                "base_momentum must not be above max_momentum; here they are {base} and {top}.",
+                base=f"{base:g}",
+                top=f"{top:g}",
+            )
     if config.scheduler == "cyclic" and config.mode != "exp_range" and config.gamma != 1:
-        raise ValueError("gamma does nothing in this mode of the cyclic scheduler; mode exp_range uses it.")
+        raise UserError("gamma does nothing in this mode of the cyclic scheduler; mode exp_range uses it.")
     for name in ("base_lr", "eta_min", "min_lr"):
         if (getattr(config, name) or 0) > config.lr:
-            raise ValueError(f"{name} must not be above lr, which is {config.lr:g}.")
+            raise UserError("{name} must not be above lr, which is {lr}.", name=name, lr=f"{config.lr:g}")
     if config.scheduler == "plateau" and config.num_warmup_steps:
-        raise ValueError("The scheduler plateau follows the loss and takes no warm-up; set num_warmup_steps to 0.")
+        raise UserError("The scheduler plateau follows the loss and takes no warm-up; set num_warmup_steps to 0.")
     if config.scheduler == "plateau" and config.scheduler_unit == "batch":
-        raise ValueError("The scheduler plateau follows the test loss, which is known once an epoch: unit epoch only.")
+        raise UserError("The scheduler plateau follows the test loss, which is known once an epoch: unit epoch only.")
 
 
 def _checked(name: str, declared: Mapping[str, Any], value: Any) -> Any:
     """The value in its own type, or ValueError with the sentence that says what it must be."""
     kind = declared["kind"]
-    refusal = ValueError(f"{name} must be {_range(declared)}, not {_shown(value)}.")
+    refusal = UserError("{name} must be {range}, not {value}.", name=name, range=_range(declared), value=_shown(value))
     if kind is bool:
         if not isinstance(value, bool):
             raise refusal
@@ -658,21 +680,30 @@ def _checked_number(declared: Mapping[str, Any], value: Any, refusal: ValueError
     return number
 
 
-def _range(declared: Mapping[str, Any]) -> str:
+def _range(declared: Mapping[str, Any]) -> Message:
     if declared["kind"] is bool:
-        return "true or false"
+        return Message("true or false")
     if declared["kind"] is str:
-        return "one of " + ", ".join(declared["choices"])
-    one, some = ("a whole number", "whole numbers") if declared["kind"] is int else ("a number", "numbers")
-    what = {1: one, 2: f"two {some}", 0: f"a list of {some}"}[declared["count"]]
+        return Message("one of {names}", names=", ".join(declared["choices"]))
+    what = Message(_NUMBERS[declared["kind"], declared["count"]])
     low, high = f"{declared['low']:g}", f"{declared['high']:,}"
     if declared["high"] == math.inf:
-        return f"{what} above 0" if declared["open_low"] else f"{what}, {low} or more"
-    if declared["open_low"] and declared["open_high"]:
-        return f"{what} between {low} and {high}"
-    if declared["open_low"]:
-        return f"{what} above {low}, up to {high}"
-    return f"{what} from {low} to " + (f"just below {high}" if declared["open_high"] else high)
+        template = "{what} above {low}" if declared["open_low"] else "{what}, {low} or more"
+    elif declared["open_low"]:
+        template = "{what} between {low} and {high}" if declared["open_high"] else "{what} above {low}, up to {high}"
+    else:
+        template = "{what} from {low} to just below {high}" if declared["open_high"] else "{what} from {low} to {high}"
+    return Message(template, what=what, low=low, high=high)
+
+
+_NUMBERS = {
+    (int, 1): "a whole number",
+    (int, 2): "two whole numbers",
+    (int, 0): "a list of whole numbers",
+    (float, 1): "a number",
+    (float, 2): "two numbers",
+    (float, 0): "a list of numbers",
+}
 
 
 def _shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from trainer.errors import UserError
 from trainer.settings.config import TrainConfig
 
 NUM_BATCHES = 156  # of 64 among the 10,000 test pictures: an epoch of the notebook
@@ -147,7 +148,7 @@ def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
     Raises ValueError where `every` is below 2, or the large batch above what a batch may be.
     """
     if every < 2:
-        raise ValueError("To accumulate gradients, clear them every 2 batches or more.")
+        raise UserError("To accumulate gradients, clear them every 2 batches or more.")
     cleared = [config.changed({"zero_grad_every": number}) for number in (1, every, 0)]
     return [*cleared, cleared[0].changed({"batch_size": config.batch_size * every})]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from anyio import CapacityLimiter, fail_after, to_thread
 
+from trainer.errors import UserError
 from trainer.hub import repositories, retry
 from trainer.networks.model import WEIGHTS_FILE, OptimizerLabModel
 from trainer.runs.run import Run
@@ -87,7 +88,7 @@ def _run(repo_id: str, revision: str | None, reader: str | None, period: float) 
     with retry.hurried():
         run = repositories.open_run(repo_id, revision, token=own_token())
     if not run.history:
-        raise ValueError(f"{repo_id} tells of no epoch.")
+        raise UserError("{repo} tells of no epoch.", repo=repo_id)
     return run
 
 
@@ -100,7 +101,7 @@ async def aside(call: Callable[..., T], *arguments: Any, seconds: float | None =
         with fail_after(seconds):
             return await to_thread.run_sync(call, *arguments, limiter=_WAITING, abandon_on_cancel=True)
     except TimeoutError:
-        raise ValueError("The Hub is too slow just now, or too many are asking it; try again later.") from None
+        raise UserError("The Hub is too slow just now, or too many are asking it; try again later.") from None
 
 
 async def at_once(call: Callable[..., T], *arguments: Any) -> T:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.events import Dependency
 
+from trainer.errors import UserError
 from trainer.settings.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, Row, TrainConfig, parse
 from ui.i18n.words import i18n
 from ui.parts.messages import said
@@ -134,7 +135,11 @@ def check_fits(config: TrainConfig, panel: Panel) -> None:
     """ValueError where a setting is sound but beyond what its slider goes to."""
     for name, widget in panel.widgets.items():
         if isinstance(widget, gr.Slider) and getattr(config, name) > widget.maximum:
-            raise ValueError(f"This link does not work here: on this page {name} goes up to {widget.maximum:g}.")
+            raise UserError(
+                "This link does not work here: on this page {name} goes up to {maximum}.",
+                name=name,
+                maximum=f"{widget.maximum:g}",
+            )
 
 
 def power_of(name: str, value: float) -> int:
@@ -161,7 +166,7 @@ def read_config(values: dict[str, Any]) -> TrainConfig:
         if value is None or value == "":
             if _may_be_unset(name):
                 continue
-            raise ValueError(f"{name} is empty: fill it in.")
+            raise UserError("{name} is empty: fill it in.", name=name)
         is_text = isinstance(value, str) and SETTINGS[name].metadata["kind"] is not str
         settings[name] = parse(name, value) if is_text else value
     return TrainConfig.from_settings(settings)
@@ -178,7 +183,7 @@ def row_changes(config: TrainConfig, *parts: str) -> dict[str, Any]:
 def _row(part: str, chosen: Any) -> Row:
     rows = ROWS[part]
     if not isinstance(chosen, str) or chosen not in rows:
-        raise ValueError(f"Choose one of these: {', '.join(rows)}.")
+        raise UserError("Choose one of these: {names}.", names=", ".join(rows))
     return rows[chosen]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
+from trainer.errors import UserError
 from trainer.learning.race import MOST_SEEDS, MOST_SETTINGS
 from trainer.settings.config import SETTINGS, TrainConfig, parse
 from ui.i18n.words import in_browser
@@ -72,19 +73,19 @@ def read(query: Mapping[str, str]) -> Opened | None:
     if not told:
         return None
     if sum(map(len, told.values())) > _LONGEST:
-        raise ValueError("This link does not work: it is too long.")
+        raise UserError("This link does not work: it is too long.")
     race, seeds = told.pop(_RACE, ""), told.pop(_SEEDS, "1")
     try:
         parts = race.split(";") if _RACE in query else []
         if len(parts) > MOST_SETTINGS:
-            raise ValueError(f"A race takes up to {MOST_SETTINGS} settings.")
+            raise UserError("A race takes up to {most} settings.", most=MOST_SETTINGS)
         if seeds not in map(str, range(1, MOST_SEEDS + 1)):
-            raise ValueError(f"A race takes from 1 to {MOST_SEEDS} seeds.")
+            raise UserError("A race takes from 1 to {most} seeds.", most=MOST_SEEDS)
         return Opened(
             config=_config(told), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
         )
     except ValueError as error:
-        raise ValueError(f"This link does not work here, and the settings are the usual ones: {error}") from None
+        raise UserError("This link does not work here, and the settings are the usual ones: {why}", why=error) from None
 
 
 def _config(told: Mapping[str, str]) -> TrainConfig:

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from trainer.errors import UserError
 from trainer.runs import checkpoint
 from trainer.runs.comparison import compare, differences, label
 from trainer.runs.run import Run
@@ -113,7 +114,7 @@ def delete(lab: Lab, visitor: str, key: str | None, compared: list[str] | None) 
 def download(lab: Lab, visitor: str, key: str | None) -> str:
     """The path of a zip of the visitor's run, as it could be put on the Hub; of a race, a folder for each run."""
     if not key:
-        raise ValueError("Train something first: then there is a checkpoint to download.")
+        raise UserError("Train something first: then there is a checkpoint to download.")
     folders = lab.own_race(visitor, key)
     path = file_to_give("optimizer-lab-checkpoint.zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from trainer.errors import Message
 from trainer.images.image_data import ImageData
 from trainer.runs.comparison import Contender, Spread, compare, verdict
 from trainer.runs.events import EpochEnded
@@ -82,7 +83,7 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
     at = min(run.config.epochs, run.epoch + (run.status == "training"))
     words = [say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
     if live:
-        more = f"testing {run.evaluated:.0%}" if run.evaluated else ""
+        more = Message("testing {share}", share=f"{run.evaluated:.0%}") if run.evaluated else ""
         if run.last_step is not None:
             words.append(say("loss {loss}", loss=f"{run.curve.points[-1].smoothed:.3f}"))
         if run.seconds_left is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from trainer.errors import UserError
 from trainer.images.image_data import facts
 from trainer.learning.loop import training_split
 from trainer.learning.lr_finder import Finding, Trial
@@ -82,9 +83,9 @@ def add_to_race(race: Any, *values: Any, names: tuple[str, ...]) -> Any:
     there = contenders(race)
     config = replace(shown_config(names, values), seed=0)
     if config in there:
-        raise ValueError("These settings are in the race already.")
+        raise UserError("These settings are in the race already.")
     if len(there) == MOST_SETTINGS:
-        raise ValueError(f"A race takes up to {MOST_SETTINGS} settings.")
+        raise UserError("A race takes up to {most} settings.", most=MOST_SETTINGS)
     return list_race([*there, config])
 
 
@@ -167,7 +168,7 @@ def find_lr(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str
             return
         if lab.is_stopped(visitor, asked):
             facts_of_it.close()
-            raise ValueError("The search was stopped.")
+            raise UserError("The search was stopped.")
         trials.append(fact)
         if fact.step / fact.num_steps - seen > 0.04:
             seen = fact.step / fact.num_steps
@@ -178,7 +179,7 @@ def find_lr(lab: Lab, visitor: str, asked: float, *values: Any, names: tuple[str
 def show_code(lab: Lab, *values: Any, names: tuple[str, ...]) -> str:
     """The settings shown as a plain PyTorch script on the app's images; what could not be trained is told instead."""
     if lab.images is None:
-        raise ValueError("The pictures are still being loaded: try again in a moment.")
+        raise UserError("The pictures are still being loaded: try again in a moment.")
     config = shown_config(names, values)
     training_split(config, lab.images)
     return as_code(config, facts(lab.images))

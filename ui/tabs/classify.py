@@ -7,6 +7,7 @@ import gradio as gr
 import torch
 from anyio import CapacityLimiter, to_thread
 
+from trainer.errors import UserError
 from trainer.images.image_data import ImageData
 from trainer.networks.model import OptimizerLabModel
 from trainer.networks.predict import Prediction
@@ -78,7 +79,7 @@ async def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
         return [invitation(language), None, None]
     try:
         if not name:
-            raise ValueError("There is no trained network yet: press Train, and come back after its first epoch.")
+            raise UserError("There is no trained network yet: press Train, and come back after its first epoch.")
         model, seen = await look(lab, picture, name)
     except ValueError as error:
         return [f"<div class='status'>{advice(translate(str(error), language))}</div>", None, None]

@@ -6,6 +6,7 @@ A published run is named by its repo, among the keys of one's own.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainer.errors import UserError
 from trainer.runs import checkpoint
 from trainer.runs.comparison import Contender, compare, to_csv
 from trainer.runs.run import Run
@@ -33,11 +34,12 @@ async def show(lab: Lab, visitor: str, keys: list[str] | None, measure: str) -> 
 def draw(runs: Mapping[str, Run], measure: str, language: str) -> list[Any]:
     """Legend, chart and table of runs by their names, or of none."""
     if measure not in run_charts.MEASURES:
-        raise ValueError("Choose what to compare.")
+        raise UserError("Choose what to compare.")
     contenders = compare(list(runs.values()), _repo_ids(runs))
     if len(contenders) > len(run_charts.COLORS):
-        raise ValueError(
-            f"Compare up to {len(run_charts.COLORS)} different settings at a time: no more can be told apart."
+        raise UserError(
+            "Compare up to {count} different settings at a time: no more can be told apart.",
+            count=len(run_charts.COLORS),
         )
     epochs = max((run.config.epochs for run in runs.values()), default=10)
     chart = run_charts.measure_chart(measure, contenders, epochs=epochs, height=HEIGHT, language=language)
@@ -53,7 +55,7 @@ async def export(lab: Lab, visitor: str, keys: list[str] | None) -> str:
     """The path of a CSV file with every epoch of the chosen runs."""
     runs = await _runs(lab, visitor, keys)
     if not runs:
-        raise ValueError("Choose the runs to export first.")
+        raise UserError("Choose the runs to export first.")
     path = file_to_give("optimizer-lab-runs.csv")
     path.write_text(await at_once(to_csv, list(runs.values()), _repo_ids(runs)), encoding="utf-8")
     return str(path)
@@ -64,7 +66,7 @@ def code(lab: Lab, visitor: str, keys: list[str] | None) -> str:
     """The first of the chosen runs that is one's own as a plain PyTorch script."""
     own = [key for key in checked(keys) if not is_published(key)]
     if not own:
-        raise ValueError("Choose a run of yours first: its settings are shown as a script.")
+        raise UserError("Choose a run of yours first: its settings are shown as a script.")
     return as_code(*checkpoint.read_facts(lab.own_run(visitor, own[0])))
 
 
@@ -94,7 +96,7 @@ def checked(keys: Any) -> list[str]:
     """The names of what is compared; ValueError for too many, or what is no list of names."""
     keys = keys or []
     if not isinstance(keys, list) or len(keys) > MOST_RUNS or not all(isinstance(key, str) for key in keys):
-        raise ValueError(f"Compare up to {MOST_RUNS} runs at a time.")
+        raise UserError("Compare up to {most} runs at a time.", most=MOST_RUNS)
     return keys
 
 

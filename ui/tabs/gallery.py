@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from trainer.errors import UserError
 from trainer.hub import repositories, retry
 from trainer.hub.repositories import Listed
 from trainer.runs import checkpoint
@@ -217,7 +218,7 @@ def _load(lab: Lab, visitor: str, repo_id: str) -> tuple[Path, bool]:
         with retry.hurried():
             can_resume = repositories.load(repo_id, folder, token=own_token())
         if not checkpoint.is_run(folder):
-            raise ValueError(f"{repo_id} holds a network but no run: classify with it.")
+            raise UserError("{repo} holds a network but no run: classify with it.", repo=repo_id)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from trainer.errors import UserError
 from trainer.hub import publish, repositories
 from trainer.progress import Report, watched
 from ui.i18n.language import current_language
@@ -96,15 +97,13 @@ def token_to_publish() -> str:
         return token
     if os.environ.get("SPACE_ID"):
         if has_login():
-            raise ValueError("Sign in with Hugging Face first: a run is published under your own name.")
-        raise ValueError(
+            raise UserError("Sign in with Hugging Face first: a run is published under your own name.")
+        raise UserError(
             "This Space has no login, so that nothing can be published from it: download the checkpoint instead."
         )
     if is_beside():
-        raise ValueError(
-            "Publishing takes a token of the Hub: run hf auth login, or set HF_TOKEN, and open this again."
-        )
-    raise ValueError(
+        raise UserError("Publishing takes a token of the Hub: run hf auth login, or set HF_TOKEN, and open this again.")
+    raise UserError(
         "Here only the person at the computer that runs the app can publish: download the checkpoint instead."
     )
 
@@ -204,7 +203,7 @@ def _followed(work: Callable[[Report], str], language: str) -> Generator[str, No
 
 def _folder(lab: Lab, visitor: str, race: str | None, key: str | None) -> Path:
     if not race:
-        raise ValueError("Train something first: then there is a run to publish.")
+        raise UserError("Train something first: then there is a run to publish.")
     folders = lab.own_race(visitor, race)
     return next((folder for folder in folders if folder.name == key), folders[0])
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import gradio as gr
 import torch
 
+from trainer.errors import UserError
 from trainer.hub import repositories, retry
 from trainer.images.picture import read_picture
 from trainer.insight import timeline
@@ -143,7 +144,7 @@ async def _walk(lab: Lab, visitor: Any, name: Any, picture: Any, language: str) 
     call = at_once if is_key(name) else aside
     try:
         if not name:
-            raise ValueError("Train a network first, or type the name of a published run: then its epochs are here.")
+            raise UserError("Train a network first, or type the name of a published run: then its epochs are here.")
         pixels = await at_once(read_picture, uploaded(picture))
         told = await call(_timeline, lab, visitor, name)
     except ValueError as error:
@@ -165,7 +166,7 @@ def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
     if is_key(name):
         return timeline.of_folder(lab.own_run(visitor, name))
     if not isinstance(name, str):
-        raise ValueError("There is no such run among yours; it may have been deleted.")
+        raise UserError("There is no such run among yours; it may have been deleted.")
 
     def open_model(repo_id: str, revision: str, **_) -> OptimizerLabModel:
         return open_published(f"{repo_id}@{revision}", torch.device("cpu"))

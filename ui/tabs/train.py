@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
+from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts, num_batches
 from trainer.learning.loop import num_training_images, training_split
 from trainer.learning.race import over_seeds
@@ -60,10 +61,10 @@ def side_by_side(shown: TrainConfig, race: Any, num_seeds: Any, lesson: Any) -> 
 def with_twin(shown: TrainConfig, race: Any, num_seeds: Any, lesson: Any) -> list[TrainConfig]:
     """What a lesson's own button trains: the settings shown, and beside them the same without the mistake."""
     if lesson not in LESSONS:
-        raise ValueError("Choose a lesson first.")
+        raise UserError("Choose a lesson first.")
     twin = shown.changed(LESSONS[lesson].mended)
     if twin == shown:
-        raise ValueError("The settings shown have not the lesson's mistake any more: choose the lesson anew.")
+        raise UserError("The settings shown have not the lesson's mistake any more: choose the lesson anew.")
     return over_seeds([shown, twin], 1)
 
 
@@ -72,7 +73,7 @@ def contenders(race: Any) -> list[TrainConfig]:
     try:
         return [TrainConfig.from_settings(json.loads(text)) for text in race or []]
     except (TypeError, RecursionError, json.JSONDecodeError):
-        raise ValueError("The race's list is damaged: clear it, and add the settings anew.") from None
+        raise UserError("The race's list is damaged: clear it, and add the settings anew.") from None
 
 
 @said
@@ -194,7 +195,7 @@ def wait_for_images(lab: Lab, visitor: str, asked: float, others: Sequence[Any])
         fraction, doing = lab.loading
         yield [status_line("Waiting for the pictures", doing, fraction, language), *others]
         time.sleep(_SECONDS_BETWEEN_UPDATES)
-    raise ValueError(_STOPPED)
+    raise UserError(_STOPPED)
 
 
 def _title(name: str) -> str:
@@ -210,19 +211,19 @@ def _going_on(
     for place, (folder, run) in enumerate(zip(folders, race, strict=True)):
         _, data = checkpoint.read_facts(folder)
         if data["digest"] != images.digest:
-            raise ValueError(f"This run was trained on other pictures ({data['name']}) than the app has now.")
+            raise UserError("This run was trained on other pictures ({name}) than the app has now.", name=data["name"])
         total = max(epochs, run.config.epochs)
         is_over = run.epoch >= total or (run.status == "diverged" and not changes)
         if len(race) == 1 or not is_over:
             kept, spent = checkpoint.read(folder), spans_run(run.config)
             going_on[place] = checkpoint.continued(kept, epochs=total, changes=changes, spans_run=spent)
     if not going_on:
-        raise ValueError("Every run of this race has trained all its epochs; ask for more to go on.")
+        raise UserError("Every run of this race has trained all its epochs; ask for more to go on.")
     after = {going_on.get(place, run).config for place, run in enumerate(race)}
     if len(after) < len({run.config for run in race}):
-        raise ValueError(
-            "Some settings of this race would become the same: they differ in their schedule or epochs alone. "
-            "Start a new race of more epochs instead."
+        raise UserError(
+            "Some settings of this race would become the same: they differ in their schedule or epochs "
+            "alone. Start a new race of more epochs instead."
         )
     return going_on
 
