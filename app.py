@@ -2,6 +2,10 @@
 
 import os
 
+# Torch's threads spin while they wait for each other; beside a page to serve, that makes the small steps of these
+# networks many times slower. Read once, when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import spaces  # isort: skip - before torch, which a ZeroGPU Space must not wake in this process
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

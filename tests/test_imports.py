@@ -1,6 +1,8 @@
 """Imports run one way: the library knows nothing of the page, and its plain parts nothing but Python."""
 
 import ast
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +62,68 @@ def test_the_public_names():
         "train",
     ]
     assert all(hasattr(trainer, name) for name in trainer.__all__)
+
+
+def in_fresh_process(code: str) -> dict:
+    """What `code` prints, as JSON, in a process whose environment has no OMP_WAIT_POLICY."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PACKAGE.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return json.loads(shown.stdout.splitlines()[-1])
+
+
+def test_importing_the_library_changes_nothing():
+    """Neither the environment nor, before anything of it is used, what is loaded; the names are listed all the same."""
+    found = in_fresh_process(
+        "import json, os, sys; before = dict(os.environ); import trainer;"
+        "listed = [name for name in dir(trainer) if name in trainer.__all__];"
+        "light = 'torch' not in sys.modules; from trainer import *; train, classify;"
+        "print(json.dumps([listed, light, 'torch' in sys.modules,"
+        "                  {name: value for name, value in os.environ.items() if before.get(name) != value}]))"
+    )
+    listed, is_light, is_used, changed = found
+    assert listed == trainer.__all__
+    assert is_light
+    assert is_used
+    # torch's own import may set its own variables.
+    assert "OMP_WAIT_POLICY" not in changed
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = trainer.nonsense
+
+
+# Notes OMP_WAIT_POLICY at the moment when torch is first looked for, which is before it is loaded.
+NOTED = """
+import json, os, runpy, sys
+class Finder:
+    policies = []
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            self.policies.append(os.environ.get("OMP_WAIT_POLICY"))
+sys.meta_path.insert(0, Finder())
+try:
+    {start}
+except SystemExit:
+    pass
+print()
+print(json.dumps(Finder.policies))
+"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "sys.argv = ['trainer', 'lessons']; runpy.run_module('trainer', run_name='__main__', alter_sys=True)",
+        "sys.path.insert(0, ''); runpy.run_path('app.py')",
+    ],
+    ids=["python -m trainer", "app.py"],
+)
+def test_threads_wait_passively_where_the_library_is_run(start):
+    """Torch's OpenMP reads the environment once: the command line and the app set it before they load torch."""
+    assert in_fresh_process(NOTED.format(start=start)) == ["passive"]

@@ -1,16 +1,14 @@
 """Optimizer Lab's library: train on images, keep the checkpoint, classify a picture."""
 
-import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# Torch's threads spin while they wait for each other; on a machine with anything else to do, such as a page to serve,
-# that makes the small steps of this network many times slower. Read once, when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-from trainer.images.image_data import ImageData, load_images
-from trainer.learning.loop import evaluate, train
-from trainer.networks.model import OptimizerLabModel
-from trainer.networks.predict import Prediction, classify
-from trainer.settings.config import TrainConfig
+if TYPE_CHECKING:
+    from trainer.images.image_data import ImageData, load_images
+    from trainer.learning.loop import evaluate, train
+    from trainer.networks.model import OptimizerLabModel
+    from trainer.networks.predict import Prediction, classify
+    from trainer.settings.config import TrainConfig
 
 __all__ = [
     "ImageData",
@@ -22,3 +20,25 @@ __all__ = [
     "load_images",
     "train",
 ]
+
+# Imported when they are first used: torch reads its environment once, and the command line must set it before.
+_MODULES = {
+    "ImageData": "images.image_data",
+    "OptimizerLabModel": "networks.model",
+    "Prediction": "networks.predict",
+    "TrainConfig": "settings.config",
+    "classify": "networks.predict",
+    "evaluate": "learning.loop",
+    "load_images": "images.image_data",
+    "train": "learning.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

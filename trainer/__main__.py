@@ -1,6 +1,11 @@
 """python -m trainer …, also under torchrun."""
 
+import os
 import sys
+
+# Torch's threads spin while they wait for each other, which makes the small steps of these networks many times slower
+# on a machine with anything else to do. Torch reads this once, when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from trainer.cli.main import main
 
