@@ -149,6 +149,7 @@ def real_images():
 def trained(tmp_path) -> Callable:
     """A function that trains in a folder, as the command line does: trained(config, data, …) -> (folder, Run)."""
     from trainer.images.image_data import facts
+    from trainer.learning.checkpoint import resumed
     from trainer.learning.loop import train
     from trainer.runs import checkpoint
     from trainer.runs.run import Run
@@ -156,7 +157,7 @@ def trained(tmp_path) -> Callable:
     def run_in_folder(config, data, *, folder=None, resume=None, until=None):
         """`until`: stop as soon as so many epochs are on disk."""
         folder = folder or tmp_path / "run"
-        run = checkpoint.resumed(resume) if resume else Run(config=config)
+        run = resumed(resume) if resume else Run(config=config)
         stop = (lambda: run.epoch >= until) if until is not None else (lambda: False)
         with checkpoint.writing(folder):
             events = train(config, data, resume=resume)

@@ -16,6 +16,7 @@ import torch
 
 from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData, load_images
+from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.learning.race import within
 from trainer.runs import checkpoint
@@ -29,7 +30,7 @@ OWNER, _RACE = ".owner", ".race"
 _MOST_STOPS = 10_000  # remembered: anybody may make up a visitor's key
 _KEY = re.compile(r"[0-9a-f]{32}")
 
-Race = Callable[[Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
+Race = Callable[[Sequence[tuple[TrainConfig, Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
 FindLr = Callable[[TrainConfig, ImageData], Iterator[Trial | Finding]]
 
 
@@ -68,7 +69,7 @@ class Lab:
         return self.images
 
     def race(
-        self, contenders: Sequence[tuple[TrainConfig, checkpoint.Checkpoint | None]], images: ImageData
+        self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
     ) -> Iterator[tuple[int, Event]]:
         """What `race` yields, within the app's limits; ValueError at once where it is above them."""
         self.limits.check([config for config, _ in contenders])

@@ -27,9 +27,9 @@ from trainer.jobs.slices import (
     next_slice,
     search,
 )
+from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.loop import training_split
 from trainer.learning.lr_finder import Finding, Trial
-from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished, GpuTime
 from trainer.settings.config import TrainConfig
 

@@ -236,7 +236,7 @@ import gc, json, os, pathlib, sys
 import zerogpu_app
 import app
 import torch
-from trainer.runs.checkpoint import Checkpoint
+from trainer.learning.checkpoint import Checkpoint
 from trainer.settings.config import TrainConfig
 from trainer.images.image_data import load_images
 from trainer.runs.events import EpochEnded, Finished

@@ -47,7 +47,7 @@ def work(folder, config, instant):
         kept = checkpoint.read(folder) if checkpoint.is_run(folder) else None
         if kept and kept.epoch == config.epochs:
             return
-        run = checkpoint.resumed(kept) if kept else Run(config=config)
+        run = resumed(kept) if kept else Run(config=config)
         events = train(config, images, resume=kept)
         for number, _ in enumerate(checkpoint.record(events, run, folder, facts(images), resume=kept)):
             if number == instant:

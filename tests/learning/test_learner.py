@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from trainer.learning.checkpoint import continued
 from trainer.learning.loop import begin, train
 from trainer.learning.schedulers import spans_run
 from trainer.runs import checkpoint
@@ -87,7 +88,7 @@ def test_resume_is_exact(settings, tiny, trained, tmp_path):
     assert (run.status, run.epoch) == ("stopped", 2)
     with checkpoint.writing(part):
         kept = checkpoint.read(part)
-    kept = checkpoint.continued(kept, epochs=None, changes={}, spans_run=spans_run(config))
+    kept = continued(kept, epochs=None, changes={}, spans_run=spans_run(config))
     _, run = trained(kept.config, tiny, folder=part, resume=kept)
     assert (run.status, run.epoch) == ("completed", 4)
     assert_same(whole, part)
@@ -113,7 +114,7 @@ def two_epochs(tiny, trained):
 
 
 def go_on(kept, *, epochs=None, **changes):
-    return checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+    return continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
 
 
 @pytest.mark.parametrize("scheduler", ["constant", "step", "cyclic", "plateau"])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from trainer.images.image_data import facts
+from trainer.learning.checkpoint import continued, resumed
 from trainer.learning.loop import train
 from trainer.learning.race import MOST_SEEDS, MOST_SETTINGS, over_seeds, race, within
 from trainer.runs import checkpoint
@@ -133,7 +134,7 @@ def test_stop_keeps_every_contender_and_resume_goes_on_exactly(tiny, tmp_path):
 
     states = [checkpoint.read(tmp_path / str(place)) for place in range(2)]
     assert all(1 <= state.epoch < 3 for state in states)
-    resumed = keepers([checkpoint.resumed(state) for state in states])
+    resumed = keepers([resumed(state) for state in states])
     for _ in checkpoint.record_race(race([(state.config, state) for state in states], tiny), resumed):
         pass
     for place, config in enumerate(configs):
@@ -147,11 +148,11 @@ def test_stop_before_its_turn_keeps_what_a_contender_was_to_go_on_with(tiny, tra
     """Stopped at the first batch of all: both settings are there to go on with, though only one had its turn."""
     folders = [trained(replace(CONFIG, epochs=1), tiny, folder=tmp_path / name)[0] for name in "ab"]
     states = [
-        checkpoint.continued(checkpoint.read(folder), epochs=3, changes={"scheduler": "constant"}, spans_run=True)
+        continued(checkpoint.read(folder), epochs=3, changes={"scheduler": "constant"}, spans_run=True)
         for folder in folders
     ]
     keepers = [
-        checkpoint.Keeper(run=checkpoint.resumed(state), folder=folder, data=facts(tiny), resume=state)
+        checkpoint.Keeper(run=resumed(state), folder=folder, data=facts(tiny), resume=state)
         for folder, state in zip(folders, states, strict=True)
     ]
     events = race([(state.config, state) for state in states], tiny)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainer.images.image_data import facts
+from trainer.learning.checkpoint import continued, resumed
 from trainer.learning.loop import train
 from trainer.runs import checkpoint
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, GpuTime, StepLogged
@@ -436,10 +437,10 @@ def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
     """Complete before, it is interrupted once it goes on; on the disk is the state it goes on from, settings too."""
     folder, _ = trained(TrainConfig(epochs=1, batch_size=8, scheduler="constant", weight_decay=0), tiny)
     kept = checkpoint.read(folder)
-    going_on = checkpoint.continued(kept, epochs=5, changes=changes, spans_run=False)
+    going_on = continued(kept, epochs=5, changes=changes, spans_run=False)
     events = checkpoint.record(
         train(going_on.config, tiny, resume=going_on),
-        checkpoint.resumed(going_on),
+        resumed(going_on),
         folder,
         facts(tiny),
         resume=going_on,
@@ -457,9 +458,9 @@ def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
 def test_a_gpu_that_is_waited_for_changes_nothing(tiny, trained):
     """It may yet refuse the settings; whoever is stopped while waiting for it keeps what was chosen."""
     folder, _ = trained(replace(CONFIG, epochs=1), tiny)
-    going_on = checkpoint.continued(checkpoint.read(folder), epochs=2, changes={"lr": 0.5}, spans_run=False)
+    going_on = continued(checkpoint.read(folder), epochs=2, changes={"lr": 0.5}, spans_run=False)
     before = content(folder)
-    keeper = checkpoint.Keeper(run=checkpoint.resumed(going_on), folder=folder, data=facts(tiny), resume=going_on)
+    keeper = checkpoint.Keeper(run=resumed(going_on), folder=folder, data=facts(tiny), resume=going_on)
     keeper.keep(GpuTime(used_seconds=0, left_seconds=1))
     assert content(folder) == before
     keeper.keep(Finished(reason="stopped"))
@@ -646,7 +647,7 @@ def test_the_curve_within_the_epochs_is_kept(tiny, trained):
     assert [point.smoothed for point in kept] == pytest.approx(
         [point.smoothed for point in run.curve.points[: len(kept)]], rel=1e-5
     )
-    again = checkpoint.resumed(checkpoint.read(folder))
+    again = resumed(checkpoint.read(folder))
     assert [point.epochs for point in again.curve.points] == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
 
 
@@ -663,10 +664,10 @@ def test_a_diverged_run_keeps_the_batch_that_broke_it(tiny, trained):
 def test_a_curve_goes_on_after_the_batch_that_broke_it(until, tiny, trained):
     """From the last smoothed loss that was a number, or afresh: one batch does not make no number of all to come."""
     folder, _ = trained(CONFIG, tiny, until=until)
-    broken = checkpoint.continued(checkpoint.read(folder), epochs=3, changes={"lr": 1e6}, spans_run=False)
+    broken = continued(checkpoint.read(folder), epochs=3, changes={"lr": 1e6}, spans_run=False)
     _, run = trained(broken.config, tiny, folder=folder, resume=broken)
     assert run.status == "diverged"
-    mended = checkpoint.continued(checkpoint.read(folder), epochs=3, changes={"lr": 0.01}, spans_run=False)
+    mended = continued(checkpoint.read(folder), epochs=3, changes={"lr": 0.01}, spans_run=False)
     before = len(mended.curve.points)
     _, run = trained(mended.config, tiny, folder=folder, resume=mended)
     smoothed = [point.smoothed for point in run.curve.points]

@@ -26,6 +26,7 @@ from trainer.errors import UserError
 from trainer.hub import publish, repositories, retry
 from trainer.images import image_data
 from trainer.learning import distributed, lr_finder
+from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.device import DEVICES, choose_device
 from trainer.learning.distributed import ALONE, LostRankError, World
 from trainer.learning.loop import num_training_images, train
@@ -258,17 +259,17 @@ def _resume(options: argparse.Namespace, world: World) -> int:
         with world.agreed():
             if world.rank == 0:
                 kept = checkpoint.read(options.run)
-                kept = checkpoint.continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+                kept = continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
         kept = world.gather(kept)[0]
         images = _same_images(kept, options.data, world)
         with world.agreed():
             events = train(kept.config, images, device=device, world=world, resume=kept)
-        run = checkpoint.resumed(kept)
+        run = resumed(kept)
         recorded = _recorded(events, run, options.run, images, world, kept)
         return _follow(options, recorded, run, options.run, images, world)
 
 
-def _same_images(kept: checkpoint.Checkpoint, given: str | None, world: World) -> image_data.ImageData:
+def _same_images(kept: Checkpoint, given: str | None, world: World) -> image_data.ImageData:
     """The images a run was trained on; ValueError where `given`, or what is found, are others."""
     source = kept.data.get("source")
     if given or (Path(str(source)).is_absolute() and not exists(Path(source))):
@@ -339,7 +340,7 @@ def _recorded(
     folder: Path,
     images: image_data.ImageData,
     world: World,
-    resume: checkpoint.Checkpoint | None = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[Event]:
     """The events, once they are in the run and, by rank 0, in its folder; several ranks stop by themselves.
 

@@ -18,9 +18,9 @@ from safetensors.torch import load, save
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, open_images
 from trainer.jobs.pace import Pace, measure
+from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.lr_finder import Finding, Trial, find_lr, num_trials
 from trainer.learning.race import race
-from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished
 from trainer.runs.run import Curve
 from trainer.settings.config import TrainConfig

@@ -11,11 +11,11 @@ from torch.nn import functional
 from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData, Split, batches, num_batches, subset, to_device
 from trainer.images.readers import CIFAR10_SIZES
+from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.device import told_out_of_memory
 from trainer.learning.distributed import ALONE, World, check_batch_size
 from trainer.learning.learner import Learner, build_learner, checkpoint_of
 from trainer.networks.model import OptimizerLabModel
-from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
 from trainer.settings.config import OPTIMIZERS, TrainConfig
 

@@ -9,9 +9,9 @@ import torch
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, to_device
+from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.device import told_out_of_memory
 from trainer.learning.loop import train
-from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.events import CheckpointReady, Event, Finished, StepLogged
 from trainer.settings.config import TrainConfig
 

@@ -14,6 +14,7 @@ from gradio.context import LocalContext
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts, num_batches
+from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.loop import num_training_images, training_split
 from trainer.learning.race import over_seeds
 from trainer.learning.schedulers import preview, spans_run
@@ -150,7 +151,7 @@ def resume(
         trained = lab.race([(state.config, state) for state in going_on.values()], images)
         events = ((places[place], event) for place, event in trained)
         runs = [
-            checkpoint.resumed(going_on[place]) if place in going_on else checkpoint.read_run(folder)
+            resumed(going_on[place]) if place in going_on else checkpoint.read_run(folder)
             for place, folder in enumerate(folders)
         ]
         keepers = _keepers(runs, folders, images, going_on)
@@ -204,7 +205,7 @@ def _title(name: str) -> str:
 
 def _going_on(
     folders: Sequence[Path], images: ImageData, epochs: int, changes: dict[str, Any]
-) -> dict[int, checkpoint.Checkpoint]:
+) -> dict[int, Checkpoint]:
     """The states that can be trained further, by their places in the race; ValueError where there is none."""
     race = [checkpoint.read_run(folder) for folder in folders]
     going_on = {}
@@ -216,7 +217,7 @@ def _going_on(
         is_over = run.epoch >= total or (run.status == "diverged" and not changes)
         if len(race) == 1 or not is_over:
             kept, spent = checkpoint.read(folder), spans_run(run.config)
-            going_on[place] = checkpoint.continued(kept, epochs=total, changes=changes, spans_run=spent)
+            going_on[place] = continued(kept, epochs=total, changes=changes, spans_run=spent)
     if not going_on:
         raise UserError("Every run of this race has trained all its epochs; ask for more to go on.")
     after = {going_on.get(place, run).config for place, run in enumerate(race)}
@@ -245,7 +246,7 @@ def _keepers(
     runs: Sequence[Run],
     folders: Sequence[Path],
     images: ImageData,
-    going_on: Mapping[int, checkpoint.Checkpoint] | None = None,
+    going_on: Mapping[int, Checkpoint] | None = None,
 ) -> list[checkpoint.Keeper]:
     return [
         checkpoint.Keeper(run=run, folder=folder, data=facts(images), resume=(going_on or {}).get(place))
