@@ -33,7 +33,6 @@ from trainer.learning.loop import num_training_images, train
 from trainer.learning.schedulers import preview, spans_run
 from trainer.networks.model import OptimizerLabModel
 from trainer.networks.predict import classify
-from trainer.paths import exists, is_folder
 from trainer.progress import Report
 from trainer.runs import checkpoint
 from trainer.runs.events import EpochEnded, Event, row
@@ -272,7 +271,7 @@ def _resume(options: argparse.Namespace, world: World) -> int:
 def _same_images(kept: Checkpoint, given: str | None, world: World) -> image_data.ImageData:
     """The images a run was trained on; ValueError where `given`, or what is found, are others."""
     source = kept.data.get("source")
-    if given or (Path(str(source)).is_absolute() and not exists(Path(source))):
+    if given or (Path(str(source)).is_absolute() and not os.path.exists(Path(source))):
         source = given
     images = _load_images(source, world)
     if images.digest != kept.data.get("digest"):
@@ -438,9 +437,9 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _open(place: str) -> OptimizerLabModel:
     """The network in a folder or on the Hub, from where a copy that was kept is as good where there is no network."""
-    if is_folder(Path(place)):
+    if os.path.isdir(Path(place)):
         return OptimizerLabModel.from_pretrained(place)
-    if place.partition("@")[0].count("/") != 1 or place.startswith((".", "/")) or is_folder(Path(place).parent):
+    if place.partition("@")[0].count("/") != 1 or place.startswith((".", "/")) or os.path.isdir(Path(place).parent):
         raise UserError("There is no checkpoint in {place}.", place=place)
     repo_id, revision = repositories.split_revision(place)
     token = retry.sent(huggingface_hub.get_token())

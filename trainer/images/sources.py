@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 import tempfile
 import urllib.error
@@ -28,7 +29,6 @@ from trainer.images.readers import (
     read_dataset,
     read_pictures,
 )
-from trainer.paths import exists
 from trainer.progress import Report, silent, watch
 
 CIFAR10_REVISION = "0b2714987fa478483af9968de7c934580d0bb9a2"
@@ -93,7 +93,7 @@ def find_source(address: str) -> Source:
     if address == "synthetic":
         return _SYNTHETIC
     path = Path(address).expanduser()
-    if exists(path):
+    if os.path.exists(path):
         return _folder(path.resolve())
     if match := _REPO_ID.fullmatch(address):
         repo_id, revision = match.groups()

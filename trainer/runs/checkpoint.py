@@ -25,7 +25,6 @@ from safetensors.torch import save
 from trainer.errors import Message, UserError
 from trainer.learning.checkpoint import Checkpoint
 from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
-from trainer.paths import exists
 from trainer.runs.events import (
     CheckpointReady,
     EpochEnded,
@@ -69,7 +68,7 @@ def writing(folder: Path) -> Iterator[None]:
     A new folder in which nothing was kept is removed at the end. Raises ValueError when another tab or command is
     writing it, or when the disk refuses.
     """
-    is_new = not exists(folder)
+    is_new = not os.path.exists(folder)
     try:
         with _locked(folder):
             yield
@@ -258,15 +257,15 @@ def read_facts(folder: Path) -> tuple[TrainConfig, Mapping[str, Any]]:
 def is_run(folder: Path) -> bool:
     """Whether a folder has at least the untrained network of a run; one that died before that can be begun again."""
     # In this order: a writer moves the file from the first place to the second, and may do so between the two looks.
-    return exists(folder / _COMMITTED / HISTORY_FILE) or exists(folder / HISTORY_FILE)
+    return os.path.exists(folder / _COMMITTED / HISTORY_FILE) or os.path.exists(folder / HISTORY_FILE)
 
 
 def check_free(folder: Path, names: Iterable[str]) -> None:
     """ValueError where a folder has a run, or a file of one of these names."""
-    if is_run(folder) or exists(folder / WEIGHTS_FILE):
+    if is_run(folder) or os.path.exists(folder / WEIGHTS_FILE):
         raise UserError("There is a checkpoint in {folder} already; choose another folder.", folder=folder)
     for name in names:
-        if exists(folder / name):
+        if os.path.exists(folder / name):
             raise UserError(
                 "There is a file {name} in {folder} already; choose another folder.", name=name, folder=folder
             )
@@ -431,7 +430,7 @@ def _read_history(folder: Path) -> dict[str, Any]:
         content = read_json(folder / _COMMITTED / HISTORY_FILE, at_most=LARGEST_HISTORY)
     except ValueError:
         # Not there, or moved to its place since the reading began.
-        if exists(folder / _COMMITTED / HISTORY_FILE):
+        if os.path.exists(folder / _COMMITTED / HISTORY_FILE):
             raise
         content = read_json(folder / HISTORY_FILE, at_most=LARGEST_HISTORY)
     if content.get("format") != FORMAT:
