@@ -1,4 +1,4 @@
-"""Work that may hang, done where the caller can give up on it."""
+"""Progress reports, and work that can be abandoned once it stops reporting."""
 
 import queue
 import threading
@@ -8,44 +8,46 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 Report = Callable[[float, str], None]
-"""Takes progress: a fraction 0..1, and what is being done."""
+"""Receives progress: the fraction done, 0–1, and what is being done."""
+
+THREAD_NAME = "work with a timeout"
 
 T = TypeVar("T")
 
 
-def silent(fraction: float, doing: str) -> None:
-    """A Report that shows no progress."""
+def ignore_progress(fraction: float, doing: str) -> None:
+    """A `Report` that does nothing."""
 
 
-def watch(work: Callable[[Report], T], progress: Report, patience: float) -> T:
-    """Runs `work(report)` in a thread of its own and returns what it returns, or raises what it raises.
+def run_with_timeout(work: Callable[[Report], T], progress: Report, timeout: float) -> T:
+    """Calls `work(report)` in a thread; returns its result or raises its error.
 
-    Its reports are passed on to `progress` here, in the caller's thread, the last one again after each half second of
-    silence. Raises TimeoutError as `watched` does.
+    Passes its reports on to `progress`, called in the caller's thread, and repeats the last one after each half second
+    without a report. Raises TimeoutError after `timeout` seconds without one.
     """
     latest = (0.0, "Starting")
-    with closing(watched(work, patience)) as reports:
+    with closing(run_in_thread(work, timeout)) as reports:
         while True:
             try:
                 latest = next(reports) or latest
-            except StopIteration as done:
-                return done.value
+            except StopIteration as stop:
+                return stop.value
             progress(*latest)
 
 
-def watched(work: Callable[[Report], T], patience: float) -> Generator[tuple[float, str] | None, None, T]:
-    """`watch` step by step: yields each report, and None after each half second of silence; returns the result.
+def run_in_thread(work: Callable[[Report], T], timeout: float) -> Generator[tuple[float, str] | None, None, T]:
+    """Calls `work(report)` in a thread; yields its reports, and returns its result or raises its error.
 
-    Raises TimeoutError after `patience` seconds of silence. No library's own timeout does that: looking up a name has
-    none, and retries multiply the others. Once this generator is closed the thread, a daemon, ends at its next report
-    or with the process.
+    Yields None after each half second without a report, and raises TimeoutError after `timeout` seconds without one.
+    The timeouts of libraries cannot replace this: looking up a host name has none, and retries multiply the others.
+    Once this generator is closed, the thread, a daemon, ends at its next report or with the process.
     """
     messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     abandoned = threading.Event()
 
     def report(fraction: float, doing: str) -> None:
         if abandoned.is_set():
-            raise SystemExit  # which no library takes for an error worth another try
+            raise SystemExit  # no library catches it and retries
         messages.put(("report", (fraction, doing)))
 
     def run() -> None:
@@ -54,15 +56,15 @@ def watched(work: Callable[[Report], T], patience: float) -> Generator[tuple[flo
         except BaseException as error:
             messages.put(("error", error))
 
-    threading.Thread(target=run, daemon=True, name="watched").start()
-    last_heard = time.monotonic()
+    threading.Thread(target=run, daemon=True, name=THREAD_NAME).start()
+    last_message = time.monotonic()
     try:
         while True:
-            left = last_heard + patience - time.monotonic()
-            if left <= 0:
+            remaining = last_message + timeout - time.monotonic()
+            if remaining <= 0:
                 raise TimeoutError
             try:
-                kind, value = messages.get(timeout=min(0.5, left))
+                kind, value = messages.get(timeout=min(0.5, remaining))
             except queue.Empty:
                 yield None
                 continue
@@ -70,7 +72,7 @@ def watched(work: Callable[[Report], T], patience: float) -> Generator[tuple[flo
                 return value
             if kind == "error":
                 raise value
-            last_heard = time.monotonic()
+            last_message = time.monotonic()
             yield value
     finally:
         abandoned.set()

@@ -37,6 +37,7 @@ from trainer.images.image_data import facts
 from trainer.learning.checkpoint import continued
 from trainer.learning.loop import train
 from trainer.networks.model import OptimizerLabModel
+from trainer.progress import THREAD_NAME
 from trainer.runs import checkpoint
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
@@ -598,7 +599,7 @@ def test_no_network(short, monkeypatch, tmp_path):
             assert time.monotonic() - began < 5
     assert not (tmp_path / "new").exists()
     for thread in threading.enumerate():
-        if thread.name == "watched":
+        if thread.name == THREAD_NAME:
             thread.join(timeout=10)
 
 

@@ -37,7 +37,6 @@ from trainer.images.image_data import (
     to_device,
 )
 from trainer.images.picture import fit
-from trainer.progress import watch
 
 ROOT = Path(__file__).parents[2]
 DRAW_SHAPES = functools.cache(synthetic.draw_shapes)
@@ -684,43 +683,6 @@ def test_failing_source_is_a_sentence(error):
 
     with pytest.raises(ValueError, match=r"^The images could not be read \(No space left on device\)\.$"):
         sources.Source(address="broken", key="broken", fetch=fetch).read(lambda fraction, doing: None)
-
-
-def test_watch_passes_on_results_errors_and_signs_of_life():
-    """watch gives what the work gives, raises what it raises, and repeats the last report while there is silence."""
-    told = []
-
-    def work(report):
-        report(0.25, "sleeping")
-        time.sleep(0.7)
-        return "done"
-
-    def fail(report):
-        raise KeyError("lost")
-
-    assert watch(work, lambda *report: told.append(report), 10) == "done"
-    assert told == [(0.25, "sleeping")] * 2
-    with pytest.raises(KeyError, match="lost"):
-        watch(fail, lambda *report: None, 10)
-
-
-def test_watch_ends_work_it_has_given_up():
-    """Work that comes back to life after it was given up ends at its next report, instead of going on unseen."""
-    resume, ended, went_on = threading.Event(), threading.Event(), []
-
-    def work(report):
-        resume.wait(10)
-        try:
-            report(0.5, "still here")
-            went_on.append(True)
-        finally:
-            ended.set()
-
-    with pytest.raises(TimeoutError):
-        watch(work, lambda *report: None, 0.1)
-    resume.set()
-    assert ended.wait(10)
-    assert not went_on
 
 
 # --- drawn shapes ----------------------------------------------------------------------------------------------------

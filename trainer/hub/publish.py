@@ -23,7 +23,7 @@ from trainer.errors import Message, UserError
 from trainer.hub import retry
 from trainer.hub.repositories import FILES, check_repo_id, epoch_of, fetch, page_of, tag_of
 from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, load_weights
-from trainer.progress import Report, silent
+from trainer.progress import Report, ignore_progress
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, TENSORS_FILE
 from trainer.runs.curve import CURVE_FILE, draw
@@ -99,7 +99,9 @@ class _Remote:
         return json.loads(self.history)["history"] if self.history else []
 
 
-def publish(folder: Path, repo_id: str, *, token: str, private: bool = False, progress: Report = silent) -> str:
+def publish(
+    folder: Path, repo_id: str, *, token: str, private: bool = False, progress: Report = ignore_progress
+) -> str:
     """Publishes a run's folder and returns the address of its page.
 
     The untrained network, the best, the last and as many of those between, evenly spaced, as make 20 in all are each

@@ -25,7 +25,7 @@ from trainer.errors import UserError
 from trainer.hub import retry
 from trainer.hub.download import download
 from trainer.networks.model import CONFIG_FILE, LARGEST_CONFIG, TAG, WEIGHTS_FILE, OptimizerLabModel, largest_file
-from trainer.progress import Report, silent
+from trainer.progress import Report, ignore_progress
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, LARGEST_HISTORY, TENSORS_FILE
 from trainer.runs.curve import CURVE_FILE
@@ -141,7 +141,7 @@ def load(
     *,
     revision: str | None = None,
     token: str | None = None,
-    progress: Report = silent,
+    progress: Report = ignore_progress,
 ) -> bool:
     """Loads a checkpoint into a new folder, checked, all of one commit; whether the run can be resumed from there.
 

@@ -28,7 +28,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from trainer.errors import Message, UserError, first_line
-from trainer.progress import Report, silent, watch
+from trainer.progress import Report, ignore_progress, run_with_timeout
 
 # Most calls of the Hub's client have no time limit of their own.
 PATIENCE_SECONDS = 60.0
@@ -96,7 +96,12 @@ def _patience() -> float:
 
 
 def ask(
-    call: Callable[[], T], progress: Report = silent, fraction: float = 0.0, doing: str = "", *, num_bytes: int = 0
+    call: Callable[[], T],
+    progress: Report = ignore_progress,
+    fraction: float = 0.0,
+    doing: str = "",
+    *,
+    num_bytes: int = 0,
 ) -> T:
     """What `call` returns, tried again with growing waits while the Hub is busy, in trouble or out of reach.
 
@@ -124,13 +129,18 @@ def ask(
 
 
 def ask_once(
-    call: Callable[[], T], progress: Report = silent, fraction: float = 0.0, doing: str = "", *, num_bytes: int = 0
+    call: Callable[[], T],
+    progress: Report = ignore_progress,
+    fraction: float = 0.0,
+    doing: str = "",
+    *,
+    num_bytes: int = 0,
 ) -> T:
     """As `ask`, for a call that must not be made twice."""
     progress(fraction, doing)
     try:
         patience = _patience() + num_bytes / _SLOWEST_BYTES
-        return watch(lambda report: _within_ask(call), lambda *_: progress(fraction, doing), patience)
+        return run_with_timeout(lambda report: _within_ask(call), lambda *_: progress(fraction, doing), patience)
     except (JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, HfUriError) as error:
         raise AnswerError(type(error).__name__) from None
     except (RuntimeError, LocalEntryNotFoundError) as error:

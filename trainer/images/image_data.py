@@ -22,7 +22,7 @@ from trainer.errors import Message, UserError, as_clause, first_line
 from trainer.images.readers import Pictures
 from trainer.images.sources import Source, find_source
 from trainer.learning.distributed import ALONE, World
-from trainer.progress import Report, silent
+from trainer.progress import Report, ignore_progress
 from trainer.settings.config import SPLITS, TrainConfig
 
 # What `auto` tries, in this order, before it settles for drawn shapes.
@@ -62,7 +62,7 @@ class ImageData:
     """One sentence for page and command line: which images these are and, where `auto` chose them, why."""
 
 
-def load_images(source: str | None = None, *, progress: Report = silent) -> ImageData:
+def load_images(source: str | None = None, *, progress: Report = ignore_progress) -> ImageData:
     """The images of a source: hub, torchvision, synthetic, a folder, a dataset's owner/name[@revision], or auto.
 
     None is the environment's OPTIMIZER_LAB_DATA, or else auto: hub or torchvision, whichever was kept or answers

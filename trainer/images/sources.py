@@ -29,7 +29,7 @@ from trainer.images.readers import (
     read_dataset,
     read_pictures,
 )
-from trainer.progress import Report, silent, watch
+from trainer.progress import Report, ignore_progress, run_with_timeout
 
 CIFAR10_REVISION = "0b2714987fa478483af9968de7c934580d0bb9a2"
 # `auto` may ask both before it draws shapes instead, and 15 seconds from a start that itself takes a few are all that
@@ -71,7 +71,7 @@ class Source:
         """
         try:
             if self.reach is None:
-                return watch(self.fetch, progress, math.inf)
+                return run_with_timeout(self.fetch, progress, math.inf)
             unreached = "{server} could not be reached within {seconds} seconds."
             _within(self.reach_seconds, self.reach, progress, unreached, server=self.server)
             silent_since = "{server} answered, then was silent for {seconds} seconds."
@@ -112,7 +112,9 @@ def find_source(address: str) -> Source:
 def _commit(repo_id: str, revision: str | None) -> str:
     try:
         ask = partial(_ask_hub, repo_id, revision)
-        return _within(HUB_SECONDS, ask, silent, "{server} could not be reached within {seconds} seconds.", server=_HUB)
+        return _within(
+            HUB_SECONDS, ask, ignore_progress, "{server} could not be reached within {seconds} seconds.", server=_HUB
+        )
     except ValueError as error:
         # Whoever mistyped a folder did not mean the Hub.
         raise UserError("There is no folder {folder} here, and {why}.", folder=repo_id, why=as_clause(error)) from error
@@ -120,7 +122,7 @@ def _commit(repo_id: str, revision: str | None) -> str:
 
 def _within(seconds: float, work: Callable[[Report], T], progress: Report, complaint: str, *, server: str) -> T:
     try:
-        return watch(work, progress, seconds)
+        return run_with_timeout(work, progress, seconds)
     except TimeoutError:
         raise UserError(complaint, server=server, seconds=f"{seconds:g}") from None
 

@@ -16,7 +16,7 @@ import gradio as gr
 
 from trainer.errors import UserError
 from trainer.hub import publish, repositories
-from trainer.progress import Report, watched
+from trainer.progress import Report, run_in_thread
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
@@ -186,7 +186,7 @@ def _followed(work: Callable[[Report], str], language: str) -> Generator[str, No
 
     begun = reached = time.monotonic()
     fraction = 0.0
-    with closing(watched(work_in_slot, math.inf)) as reports:
+    with closing(run_in_thread(work_in_slot, math.inf)) as reports:
         while True:
             try:
                 told = next(reports)

@@ -1,0 +1,45 @@
+"""Work in a thread: its reports, its result, and its end after a timeout."""
+
+import threading
+import time
+
+import pytest
+
+from trainer.progress import run_with_timeout
+
+
+def test_results_errors_and_reports_reach_the_caller():
+    """run_with_timeout returns or raises what the work does, and repeats its last report while no other comes."""
+    reports = []
+
+    def work(report):
+        report(0.25, "sleeping")
+        time.sleep(0.7)
+        return "done"
+
+    def fail(report):
+        raise KeyError("lost")
+
+    assert run_with_timeout(work, lambda *report: reports.append(report), 10) == "done"
+    assert reports == [(0.25, "sleeping")] * 2
+    with pytest.raises(KeyError, match="lost"):
+        run_with_timeout(fail, lambda *report: None, 10)
+
+
+def test_abandoned_work_ends():
+    """Work that continues after its timeout ends at its next report."""
+    resume, ended, continued = threading.Event(), threading.Event(), []
+
+    def work(report):
+        resume.wait(10)
+        try:
+            report(0.5, "still here")
+            continued.append(True)
+        finally:
+            ended.set()
+
+    with pytest.raises(TimeoutError):
+        run_with_timeout(work, lambda *report: None, 0.1)
+    resume.set()
+    assert ended.wait(10)
+    assert not continued
