@@ -23,7 +23,7 @@ import torch
 from spaces.config import Config
 
 from trainer.jobs.slices import Piece, do, seconds_of
-from trainer.learning.device import choose_device
+from trainer.learning.device import allow_tf32, choose_device
 from trainer.learning.lr_finder import find_lr
 from trainer.learning.race import race
 from ui import uploads
@@ -45,7 +45,9 @@ _MOST_WAITING = 10_000  # requests of any kind; ZeroGPU's own default is one
 @spaces.GPU(duration=seconds_of)
 def do_on_gpu(piece: Piece) -> Iterator[Any]:
     """A piece of work, in a worker that was lent a GPU for so long."""
-    yield from do(piece, choose_device())
+    device = choose_device()
+    allow_tf32(device)
+    yield from do(piece, device)
 
 
 def build_lab() -> Lab:
@@ -57,6 +59,7 @@ def build_lab() -> Lab:
         device, trains, searches = torch.device("cpu"), gpu.race, gpu.find_lr
     else:
         device = choose_device()
+        allow_tf32(device)
         trains, searches = partial(race, device=device), partial(find_lr, device=device)
     return Lab(
         checkpoints=Path(folder or "checkpoints"),

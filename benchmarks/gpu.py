@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.report import in_turns, machine, options, report, run
 from benchmarks.training import epochs, images_per_second
 from trainer.images.image_data import ImageData, load_images, subset
-from trainer.learning.device import choose_device
+from trainer.learning.device import allow_tf32, choose_device
 from trainer.learning.learner import build_model
 from trainer.settings.config import MODELS, TrainConfig
 
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--wanted", type=float, default=0.9, help="the accuracy whose seconds are told")
     asked = parser.parse_args()
     device = choose_device(asked.device)
+    allow_tf32(device)
     data = load_images(asked.data)
     few = replace(data, test=subset(data.test, 500))
     rows: dict[str, list[float]] = {}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from benchmarks.report import in_turns, machine, options, report, run
 from benchmarks.training import images_per_second
 from trainer.images.image_data import load_images, subset
-from trainer.learning.device import choose_device
+from trainer.learning.device import allow_tf32, choose_device
 from trainer.settings.config import MODELS, TrainConfig
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, after one that is not")
     asked = parser.parse_args()
     device = choose_device(asked.device)
+    allow_tf32(device)
     data = load_images(asked.data)
     few = replace(data, test=subset(data.test, 100))
     others = ["bfloat16", "float16"] if device.type == "cuda" else ["bfloat16"]

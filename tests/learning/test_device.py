@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainer.learning import learner
-from trainer.learning.device import DEVICES, choose_device, memory_format, told_out_of_memory
+from trainer.learning.device import DEVICES, allow_tf32, choose_device, memory_format, told_out_of_memory
 from trainer.learning.loop import train
 from trainer.learning.race import race
 from trainer.settings.config import TrainConfig
@@ -61,18 +61,30 @@ def test_an_unknown_device(name, monkeypatch):
         choose_device()
 
 
-def test_tf32_is_decided_with_the_device(machine):
-    """On an NVIDIA GPU for matrices as for convolutions; another device leaves the process as it is."""
-    machine(cuda=True)
-    try:
-        torch.backends.cuda.matmul.allow_tf32 = False
-        choose_device("cpu")
-        assert not torch.backends.cuda.matmul.allow_tf32
-        choose_device("cuda")
-        assert torch.backends.cuda.matmul.allow_tf32
-        assert torch.backends.cudnn.allow_tf32
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
+@pytest.fixture
+def tf32():
+    """A function that says for what TF32 is allowed: matrices, convolutions; both are off before the test."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def test_a_device_is_chosen_without_allowing_tf32(machine, tf32):
+    """To name a device changes nothing in the process."""
+    machine(cuda=True, mps=True)
+    for name in ("auto", *DEVICES):
+        choose_device(name)
+    assert tf32() == (False, False)
+
+
+def test_tf32_is_allowed_on_an_nvidia_gpu_alone(tf32):
+    """For matrices as for convolutions; another device leaves the process as it is."""
+    for name in ("cpu", "mps"):
+        allow_tf32(torch.device(name))
+        assert tf32() == (False, False)
+    allow_tf32(torch.device("cuda:0"))
+    assert tf32() == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from trainer.hub import publish, repositories, retry
 from trainer.images import image_data
 from trainer.learning import distributed, lr_finder
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
-from trainer.learning.device import DEVICES, choose_device
+from trainer.learning.device import DEVICES, allow_tf32, choose_device
 from trainer.learning.distributed import ALONE, LostRankError, World
 from trainer.learning.loop import num_training_images, train
 from trainer.learning.schedulers import preview, spans_run
@@ -233,7 +233,9 @@ def _refuse_another_run(folder: Path, world: World) -> None:
 
 def _device(options: argparse.Namespace, world: World) -> torch.device:
     with world.agreed():
-        return distributed.own_device(world, choose_device(options.device))
+        device = distributed.own_device(world, choose_device(options.device))
+    allow_tf32(device)
+    return device
 
 
 @contextmanager
@@ -416,7 +418,9 @@ def _classify(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise UserError("--top must be 1 or more.")
     model = _open(options.checkpoint)
-    model.to(choose_device(options.device))
+    device = choose_device(options.device)
+    allow_tf32(device)
+    model.to(device)
     failed = False
     for image in options.images:
         try:
@@ -485,6 +489,7 @@ def _lessons(options: argparse.Namespace) -> int:
 def _find_lr(options: argparse.Namespace) -> int:
     config = TrainConfig.from_settings(_settings(options))
     device = choose_device(options.device)
+    allow_tf32(device)
     images = _load_images(options.data)
     facts = lr_finder.find_lr(config, images, device=device)
     print(images.note, file=sys.stderr)
