@@ -13,6 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the page shows them
 
+import logging
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -71,8 +72,17 @@ def build_lab() -> Lab:
     )
 
 
+def log_to_stderr() -> None:
+    """Writes what the app logs to stderr, from level INFO; of other libraries only warnings and errors."""
+    # httpx logs each address at INFO, and some of the Hub's carry a signature.
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    for package in ("trainer", "ui"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
 def main() -> None:
     """Builds the page and serves it, on http://127.0.0.1:7860 unless Gradio's environment variables say otherwise."""
+    log_to_stderr()
     try:
         lab = build_lab()
     except ValueError as error:

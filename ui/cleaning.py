@@ -1,10 +1,10 @@
 """Clears runs, uploads and downloads that are old or too many; none in training, and not what comes with the app."""
 
+import logging
 import math
 import os
 import threading
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from huggingface_hub import CacheNotFound, scan_cache_dir
 from trainer.runs import checkpoint
 from ui.lab import OWNER, Lab
 from ui.limits import Limits
+
+_logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN = 600.0
 SECONDS_UPLOADED = 24 * 3600  # that a visitor's file is kept
@@ -31,7 +33,7 @@ def keep_clean(lab: Lab) -> None:
                 if os.environ.get("SPACE_ID"):  # elsewhere the Hub's cache is not the app's alone
                     clear_downloads(lab.limits)
             except Exception:
-                traceback.print_exc()  # and again in ten minutes
+                _logger.exception("Clearing what is old failed; it is tried again in ten minutes.")
             time.sleep(_SECONDS_BETWEEN)
 
     if math.isfinite(lab.limits.days) or math.isfinite(lab.limits.disk_gb):

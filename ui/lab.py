@@ -1,12 +1,12 @@
 """Lab: what one running app shares among its visitors, and what it keeps apart between them."""
 
 import hashlib
+import logging
 import math
 import re
 import secrets
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +23,8 @@ from trainer.runs import checkpoint
 from trainer.runs.events import Event
 from trainer.settings.config import TrainConfig
 from ui.limits import Limits
+
+_logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
@@ -194,9 +196,12 @@ class Lab:
         except ValueError as error:
             self.failure = str(error)
         except Exception:
-            traceback.print_exc()
+            _logger.exception("Loading the images went wrong.")
             self.failure = "Loading them went wrong; the app's log says more."
-        print(self.failure or self.images.note, flush=True)
+        if self.failure:
+            _logger.error(self.failure)
+        else:
+            _logger.info(self.images.note)
 
 
 def new_visitor() -> str:

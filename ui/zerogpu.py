@@ -1,10 +1,10 @@
 """A GPU that is lent by the second, as ZeroGPU does: trainings in slices, and what is said when no more is lent."""
 
+import logging
 import math
 import re
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -32,6 +32,8 @@ from trainer.learning.loop import training_split
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished, GpuTime
 from trainer.settings.config import TrainConfig
+
+_logger = logging.getLogger(__name__)
 
 # Short enough that others get their turn, and that a visitor's daily minutes are asked for as they are needed.
 LONGEST_SECONDS = 60
@@ -192,7 +194,7 @@ class LentGpu:
         except gr.Error as error:
             raise _not_lent(piece, str(error.message)) from None
         except (httpx.HTTPError, RuntimeError):
-            traceback.print_exc()
+            _logger.exception("What lends the GPU does not answer.")
             raise NotLentError(Message("The GPU cannot be had at the moment: what lends it does not answer.")) from None
 
 
@@ -227,7 +229,7 @@ def _not_lent(piece: Piece, message: str) -> NotLentError:
         return NotLentError("The GPU was taken back in the middle of an epoch.", paced=True)
     if "Expired" in message:
         return NotLentError("This page's pass to the GPU has run out; press the button again.")
-    print(f"The work on the GPU broke off: {message}", flush=True)
+    _logger.error("The work on the GPU broke off: %s", message)
     return NotLentError("The work on the GPU broke off; the app's log says more.")
 
 

@@ -158,7 +158,7 @@ class Breaking(Lender):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ZeroGPU API /schedule error: 500"), httpx.ConnectError("refused")])
-def test_a_scheduler_that_does_not_answer_is_told(kept, error, capsys):
+def test_a_scheduler_that_does_not_answer_is_told(kept, error, caplog):
     """And logged."""
 
     def fail(piece):
@@ -167,7 +167,7 @@ def test_a_scheduler_that_does_not_answer_is_told(kept, error, capsys):
 
     with pytest.raises(NotLentError, match="does not answer"):
         list(LentGpu(fail).race([(CONFIG, None)], kept))
-    assert str(error) in capsys.readouterr().err
+    assert str(error) in caplog.text
 
 
 def test_mistakes_are_told_at_once(kept):

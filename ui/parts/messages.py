@@ -3,7 +3,7 @@
 import functools
 import html
 import inspect
-import sys
+import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +14,8 @@ from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.login import own_token
 from ui.parts.run_view import status_line
+
+_logger = logging.getLogger(__name__)
 
 
 def said(handler: Callable) -> Callable:
@@ -92,7 +94,8 @@ def shown(num_outputs: int, title: str, broken: str) -> Callable:
                 sentence = str(error)
             except Exception:
                 # No library's error should hold the visitor's token; none is printed that does.
-                print(traceback.format_exc().replace(own_token() or "\0", "…"), file=sys.stderr, flush=True)
+                # Not logger.exception, which would write the traceback as it is.
+                _logger.error(traceback.format_exc().replace(own_token() or "\0", "…"))
                 sentence = broken
             told = status_line(title, "", 0, current_language(), sentence)
             # Gradio takes the value of a single output as it is.

@@ -2,9 +2,9 @@
 
 import asyncio
 import html
+import logging
 import shutil
 import time
-import traceback
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from ui.parts.checkpoints import aside, at_once, open_run
 from ui.parts.messages import said
 from ui.parts.run_view import advice, results
 from ui.tabs import compare
+
+_logger = logging.getLogger(__name__)
 
 _SECONDS_KEPT, _SECONDS_REFRESHED = 30.0, 2.0
 _SECONDS_TO_SLOW = 3.0
@@ -69,7 +71,7 @@ async def _answer(best: bool) -> Answer:
     except ValueError as error:
         listed, failure = [], str(error)
     except Exception:  # or it would be the answer for ever
-        traceback.print_exc()
+        _logger.exception("The gallery could not be listed.")
         listed, failure = [], "Something in the app went wrong."
     return Answer(time.monotonic(), listed, failure)
 

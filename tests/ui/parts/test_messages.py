@@ -1,0 +1,65 @@
+"""What the app logs, and of an error that was not foreseen: all but the visitor's token."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gradio.context import LocalContext
+from visitor import LOGIN, VISITOR, asked, signed_in
+
+from ui.parts.messages import shown
+
+
+@pytest.fixture
+def space(monkeypatch):
+    for name, value in {"SPACE_ID": "owner/lab", "SYSTEM": "spaces", **LOGIN}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("session", [{}, signed_in()])
+def test_an_unforeseen_error_is_logged_without_the_visitors_token(space, session, caplog):
+    """The traceback is there for whoever runs the app, whether or not the error repeats a header."""
+
+    def handler():
+        yield "begun"
+        token = session["oauth_info"]["access_token"] if session else "none"
+        try:
+            raise KeyError(f"Authorization: Bearer {token}")
+        except KeyError as error:
+            raise RuntimeError(f"The request with {token} failed") from error
+
+    with asked(session=session):
+        LocalContext.request.get().query_params = {}
+        begun, told = shown(1, "Not trained", "Something in the app went wrong.")(handler)()
+    assert begun == "begun"
+    assert "Something in the app went wrong." in told
+    assert "RuntimeError: The request with" in caplog.text
+    assert "KeyError: " in caplog.text
+    assert VISITOR not in caplog.text
+    assert ("Bearer …" in caplog.text) == bool(session)
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+@pytest.mark.slow
+def test_the_app_logs_to_stderr():
+    """Its own lines from INFO; of other libraries no addresses, which the Hub signs."""
+    code = (
+        "import logging, app; app.log_to_stderr();"
+        "[logging.getLogger(name).info('From %s', name) for name in ('ui.lab', 'trainer.images.image_data', 'httpx')];"
+        "logging.getLogger('httpx').warning('Beware')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "INFO ui.lab: From ui.lab",
+        "INFO trainer.images.image_data: From trainer.images.image_data",
+        "WARNING httpx: Beware",
+    ]
