@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import trainer
 
 PACKAGE = Path(trainer.__file__).parent
+REPOSITORY = PACKAGE.parent
 PLAIN = ("settings.config", "settings.lessons", "runs.events", "runs.run", "runs.comparison")
 
 IMPORT_ALL = """
@@ -127,3 +129,50 @@ print(json.dumps(Finder.policies))
 def test_threads_wait_passively_where_the_library_is_run(start):
     """Torch's OpenMP reads the environment once: the command line and the app set it before they load torch."""
     assert in_fresh_process(NOTED.format(start=start)) == ["passive"]
+
+
+# Packages that are imported by another name than they are installed by.
+IMPORTED_AS = {
+    "markdown-it-py": "markdown_it",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "vl-convert-python": "vl_convert",
+}
+# What scripts/check runs as commands, or as a plugin of one.
+NOT_IMPORTED = {"mypy", "pytest_xdist", "ruff"}
+
+
+def declared(lines: list[str]) -> set[str]:
+    """The modules of the packages that requirements name."""
+    names = {re.match(r"[\w.-]+", line)[0].lower() for line in lines if re.match(r"\w", line)}
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
+
+
+def imported(*places: str) -> set[str]:
+    """The modules of other packages that Python files in folders of the repository import, anywhere in them."""
+    folders = [REPOSITORY / place for place in places]
+    files = [file for folder in folders for file in (folder.rglob("*.py") if folder.is_dir() else [folder])]
+    modules = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(node.module.partition(".")[0])
+    own = {path.stem for path in (*REPOSITORY.glob("*"), *(REPOSITORY / "tests").rglob("*.py"))}
+    return modules - own - sys.stdlib_module_names
+
+
+def requirements(name: str) -> list[str]:
+    return (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+
+
+def test_all_that_is_imported_is_declared():
+    """And nothing else: by the library in pyproject.toml, by the app in requirements.txt, by the tests beside it."""
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    (dependencies,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
+    assert declared(re.findall(r'^ *"(.*?)"', dependencies, re.MULTILINE)) == imported("trainer")
+    of_the_app = declared(requirements("requirements.txt"))
+    assert of_the_app == imported("app.py", "trainer", "ui")
+    of_development = declared(requirements("requirements-dev.txt"))
+    assert of_development - NOT_IMPORTED == imported("tests", "scripts", "benchmarks") - of_the_app
