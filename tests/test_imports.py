@@ -14,7 +14,7 @@ import trainer
 
 PACKAGE = Path(trainer.__file__).parent
 REPOSITORY = PACKAGE.parent
-PLAIN = ("settings.config", "settings.lessons", "runs.events", "runs.run", "runs.comparison")
+PLAIN = ("errors", "settings.config", "settings.lessons", "runs.events", "runs.run", "runs.comparison")
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
