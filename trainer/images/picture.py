@@ -5,6 +5,12 @@ checks the size, and gives the decoder a fresh file of the few parts that make t
 later frames, compressed comments and trailing bytes never reach it. A walk past the end of the file raises
 LookupError or struct.error, a decoder that gives up RuntimeError; read_picture makes one sentence of all of
 them.
+
+Why not Pillow, which would make this module much shorter: a plain reader on Pillow 12.3 fails 26 of the 170
+tests of this module. It decodes any number of progressive JPEG scans, takes 14 seconds of processor time for 8 MiB
+of empty PNG chunks, inflates compressed PNG text, and accepts some truncated PNG and GIF files. It also renders
+16-bit samples, and a transparent level of 2-, 4- and 16-bit grey, otherwise than the PNG specification says. To
+refuse such files first takes the same walk through their structure, so Pillow would replace only its last step.
 """
 
 import os
