@@ -1,10 +1,12 @@
 """Progress reports, and work that can be abandoned once it stops reporting."""
 
+import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from types import ModuleType
 from typing import Any, TypeVar
 
 Report = Callable[[float, str], None]
@@ -17,6 +19,21 @@ T = TypeVar("T")
 
 def ignore_progress(fraction: float, doing: str) -> None:
     """A `Report` that does nothing."""
+
+
+@contextmanager
+def quiet(library: ModuleType) -> Iterator[None]:
+    """Without what `huggingface_hub` or `datasets` prints of its own: what matters of it comes as errors."""
+    logger = logging.getLogger(library.__name__)
+    level, had_bars = logger.level, not library.utils.are_progress_bars_disabled()
+    logger.setLevel(logging.CRITICAL)
+    library.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if had_bars:
+            library.utils.enable_progress_bars()
 
 
 def run_with_timeout(work: Callable[[Report], T], progress: Report, timeout: float) -> T:

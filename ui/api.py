@@ -8,7 +8,8 @@ from typing import Any, TypedDict
 import gradio as gr
 
 from trainer.errors import UserError
-from trainer.images.image_data import ImageData, facts, num_batches
+from trainer.images.batches import num_batches
+from trainer.images.image_data import ImageData, facts
 from trainer.learning.loop import num_training_images
 from trainer.learning.schedulers import preview
 from trainer.runs import checkpoint

@@ -25,12 +25,11 @@ from torchvision.datasets import CIFAR10
 from torchvision.io import encode_jpeg, encode_png
 
 from trainer.images import readers, sources, synthetic
+from trainer.images.batches import batches, num_batches
 from trainer.images.image_data import (
     Split,
-    batches,
     facts,
     load_images,
-    num_batches,
     open_images,
     pixel_statistics,
     subset,

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from trainer.cli.main import _recorded, main
-from trainer.images.image_data import batches, load_images
+from trainer.images.batches import batches
+from trainer.images.image_data import load_images
 from trainer.learning import distributed
 from trainer.learning.distributed import LostRankError, World
 from trainer.learning.loop import train
@@ -213,7 +214,7 @@ def test_a_silent_rank_ends_the_others(ranks):
 def test_shares_make_up_the_batches(size, augment, tiny):
     """Each batch is cut in order, its pictures augmented as for one process; the last batch of 2 is 1, 1 and none."""
     config = TrainConfig(batch_size=8, augment=augment)
-    cut = [list(batches(tiny.train, config, 2, World(rank, size))) for rank in range(size)]
+    cut = [list(batches(tiny.train, config, 2, rank=rank, world_size=size)) for rank in range(size)]
     for whole, *shares in zip(batches(tiny.train, config, 2), *cut, strict=True):
         for part, parts in zip(whole, zip(*shares, strict=True), strict=True):
             assert torch.equal(torch.cat(parts), part)

@@ -87,7 +87,7 @@ def test_the_ramp_is_a_run_with_that_schedule(tiny, short):
     """Bit for bit torch's own loop over the same batches, with lr set before each step."""
     from torch.nn import functional
 
-    from trainer.images.image_data import batches
+    from trainer.images.batches import batches
     from trainer.learning.learner import build_model
 
     config = QUICK.changed({"optimizer": "adam"})

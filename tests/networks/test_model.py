@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from trainer.networks.model import FAST_LAYERS, OptimizerLabModel, check_class_names, cosine_filters, largest_file
+from trainer.images.class_names import check_class_names
+from trainer.networks.model import FAST_LAYERS, OptimizerLabModel, cosine_filters, largest_file
 
 NAMES = [f"class {number}" for number in range(10)]
 

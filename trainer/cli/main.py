@@ -25,6 +25,7 @@ from tqdm import tqdm
 from trainer.errors import UserError
 from trainer.hub import publish, repositories, retry
 from trainer.images import image_data
+from trainer.images.batches import num_batches
 from trainer.learning import distributed, lr_finder
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.device import DEVICES, allow_tf32, choose_device
@@ -33,7 +34,7 @@ from trainer.learning.loop import num_training_images, train
 from trainer.learning.schedulers import preview, spans_run
 from trainer.networks.model import OptimizerLabModel
 from trainer.networks.predict import classify
-from trainer.progress import Report
+from trainer.progress import Report, quiet
 from trainer.runs import checkpoint
 from trainer.runs.events import EpochEnded, Event, row
 from trainer.runs.run import Run
@@ -447,7 +448,7 @@ def _open(place: str) -> OptimizerLabModel:
         raise UserError("There is no checkpoint in {place}.", place=place)
     repo_id, revision = repositories.split_revision(place)
     token = retry.sent(huggingface_hub.get_token())
-    with _bar() as show, retry.quiet(huggingface_hub), retry.explained(repo_id):
+    with _bar() as show, quiet(huggingface_hub), retry.explained(repo_id):
         return retry.ask(
             lambda: OptimizerLabModel.from_pretrained(repo_id, revision=revision, token=token),
             show,
@@ -460,7 +461,7 @@ def _publish(options: argparse.Namespace) -> int:
     token = huggingface_hub.get_token()
     if token is None:
         raise UserError("Publishing takes a token of the Hub: log in with `hf auth login`, or set HF_TOKEN.")
-    with _bar() as show, retry.quiet(huggingface_hub):
+    with _bar() as show, quiet(huggingface_hub):
         link = publish.publish(options.run, options.repo_id, token=token, private=options.private, progress=show)
     print(link)
     return 0
@@ -469,7 +470,7 @@ def _publish(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> int:
     repo_id, revision = repositories.split_revision(options.checkpoint)
     folder = options.folder or _checkpoints() / repo_id.partition("/")[2]
-    with _bar() as show, retry.quiet(huggingface_hub):
+    with _bar() as show, quiet(huggingface_hub):
         token = huggingface_hub.get_token()
         can_resume = repositories.load(repo_id, folder, revision=revision, token=token, progress=show)
     go_on = f"python -m trainer {'resume' if can_resume else 'classify'} {folder}"
@@ -514,7 +515,7 @@ def _find_lr(options: argparse.Namespace) -> int:
 def _preview_lr(options: argparse.Namespace) -> int:
     config = TrainConfig.from_settings(_settings(options))
     images = _load_images(options.data) if options.data else None
-    per_epoch = image_data.num_batches(num_training_images(config, images), config)
+    per_epoch = num_batches(num_training_images(config, images), config)
     if images:
         print(images.note, file=sys.stderr)
     if config.scheduler == "plateau":

@@ -1,6 +1,5 @@
 """What every call to the Hub goes through: patience, another try where that is right, and errors as sentences."""
 
-import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
-from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 # HTTPError is the HTTP library's own, which the Hub's errors derive from: a broken connection has no other type.
@@ -53,21 +51,6 @@ T = TypeVar("T")
 
 class AnswerError(OSError):
     """The Hub answered with what its client cannot read: whether it did what it was asked is not known."""
-
-
-@contextmanager
-def quiet(library: ModuleType) -> Iterator[None]:
-    """Without what `huggingface_hub` or `datasets` prints of its own: what matters of it comes as errors."""
-    logger = logging.getLogger(library.__name__)
-    level, had_bars = logger.level, not library.utils.are_progress_bars_disabled()
-    logger.setLevel(logging.CRITICAL)
-    library.utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if had_bars:
-            library.utils.enable_progress_bars()
 
 
 def sent(token: str | None) -> str | Literal[False]:

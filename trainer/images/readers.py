@@ -17,10 +17,9 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from trainer.errors import Message, UserError, as_clause, first_line
-from trainer.hub.retry import quiet
+from trainer.images.class_names import check_class_names
 from trainer.images.picture import fit, read_picture
-from trainer.networks.model import check_class_names
-from trainer.progress import Report
+from trainer.progress import Report, quiet
 from trainer.settings.config import SPLITS
 
 SIZE = 32

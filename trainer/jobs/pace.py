@@ -6,7 +6,8 @@ from itertools import islice
 
 import torch
 
-from trainer.images.image_data import ImageData, num_batches, passes, subset, to_device
+from trainer.images.batches import num_batches, passes
+from trainer.images.image_data import ImageData, subset, to_device
 from trainer.learning.loop import begin, evaluate, train_batch, training_split
 from trainer.runs.events import EpochEnded
 from trainer.settings.config import TrainConfig

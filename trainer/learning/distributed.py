@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.errors import UserError
+from trainer.images.batches import share
 
 # One that dies is noticed at once, by its closed connection; this is for a machine that has gone silent, and leaves
 # time for a download that the others wait for.
@@ -42,7 +43,7 @@ class World:
 
     def share(self, whole: Tensor, dim: int = 0) -> Tensor:
         """This rank's part of a tensor; the parts differ in length by one at most, and may be empty."""
-        return whole.tensor_split(self.size, dim)[self.rank]
+        return share(whole, self.rank, self.size, dim)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Puts the mean over all ranks into each of the tensors, the same to the last bit on every rank."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.errors import Message, UserError
-from trainer.images.image_data import ImageData, Split, batches, num_batches, subset, to_device
+from trainer.images.batches import batches, num_batches
+from trainer.images.image_data import ImageData, Split, subset, to_device
 from trainer.images.readers import CIFAR10_SIZES
 from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.device import told_out_of_memory
@@ -268,7 +269,7 @@ def _train_epoch(
     # After how many batches several ranks look at their losses: all after the same, for that may end the run.
     interval = proposed = 1
     learner.model.train()
-    for index, (images, labels) in enumerate(batches(split, config, epoch, world)):
+    for index, (images, labels) in enumerate(batches(split, config, epoch, rank=world.rank, world_size=world.size)):
         lr = learner.optimizer.param_groups[0]["lr"]
         num_images = min(config.batch_size, len(split.labels) - index * config.batch_size)
         step = before + index + 1

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from trainer.errors import Message
-from trainer.images.image_data import ImageData, Split, passes
+from trainer.images.batches import passes
+from trainer.images.image_data import ImageData, Split
 from trainer.learning.learner import Learner
 from trainer.learning.loop import begin, train_batch
 from trainer.runs.events import plain

@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from trainer.errors import UserError
 from trainer.hub.download import download
+from trainer.images.class_names import check_class_names
 from trainer.images.picture import RESIZES
 from trainer.learning.device import memory_format
 from trainer.settings.config import ACTIVATIONS
@@ -25,7 +25,6 @@ TAG = "optimizer-lab"
 """By it the Hub lists this app's checkpoints and Spaces."""
 
 LARGEST_CONFIG = 1 << 20  # bytes
-_MOST_CLASSES, _LONGEST_NAME = 1000, 100
 FAST_LAYERS = ((32, False), (64, True), (64, False), (128, True), (128, False), (256, True), (256, False))
 """The convolutions of `fast`: how many filters each has, and whether the picture is halved after it."""
 
@@ -208,19 +207,6 @@ class OptimizerLabModel(
 def largest_file(model: nn.Module) -> int:
     """Bytes that a safetensors file of the model's weights has at most, whatever else its header says."""
     return sum(tensor.nbytes for tensor in model.state_dict().values()) + LARGEST_CONFIG
-
-
-def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The class names as a tuple, or ValueError: two to a thousand different, short, printable names."""
-    if isinstance(names, str) or not isinstance(names, Sequence) or not 2 <= len(names) <= _MOST_CLASSES:
-        raise UserError("There must be from 2 to {most} class names.", most=f"{_MOST_CLASSES:,}")
-    for name in names:
-        printable = isinstance(name, str) and not any(unicodedata.category(letter)[0] == "C" for letter in name)
-        if not printable or not name.strip() or len(name) > _LONGEST_NAME:
-            raise UserError("A class name must be printable and have from 1 to {most} letters.", most=_LONGEST_NAME)
-    if len(set(names)) < len(names):
-        raise UserError("Two classes have the same name.")
-    return tuple(names)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from trainer.errors import UserError
+from trainer.images.batches import PADDING
 from trainer.images.readers import CIFAR10_CLASSES, CIFAR10_REPO, SIZE, find_tables
 from trainer.images.sources import CIFAR10_REVISION
 from trainer.learning import optimizers, schedulers
@@ -196,7 +197,8 @@ def _loader(config: TrainConfig) -> list[str]:
     if config.drop_last:
         settings.append("drop_last=True")
     order = ["order = np.arange(len(train_labels))  # shuffled before each epoch, just as Optimizer Lab does it"]
-    augment = [f'crop, flip = v2.RandomCrop({SIZE}, padding=2, padding_mode="reflect"), v2.RandomHorizontalFlip()']
+    crop = f'v2.RandomCrop({SIZE}, padding={PADDING}, padding_mode="reflect")'
+    augment = [f"crop, flip = {crop}, v2.RandomHorizontalFlip()"]
     return [
         *(order if config.shuffle else []),
         *_call("loader = DataLoader", ["TensorDataset(train_images, train_labels)", *settings]),

@@ -13,7 +13,8 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from trainer.errors import UserError
-from trainer.images.image_data import ImageData, facts, num_batches
+from trainer.images.batches import num_batches
+from trainer.images.image_data import ImageData, facts
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.loop import num_training_images, training_split
 from trainer.learning.race import over_seeds

@@ -1,0 +1,21 @@
+"""Which class names a data set and a network may have."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from trainer.errors import UserError
+
+_MOST_CLASSES, _LONGEST_NAME = 1000, 100
+
+
+def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The class names as a tuple, or ValueError: two to a thousand different, short, printable names."""
+    if isinstance(names, str) or not isinstance(names, Sequence) or not 2 <= len(names) <= _MOST_CLASSES:
+        raise UserError("There must be from 2 to {most} class names.", most=f"{_MOST_CLASSES:,}")
+    for name in names:
+        printable = isinstance(name, str) and not any(unicodedata.category(letter)[0] == "C" for letter in name)
+        if not printable or not name.strip() or len(name) > _LONGEST_NAME:
+            raise UserError("A class name must be printable and have from 1 to {most} letters.", most=_LONGEST_NAME)
+    if len(set(names)) < len(names):
+        raise UserError("Two classes have the same name.")
+    return tuple(names)
