@@ -8,7 +8,8 @@ from typing import Any
 import altair as alt
 
 from trainer.learning.lr_finder import Finding, Trial
-from ui.charts.run_charts import PLAN, TEST, TRAIN, sized
+from trainer.palette import PLAN, TEST, TRAIN
+from ui.charts.run_charts import sized
 from ui.i18n.words import translate
 
 _BAD = "#ef4444"

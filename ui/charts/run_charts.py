@@ -13,14 +13,11 @@ import orjson
 import vl_convert
 from huggingface_hub.constants import HF_HOME
 
+from trainer.palette import COLORS, PLAN, TEST, TRAIN
 from trainer.runs.comparison import Contender
 from trainer.runs.run import Run
 from trainer.settings.lessons import NUM_BATCHES, Lesson
 from ui.i18n.words import i18n, translate
-
-TRAIN, TEST, PLAN = "#3b82f6", "#f97316", "#737b89"
-# One colour a contender: told apart by eyes that see no red or no green, in daylight and at night (after Okabe & Ito).
-COLORS = ("#3b82f6", "#f97316", "#10b981", "#d946ef", "#b45309", "#64748b")
 
 _MOST_PLANNED = 400  # points of a planned schedule: more than a plot has pixels for
 _STEPS_A_PIXEL = 3  # points within the epochs, of all runs in a chart together, for each pixel of its height

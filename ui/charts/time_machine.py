@@ -7,7 +7,8 @@ from typing import Any
 import altair as alt
 
 from trainer.insight.timeline import Moment
-from ui.charts.run_charts import PLAN, sized
+from trainer.palette import PLAN
+from ui.charts.run_charts import sized
 from ui.i18n.words import translate
 
 # Vega's scheme tableau10: as many classes as can be told apart by their colour.
