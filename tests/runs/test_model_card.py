@@ -1,14 +1,16 @@
-"""The model card: honest, readable by the Hub, and harmless whatever names are put into it."""
+"""The model card makes true claims, is readable by the Hub and escapes every name."""
 
 import re
 from dataclasses import replace
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from torchvision.io import decode_png
 
 from trainer.runs.events import EpochEnded
-from trainer.runs.model_card import model_card
+from trainer.runs.model_card import draw_curves, model_card
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig, parse
 
@@ -34,9 +36,9 @@ def card(data_name="CIFAR-10", class_names=("cat", "dog"), **settings):
 
 
 def test_the_card_of_a_repo():
-    """Shows the picture beside it, names itself in the three lines that load it, and tells a list its settings."""
+    """It includes the picture of the curves, loads from its own repo, and holds the settings that lists display."""
     run = Run(config=TrainConfig(optimizer="adam"), history=[UNTRAINED, TRAINED])
-    markdown = model_card(run, DATA, CONFIG, repo_id="owner/run", has_picture=True)
+    markdown = model_card(run, DATA, CONFIG, repo_id="owner/run", has_curves=True)
     assert "](curve.png)" in markdown
     assert 'OptimizerLabModel.from_pretrained("owner/run")' in markdown
     assert "epoch-0000" not in markdown
@@ -44,28 +46,27 @@ def test_the_card_of_a_repo():
         run, DATA, CONFIG, repo_id="owner/run", has_untrained=True
     )
     assert "curve.png" not in card()
-    told = ModelCard(markdown).data
-    assert told.optimizer_lab == {"optimizer": "adam", "lr": run.config.lr, "scheduler": "onecycle", "epochs": 10}
-    assert told.datasets == ["uoft-cs/cifar10"]
+    metadata = ModelCard(markdown).data
+    assert metadata.optimizer_lab == {"optimizer": "adam", "lr": run.config.lr, "scheduler": "onecycle", "epochs": 10}
+    assert metadata.datasets == ["uoft-cs/cifar10"]
     for other in ("synthetic", "CIFAR-100", "CIFAR-10.1"):
-        told_of_other = ModelCard(card(other)).data
-        assert told_of_other.datasets is None
-        assert "cifar10" not in told_of_other.tags
-        assert told_of_other.eval_results[0].dataset_type == "other"
+        other_metadata = ModelCard(card(other)).data
+        assert other_metadata.datasets is None
+        assert "cifar10" not in other_metadata.tags
+        assert other_metadata.eval_results[0].dataset_type == "other"
     assert ModelCard(card("CIFAR-10 (JPEG)")).data.datasets == ["uoft-cs/cifar10"]
-    assert {"image-classification", "cifar10", "optimizer-lab"} <= set(told.tags)
+    assert {"image-classification", "cifar10", "optimizer-lab"} <= set(metadata.tags)
 
 
-def test_what_fast_does_to_a_picture_is_told():
-    """For whoever rebuilds it from its weights alone; quick does no more than config.json says."""
+def test_the_card_of_fast_explains_the_mirroring():
+    """Needed to rebuild it from its weights alone; quick only does what config.json says."""
     run = Run(config=TrainConfig(model="fast"), history=[UNTRAINED, TRAINED])
-    assert "for its mirror image." in model_card(run, DATA, {**CONFIG, "architecture": "fast"})
+    assert "and its mirror image." in model_card(run, DATA, {**CONFIG, "architecture": "fast"})
     assert "mirror" not in card()
 
 
 def test_the_command_that_trains_the_same():
-    """Says what is no default, and no more of the pictures than where anyone has them; it says nothing where it would
-    not be the whole truth."""
+    """It has the settings that are not defaults and hides private paths; it is left out if settings changed."""
     assert "\npython -m trainer train --data hub\n" in card()
     command = "python -m trainer train --optimizer adam --lr 0.01 --betas 0.8,0.99 --epochs 3"
     settings = {"optimizer": "adam", "lr": 0.01, "betas": (0.8, 0.99), "epochs": 3}
@@ -77,51 +78,52 @@ def test_the_command_that_trains_the_same():
         markdown = model_card(run, {**DATA, "source": source}, CONFIG)
         assert "--data FOLDER\n" in markdown
         assert source not in markdown
-    went_on = replace(TRAINED, continued_with={"scheduler": "constant"})
-    assert "Train it again" not in model_card(Run(config=TrainConfig(), history=[UNTRAINED, went_on]), DATA, CONFIG)
+    changed = replace(TRAINED, continued_with={"scheduler": "constant"})
+    assert "Train it again" not in model_card(Run(config=TrainConfig(), history=[UNTRAINED, changed]), DATA, CONFIG)
 
 
 def text_of(html):
-    """What a reader sees, on one line, tags taken away."""
+    """Returns the text that a reader sees, on one line, without tags."""
     import html as entities
 
     return entities.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html)))
 
 
 def rendered(markdown):
-    """As the Hub shows it: GitHub's tables, HTML let through."""
+    """Renders as the Hub does: with GitHub's tables and HTML passed through."""
     return MarkdownIt("commonmark", {"html": True}).enable("table").render(ModelCard(markdown).text)
 
 
 def test_front_matter():
-    """What the Hub reads: licence, library, task, and the accuracy as a model-index result."""
-    told = ModelCard(card()).data
-    assert (told.license, told.library_name, told.pipeline_tag) == ("apache-2.0", "pytorch", "image-classification")
-    assert {"cifar10", "optimizer-lab"} <= set(told.tags)
-    (result,) = told.eval_results
+    """The Hub reads licence, library, task, and the accuracy as a model-index result."""
+    metadata = ModelCard(card()).data
+    assert (metadata.license, metadata.library_name) == ("apache-2.0", "pytorch")
+    assert metadata.pipeline_tag == "image-classification"
+    assert {"cifar10", "optimizer-lab"} <= set(metadata.tags)
+    (result,) = metadata.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_split) == ("accuracy", 0.4567, "test")
     assert (result.dataset_type, result.dataset_name) == ("uoft-cs/cifar10", "CIFAR-10")
-    assert "model-index" in told.to_dict()
+    assert "model-index" in metadata.to_dict()
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("CIFAR-10 (JPEG)", "uoft-cs/cifar10"), ("synthetic", "other"), ("drawn shapes", "other")],
 )
-def test_the_data_are_named_honestly(name, kind):
+def test_the_name_of_the_data(name, kind):
     """Drawn shapes are not CIFAR-10, and a re-encoded copy says so."""
     markdown = card(name)
     (result,) = ModelCard(markdown).data.eval_results
     assert (result.dataset_name, result.dataset_type) == (name, kind)
-    assert f"of the test pictures of {name} right" in text_of(rendered(markdown))
+    assert f"of the test pictures of {name} correctly" in text_of(rendered(markdown))
 
 
 def test_numbers():
-    """Percentages with two digits, losses with four, lr as it is written; blank where there is nothing to say."""
+    """Percentages have two digits, losses four, lr is as written; a cell without a value is empty."""
     html = rendered(card(lr=1e-05))
-    shown = text_of(html)
-    assert "45.67% of the test pictures" in shown
-    assert "loss 1.5000" in shown
+    text = text_of(html)
+    assert "45.67% of the test pictures" in text
+    assert "loss 1.5000" in text
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)]
     assert ["0", "", "2.303", "10.00%", ""] in rows
     assert ["1", "1.235", "1.5", "45.67%", "1e-05"] in rows
@@ -168,22 +170,34 @@ EVIL = [
 
 @pytest.mark.parametrize("name", EVIL)
 def test_class_names_are_only_text(name):
-    """Markup of any kind in a class name is shown as it is: the page has the tags it has for `cat`, and no other."""
+    """Markup in a class name is displayed as text: the page has the same tags as for `cat`."""
     html, plain = rendered(card(class_names=[name, "dog"])), rendered(card())
     assert re.findall(r"<[a-zA-Z/!][^>]*>", html) == re.findall(r"<[a-zA-Z/!][^>]*>", plain)
-    assert f"2 classes apart: {name.strip()}, dog. It knows" in text_of(html)
+    assert f"2 classes: {name.strip()}, dog. It assigns" in text_of(html)
 
 
 @pytest.mark.parametrize(
     "name", [*EVIL, "a\n\n# Title", "a\n===", "x\n---\nlicense: mit\n---\n", "a\r\n\r\n- b", "a\n\n    code"]
 )
 def test_data_names_are_only_text(name):
-    """A folder's name may hold anything, line breaks too: it stays within its sentence and its YAML entry."""
+    """A folder's name may contain anything, even line breaks: it stays in its sentence and its YAML entry."""
     markdown = card(name)
     html = rendered(markdown)
     assert re.findall(r"<[a-zA-Z/!][^>]*>", html) == re.findall(r"<[a-zA-Z/!][^>]*>", rendered(card()))
-    assert f"of the test pictures of {' '.join(name.split())} right" in text_of(html)
-    told = ModelCard(markdown).data
-    assert told.license == "apache-2.0"
-    assert told.eval_results[0].dataset_name == name
+    assert f"of the test pictures of {' '.join(name.split())} correctly" in text_of(html)
+    metadata = ModelCard(markdown).data
+    assert metadata.license == "apache-2.0"
+    assert metadata.eval_results[0].dataset_name == name
     assert ModelCard(markdown).text.lstrip().startswith("# quick by sgd")
+
+
+def test_the_picture_of_the_curves():
+    """It is a PNG wide enough to read, the same for the same run and another for another."""
+    run = Run(config=TrainConfig(), history=[UNTRAINED, TRAINED])
+    picture = draw_curves(run)
+    pixels = decode_png(torch.frombuffer(bytearray(picture), dtype=torch.uint8))
+    assert pixels.shape[1] > 400
+    assert pixels.shape[2] > 1200
+    assert len(pixels.flatten(1).unique(dim=1)[0]) > 3
+    assert draw_curves(run) == picture
+    assert draw_curves(Run(config=TrainConfig(), history=[UNTRAINED])) != picture

@@ -26,8 +26,7 @@ from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel,
 from trainer.progress import Report, ignore_progress
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, TENSORS_FILE
-from trainer.runs.curve import CURVE_FILE, draw
-from trainer.runs.model_card import model_card
+from trainer.runs.model_card import CURVE_FILE, draw_curves, model_card
 from trainer.runs.run import Run
 
 MOST_TAGS = 20
@@ -69,14 +68,14 @@ class _Local:
             self.data,
             json.loads(config),
             repo_id=repo_id,
-            has_picture=True,
+            has_curves=True,
             has_untrained=has_untrained,
-            goes_on=self.goes_on or any(row.continued_with for row in self.run.history[epoch + 1 :]),
+            is_continued=self.goes_on or any(row.continued_with for row in self.run.history[epoch + 1 :]),
         )
         files = {
             CARD_FILE: card.encode(),
             CONFIG_FILE: config,
-            CURVE_FILE: draw(run),
+            CURVE_FILE: draw_curves(run),
             HISTORY_FILE: history,
             WEIGHTS_FILE: weights,
         }

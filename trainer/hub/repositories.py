@@ -28,8 +28,7 @@ from trainer.networks.model import CONFIG_FILE, LARGEST_CONFIG, TAG, WEIGHTS_FIL
 from trainer.progress import Report, ignore_progress
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, LARGEST_HISTORY, TENSORS_FILE
-from trainer.runs.curve import CURVE_FILE
-from trainer.runs.model_card import HEADLINES
+from trainer.runs.model_card import CURVE_FILE, HEADLINES
 from trainer.runs.run import Run
 
 FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, CURVE_FILE)

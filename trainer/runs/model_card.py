@@ -1,4 +1,4 @@
-"""The model card: a run's README.md, written from the run."""
+"""The model card: a run's README.md and the picture of its curves."""
 
 import html
 from collections.abc import Mapping
@@ -6,17 +6,20 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from trainer import palette
 from trainer.images.readers import CIFAR10_JPEG_NAME, CIFAR10_NAME
 from trainer.networks.model import TAG
-from trainer.runs.curve import CURVE_FILE
 from trainer.runs.run import Run
 
-# The settings that a list of checkpoints shows, as the front matter's `optimizer_lab`.
+CURVE_FILE = "curve.png"
+
+# The settings that a list of checkpoints displays, as the front matter's `optimizer_lab`.
 HEADLINES = ("optimizer", "lr", "scheduler", "epochs")
 
 _SOURCES = ("hub", "torchvision", "synthetic")
+_PIXELS_PER_POINT = 2  # for high-density screens
 
-_MIRRORED = "; the answer is the mean of those for a picture and for its mirror image"
+_MIRRORED = ", and the network's output is averaged over the picture and its mirror image"
 _TEXT = """---
 {metadata}
 ---
@@ -25,24 +28,24 @@ _TEXT = """---
 
 A small convolutional network (`{architecture}`), trained with Optimizer Lab.
 
-It tells {num_classes} classes apart: {class_names}.
-It knows nothing else: every picture is one of these to it.
+It distinguishes {num_classes} classes: {class_names}.
+It assigns every picture to one of them, whatever the picture shows.
 
-After epoch {epoch} of {epochs} it had {accuracy:.2%} of the test pictures of {data} right (loss {loss:.4f}).
+After epoch {epoch} of {epochs} it classified {accuracy:.2%} of the test pictures of {data} correctly (loss {loss:.4f}).
 {curve}
 ## Use it
 
 ```python
 from trainer import OptimizerLabModel, classify
 
-model = OptimizerLabModel.from_pretrained("{place}")  # {remark}
+model = OptimizerLabModel.from_pretrained("{address}")  # {remark}
 print(classify(model, "picture.png").confidences)
 ```
 
 `trainer` is the library of the Optimizer Lab Space. The weights alone are plain safetensors:
 `safetensors.torch.load_file("model.safetensors")`; `config.json` says how pictures are prepared{mirrored}.
 
-{again}## Settings
+{command}## Settings
 
 | setting | value |
 | --- | --- |
@@ -62,15 +65,18 @@ def model_card(
     model_config: Mapping[str, Any],
     *,
     repo_id: str | None = None,
-    has_picture: bool = False,
+    has_curves: bool = False,
     has_untrained: bool = False,
-    goes_on: bool = False,
+    is_continued: bool = False,
 ) -> str:
-    """The card as Markdown with the Hub's front matter: results as model-index, use, settings, history.
+    """Returns the card as Markdown with the Hub's front matter: results as model-index, use, settings, history.
 
-    `repo_id`, of letters, digits and `/._-` alone: where it will be; None: in a folder. `has_picture`: whether the
-    picture of the curves lies beside it. `has_untrained`: whether epoch 0 has its tag there.
-    `goes_on`: whether the run goes on after its history with other settings, which then are the config's.
+    `data` is the data entry of training.json and `model_config` the content of config.json. Texts in them may come
+    from strangers and are escaped.
+
+    `repo_id` is the repo that the card is for, of letters, digits and `/._-` alone; None: a folder. `has_curves` says
+    whether CURVE_FILE is next to the card, `has_untrained` whether the repo has a tag for epoch 0, and `is_continued`
+    whether the run's config holds settings that it continued with after this history.
     """
     last = run.history[-1]
     settings = run.config.settings()
@@ -103,18 +109,18 @@ def model_card(
         title=title,
         architecture=model_config["architecture"],
         num_classes=len(model_config["class_names"]),
-        class_names=", ".join(map(_escaped, model_config["class_names"])),
-        data=_escaped(data["name"]),
+        class_names=", ".join(map(_escape, model_config["class_names"])),
+        data=_escape(data["name"]),
         epoch=last.epoch,
         epochs=run.config.epochs,
         accuracy=last.test_accuracy,
         loss=last.test_loss,
-        curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if has_picture else "",
-        place=repo_id or ".",
+        curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if has_curves else "",
+        address=repo_id or ".",
         remark=remark,
         mirrored=_MIRRORED if model_config["architecture"] == "fast" else "",
-        again="" if goes_on else _again(run, data),
-        settings="\n".join(f"| `{name}` | {_escaped(value)} |" for name, value in settings.items()),
+        command="" if is_continued else _command(run, data),
+        settings="\n".join(f"| `{name}` | {_escape(value)} |" for name, value in settings.items()),
         history="\n".join(
             f"| {row.epoch} | {_number(row.train_loss)} | {_number(row.test_loss)} | {row.test_accuracy:.2%} "
             f"| {_number(row.lr)} |"
@@ -123,12 +129,60 @@ def model_card(
     )
 
 
-def _again(run: Run, data: Mapping[str, Any]) -> str:
-    """The command that trains the same; none for a run that went on with other settings halfway."""
+def draw_curves(run: Run) -> bytes:
+    """Returns a PNG of the train loss, test loss and test accuracy over the epochs."""
+    import vl_convert  # takes half a second to import, and only publishing needs it
+
+    return vl_convert.vegalite_to_png(_vega_lite(run), scale=_PIXELS_PER_POINT)
+
+
+def _vega_lite(run: Run) -> dict[str, Any]:
+    """Returns the Vega-Lite chart (https://vega.github.io/vega-lite/docs/)."""
+    losses = [
+        {"epoch": row.epoch, "loss": loss, "curve": curve}
+        for row in run.history
+        for curve, loss in (("train", row.train_loss), ("test", row.test_loss))
+        if loss is not None
+    ]
+    accuracies = [{"epoch": row.epoch, "accuracy": row.test_accuracy} for row in run.history]
+    epoch = {"field": "epoch", "type": "quantitative", "axis": {"tickMinStep": 1, "format": "d"}}
+    colors = {"domain": ["train", "test"], "range": [palette.TRAIN, palette.TEST]}
+    color = {"field": "curve", "type": "nominal", "scale": colors, "legend": {"title": None, "orient": "top"}}
+    loss = {"field": "loss", "type": "quantitative"}
+    accuracy = {
+        "field": "accuracy",
+        "type": "quantitative",
+        "title": "test accuracy",
+        "scale": {"domain": [0, 1]},
+        "axis": {"format": ".0%"},
+    }
+    size = {"width": 340, "height": 220}
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "background": "white",
+        "hconcat": [
+            {
+                **size,
+                "mark": {"type": "line", "point": True},
+                "data": {"values": losses},
+                "encoding": {"x": epoch, "y": loss, "color": color},
+            },
+            {
+                **size,
+                "mark": {"type": "line", "point": True, "color": palette.TEST},
+                "data": {"values": accuracies},
+                "encoding": {"x": epoch, "y": accuracy},
+            },
+        ],
+    }
+
+
+def _command(run: Run, data: Mapping[str, Any]) -> str:
+    """Returns the section with the command that repeats the run; empty if its settings changed during the run."""
     if any(row.continued_with for row in run.history):
         return ""
     flags = [f"--{name.replace('_', '-')} {text}" for name, text in run.config.as_text().items()]
-    # Where the pictures come from may be told by a stranger, or be a folder of somebody's computer.
+    # A stranger may have written the source, and a folder's path is private.
     source = data.get("source") if data.get("source") in _SOURCES else "FOLDER"
     command = " ".join(["python -m trainer train", *flags, f"--data {source}"])
     return f"## Train it again\n\n```sh\n{command}\n```\n\n"
@@ -138,7 +192,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _escaped(value: Any) -> str:
-    """Text that Markdown and HTML show as it is: class and data names may come from anyone."""
+def _escape(value: Any) -> str:
+    """Returns the text so that Markdown and HTML display it as it is: class and data names may come from strangers."""
     text = html.escape(" ".join(str(value).split()), quote=False)
     return "".join(f"\\{letter}" if letter in r"\`*_[]{}()#+-!|~:" else letter for letter in text)
