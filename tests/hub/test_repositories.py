@@ -123,7 +123,7 @@ def _no_token_anywhere(request, tmp_path, capfd, caplog):
 
 
 def resume(folder, data, epochs):
-    kept = continued(checkpoint.read(folder), epochs=epochs, changes={}, spans_run=False)
+    kept = continued(checkpoint.read(folder), epochs=epochs, changes={})
     going_on = Run(config=kept.config, history=list(kept.history))
     with checkpoint.writing(folder):
         for _ in checkpoint.record(train(kept.config, data, resume=kept), going_on, folder, facts(data)):
@@ -243,7 +243,7 @@ def test_no_card_says_how_to_train_what_other_settings_trained(until, hub, run, 
     again = "## Train it again"
     publish(run, "owner/before", token=OWNER)
     assert again in hub.repos["owner/before"].files["README.md"].decode()
-    kept = continued(checkpoint.read(run), epochs=5, changes={"lr": 0.001}, spans_run=False)
+    kept = continued(checkpoint.read(run), epochs=5, changes={"lr": 0.001})
     trained(kept.config, tiny, folder=run, resume=kept, until=until)
     publish(run, ID, token=OWNER)
     repo = hub.repos[ID]

@@ -97,7 +97,7 @@ def test_what_there_is_time_for_is_one_slice(kept):
 def test_a_resumed_run_begins_where_it_was_kept(kept, trained):
     """From a run's folder, changed settings included: as `race` itself would go on, and the change told once."""
     folder, _ = trained(CONFIG, kept, until=2)
-    state = continued(checkpoint.read(folder), epochs=5, changes={"scheduler": "constant", "lr": 0.01}, spans_run=True)
+    state = continued(checkpoint.read(folder), epochs=5, changes={"scheduler": "constant", "lr": 0.01})
     piece = Slice(
         images=ImageFile.of(kept), standings={0: Standing.of(state.config, state)}, paces={0: FAST}, seconds=600
     )

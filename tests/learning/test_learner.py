@@ -9,7 +9,6 @@ import torch
 
 from trainer.learning.checkpoint import continued
 from trainer.learning.loop import begin, train
-from trainer.learning.schedulers import spans_run
 from trainer.runs import checkpoint
 from trainer.runs.events import CheckpointReady
 from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
@@ -88,7 +87,7 @@ def test_resume_is_exact(settings, tiny, trained, tmp_path):
     assert (run.status, run.epoch) == ("stopped", 2)
     with checkpoint.writing(part):
         kept = checkpoint.read(part)
-    kept = continued(kept, epochs=None, changes={}, spans_run=spans_run(config))
+    kept = continued(kept, epochs=None, changes={})
     _, run = trained(kept.config, tiny, folder=part, resume=kept)
     assert (run.status, run.epoch) == ("completed", 4)
     assert_same(whole, part)
@@ -114,7 +113,7 @@ def two_epochs(tiny, trained):
 
 
 def go_on(kept, *, epochs=None, **changes):
-    return continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+    return continued(kept, epochs=epochs, changes=changes)
 
 
 @pytest.mark.parametrize("scheduler", ["constant", "step", "cyclic", "plateau"])

@@ -134,8 +134,8 @@ def test_stop_keeps_every_contender_and_resume_goes_on_exactly(tiny, tmp_path):
 
     states = [checkpoint.read(tmp_path / str(place)) for place in range(2)]
     assert all(1 <= state.epoch < 3 for state in states)
-    resumed = keepers([resumed(state) for state in states])
-    for _ in checkpoint.record_race(race([(state.config, state) for state in states], tiny), resumed):
+    again = keepers([resumed(state) for state in states])
+    for _ in checkpoint.record_race(race([(state.config, state) for state in states], tiny), again):
         pass
     for place, config in enumerate(configs):
         whole = [event for event in train(config, tiny) if isinstance(event, EpochEnded)]
@@ -147,10 +147,7 @@ def test_stop_keeps_every_contender_and_resume_goes_on_exactly(tiny, tmp_path):
 def test_stop_before_its_turn_keeps_what_a_contender_was_to_go_on_with(tiny, trained, tmp_path):
     """Stopped at the first batch of all: both settings are there to go on with, though only one had its turn."""
     folders = [trained(replace(CONFIG, epochs=1), tiny, folder=tmp_path / name)[0] for name in "ab"]
-    states = [
-        continued(checkpoint.read(folder), epochs=3, changes={"scheduler": "constant"}, spans_run=True)
-        for folder in folders
-    ]
+    states = [continued(checkpoint.read(folder), epochs=3, changes={"scheduler": "constant"}) for folder in folders]
     keepers = [
         checkpoint.Keeper(run=resumed(state), folder=folder, data=facts(tiny), resume=state)
         for folder, state in zip(folders, states, strict=True)

@@ -437,7 +437,7 @@ def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
     """Complete before, it is interrupted once it goes on; on the disk is the state it goes on from, settings too."""
     folder, _ = trained(TrainConfig(epochs=1, batch_size=8, scheduler="constant", weight_decay=0), tiny)
     kept = checkpoint.read(folder)
-    going_on = continued(kept, epochs=5, changes=changes, spans_run=False)
+    going_on = continued(kept, epochs=5, changes=changes)
     events = checkpoint.record(
         train(going_on.config, tiny, resume=going_on),
         resumed(going_on),
@@ -458,7 +458,7 @@ def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
 def test_a_gpu_that_is_waited_for_changes_nothing(tiny, trained):
     """It may yet refuse the settings; whoever is stopped while waiting for it keeps what was chosen."""
     folder, _ = trained(replace(CONFIG, epochs=1), tiny)
-    going_on = continued(checkpoint.read(folder), epochs=2, changes={"lr": 0.5}, spans_run=False)
+    going_on = continued(checkpoint.read(folder), epochs=2, changes={"lr": 0.5})
     before = content(folder)
     keeper = checkpoint.Keeper(run=resumed(going_on), folder=folder, data=facts(tiny), resume=going_on)
     keeper.keep(GpuTime(used_seconds=0, left_seconds=1))
@@ -664,10 +664,10 @@ def test_a_diverged_run_keeps_the_batch_that_broke_it(tiny, trained):
 def test_a_curve_goes_on_after_the_batch_that_broke_it(until, tiny, trained):
     """From the last smoothed loss that was a number, or afresh: one batch does not make no number of all to come."""
     folder, _ = trained(CONFIG, tiny, until=until)
-    broken = continued(checkpoint.read(folder), epochs=3, changes={"lr": 1e6}, spans_run=False)
+    broken = continued(checkpoint.read(folder), epochs=3, changes={"lr": 1e6})
     _, run = trained(broken.config, tiny, folder=folder, resume=broken)
     assert run.status == "diverged"
-    mended = continued(checkpoint.read(folder), epochs=3, changes={"lr": 0.01}, spans_run=False)
+    mended = continued(checkpoint.read(folder), epochs=3, changes={"lr": 0.01})
     before = len(mended.curve.points)
     _, run = trained(mended.config, tiny, folder=folder, resume=mended)
     smoothed = [point.smoothed for point in run.curve.points]

@@ -31,7 +31,7 @@ from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.device import DEVICES, allow_tf32, choose_device
 from trainer.learning.distributed import ALONE, LostRankError, World
 from trainer.learning.loop import num_training_images, train
-from trainer.learning.schedulers import preview, spans_run
+from trainer.learning.schedulers import preview
 from trainer.networks.model import OptimizerLabModel
 from trainer.networks.predict import classify
 from trainer.progress import Report, quiet
@@ -261,7 +261,7 @@ def _resume(options: argparse.Namespace, world: World) -> int:
         with world.agreed():
             if world.rank == 0:
                 kept = checkpoint.read(options.run)
-                kept = continued(kept, epochs=epochs, changes=changes, spans_run=spans_run(kept.config))
+                kept = continued(kept, epochs=epochs, changes=changes)
         kept = world.gather(kept)[0]
         images = _same_images(kept, options.data, world)
         with world.agreed():

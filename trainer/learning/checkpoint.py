@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trainer.errors import UserError
+from trainer.learning.schedulers import spans_run
 from trainer.runs.events import EpochEnded
 from trainer.runs.run import Curve, Run
 from trainer.settings.config import TrainConfig
@@ -46,13 +47,15 @@ def resumed(checkpoint: Checkpoint) -> Run:
     return Run(config=checkpoint.config, history=list(checkpoint.history), curve=curve)
 
 
-def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[str, Any], spans_run: bool) -> Checkpoint:
-    """The checkpoint made ready to go on: to `epochs` in all (None: as first asked), with `changes` to its settings.
+def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[str, Any]) -> Checkpoint:
+    """Returns the checkpoint to resume a run from, with `changes` to its settings and trained up to `epochs` in total.
 
-    Any change begins the schedule anew over the epochs that are left, also one that an earlier continuation asked for
-    and ended no epoch with; without one, the run goes on exactly as if it had never been cut. `spans_run` says that the
-    schedule was as long as the run, and so is spent at its end (`schedule.spans_run`). Raises ValueError where there is
-    nothing to train, or nothing to train it with.
+    `epochs` None keeps the run's own number. Without changes the run continues exactly as if it had never stopped. With
+    changes, also with those of an earlier continuation that has not ended an epoch yet, the schedule starts anew and
+    covers the remaining epochs.
+
+    Raises UserError if no epochs remain, or if more epochs are wanted from a schedule that covered the whole run
+    and is finished.
     """
     config, done = checkpoint.config, checkpoint.epoch
     total = config.epochs if epochs is None else epochs
@@ -63,7 +66,7 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
             done=done,
         )
     if not changes and not checkpoint.continued_with:
-        if spans_run and total != checkpoint.config.epochs:
+        if spans_run(checkpoint.config) and total != checkpoint.config.epochs:
             raise UserError(
                 "The {scheduler} schedule of this run was as long as the run, and is spent; choose the "
                 "scheduler to go on with, for example constant and a small lr.",

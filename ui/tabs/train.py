@@ -18,7 +18,7 @@ from trainer.images.image_data import ImageData, facts
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.loop import num_training_images, training_split
 from trainer.learning.race import over_seeds
-from trainer.learning.schedulers import preview, spans_run
+from trainer.learning.schedulers import preview
 from trainer.runs import checkpoint
 from trainer.runs.events import CheckpointReady, EpochEnded, Event
 from trainer.runs.run import Run, is_training
@@ -217,8 +217,7 @@ def _going_on(
         total = max(epochs, run.config.epochs)
         is_over = run.epoch >= total or (run.status == "diverged" and not changes)
         if len(race) == 1 or not is_over:
-            kept, spent = checkpoint.read(folder), spans_run(run.config)
-            going_on[place] = continued(kept, epochs=total, changes=changes, spans_run=spent)
+            going_on[place] = continued(checkpoint.read(folder), epochs=total, changes=changes)
     if not going_on:
         raise UserError("Every run of this race has trained all its epochs; ask for more to go on.")
     after = {going_on.get(place, run).config for place, run in enumerate(race)}
