@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE
+from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE
 from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, read_run
 from trainer.runs.model_card import model_card
 

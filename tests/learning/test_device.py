@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainer.learning import learner
-from trainer.learning.device import DEVICES, allow_tf32, choose_device, memory_format, told_out_of_memory
+from trainer.learning.device import DEVICES, allow_tf32, choose_device, told_out_of_memory
 from trainer.learning.loop import train
 from trainer.learning.race import race
 from trainer.settings.config import TrainConfig
@@ -125,12 +125,6 @@ def test_out_of_memory_in_the_first_evaluation(tiny, monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", fail)
     with pytest.raises(ValueError, match=r"out of memory\. A smaller batch_size"):
         next(events)
-
-
-def test_only_apples_gpus_have_another_layout():
-    """Where torch's gradients are wrong in channels_last."""
-    layouts = {name: memory_format(torch.device(name)) for name in ("cpu", "cuda", "mps")}
-    assert layouts == {"cpu": torch.channels_last, "cuda": torch.channels_last, "mps": torch.contiguous_format}
 
 
 def test_other_errors_are_left_alone():

@@ -22,7 +22,8 @@ from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 from trainer.errors import Message, UserError
 from trainer.hub import retry
 from trainer.hub.repositories import FILES, check_repo_id, epoch_of, fetch, page_of, tag_of
-from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, load_weights
+from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE, load_weights
+from trainer.networks.model import OptimizerLabModel
 from trainer.progress import Report, ignore_progress
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, TENSORS_FILE

@@ -23,8 +23,9 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from trainer.errors import UserError
 from trainer.hub import retry
-from trainer.hub.download import download
-from trainer.networks.model import CONFIG_FILE, LARGEST_CONFIG, TAG, WEIGHTS_FILE, OptimizerLabModel, largest_file
+from trainer.networks.download import download
+from trainer.networks.files import CONFIG_FILE, LARGEST_CONFIG, WEIGHTS_FILE, largest_file
+from trainer.networks.model import TAG, OptimizerLabModel
 from trainer.progress import Report, ignore_progress
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, LARGEST_HISTORY, TENSORS_FILE

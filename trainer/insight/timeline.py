@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from trainer.errors import UserError
 from trainer.hub import repositories
 from trainer.images.picture import fit
-from trainer.networks.model import OptimizerLabModel, load_weights
+from trainer.networks.files import load_weights
+from trainer.networks.model import OptimizerLabModel
 from trainer.networks.predict import Prediction, classify
 from trainer.runs import checkpoint
 from trainer.runs.run import Run

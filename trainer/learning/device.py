@@ -43,15 +43,6 @@ def allow_tf32(device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """How pictures and weights lie in memory where a network trains on a device.
-
-    channels_last is the faster way, but not on Apple's GPUs: torch's gradients are wrong there for batch normalisation
-    (pytorch/pytorch#175189), and max-pooling's end the process (#175190).
-    """
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last
-
-
 @contextmanager
 def told_out_of_memory() -> Iterator[None]:
     """Around work on a device: where its memory does not suffice, a ValueError that says what takes less."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, Split, pixel_statistics
 from trainer.learning.checkpoint import Checkpoint
-from trainer.learning.device import memory_format
 from trainer.learning.optimizers import build_optimizer
 from trainer.learning.schedulers import build_scheduler
+from trainer.networks.architectures import memory_format
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import CheckpointReady
 from trainer.settings.config import TrainConfig

@@ -24,7 +24,8 @@ from safetensors.torch import save
 
 from trainer.errors import Message, UserError
 from trainer.learning.checkpoint import Checkpoint
-from trainer.networks.model import CONFIG_FILE, WEIGHTS_FILE, OptimizerLabModel, read_json, read_tensors
+from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE, read_json, read_tensors
+from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import (
     CheckpointReady,
     EpochEnded,

@@ -14,7 +14,7 @@ from trainer.images.batches import PADDING
 from trainer.images.readers import CIFAR10_CLASSES, CIFAR10_REPO, SIZE, find_tables
 from trainer.images.sources import CIFAR10_REVISION
 from trainer.learning import optimizers, schedulers
-from trainer.networks.model import FAST_LAYERS
+from trainer.networks.architectures import FAST_LAYERS
 from trainer.settings.config import TrainConfig
 
 WIDTH = 110
@@ -228,7 +228,7 @@ def _network(config: TrainConfig, pictures: _Pictures) -> list[str]:
     ]
 
 
-# The modules that draw weights stand in the order of trainer.networks.model, which is the order of their draws.
+# The modules that draw weights stand in the order of trainer.networks.architectures, which is the order of their draws.
 def _quick(config: TrainConfig, num_classes: str) -> list[str]:
     act = {"none": "", "relu": "nn.ReLU(), "}[config.activation]
     return [
@@ -254,7 +254,7 @@ def _block(config: TrainConfig) -> list[str]:
 
 
 def _first_filters(layer: str) -> list[str]:
-    """What trainer.networks.model.cosine_filters gives, as lines."""
+    """What trainer.networks.architectures.cosine_filters gives, as lines."""
     return [
         "# The first filters: waves in grey and in two differences of colours, and each with its sign turned.",
         "cosines = torch.cos(torch.pi / 3 * torch.outer(torch.arange(3), torch.arange(3) + 0.5))",
@@ -397,7 +397,7 @@ def _backward(config: TrainConfig) -> list[str]:
 def _test(config: TrainConfig) -> list[str]:
     output = "network(images.cuda() / 255).cpu()" if config.precision == "float16" else "network(images / 255)"
     smooth, is_fast = config.label_smoothing > 0, config.model == "fast"
-    # As trainer.networks.model.Mirrored does it.
+    # As trainer.networks.architectures.Mirrored does it.
     mirror = [f"    mirror = torch.cat([{output} for images in test_images.flip(-1).split(500)])"]
     return [
         *(["network.eval()  # batch normalisation by its running mean"] if is_fast else []),

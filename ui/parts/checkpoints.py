@@ -12,7 +12,8 @@ from anyio import CapacityLimiter, fail_after, to_thread
 
 from trainer.errors import UserError
 from trainer.hub import repositories, retry
-from trainer.networks.model import WEIGHTS_FILE, OptimizerLabModel
+from trainer.networks.files import WEIGHTS_FILE
+from trainer.networks.model import OptimizerLabModel
 from trainer.runs.run import Run
 from ui.lab import Lab
 from ui.login import own_token

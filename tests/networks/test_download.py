@@ -7,7 +7,7 @@ import pytest
 from fake_hub import OWNER, Fault, Hub, Repo, point_to, serve
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from trainer.hub.download import download
+from trainer.networks.download import download
 
 ID = "owner/repo"
 FILES = {"model.safetensors": bytes(range(256)) * 40, "config.json": b'{"a": 1}'}
