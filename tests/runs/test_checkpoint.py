@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ CRASHES = """
 # For every k: a process of its own saves one more epoch and, at its k-th step on the file system, dies ("die", with
 # half of what it was writing), or is told that the disk is full ("raise"). Then every death of whoever mends the first
 # of the wrecks that has something to mend; the later ones are what these deaths leave, too.
-import errno, os, pickle, shutil, sys
+import errno, os, pickle, shutil, stat, sys
 from pathlib import Path
 from trainer.runs import checkpoint
 
@@ -154,7 +155,9 @@ def crash(action, folder, k):
 
     def half(descriptor):
         if count():
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode):
+                os.ftruncate(descriptor, status.st_size // 2)
             os._exit(9)
         fsync(descriptor)
 
@@ -253,6 +256,73 @@ def test_a_disk_that_fails_once_loses_nothing(crashed):
         assert state == new, folder.name
         saved += 1
     assert saved > 30
+
+
+def test_folders_are_synced_before_what_relies_on_them(tmp_path, monkeypatch):
+    """Each file's bytes and its name before the commit, that before the moves, and those before the end of the commit;
+    a new run's own name too."""
+    folder, steps = tmp_path / "run", []
+
+    def recorded(module, name, kind, place):
+        does = getattr(module, name)
+
+        def do(*arguments, **options):
+            steps.append((kind, str(place(*arguments))))
+            return does(*arguments, **options)
+
+        monkeypatch.setattr(module, name, do)
+
+    def at(kind, name=""):
+        return kind, str(folder / name)
+
+    recorded(os, "fsync", "sync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink())
+    recorded(os, "rename", "move", lambda _, target: target)
+    recorded(os, "replace", "move", lambda _, target: target)
+    recorded(shutil, "rmtree", "remove", lambda path: path)
+    checkpoint.place(folder, {"epochs/epoch-0001.safetensors": b"1", "training.json": b"2"})
+    assert steps == [
+        ("sync", str(tmp_path)),
+        at("remove", ".staging"),
+        at("sync", ".staging/epochs/epoch-0001.safetensors"),
+        at("sync", ".staging/training.json"),
+        at("sync", ".staging/epochs"),
+        at("sync", ".staging"),
+        at("move", ".committed"),
+        at("sync"),
+        at("move", "epochs/epoch-0001.safetensors"),
+        at("move", "training.json"),
+        at("sync", "epochs"),
+        at("sync"),
+        at("remove", ".committed"),
+    ]
+
+
+@pytest.mark.parametrize("refusal", [22, 95, 13, 9])
+@pytest.mark.parametrize("step", ["open", "fsync"])
+def test_a_file_system_that_syncs_no_folders(refusal, step, tiny, trained, monkeypatch):
+    """It refuses to open or to sync them; runs are saved all the same."""
+    refuse_folders(monkeypatch, step, refusal)
+    folder, run = trained(CONFIG, tiny)
+    assert (checkpoint.read(folder).epoch, run.warning) == (3, "")
+
+
+def test_a_disk_that_fails_at_a_folder(tiny, trained, monkeypatch):
+    """That is no refusal: what may be lost is not called saved."""
+    refuse_folders(monkeypatch, "fsync", 5)
+    _, run = trained(replace(CONFIG, epochs=1), tiny)
+    assert run.warning.startswith("The run could not be saved")
+
+
+def refuse_folders(monkeypatch, step, error):
+    does = getattr(os, step)
+
+    def refuse(what, *arguments, **options):
+        # shutil.rmtree opens folders too, but with an option.
+        if not options and Path(what if isinstance(what, Path) else f"/proc/self/fd/{what}").is_dir():
+            raise OSError(error, os.strerror(error))
+        return does(what, *arguments, **options)
+
+    monkeypatch.setattr(os, step, refuse)
 
 
 def test_a_full_disk_ends_no_run(tiny, tmp_path):

@@ -4,6 +4,7 @@ All files of a new state are written to `.staging`, which is then renamed to `.c
 Moving the files to their places can be cut short at any point and is finished by whoever opens the run next.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -48,6 +49,7 @@ _TRIES = 50
 _SECONDS_TO_LOOK = 1.0  # that somebody may hold a run who only looks whether it is in training
 _LONGEST_ADVICE = 1000
 _STAGING, _COMMITTED, _LOCK = ".staging", ".committed", ".lock"
+_FAILURES = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # of a disk; other errors mean that a folder cannot be synced there
 
 
 def check_name(name: str) -> str:
@@ -383,6 +385,8 @@ def _put(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def _commit(folder: Path, files: Mapping[str, bytes]) -> None:
     _settle(folder)
+    if not os.path.exists(folder / HISTORY_FILE):
+        _sync_folder(folder.parent)  # the folder may be new itself
     staging = folder / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
     try:
@@ -393,10 +397,13 @@ def _commit(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        for directory in sorted({staging, *((staging / name).parent for name in files)}, reverse=True):
+            _sync_folder(directory)
         staging.rename(folder / _COMMITTED)
     except OSError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    _sync_folder(folder)
     _settle(folder)
 
 
@@ -404,12 +411,31 @@ def _settle(folder: Path) -> None:
     committed = folder / _COMMITTED
     if not committed.is_dir():
         return
+    changed = {folder}
     for path in sorted(committed.rglob("*")):
         if path.is_file():
             place = folder / path.relative_to(committed)
             place.parent.mkdir(exist_ok=True)
             path.replace(place)
+            changed.add(place.parent)
+    for directory in sorted(changed, reverse=True):
+        _sync_folder(directory)
     shutil.rmtree(committed)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Writes a folder's list of files to the disk, which syncing the files does not; where the system can do so."""
+    if os.name == "nt":  # cannot open a folder
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in _FAILURES:
+            raise
 
 
 def _is_written(folder: Path) -> bool:
