@@ -354,6 +354,35 @@ def test_a_full_disk_ends_no_run(tiny, tmp_path):
     assert {f"epochs/epoch-{epoch:04d}.safetensors" for epoch in range(4)} <= content(tmp_path).keys()
 
 
+def test_a_disk_that_stays_full_takes_no_more_memory(tiny, tmp_path, monkeypatch):
+    """Of the epochs it has missed, the last is kept whole and the three before it as weights; they are written once
+    there is room, and the missing ones are not in `epochs`."""
+    config = replace(CONFIG, epochs=12)
+    keeper = checkpoint.Keeper(run=Run(config=config), folder=tmp_path, data=facts(tiny))
+    events = train(config, tiny)
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_commit", refuse)
+        for event in events:
+            keeper.keep(event)
+            if isinstance(event, CheckpointReady):
+                held = keeper._unsaved
+                assert held[-1] is event
+                assert [ready.epoch for ready in held] == list(range(max(0, event.epoch - 3), event.epoch + 1))
+                assert [bool(ready.training) for ready in held] == [False] * (len(held) - 1) + [True]
+                if event.epoch == 11:
+                    break
+    assert "its latest state is saved as soon as" in keeper.run.warning
+    for event in events:
+        keeper.keep(event)
+    assert checkpoint.read(tmp_path).epoch == 12
+    assert list(checkpoint.kept_epochs(tmp_path)) == [9, 10, 11, 12]
+    assert keeper.run.warning == ""
+
+
 def test_a_disk_that_stays_full_leaves_the_last_state(tiny, tmp_path):
     """The run ends with its warning, and what was on the disk is still whole."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

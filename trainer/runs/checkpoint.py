@@ -48,6 +48,7 @@ LARGEST_HISTORY = 4 << 20  # bytes, for a thousand epochs are a tenth of it
 _TRIES = 50
 _SECONDS_TO_LOOK = 1.0  # that somebody may hold a run who only looks whether it is in training
 _LONGEST_ADVICE = 1000
+_MOST_UNSAVED = 3  # epochs before the last one, whose weights wait for a disk that refuses
 _STAGING, _COMMITTED, _LOCK = ".staging", ".committed", ".lock"
 _FAILURES = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # of a disk; other errors mean that a folder cannot be synced there
 
@@ -129,8 +130,8 @@ class Keeper:
     def keep(self, event: Event) -> bool:
         """Folds the event into the run; False where it is a checkpoint that the disk has not taken.
 
-        A disk that refuses does not end the run: `run.warning` says so, and the epochs it missed are written as soon as
-        it takes them.
+        A disk that refuses does not end the run: `run.warning` says so, and the last state is written as soon as the
+        disk takes it, with the weights of up to three missed epochs before it.
         """
         is_resumed = not self._is_begun and bool(self.run.history)
         self.run.apply(event)
@@ -138,7 +139,9 @@ class Keeper:
             return True
         self._is_begun = True
         if isinstance(event, CheckpointReady):
-            self._unsaved.append(event)
+            # No run resumes from an earlier state, and on a disk that stays full all weights would fill the memory.
+            earlier = self._unsaved[-_MOST_UNSAVED:]
+            self._unsaved = [*(replace(ready, training=b"") for ready in earlier), event]
         if isinstance(event, CheckpointReady | Finished):
             return self._save() or isinstance(event, Finished)
         if is_resumed:
@@ -163,7 +166,10 @@ class Keeper:
 
     def _what_is_left(self) -> str:
         if self.run.status == "training":
-            return "The run could not be saved: {reason}. It goes on, and is saved as soon as the disk takes it."
+            return (
+                "The run could not be saved: {reason}. "
+                "It goes on, and its latest state is saved as soon as the disk takes it."
+            )
         if is_run(self.folder):
             return "The run could not be saved: {reason}. What was saved before is still there."
         return "The run could not be saved: {reason}. Nothing of it has been saved."
