@@ -46,7 +46,7 @@ def clear(folders: list[Path], limits: Limits) -> None:
     Runs that nobody owns, as those of the API, go before those of visitors.
     """
     now = time.time()
-    in_order = sorted(((folder / OWNER).exists(), _last_written(folder), folder) for folder in folders)
+    in_order = sorted((os.path.exists(folder / OWNER), _last_written(folder), folder) for folder in folders)
     sizes = {folder: _size(folder) for folder in folders}
     total = sum(sizes.values())
     for _, written, folder in in_order:
@@ -57,7 +57,7 @@ def clear(folders: list[Path], limits: Limits) -> None:
             # ValueError: it is being trained, or the disk refuses; another time, then.
             with suppress(ValueError, OSError):
                 checkpoint.delete(folder)
-                total -= sizes[folder]
+            total -= sizes[folder] - _size(folder)  # also where its visitor was faster
 
 
 def clear_uploads(folder: Path, limits: Limits) -> None:

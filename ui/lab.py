@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import math
-import re
 import secrets
 import threading
 import time
@@ -23,14 +22,13 @@ from trainer.runs import checkpoint
 from trainer.runs.events import Event
 from trainer.settings.config import TrainConfig
 from ui.limits import Limits
+from ui.run_index import OWNER, RACE, OwnRun, RunIndex, is_key, read
 
 _logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
-OWNER, _RACE = ".owner", ".race"
 _MOST_STOPS = 10_000  # remembered: anybody may make up a visitor's key
-_KEY = re.compile(r"[0-9a-f]{32}")
 
 Race = Callable[[Sequence[tuple[TrainConfig, Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
 FindLr = Callable[[TrainConfig, ImageData], Iterator[Trial | Finding]]
@@ -57,6 +55,7 @@ class Lab:
         self.checkpoints, self.device = checkpoints, device
         self._race, self._find_lr = race, find_lr
         self.limits = limits or Limits()
+        self._index = RunIndex(checkpoints)
         self.forgets = forgets  # its disk is emptied at a restart
         self.loading: tuple[float, str] = (0.0, "Looking for pictures to learn from")
         self.images: ImageData | None = None  # None while they are being loaded, or where there are none
@@ -132,14 +131,16 @@ class Lab:
         try:
             for place, folder in enumerate(folders):
                 folder.mkdir(parents=True)
-                (folder / OWNER).write_text(owner)
-                (folder / _RACE).write_text(f"{folders[0].name} {place}")
+                (folder / RACE).write_text(f"{folders[0].name} {place}")
+                (folder / OWNER).write_text(owner)  # last: from now on another process may list the run
         except OSError as error:
             for folder in folders:
                 checkpoint.discard_unused(folder)
             raise UserError(
                 "No run can be kept here: {reason}.", reason=(error.strerror or "the disk refused").lower()
             ) from None
+        for place, folder in enumerate(folders):
+            self._index.add(owner, OwnRun(folder, folders[0].name, place))
         return folders
 
     def new_run(self) -> Path:
@@ -148,25 +149,24 @@ class Lab:
 
     def all_runs(self) -> list[Path]:
         """The folders of everybody's runs, also of those that have not begun; not what comes with the app."""
-        if not self.checkpoints.is_dir():
+        try:
+            return [folder for folder in self.checkpoints.iterdir() if is_key(folder.name)]
+        except OSError:  # there is no such folder, or not now
             return []
-        return [folder for folder in self.checkpoints.iterdir() if is_key(folder.name)]
 
     def runs_of(self, visitor: str | None) -> list[Path]:
         """The folders of a visitor's runs, the latest first."""
-        if not is_key(visitor):
-            return []
-        owner = _digest(visitor)
-        own = [folder for folder in self.all_runs() if _read(folder / OWNER) == owner and checkpoint.is_run(folder)]
-        return sorted(own, key=lambda folder: (folder / OWNER).stat().st_mtime_ns, reverse=True)
+        return [run.folder for run in self._own_runs(visitor)]
 
     def races_of(self, visitor: str | None) -> dict[str, list[Path]]:
         """The visitor's races by key, the latest first: the folders of each in their places. A run alone is a race."""
         races: dict[str, dict[Path, int]] = {}
-        for folder in self.runs_of(visitor):
-            key, _, place = (_read(folder / _RACE) or f"{folder.name} 0").partition(" ")
-            races.setdefault(key, {})[folder] = int(place)
+        for run in self._own_runs(visitor):
+            races.setdefault(run.race, {})[run.folder] = run.place
         return {key: sorted(places, key=places.get) for key, places in races.items()}
+
+    def _own_runs(self, visitor: str | None) -> list[OwnRun]:
+        return self._index.runs_of(_digest(visitor)) if is_key(visitor) else []
 
     def own_race(self, visitor: str | None, key: str | None) -> list[Path]:
         """The folders of a visitor's own race; ValueError for anyone else's, without a hint that it exists."""
@@ -178,7 +178,7 @@ class Lab:
     def own_run(self, visitor: str | None, key: str | None) -> Path:
         """The folder of a visitor's own run; ValueError as of `own_race`."""
         folder = self.checkpoints / key if is_key(key) else None
-        if folder is None or not is_key(visitor) or _read(folder / OWNER) != _digest(visitor):
+        if folder is None or not is_key(visitor) or read(folder / OWNER) != _digest(visitor):
             raise UserError("There is no such run among yours; it may have been deleted.")
         return folder
 
@@ -209,11 +209,6 @@ def new_visitor() -> str:
     return secrets.token_hex(16)
 
 
-def is_key(value: Any) -> bool:
-    """Whether a value, which anyone may have sent, has the form of a visitor's or a run's key."""
-    return isinstance(value, str) and _KEY.fullmatch(value) is not None
-
-
 def checked_visitor(value: Any) -> str:
     """The visitor's key, or ValueError where a request brought something else."""
     if not is_key(value):
@@ -224,13 +219,6 @@ def checked_visitor(value: Any) -> str:
 def bundled() -> list[str]:
     """The names of the checkpoints that come with the app, of those it was given, the best one first."""
     return [name for name in ("fast", "quick") if (BUNDLED / name / "config.json").exists()]
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except OSError:
-        return None
 
 
 def _digest(visitor: str) -> str:

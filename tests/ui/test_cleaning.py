@@ -92,6 +92,38 @@ def test_a_folder_that_goes_meanwhile(runs, monkeypatch):
     assert [folder.exists() for folder in runs[1:]] == [False, True, True]
 
 
+def test_what_its_visitor_deletes_meanwhile_is_counted(runs, monkeypatch):
+    """No other run goes because the cleaner came second."""
+    deletes = checkpoint.delete
+
+    def delete(folder):
+        deletes(folder)
+        if folder == runs[0]:
+            raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(checkpoint, "delete", delete)
+    clear(runs, Limits(disk_gb=3.5 * size(runs[0]) / 1e9))
+    assert [folder.exists() for folder in runs] == [False, True, True, True]
+
+
+def test_runs_that_went_before_they_were_counted(runs, monkeypatch):
+    """Or whose network mount does not answer; they are not made anew by clearing them."""
+    for folder in runs[:2]:
+        shutil.rmtree(folder)
+    stat = os.stat
+
+    def unreachable(path, *arguments, **options):
+        if Path(str(path)).is_relative_to(runs[1]):
+            raise OSError(116, "Stale file handle")
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", unreachable)
+    clear(runs, Limits(days=15))
+    clear(runs, Limits(disk_gb=1e-9))
+    monkeypatch.undo()
+    assert not any(folder.exists() for folder in runs)
+
+
 def test_a_run_in_progress_stays(runs):
     """However old and however large: the next oldest goes in its place."""
     with checkpoint.writing(runs[0]):

@@ -1,0 +1,207 @@
+"""Whose each run is, known without reading every visitor's folder, whatever comes and goes meanwhile."""
+
+import io
+import itertools
+import os
+import shutil
+import threading
+import time
+
+import pytest
+import torch
+
+from trainer.learning.lr_finder import find_lr
+from trainer.learning.race import race
+from ui import run_index
+from ui.lab import Lab, new_visitor
+from ui.parts import run_list
+from ui.parts.notice import notice
+
+LONG_AGO = itertools.count(int(time.time()) - 10_000)
+
+
+@pytest.fixture
+def make_lab(tiny, monkeypatch):
+    """A function that gives a lab on a folder of runs, as one process of the app has it."""
+    monkeypatch.setattr("ui.lab.load_images", lambda progress: tiny)
+
+    def make(folder):
+        lab = Lab(checkpoints=folder, device=torch.device("cpu"), race=race, find_lr=find_lr)
+        while lab.images is None:
+            time.sleep(0.01)
+        return lab
+
+    return make
+
+
+def begun(lab, visitor, num_runs=1):
+    folders = lab.new_race(visitor, num_runs)
+    for folder in folders:
+        (folder / "training.json").touch()
+    return folders
+
+
+def settle(folder):
+    """Makes the folder's time of change one that it has not had, and nothing change in it for a while since."""
+    then = next(LONG_AGO)
+    os.utime(folder, (then, then))
+
+
+@pytest.fixture
+def accesses(monkeypatch, tmp_path):
+    """The files and folders below `tmp_path` that were looked at, opened or listed, in their order."""
+    seen = []
+
+    def counted(module, name):
+        does = getattr(module, name)
+
+        def do(path=".", *arguments, **options):
+            if str(path).startswith(str(tmp_path)):
+                seen.append((name, str(path)))
+            return does(path, *arguments, **options)
+
+        monkeypatch.setattr(module, name, do)
+
+    for module, name in ((os, "stat"), (os, "listdir"), (os, "scandir"), (os, "open"), (io, "open")):
+        counted(module, name)
+    return seen
+
+
+def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
+    """What a page reads for its lists is the same with few stored runs and with many; after a change, one listing."""
+    visitor, costs = new_visitor(), {}
+    for stored in (5, 300):
+        lab = make_lab(tmp_path / str(stored))
+        for _ in range(stored // 5):
+            begun(lab, new_visitor(), 5)
+        begun(lab, visitor, 2)
+        lab = make_lab(lab.checkpoints)  # a new process, which has made none of them
+        settle(lab.checkpoints)
+        for step in ("first", "next", "after a change"):
+            if step == "after a change":
+                begun(lab, new_visitor())
+                settle(lab.checkpoints)
+            accesses.clear()
+            run_list.choices(lab, visitor, None)
+            run_list.latest(lab, visitor)
+            notice(lab, visitor, True)
+            costs[stored, step] = [name for name, _ in accesses]
+    assert len(costs[300, "first"]) > 300, "the index has to be made once"
+    assert "scandir" not in costs[5, "next"]
+    assert costs[300, "next"] == costs[5, "next"]
+    assert costs[300, "after a change"] == costs[5, "after a change"]
+    assert costs[300, "after a change"].count("scandir") == 1
+
+
+def test_a_run_that_goes_while_it_is_listed(make_lab, tmp_path, monkeypatch):
+    """At whatever look: another tab's delete, or the cleaner, ends nobody's training."""
+    visitor, stat = new_visitor(), os.stat
+    lab = make_lab(tmp_path)
+    stays = begun(lab, visitor)[0]
+    for instant in range(1, 30):
+        goes, left = begun(lab, visitor)[0], instant
+
+        def look(path, *arguments, goes=goes, **options):
+            nonlocal left
+            if threading.current_thread() is threading.main_thread() and str(path).startswith(str(tmp_path)):
+                left -= 1
+                if left == 0:
+                    shutil.rmtree(goes)
+            return stat(path, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", look)
+            listed = lab.runs_of(visitor)
+        assert stays in listed
+        assert {stays, goes} >= set(listed)
+        shutil.rmtree(goes, ignore_errors=True)
+        assert lab.runs_of(visitor) == [stays]
+    assert left > 0, "a list takes fewer looks than that"
+
+
+def test_what_another_process_makes_and_removes(make_lab, tmp_path):
+    """Is noticed, whichever of two processes on one folder has made it."""
+    visitor = new_visitor()
+    one, other = make_lab(tmp_path), make_lab(tmp_path)
+    assert one.runs_of(visitor) == other.runs_of(visitor) == []
+    settle(tmp_path)
+    folders = begun(other, visitor, 3)
+    assert one.races_of(visitor) == other.races_of(visitor) == {folders[0].name: folders}
+    shutil.rmtree(folders[1])
+    assert one.own_race(visitor, folders[0].name) == [folders[0], folders[2]]
+    tmp_path.rename(tmp_path.with_name("away"))
+    assert one.runs_of(visitor) == one.all_runs() == []
+    tmp_path.with_name("away").rename(tmp_path)
+    assert len(one.runs_of(visitor)) == 2
+
+
+def test_a_run_made_in_the_same_instant_as_a_look(make_lab, tmp_path, monkeypatch):
+    """The folder's time does not tell it: a second look does, some seconds later. Until then no page lists again."""
+    visitor = new_visitor()
+    one, other = make_lab(tmp_path), make_lab(tmp_path)
+    begun(other, new_visitor())
+    assert one.runs_of(visitor) == []
+    at = tmp_path.stat().st_mtime_ns
+    (folder,) = begun(other, visitor)
+    os.utime(tmp_path, ns=(at, at))
+    assert one.runs_of(visitor) == []
+    now = time.time() + run_index._SECONDS_TO_SETTLE + 1
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert one.runs_of(visitor) == [folder]
+
+
+def test_a_run_whose_owner_is_written_later(make_lab, tmp_path, monkeypatch):
+    """Another process is between two steps; but a run of the API, which never has an owner, is not read again."""
+    visitor = new_visitor()
+    one, other = make_lab(tmp_path), make_lab(tmp_path)
+    (folder,) = begun(other, visitor)
+    owner = (folder / ".owner").rename(tmp_path / "owner")
+    assert one.runs_of(visitor) == []
+    owner.rename(folder / ".owner")
+    now = time.time() + run_index._SECONDS_TO_SETTLE + 1
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert one.runs_of(visitor) == [folder]
+    by_api = one.new_run()
+    by_api.mkdir()
+    settle(by_api)
+    settle(tmp_path)
+    one.runs_of(visitor)
+    reads = []
+    (new,) = begun(other, new_visitor())
+    settle(tmp_path)
+    monkeypatch.setattr(run_index, "read", reads.append)
+    one.runs_of(visitor)
+    assert reads == [new / ".owner"]
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"\xff\xfe", b"../x", b"%s -1", b"%s 1.5", b"%s x", b"%s " + b"1" * 5000])
+def test_a_damaged_race_is_a_run_alone(text, make_lab, tmp_path):
+    """Whatever somebody has written there."""
+    visitor = new_visitor()
+    (folder,) = begun(make_lab(tmp_path), visitor)
+    (folder / ".race").write_bytes(text.replace(b"%s", folder.name.encode()))
+    assert make_lab(tmp_path).races_of(visitor) == {folder.name: [folder]}
+
+
+def test_many_threads(make_lab, tmp_path):
+    """They make, list and remove runs at the same time; each finds its own, and nothing fails."""
+    lab, failures = make_lab(tmp_path), []
+
+    def work():
+        visitor = new_visitor()
+        try:
+            for _ in range(10):
+                folders = begun(lab, visitor, 2)
+                assert lab.races_of(visitor) == {folders[0].name: folders}
+                for folder in folders:
+                    shutil.rmtree(folder)
+                assert lab.runs_of(visitor) == []
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
