@@ -193,6 +193,7 @@ def test_evaluation_leaves_fast_as_it_is(images):
     assert math.isfinite(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_fast_learns_with_every_optimizer(optimizer, tiny):
     """By heart, with the row's own defaults: its statistics are trained, and the loss ends below guessing's."""
@@ -252,6 +253,7 @@ def test_runs_side_by_side_do_not_disturb_each_other(tiny):
     assert together == alone
 
 
+@pytest.mark.slow
 def test_it_yields_at_least_once_a_second(images):
     """Also within a long epoch and a long evaluation: a Stop is felt at a yield only."""
     many = Split(images=images.train.images.repeat(8, 1, 1, 1), labels=images.train.labels.repeat(8))

@@ -141,6 +141,7 @@ def last(config, data):
     return events[-2].test_loss if events[-1].reason == "completed" else math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_suggestion_is_stable_and_trains(optimizer, small):
     """Two seeds agree within a factor of 2, and a short training at that lr beats a tenth and ten times of it."""

@@ -191,6 +191,7 @@ def test_data_names_are_only_text(name):
     assert ModelCard(markdown).text.lstrip().startswith("# quick by sgd")
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_curves():
     """It is a PNG wide enough to read, the same for the same run and another for another."""
     run = Run(config=TrainConfig(), history=[UNTRAINED, TRAINED])
