@@ -7,6 +7,7 @@ import torch
 
 from trainer.images.image_data import load_images
 from trainer.jobs.slices import LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT, Measurement, Search, Slice, do
+from trainer.learning import lr_finder
 from trainer.learning.lr_finder import Trial
 from trainer.runs.events import EpochEnded, Finished, GpuTime
 from trainer.settings.config import TrainConfig
@@ -181,10 +182,12 @@ def test_mistakes_are_told_at_once(kept):
         list(LentGpu(lender).race([(CONFIG.changed({"precision": "float16"}), None)], kept))
 
 
-def test_the_lr_finder_measures_again_what_did_not_do(kept):
+def test_the_lr_finder_measures_again_what_did_not_do(kept, monkeypatch):
     """Where the search was cut off, the pace is not kept; and it measures in what is left of the quota."""
     gpu = LentGpu(Lender())
-    list(gpu.find_lr(CONFIG, kept))
+    with monkeypatch.context() as patch:
+        patch.setattr(lr_finder, "_MOST_STEPS", 20)
+        list(gpu.find_lr(CONFIG, kept))
     gpu._on_gpu = Lender("GPU task aborted", longest=0)
     with pytest.raises(NotLentError, match="taken back"):
         list(gpu.find_lr(CONFIG, kept))
