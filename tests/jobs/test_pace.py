@@ -12,6 +12,7 @@ from trainer.settings.config import TrainConfig
 CONFIG = TrainConfig(epochs=2, batch_size=32)
 
 
+@pytest.mark.slow
 def test_an_epoch_takes_about_as_long_as_was_measured(images):
     """Within a factor that a busy machine may cost; warming up is not counted."""
     measured = measure(CONFIG, images).epoch_seconds(CONFIG, images)
