@@ -404,6 +404,7 @@ def test_the_split_to_train_on(tiny):
     assert torch.equal(split.labels, tiny.test.labels[:12])
 
 
+@pytest.mark.slow
 def test_the_softmax_mistake_barely_learns(images):
     """Lesson 2 in small: with a second softmax the loss of an epoch hardly moves where the mended twin's does."""
     falls = {}

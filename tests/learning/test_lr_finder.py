@@ -104,6 +104,7 @@ def test_the_ramp_is_a_run_with_that_schedule(tiny, short):
         assert loss.item() == trial.loss
 
 
+@pytest.mark.slow
 def test_one_lr_for_the_batches_of_a_step(tiny, short):
     """With zero_grad_every lr rises at optimizer steps, not in the middle of a mean gradient."""
     trials, _ = found(QUICK.changed({"zero_grad_every": 4, "epochs": 10}), tiny)
