@@ -1,6 +1,5 @@
 """A page that "trains" one at a time, each for as long as it is let, behind the app's own line."""
 
-import os
 import sys
 import threading
 import time
@@ -13,11 +12,22 @@ from gradio.context import LocalContext
 
 from ui import queue
 
-for name in ("_MOST_SESSIONS", "_MOST_OF_A_SESSION", "_SECONDS_TO_LISTEN", "_SECONDS_AWAY"):
-    if name in os.environ:
-        setattr(queue, name, type(getattr(queue, name))(os.environ[name]))
-
+CONSTANTS = ("_MOST_SESSIONS", "_MOST_OF_A_SESSION", "_SECONDS_TO_LISTEN", "_SECONDS_AWAY")
+USUAL = {name: getattr(queue, name) for name in CONSTANTS}
 begun, ended, go_on = [], [], threading.Event()
+
+
+async def start_test(constants):
+    """Sets these constants of ui/queue.py, the others as usual, and forgets all that other sessions have done."""
+    gradio_queue, own = page._queue, LocalContext.request.get().session_hash
+    for session in [session for session in gradio_queue.pending_messages_per_session if session != own]:
+        del gradio_queue.pending_messages_per_session[session]
+        gradio_queue.pending_event_ids_session.pop(session, None)
+    for name, value in {**USUAL, **constants}.items():
+        setattr(queue, name, value)
+    begun.clear()
+    ended.clear()
+    go_on.clear()
 
 
 def train(name):
@@ -39,9 +49,10 @@ async def leave():
 
 def state():
     """What the test looks at."""
-    queue = page._queue
-    waiting = [event.session_hash for event in queue.event_queue_per_concurrency_id[queue.TRAINING].queue]
-    return {"begun": begun, "ended": ended, "waiting": waiting, "sessions": len(queue.pending_messages_per_session)}
+    gradio_queue = page._queue
+    waiting = [event.session_hash for event in gradio_queue.event_queue_per_concurrency_id[queue.TRAINING].queue]
+    num_sessions = len(gradio_queue.pending_messages_per_session)
+    return {"begun": begun, "ended": ended, "waiting": waiting, "sessions": num_sessions}
 
 
 with gr.Blocks() as page:
@@ -51,6 +62,7 @@ with gr.Blocks() as page:
     asked.submit(train, asked, told, api_name="page", api_visibility="private", **trains)
     asked.submit(lambda text: text, asked, told, api_name="echo", concurrency_limit=None)
     asked.submit(leave, None, None, api_name="leave", concurrency_limit=None)
+    asked.submit(start_test, seen, None, api_name="start_test", concurrency_limit=None)
     asked.submit(go_on.set, None, None, api_name="go_on", concurrency_limit=None)
     asked.submit(state, None, seen, api_name="state", concurrency_limit=None)
 page.queue()

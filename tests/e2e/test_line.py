@@ -24,6 +24,15 @@ class Line:
         request = urllib.request.Request(f"{self.url}/join", json.dumps(body).encode(), headers)
         urllib.request.urlopen(request, timeout=10).close()
 
+    def hash_of(self, session: str) -> str:
+        """The session's name for Gradio."""
+        return f"{session}@{self.test}"
+
+    def stream(self, session: str):
+        """What Gradio says to the session, as it comes."""
+        query = urllib.parse.urlencode({"session_hash": session})
+        return urllib.request.urlopen(f"{self.url}/data?{query}", timeout=30)
+
     def listen(self, session: str) -> list[dict]:
         """What the session is told in the end of each thing that it has asked for."""
         with urllib.request.urlopen(f"{self.url}/data?session_hash={session}", timeout=30) as stream:
@@ -40,10 +49,10 @@ class Line:
             self.wait_until("begun", lambda begun: begun == [sessions[0]])
         return told
 
-    def now(self, endpoint: str) -> list:
+    def now(self, endpoint: str, *data) -> list:
         """What an endpoint that needs no turn answers."""
         session = uuid.uuid4().hex
-        self.ask(endpoint, session=session)
+        self.ask(endpoint, *data, session=session)
         (answer,) = self.listen(session)
         return answer
 
@@ -54,11 +63,22 @@ class Line:
             time.sleep(0.05)
 
 
+@pytest.fixture(scope="module")
+def app(launched, tmp_path_factory):
+    with launched(tmp_path_factory.mktemp("checkpoints"), "tests/queue_app.py") as running:
+        yield running
+
+
 @pytest.fixture
-def line(launched, tmp_path, request):
-    """The app, with the constants of ui/line.py that a test asks for."""
-    with launched(tmp_path, "tests/queue_app.py", **getattr(request, "param", {})) as app:
-        yield Line(app.url)
+def line(app, request):
+    """The app, with the constants of ui/queue.py that a test asks for; in the end all that has begun or waits ends."""
+    line = Line(app.url)
+    line.now("start_test", getattr(request, "param", {}))
+    yield line
+    line.now("go_on")
+    line.wait_until("waiting", lambda waiting: waiting == [])
+    num_begun = len(line.now("state")[0]["begun"])
+    line.wait_until("ended", lambda ended: len(ended) == num_begun)
 
 
 @pytest.fixture
@@ -67,7 +87,7 @@ def threads():
         yield pool
 
 
-@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": "2"}], indirect=True)
+@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": 2}], indirect=True)
 def test_no_turn_is_spent_on_who_does_not_listen(line, threads):
     """Who has asked, and waited for others, without reading what becomes of it, gives their turn to the next."""
     told = {}
@@ -82,7 +102,7 @@ def test_no_turn_is_spent_on_who_does_not_listen(line, threads):
     assert "nobody" not in line.now("state")[0]["begun"]
 
 
-@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": "0.5", "_SECONDS_AWAY": "1.5"}], indirect=True)
+@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": 0.5, "_SECONDS_AWAY": 1.5}], indirect=True)
 def test_what_nobody_listens_to_ends(line):
     """A training that nobody has ever listened to gives its turn back; one whose listener has left may go on longer.
 
@@ -105,7 +125,7 @@ def test_what_nobody_listens_to_ends(line):
     assert time.monotonic() - begun > 1.5
 
 
-@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": "2"}], indirect=True)
+@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": 2}], indirect=True)
 def test_who_waits_for_several_things_is_heard(line, threads):
     """A session that has asked for many trainings, and listens, gets each of them."""
     for number in range(4):
@@ -117,7 +137,7 @@ def test_who_waits_for_several_things_is_heard(line, threads):
     assert told.result(timeout=20) == [[f"{number} is trained"] for number in range(4)]
 
 
-@pytest.mark.parametrize("line", [{"_MOST_OF_A_SESSION": "1"}], indirect=True)
+@pytest.mark.parametrize("line", [{"_MOST_OF_A_SESSION": 1}], indirect=True)
 def test_one_session_does_not_take_the_whole_line(line, threads):
     """Beyond its share it is refused, at once; what it asked before it gets, and so does whoever comes later."""
     (told,) = line.line_up(threads, "api", "greedy")
@@ -131,7 +151,7 @@ def test_one_session_does_not_take_the_whole_line(line, threads):
     assert later.result(timeout=20) == [["later is trained"]]
 
 
-@pytest.mark.parametrize("line", [{"_MOST_SESSIONS": "5"}], indirect=True)
+@pytest.mark.parametrize("line", [{"_MOST_SESSIONS": 5}], indirect=True)
 def test_a_crowd_of_sessions_drives_nobody_out(line, threads):
     """More sessions than are remembered come and go: one that trains and one that waits are told how they ended."""
     told = line.line_up(threads, "api", "trains", "waits")
@@ -155,7 +175,7 @@ def test_who_leaves_the_line_is_told(line, threads):
     assert line.now("state")[0]["begun"] == ["trains", "stays", "of the API"]
 
 
-@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": "2"}], indirect=True)
+@pytest.mark.parametrize("line", [{"_SECONDS_TO_LISTEN": 2}], indirect=True)
 def test_a_full_line_makes_room(line, threads):
     """By letting go of those who do not listen, though somebody who does stands before them."""
     told = line.line_up(threads, "api", "trains", "waits")
