@@ -7,7 +7,9 @@ import gradio as gr
 from gradio.events import Dependency
 
 from trainer.learning.race import MOST_SEEDS, MOST_SETTINGS
-from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 from ui import api
 from ui.charts import run_charts
 from ui.charts.lr_finder import finder_chart

@@ -123,7 +123,7 @@ def test_every_setting_is_a_flag(capsys):
     shown = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name, declared in SETTINGS.items():
         assert f"--{name.replace('_', '-')} " in shown
-        assert re.sub(r"\s+", " ", declared.metadata["about"]) in shown
+        assert re.sub(r"\s+", " ", declared.help) in shown
 
 
 MISTAKES = {

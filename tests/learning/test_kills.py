@@ -14,7 +14,8 @@ import torch
 
 from trainer.learning.loop import train
 from trainer.runs import checkpoint
-from trainer.settings.config import OPTIMIZERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
 
 BASE = TrainConfig(epochs=4, batch_size=8)
 CONFIGS = {

@@ -11,7 +11,9 @@ from trainer.learning.checkpoint import continued
 from trainer.learning.loop import begin, train
 from trainer.runs import checkpoint
 from trainer.runs.events import CheckpointReady
-from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 
 # Optimizer and scheduler are saved independently, so their product is not needed: every optimizer runs with onecycle,
 # and every scheduler with sgd, in both units and after a warm-up.

@@ -12,8 +12,9 @@ from trainer.images.image_data import Split, subset
 from trainer.learning.learner import build_model
 from trainer.learning.loop import _SECONDS_BETWEEN_YIELDS, evaluate, train, training_split
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
-from trainer.settings.config import OPTIMIZERS, TrainConfig
+from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
+from trainer.settings.optimizers import OPTIMIZERS
 
 PLAIN = {"scheduler": "constant", "batch_size": 64, "shuffle": False, "augment": False, "normalize": False}
 LAYERS = ("conv1", "conv2", "conv3", "linear1", "linear2")

@@ -12,7 +12,8 @@ from trainer.learning import lr_finder
 from trainer.learning.loop import train
 from trainer.learning.lr_finder import Finding, Trial, find_lr, row, suggest
 from trainer.runs.events import EpochEnded, Finished, StepLogged
-from trainer.settings.config import OPTIMIZERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
 
 # What a range test suggests hangs on the last digits.
 pytestmark = pytest.mark.usefixtures("all_threads")

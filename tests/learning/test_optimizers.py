@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from trainer.learning.optimizers import CLASSES, build_optimizer
-from trainer.settings.config import OPTIMIZERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
 
 # Every one of torch's parameters that no row offers: see the comment above OPTIMIZERS.
 LEFT_OUT = {"params", "maximize", "foreach", "fused", "capturable", "differentiable"}

@@ -12,7 +12,8 @@ from trainer.learning.loop import train
 from trainer.learning.optimizers import build_optimizer
 from trainer.learning.schedulers import CLASSES, build_scheduler, preview, spans_run
 from trainer.runs.events import EpochEnded, StepLogged
-from trainer.settings.config import SCHEDULERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.schedulers import SCHEDULERS
 
 # What the run knows itself, functions, and what does not suit a loss that should fall.
 ALWAYS_LEFT_OUT = {"optimizer", "last_epoch"}

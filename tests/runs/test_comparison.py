@@ -10,7 +10,9 @@ import pytest
 from tests.runs.test_run import ended
 from trainer.runs.comparison import compare, differences, to_csv, verdict
 from trainer.runs.run import Run
-from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 
 
 def run(config, *accuracies, status="completed"):

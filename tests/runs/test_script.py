@@ -28,8 +28,10 @@ from trainer.learning.loop import train
 from trainer.learning.schedulers import preview, spans_run
 from trainer.runs.events import EpochEnded
 from trainer.runs.script import WIDTH, as_code
-from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 
 HUB = {"name": "CIFAR-10", "source": "hub", "revision": CIFAR10_REVISION, "digest": "0" * 64}
 SMALL = {"epochs": 2, "batch_size": 8, "augment": False}

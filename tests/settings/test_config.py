@@ -6,7 +6,9 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from trainer.settings.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, TrainConfig, parse
+from trainer.settings.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 
 
 def assert_sentence(error) -> str:
@@ -142,7 +144,7 @@ def test_every_row_setting_is_refused_by_each_row_that_lacks_it(part, rows):
 def test_every_row_setting_is_declared_once():
     """Each setting of a row is a field with help; rows are found under their own name."""
     assert SETTINGS.keys() >= ROW_SETTINGS
-    assert all(declared.metadata["about"].endswith(".") for declared in SETTINGS.values())
+    assert all(declared.help.endswith(".") for declared in SETTINGS.values())
     assert all(row.name == name for rows in (OPTIMIZERS, SCHEDULERS) for name, row in rows.items())
 
 

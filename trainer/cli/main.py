@@ -172,12 +172,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
     for name in names:
-        declared = SETTINGS[name].metadata
-        choices = "|".join(declared.get("choices", ())) or {bool: "true|false"}.get(declared["kind"], "N")
-        count = {"nargs": "?", "const": "true"} if declared["kind"] is bool else {}
-        if declared.get("count", 1) != 1:
+        declared = SETTINGS[name]
+        choices = "|".join(declared.choices) or {bool: "true|false"}.get(declared.kind, "N")
+        count = {"nargs": "?", "const": "true"} if declared.kind is bool else {}
+        if declared.count != 1:
             count = {"nargs": "+"}
-        about = declared["about"].replace("%", "%%")
+        about = declared.help.replace("%", "%%")
         parser.add_argument(_flag(name), dest=f"setting_{name}", metavar=choices, help=about, **count)
 
 

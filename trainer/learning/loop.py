@@ -18,7 +18,8 @@ from trainer.learning.distributed import ALONE, World, check_batch_size
 from trainer.learning.learner import Learner, build_learner, checkpoint_of
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import EpochEnded, EvaluationLogged, Event, Finished, StepLogged
-from trainer.settings.config import OPTIMIZERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
 
 # Often enough that a bar moves and a Stop is felt at once, seldom enough that reading the losses costs nothing.
 _SECONDS_BETWEEN_YIELDS = 0.4

@@ -17,7 +17,8 @@ from trainer.images.image_data import ImageData, Split
 from trainer.learning.learner import Learner
 from trainer.learning.loop import begin, train_batch
 from trainer.runs.events import plain
-from trainer.settings.config import OPTIMIZERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
 
 _DECADES = 3  # above and below the lr that suits the optimizer's default run
 _NUM_IMAGES = 25_600  # that the ramp takes, where that makes neither too few steps nor too many

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from trainer.runs.events import EpochEnded
 from trainer.runs.run import Run, is_training
-from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 
 
 class Spread(NamedTuple):

@@ -7,7 +7,10 @@ import gradio as gr
 from gradio.events import Dependency
 
 from trainer.errors import UserError
-from trainer.settings.config import OPTIMIZERS, ROW_SETTINGS, SCHEDULERS, SETTINGS, Row, TrainConfig, parse
+from trainer.settings.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
+from trainer.settings.fields import Row
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 from ui.i18n.words import i18n
 from ui.parts.messages import said
 
@@ -39,22 +42,22 @@ class Panel(NamedTuple):
 
 def build(name: str, *, visible: bool = True) -> gr.components.Component:
     """The widget of one setting, with its help beside it."""
-    declared, value = SETTINGS[name].metadata, default(name)
-    about = {"label": name, "info": i18n(declared["about"]), "visible": visible, "elem_id": f"setting-{name}"}
-    if declared["kind"] is bool:
+    declared, value = SETTINGS[name], default(name)
+    about = {"label": name, "info": i18n(declared.help), "visible": visible, "elem_id": f"setting-{name}"}
+    if declared.kind is bool:
         return gr.Checkbox(value=bool(value), **about)
-    if declared["kind"] is str:
-        return gr.Dropdown(choices=list(declared["choices"]), value=value, **about)
-    if declared["count"] != 1 or _may_be_unset(name):
+    if declared.kind is str:
+        return gr.Dropdown(choices=list(declared.choices), value=value, **about)
+    if declared.count != 1 or _may_be_unset(name):
         return gr.Textbox(value=value, placeholder=i18n("unset"), max_lines=1, **about)
     if name == "epochs":
         return gr.Slider(1, 100, value=value, step=1, **about)
-    return gr.Number(value=value, precision=0 if declared["kind"] is int else None, **about)
+    return gr.Number(value=value, precision=0 if declared.kind is int else None, **about)
 
 
 def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Slider:
     """A slider that moves `number` in powers of ten and follows it; both in the browser, without the server."""
-    low = LOWEST_POWER[name] - (0 if SETTINGS[name].metadata["open_low"] else 1)
+    low = LOWEST_POWER[name] - (0 if SETTINGS[name].open_low else 1)
     slider = gr.Slider(
         low, 1, value=_power(number.value, low), step=1, label=f"{name}, powers of ten", show_label=False,
         buttons=[], visible=visible, elem_id=f"power-{name}", elem_classes=["power"],
@@ -167,7 +170,7 @@ def read_config(values: dict[str, Any]) -> TrainConfig:
             if _may_be_unset(name):
                 continue
             raise UserError("{name} is empty: fill it in.", name=name)
-        is_text = isinstance(value, str) and SETTINGS[name].metadata["kind"] is not str
+        is_text = isinstance(value, str) and SETTINGS[name].kind is not str
         settings[name] = parse(name, value) if is_text else value
     return TrainConfig.from_settings(settings)
 

@@ -14,8 +14,10 @@ import pytest
 from trainer.errors import Message, UserError, as_clause
 from trainer.learning.loop import _advice
 from trainer.learning.lr_finder import Trial, suggest
-from trainer.settings.config import OPTIMIZERS, SCHEDULERS, SETTINGS, TrainConfig
+from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 from ui.charts.run_charts import MEASURES
 from ui.i18n.words import DYNAMIC, STATIC, translate
 
@@ -118,7 +120,7 @@ def test_what_the_controls_are_called_has_its_chinese(components):
 
 def test_helps_and_lessons_have_their_chinese():
     """Every setting's help, every optimizer's and scheduler's sentence, every lesson's words."""
-    said = [declared.metadata["about"] for declared in SETTINGS.values()]
+    said = [declared.help for declared in SETTINGS.values()]
     said += [row.about for rows in (OPTIMIZERS, SCHEDULERS) for row in rows.values()]
     said += [text for lesson in LESSONS.values() for text in (lesson.title, lesson.before, lesson.after)]
     assert [sentence for sentence in said if sentence not in STATIC] == []

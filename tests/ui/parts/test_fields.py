@@ -2,7 +2,9 @@
 
 import pytest
 
-from trainer.settings.config import OPTIMIZERS, SCHEDULERS, SETTINGS, TrainConfig
+from trainer.settings.config import SETTINGS, TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 from ui.parts import fields
 
 
@@ -49,4 +51,4 @@ def test_every_setting_has_its_help_beside_it():
     """The widget says what the setting does, under torch's own name."""
     for name, declared in SETTINGS.items():
         widget = fields.build(name)
-        assert (widget.label, widget.info.key) == (name, declared.metadata["about"])
+        assert (widget.label, widget.info.key) == (name, declared.help)

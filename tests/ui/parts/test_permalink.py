@@ -5,8 +5,10 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from trainer.settings.config import OPTIMIZERS, SCHEDULERS, TrainConfig
+from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS, zero_grad_lab
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
 from ui.parts import permalink
 
 
