@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from trainer.cli.main import _recorded, main
-from trainer.images.batches import batches
 from trainer.images.image_data import load_images
 from trainer.learning import distributed
 from trainer.learning.distributed import LostRankError, World
@@ -207,18 +206,6 @@ def test_all_ranks_stop_after_the_same_batch(ranks):
 def test_a_silent_rank_ends_the_others(ranks):
     """They wait for so long and no longer, and only one of them is to say so."""
     assert sorted(ranks[2].split()) == ["first", "second"]
-
-
-@pytest.mark.parametrize("augment", [True, False])
-@pytest.mark.parametrize("size", [2, 3, 5])
-def test_shares_make_up_the_batches(size, augment, tiny):
-    """Each batch is cut in order, its pictures augmented as for one process; the last batch of 2 is 1, 1 and none."""
-    config = TrainConfig(batch_size=8, augment=augment)
-    cut = [list(batches(tiny.train, config, 2, rank=rank, world_size=size)) for rank in range(size)]
-    for whole, *shares in zip(batches(tiny.train, config, 2), *cut, strict=True):
-        for part, parts in zip(whole, zip(*shares, strict=True), strict=True):
-            assert torch.equal(torch.cat(parts), part)
-            assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 # --- under torchrun

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.images.class_names import check_class_names
 from trainer.networks.files import largest_file
 from trainer.networks.model import OptimizerLabModel
 
@@ -293,9 +292,3 @@ def test_loading_does_not_depend_on_global_randomness(folder):
     torch.manual_seed(2)
     other = OptimizerLabModel.from_pretrained(folder).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_class_names():
-    """Any printable script, kept in order, as a tuple."""
-    names = ["cat", "Ünïcode", "日本語", "-", "a b"]
-    assert check_class_names(names) == tuple(names)

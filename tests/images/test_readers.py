@@ -1,0 +1,137 @@
+"""Reading image folders and Parquet files: pictures, labels and class names, and errors."""
+
+import pytest
+import torch
+from image_sets import jpeg, noise, png, write_dataset, write_image_folder, write_pets
+
+from trainer.images import readers
+from trainer.images.image_data import load_images
+from trainer.images.picture import fit
+
+
+def test_image_folder_is_read_and_fitted(tmp_path):
+    """Each picture is read once, cropped to 32×32 and labelled with its folder's name; dot files are ignored."""
+    pictures = noise(6, height=40, width=64)
+    files = [png(picture) for picture in pictures]
+    classes = {"train/b": files[:2], "train/a": files[2:4], "test/a": files[4:5], "test/b": files[5:]}
+    folder = write_image_folder(tmp_path / "set", classes)
+    (folder / "train" / "a" / ".DS_Store").write_bytes(b"Finder")
+    (folder / "train" / ".cache").mkdir()
+    data = load_images(str(folder))
+    assert data.class_names == ("a", "b")
+    expected = {(fit(pictures[index], 32, "crop").numpy().tobytes(), index < 2) for index in range(4)}
+    train = zip(data.train.images, data.train.labels, strict=True)
+    assert {(image.contiguous().numpy().tobytes(), bool(label)) for image, label in train} == expected
+    assert torch.equal(data.test.images[data.test.labels == 1][0], fit(pictures[5], 32, "crop"))
+
+
+def test_image_folder_is_shuffled(tmp_path):
+    """The first images are of all classes, so that a small num_images is too, and in the same order on each load."""
+    picture = [png(noise(1)[0])]
+    folder = write_image_folder(
+        tmp_path / "set", {f"{split}/{name}": picture * 20 for split in ("train", "test") for name in "ab"}
+    )
+    labels = load_images(str(folder)).train.labels
+    assert set(labels[:8].tolist()) == {0, 1}
+    (folder / "train" / "a" / "0").touch()
+    assert torch.equal(load_images(str(folder)).train.labels, labels)
+
+
+def test_changed_folder_is_read_again(tmp_path):
+    """Adding or replacing a picture makes the cached copy of the folder invalid."""
+    folder = write_pets(tmp_path / "pets")
+    first = load_images(str(folder))
+    (folder / "train" / "cat" / "9").write_bytes(png(noise(1, seed=9)[0]))
+    second = load_images(str(folder))
+    (folder / "train" / "cat" / "9").write_bytes(png(noise(1, seed=10)[0]))
+    third = load_images(str(folder))
+    assert len(second.train.labels) == 6
+    assert len({data.digest for data in (first, second, third)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("classes", "complaint"),
+    [
+        ({}, "neither train/<class>/ and test/<class>/ with pictures nor Parquet files"),
+        ({"train/cat": 1, "train/dog": 1}, "no test split"),
+        ({"test/cat": 1, "test/dog": 1}, "no train split"),
+        ({"train/cat": 1, "test/cat": 1}, "cannot be used: there must be from 2 to"),
+        ({"train/cat": 1, "train/dog": 1, "test/cat": 1}, "class 'dog' in only one of train and test"),
+        ({"train/cat": 1, "train/dog": 0, "test/cat": 1, "test/dog": 1}, "no pictures in train/dog"),
+        ({f"{split}/{name}": 1 for split in ("train", "test") for name in ("a\nb", "c")}, "printable"),
+        ({f"{split}/{name}": 1 for split in ("train", "test") for name in ("a" * 101, "c")}, "from 1 to 100"),
+    ],
+)
+def test_bad_image_folders_are_refused(tmp_path, classes, complaint):
+    """The error is one sentence that names the folder, without its path."""
+    (tmp_path / "pets").mkdir()
+    write_image_folder(tmp_path / "pets", {name: [png(noise(1)[0])] * num for name, num in classes.items()})
+    with pytest.raises(ValueError, match=complaint) as raised:
+        load_images(str(tmp_path / "pets"))
+    assert str(tmp_path) not in str(raised.value)
+
+
+def test_unreadable_picture_is_named(tmp_path):
+    """The error for a file that is not a picture begins with its name, without its path."""
+    folder = write_pets(tmp_path / "pets")
+    (folder / "test" / "dog" / "notes.txt").write_text("woof")
+    with pytest.raises(ValueError, match=r"^notes\.txt: "):
+        load_images(str(folder))
+
+
+def test_dataset_folder_is_read(tmp_path):
+    """Rows are read in order, with the class names of the features, from an image column of any name."""
+    pictures = noise(5)
+    files = {"train": [png(p) for p in pictures[:3]], "test": [png(p) for p in pictures[3:]]}
+    data = load_images(str(write_dataset(tmp_path / "set", files, image="picture")))
+    assert data.class_names == ("cat", "dog")
+    assert torch.equal(data.train.images, pictures[:3])
+    assert torch.equal(data.test.images, pictures[3:])
+    assert data.train.labels.tolist() == [0, 1, 0]
+
+
+def test_dataset_folder_is_fitted(tmp_path):
+    """A picture of another size is cropped to 32×32, and a grey one becomes RGB."""
+    large, grey = noise(1, height=50, width=40)[0], noise(1)[0][:1]
+    data = load_images(str(write_dataset(tmp_path / "set", {"train": [png(large), png(grey)], "test": [png(grey)]})))
+    assert torch.equal(data.train.images[0], fit(large, 32, "crop"))
+    assert torch.equal(data.train.images[1], grey.expand(3, -1, -1))
+
+
+@pytest.mark.parametrize(("encode", "name"), [(png, "CIFAR-10"), (jpeg, "CIFAR-10 (JPEG)")])
+def test_cifar10_in_jpeg_has_another_name(tmp_path, encode, name):
+    """Accuracies on CIFAR-10 in JPEG do not compare with those on the original, so its name says JPEG."""
+    files = [encode(picture) for picture in noise(10)]
+    folder = write_dataset(tmp_path / "set", {"train": files, "test": files}, class_names=readers.CIFAR10_CLASSES)
+    assert load_images(str(folder)).name == name
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"pictures": {"train": [png(noise(1)[0])]}}, "has no test split"),
+        ({"class_names": ("cat",), "labels": [0, 0]}, "from 2 to"),
+        ({"labels": [0, -1]}, "pictures without a label in its train split"),
+        ({"labels": [0, None]}, "pictures without a label in its train split"),
+        ({"pictures": {"train": [png(noise(1)[0]), b"?"], "test": [png(noise(1)[0])]}}, "row 1 of its train split"),
+        ({"pictures": {"train": [png(noise(1)[0])], "test": [None]}}, "row 0 of its test split"),
+        ({"pictures": {"train": [png(noise(1)[0])], "test": []}}, "no pictures in its test split"),
+    ],
+)
+def test_bad_datasets_are_refused(tmp_path, change, complaint):
+    """The error is one sentence that names the folder, and the split and row if there is one."""
+    files = [png(picture) for picture in noise(2)]
+    folder = write_dataset(tmp_path / "set", **{"pictures": {"train": files, "test": files}, **change})
+    with pytest.raises(ValueError, match=f"^The folder set.*{complaint}"):
+        load_images(str(folder))
+
+
+def test_dataset_without_features_is_refused(tmp_path):
+    """A Parquet file must declare an Image and a ClassLabel column."""
+    import datasets
+
+    (tmp_path / "set").mkdir()
+    for split in ("train", "test"):
+        datasets.Dataset.from_dict({"x": [1, 2]}).to_parquet(tmp_path / "set" / f"{split}.parquet")
+    with pytest.raises(ValueError, match="The folder set has no column of the type Image"):
+        load_images(str(tmp_path / "set"))
