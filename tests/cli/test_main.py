@@ -205,7 +205,7 @@ def test_a_training_that_never_began_leaves_no_folder(refusal, at, tmp_path, mon
         raise refusal
         yield
 
-    monkeypatch.setattr("trainer.cli.main.train", refused)
+    monkeypatch.setattr("trainer.cli.train.train", refused)
     assert main(["train", *TRAIN, *at]) in (2, 130)
     assert_one_line(capsys.readouterr().err.partition("images.\n")[2])
     assert list(tmp_path.iterdir()) == []

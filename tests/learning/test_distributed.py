@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.cli.main import _recorded, main
+from trainer.cli.main import main
+from trainer.cli.train import _record
 from trainer.images.image_data import load_images
 from trainer.learning import distributed
 from trainer.learning.distributed import LostRankError, World
@@ -309,9 +310,9 @@ def test_what_one_rank_cannot_do_ends_all(tiny, tmp_path):
 
     for rank in (0, 1):
         with pytest.raises(LostRankError, match="out of memory"):
-            list(_recorded(out_of_memory(), Run(config=TrainConfig()), tmp_path / "run", tiny, World(rank, 2)))
+            list(_record(out_of_memory(), Run(config=TrainConfig()), tmp_path / "run", tiny, World(rank, 2)))
     with pytest.raises(ValueError, match="out of memory"):
-        list(_recorded(out_of_memory(), Run(config=TrainConfig()), tmp_path / "run", tiny, World(0, 1)))
+        list(_record(out_of_memory(), Run(config=TrainConfig()), tmp_path / "run", tiny, World(0, 1)))
 
 
 def test_more_processes_than_a_batch_has_images(tiny):

@@ -1,0 +1,94 @@
+"""Following a run on the terminal: its events as rows of JSON, or as a progress bar and a table."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from trainer.cli.progress import BAR_FORMAT
+from trainer.learning.distributed import World
+from trainer.runs import checkpoint
+from trainer.runs.events import EpochEnded, Event, row
+from trainer.runs.run import Run
+
+_HEADER = "epoch  train loss  test loss  test accuracy        lr  seconds  images/s"
+
+
+def follow(
+    events: Iterable[Event], run: Run, *, folder: Path, note: str, world: World, options: argparse.Namespace
+) -> int:
+    """Trains, by iterating over the events, which also update `run`, and prints them; returns the exit status.
+
+    With --json each event is a row on stdout, otherwise there are a bar on stderr and a table on stdout. `note`, on the
+    images, goes to stderr. Ctrl-C stops the training at its next event.
+    """
+
+    def stop(*_: Any) -> None:
+        world.stopping.set()
+        if world.size == 1:  # a second Ctrl-C interrupts at once instead of at the next event
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    # torchrun forwards the signals that it receives, and sends SIGTERM after another rank has failed.
+    signals = [signal.SIGINT] if world.size == 1 else [signal.SIGINT, signal.SIGTERM]
+    previous = {number: signal.signal(number, stop) for number in signals}
+    bar = tqdm(total=run.config.epochs, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT)
+    warning = ""
+    try:
+        print(note, file=sys.stderr)
+        if not options.json:
+            print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
+        for event in events:
+            if run.warning not in ("", warning):
+                print(run.warning, file=sys.stderr)
+            warning = run.warning
+            if options.json:
+                data = row(event, str(folder) if checkpoint.is_run(folder) else None)
+                if data is not None:
+                    print(json.dumps(data, allow_nan=False), flush=True)
+                continue
+            bar.n = run.epochs_passed
+            if run.last_step is not None:
+                bar.set_postfix_str(f"epoch {run.last_step.epoch}, loss {run.last_step.loss:.3f}", refresh=False)
+            bar.refresh()
+            if isinstance(event, EpochEnded):
+                bar.clear()
+                print(_table_row(event), flush=True)
+    finally:
+        bar.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if not options.json:
+        print(f"\n{_summary(run, folder)}")
+    if world.stopping.is_set() or run.status == "stopped":
+        return 130
+    return 1 if run.warning else 0
+
+
+def _table_row(ended: EpochEnded) -> str:
+    trained = ended.train_loss is not None
+    return (
+        f"{ended.epoch:5d}  {format(ended.train_loss, '10.4f') if trained else ' ' * 10}  {ended.test_loss:9.4f}  "
+        f"{ended.test_accuracy:13.2%}  {format(ended.lr, '8.3g') if trained else ' ' * 8}  {ended.seconds:7.1f}  "
+        f"{format(ended.images_per_second, '8,.0f') if trained else ''}"
+    ).rstrip()
+
+
+def _summary(run: Run, folder: Path) -> str:
+    """How the run ended, and the command to go on with."""
+    if run.warning:
+        return run.warning
+    go_on = f"Go on with: python -m trainer resume {folder}"
+    if run.status == "diverged":
+        return f"The run diverged. {run.advice} Its last good epoch, {run.epoch}, is kept."
+    if run.status == "stopped":
+        return f"Stopped after epoch {run.epoch} of {run.config.epochs}. {go_on}"
+    best = run.best
+    return (
+        f"Done: {run.history[-1].test_accuracy:.2%} of the test pictures right, best {best.test_accuracy:.2%} "
+        f"in epoch {best.epoch}. Try it: python -m trainer classify {folder} PICTURE"
+    )

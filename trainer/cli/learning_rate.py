@@ -1,0 +1,88 @@
+"""The commands `find-lr` and `preview-lr`."""
+
+import argparse
+import json
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from trainer.cli.options import (
+    add_command,
+    add_data,
+    add_device,
+    add_json,
+    add_settings,
+    device_of,
+    images_of,
+    settings_of,
+)
+from trainer.cli.progress import BAR_FORMAT
+from trainer.images.batches import num_batches
+from trainer.learning import lr_finder
+from trainer.learning.loop import num_training_images
+from trainer.learning.schedulers import preview
+from trainer.settings.config import TrainConfig
+
+if TYPE_CHECKING:
+    from trainer.cli.options import Commands
+
+_MAX_ROWS = 24
+
+
+def add_find_lr(commands: "Commands") -> None:
+    """Adds the command `find-lr`."""
+    about = "try the learning rates, lowest first, and suggest one"
+    parser = add_command(commands, "find-lr", find_lr_command, about)
+    add_settings(parser)
+    add_data(parser)
+    add_json(parser)
+    add_device(parser)
+
+
+def find_lr_command(options: argparse.Namespace) -> int:
+    """Prints the trials of a learning-rate search and the suggested lr."""
+    config = TrainConfig.from_settings(settings_of(options))
+    device = device_of(options)
+    images = images_of(options.data)
+    facts = lr_finder.find_lr(config, images, device=device)
+    print(images.note, file=sys.stderr)
+    trials: list[lr_finder.Trial] = []
+    with tqdm(total=1.0, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT) as bar:
+        for fact in facts:
+            if options.json:
+                print(json.dumps(lr_finder.row(fact), allow_nan=False), flush=True)
+            if isinstance(fact, lr_finder.Trial):
+                trials.append(fact)
+                bar.n = fact.step / fact.num_steps
+                bar.set_postfix_str(f"lr {fact.lr:.2g}, loss {fact.smoothed:.3f}")
+    if not options.json:
+        print("       lr      loss  smoothed")
+        for trial in trials[:: math.ceil(len(trials) / _MAX_ROWS)]:
+            print(f"{trial.lr:9.2g}  {trial.loss:8.4g}  {trial.smoothed:8.4g}")
+        suggestion = "none" if fact.suggestion is None else f"{fact.suggestion:g}"
+        print(f"\nSuggested lr: {suggestion}. {fact.reason}")
+    return 0
+
+
+def add_preview_lr(commands: "Commands") -> None:
+    """Adds the command `preview-lr`."""
+    parser = add_command(commands, "preview-lr", preview_lr_command, "print the lr of each step a run would take")
+    add_settings(parser)
+    parser.add_argument("--data", metavar="SOURCE", help="count this data's pictures (default: CIFAR-10's numbers)")
+    add_json(parser)
+
+
+def preview_lr_command(options: argparse.Namespace) -> int:
+    """Prints each step of a run with its lr."""
+    config = TrainConfig.from_settings(settings_of(options))
+    images = images_of(options.data) if options.data else None
+    per_epoch = num_batches(num_training_images(config, images), config)
+    if images:
+        print(images.note, file=sys.stderr)
+    if config.scheduler == "plateau":
+        print("plateau lowers lr by the loss, which only training tells; this is where it begins.", file=sys.stderr)
+    for step, lr in preview(config, num_batches=per_epoch):
+        print(json.dumps({"step": step, "lr": lr}) if options.json else f"{step}\t{lr:g}")
+    return 0

@@ -1,0 +1,119 @@
+"""The options that several commands share: their flags, and the values that the flags stand for."""
+
+import argparse
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+
+from trainer.cli.progress import progress_bar
+from trainer.errors import UserError
+from trainer.images.image_data import ImageData, load_images
+from trainer.learning.device import DEVICES, allow_tf32, choose_device
+from trainer.learning.distributed import ALONE, World, own_device
+from trainer.settings.config import SETTINGS, parse
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction["Parser"]
+
+_SETTING = "setting_"  # begins the name of each setting among the parsed options
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that reports an error in one line, without the usage of sixty options above it."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of this command alone."""
+        return list(self._option_string_actions)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def add_command(
+    commands: "Commands", name: str, command: Callable[..., int], about: str, *, is_distributed: bool = False
+) -> Parser:
+    """Adds a command to the parser and returns its own parser, for the flags.
+
+    `command(options)` returns the exit status. A distributed one runs on every rank, as `command(options, world)`.
+    """
+    parser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(command=command, parser=parser, is_distributed=is_distributed)
+    return parser
+
+
+def add_settings(parser: Parser, names: Iterable[str] = SETTINGS) -> None:
+    """Adds a flag for each of the named settings, read by `settings_of`."""
+    for name in names:
+        declared = SETTINGS[name]
+        choices = "|".join(declared.choices) or {bool: "true|false"}.get(declared.kind, "N")
+        count: dict[str, Any] = {"nargs": "?", "const": "true"} if declared.kind is bool else {}
+        if declared.count != 1:
+            count = {"nargs": "+"}
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, dest=_SETTING + name, metavar=choices, help=declared.help.replace("%", "%%"), **count)
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that were given as flags. Raises UserError if a value is not valid."""
+    given = {
+        name.removeprefix(_SETTING): text
+        for name, text in vars(options).items()
+        if name.startswith(_SETTING) and text is not None
+    }
+    return {name: parse(name, " ".join(text) if isinstance(text, list) else text) for name, text in given.items()}
+
+
+def add_data(parser: Parser) -> None:
+    """Adds --data, read by `images_of`."""
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="auto, hub, torchvision, synthetic, a repo_id, or a folder (default: $OPTIMIZER_LAB_DATA, or auto)",
+    )
+
+
+def images_of(source: str | None, world: World = ALONE) -> ImageData:
+    """Returns the images of a source, the same on every rank, with a progress bar while they load.
+
+    Rank 0 of each machine loads them first and fills the cache that the other ranks of the machine read. Raises
+    UserError on all ranks if one of them fails.
+    """
+    images = None
+    for turn in (0, 1):
+        with world.agreed(), progress_bar() as report:
+            if images is None and (turn or world.local_rank == 0):
+                images = load_images(source, progress=report)
+        source = world.gather(images and images.source)[world.rank - world.local_rank]
+    if len(set(world.gather(images.digest))) > 1:
+        raise UserError("The machines have found different pictures; name the same for all with --data.")
+    return images
+
+
+def add_device(parser: Parser) -> None:
+    """Adds --device, read by `device_of`."""
+    parser.add_argument("--device", choices=DEVICES, help="default: the fastest there is")
+
+
+def device_of(options: argparse.Namespace, world: World = ALONE) -> torch.device:
+    """Returns the device to compute on, this rank's own if there are several, and allows TF32 on it."""
+    with world.agreed():
+        device = own_device(world, choose_device(options.device))
+    allow_tf32(device)
+    return device
+
+
+def add_json(parser: Parser) -> None:
+    """Adds --json."""
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def checkpoints_folder() -> Path:
+    """Returns the folder that holds the runs, unless a flag names another one."""
+    return Path(os.environ.get("OPTIMIZER_LAB_CHECKPOINTS") or "checkpoints")

@@ -1,0 +1,170 @@
+"""The commands `train` and `resume`, also under torchrun."""
+
+import argparse
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.cli.follow import follow
+from trainer.cli.options import (
+    add_command,
+    add_data,
+    add_device,
+    add_json,
+    add_settings,
+    checkpoints_folder,
+    device_of,
+    images_of,
+    settings_of,
+)
+from trainer.errors import UserError
+from trainer.images import image_data
+from trainer.images.image_data import ImageData
+from trainer.learning.checkpoint import Checkpoint, continued, resumed
+from trainer.learning.distributed import LostRankError, World
+from trainer.learning.loop import train
+from trainer.runs import checkpoint
+from trainer.runs.events import Event
+from trainer.runs.run import Run
+from trainer.settings.config import ROW_SETTINGS, TrainConfig, parse
+from trainer.settings.lessons import LESSONS
+
+if TYPE_CHECKING:
+    from trainer.cli.options import Commands
+
+# What a resumed run may change. Its network, its images and their order make it the same run.
+_CHANGEABLE = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} | ROW_SETTINGS
+
+
+def add_train(commands: "Commands") -> None:
+    """Adds the command `train`."""
+    about = "train a network and keep its checkpoints"
+    parser = add_command(commands, "train", train_command, about, is_distributed=True)
+    parser.add_argument("--lesson", choices=LESSONS, metavar="NAME", help="begin with a lesson's settings; see lessons")
+    add_settings(parser)
+    add_data(parser)
+    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="where runs are kept (default: checkpoints)")
+    parser.add_argument("--run", metavar="NAME", help="the run's name (default: from the settings and the time)")
+    add_json(parser)
+    add_device(parser)
+
+
+def train_command(options: argparse.Namespace, world: World) -> int:
+    """Trains a new run."""
+    lesson = LESSONS.get(options.lesson)
+    settings = settings_of(options)
+    config = lesson.config.changed(settings) if lesson else TrainConfig.from_settings(settings)
+    name = options.run or f"{config.optimizer}-{config.scheduler}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    folder = (options.checkpoints or checkpoints_folder()) / checkpoint.check_name(name)
+    device = device_of(options, world)
+    _check_no_run(folder, world)
+    images = images_of(options.data, world)
+    with world.agreed():
+        events = train(config, images, device=device, world=world)
+    with _writing(folder, world):
+        _check_no_run(folder, world)  # another command may have started one meanwhile
+        run = Run(config=config)
+        recorded = _record(events, run, folder, images, world)
+        return follow(recorded, run, folder=folder, note=images.note, world=world, options=options)
+
+
+def add_resume(commands: "Commands") -> None:
+    """Adds the command `resume`."""
+    about = "go on with a run, exactly where its last epoch ended"
+    parser = add_command(commands, "resume", resume_command, about, is_distributed=True)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("--epochs", metavar="N", help="the new total (default: what was asked for at first)")
+    add_settings(parser, sorted(_CHANGEABLE))
+    add_data(parser)
+    add_json(parser)
+    add_device(parser)
+
+
+def resume_command(options: argparse.Namespace, world: World) -> int:
+    """Resumes a run where its last epoch ended."""
+    changes = settings_of(options)
+    epochs = None if options.epochs is None else parse("epochs", options.epochs)
+    device = device_of(options, world)
+    with world.agreed():
+        if world.rank == 0 and not checkpoint.is_run(options.run):
+            raise UserError("There is no run in {run}.", run=options.run)
+    with _writing(options.run, world):
+        saved = None
+        with world.agreed():
+            if world.rank == 0:
+                saved = continued(checkpoint.read(options.run), epochs=epochs, changes=changes)
+        saved = world.gather(saved)[0]
+        images = _images_of_run(saved, options.data, world)
+        with world.agreed():
+            events = train(saved.config, images, device=device, world=world, resume=saved)
+        run = resumed(saved)
+        recorded = _record(events, run, options.run, images, world, resume=saved)
+        return follow(recorded, run, folder=options.run, note=images.note, world=world, options=options)
+
+
+def _check_no_run(folder: Path, world: World) -> None:
+    with world.agreed():
+        if world.rank == 0 and checkpoint.is_run(folder):
+            raise UserError(
+                "There is a run in {folder} already; go on with it by `resume`, or choose another --run.",
+                folder=folder,
+            )
+
+
+@contextmanager
+def _writing(folder: Path, world: World) -> Iterator[None]:
+    """Locks the run's folder, on rank 0: the only rank that writes to it."""
+    with ExitStack() as lock:
+        with world.agreed():
+            if world.rank == 0:
+                lock.enter_context(checkpoint.writing(folder))
+        yield
+
+
+def _images_of_run(saved: Checkpoint, source: str | None, world: World) -> ImageData:
+    """Returns the images that a run was trained on, from `source` if it is given.
+
+    Raises UserError if the images found are not the same ones.
+    """
+    recorded = saved.data.get("source")
+    is_gone = Path(str(recorded)).is_absolute() and not os.path.exists(Path(recorded))
+    images = images_of(source if source or is_gone else recorded, world)
+    if images.digest != saved.data.get("digest"):
+        raise UserError(
+            "This run was trained on other pictures ({get}) than these ({name}); name the right ones with --data.",
+            get=saved.data.get("name"),
+            name=images.name,
+        )
+    return images
+
+
+def _record(
+    events: Iterable[Event],
+    run: Run,
+    folder: Path,
+    images: ImageData,
+    world: World,
+    *,
+    resume: Checkpoint | None = None,
+) -> Iterator[Event]:
+    """Yields each event after updating `run` and, on rank 0, the run's folder.
+
+    An error of one rank among several, such as too little memory, becomes a LostRankError: the other ranks wait for
+    this one, and only its end can end them too.
+    """
+    try:
+        if world.rank == 0:
+            # The ranks of several stop together, in the training loop itself.
+            stop = world.stopping.is_set if world.size == 1 else lambda: False
+            yield from checkpoint.record(events, run, folder, image_data.facts(images), resume=resume, stop=stop)
+            return
+        for event in events:
+            run.apply(event)
+            yield event
+    except ValueError as error:
+        if world.size == 1:
+            raise
+        raise LostRankError(str(error)) from error
