@@ -191,6 +191,7 @@ class Lab:
         raise UserError("There is no such checkpoint: choose a run's key or one that comes with the app.")
 
     def _load(self) -> None:
+        self._index.refresh()  # before the first page asks for it
         try:
             self.images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
         except ValueError as error:

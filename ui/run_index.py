@@ -39,6 +39,11 @@ class RunIndex:
         self._changed: int | None = None  # the folder's time of change, in ns, at the last look
         self._looked = -1.0  # when that was, in seconds as `time.time`
 
+    def refresh(self) -> None:
+        """Looks for runs that came or went, so that the next look costs less: the first one reads every run's owner."""
+        with self._lock:
+            self._refresh()
+
     def add(self, owner: str, run: OwnRun) -> None:
         """Takes in a run that this process has just made."""
         with self._lock:
