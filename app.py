@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from spaces.config import Config
 
-from trainer.jobs.slices import Piece, do, seconds_of
+from trainer.jobs.slices import Job, gpu_seconds, run_job
 from trainer.learning.device import allow_tf32, choose_device
 from trainer.learning.lr_finder import find_lr
 from trainer.learning.race import race
@@ -36,26 +36,26 @@ from ui.limits import find_limits
 from ui.page import STYLE, build_page
 from ui.parts.run_view import interrupted
 from ui.queue import limit_queue
-from ui.zerogpu import LentGpu
+from ui.zerogpu import BorrowedGpu
 
 _MOST_AT_ONCE = 400  # handlers; most of them wait: for pictures, for the Hub, for the next second
 _MOST_SESSIONS = 1000  # whose state Gradio keeps, at up to 1 MB each; the one that was used least recently goes first
 _MOST_WAITING = 10_000  # requests of any kind; ZeroGPU's own default is one
 
 
-@spaces.GPU(duration=seconds_of)
-def do_on_gpu(piece: Piece) -> Iterator[Any]:
-    """A piece of work, in a worker that was lent a GPU for so long."""
+@spaces.GPU(duration=gpu_seconds)
+def run_on_gpu(job: Job) -> Iterator[Any]:
+    """Runs a job in a worker process that has borrowed a GPU for the job's duration."""
     device = choose_device()
     allow_tf32(device)
-    yield from do(piece, device)
+    yield from run_job(job, device)
 
 
 def build_lab() -> Lab:
     """Trains in this process on the fastest device there is or, on ZeroGPU, in slices in a worker that has the GPU."""
     folder = os.environ.get("OPTIMIZER_LAB_CHECKPOINTS")
     if Config.zero_gpu:
-        gpu = LentGpu(do_on_gpu)
+        gpu = BorrowedGpu(run_on_gpu)
         # A picture is a millisecond's work: not worth seconds of a visitor's quota.
         device, trains, searches = torch.device("cpu"), gpu.race, gpu.find_lr
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.events import Dependency
 
-from trainer.learning.race import MOST_SEEDS, MOST_SETTINGS
+from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
@@ -305,7 +305,7 @@ def _race() -> tuple[gr.Accordion, gr.Dropdown, gr.Slider, tuple[gr.Button, ...]
             [],
             value=[],
             multiselect=True,
-            max_choices=MOST_SETTINGS,
+            max_choices=MAX_SETTINGS,
             label=i18n("Settings in the race"),
             info=i18n("All start from the same weights and see the same batches. Up to six; × takes one out."),
             elem_id="race",
@@ -313,7 +313,7 @@ def _race() -> tuple[gr.Accordion, gr.Dropdown, gr.Slider, tuple[gr.Button, ...]
         add = gr.Button(i18n("Add the settings shown"), size="sm", elem_id="add-to-race")
         seeds = gr.Slider(
             1,
-            MOST_SEEDS,
+            MAX_SEEDS,
             value=1,
             step=1,
             label=i18n("seeds each"),

@@ -241,14 +241,14 @@ from trainer.settings.config import TrainConfig
 from trainer.images.image_data import load_images
 from trainer.runs.events import EpochEnded, Finished
 from trainer.networks.model import OptimizerLabModel
-from trainer.jobs.slices import Slice, Standing
-from ui.zerogpu import LentGpu
+from trainer.jobs.slices import Slice, RunState
+from ui.zerogpu import BorrowedGpu
 
-KINDS = (Checkpoint, OptimizerLabModel, Slice, Standing, torch.optim.Optimizer)
+KINDS = (Checkpoint, OptimizerLabModel, Slice, RunState, torch.optim.Optimizer)
 
 class Probe:
     seconds = 20
-    def do(self, device):
+    def run(self, device):
         gc.collect()
         found = gc.get_objects()
         left = sorted({type(one).__name__ for one in found if isinstance(one, KINDS)})
@@ -257,12 +257,12 @@ class Probe:
 if __name__ == "__main__":
     images = load_images()
     configs = [TrainConfig.from_settings(json.loads(text)) for text in sys.argv[1:]]
-    list(app.do_on_gpu(Probe()))  # a worker begins as a copy of this process, in which there is nothing yet
-    gpu = LentGpu(app.do_on_gpu)
+    list(app.run_on_gpu(Probe()))  # a worker begins as a copy of this process, in which there is nothing yet
+    gpu = BorrowedGpu(app.run_on_gpu)
     list(gpu.race([(configs[0].changed({"epochs": 1}), None)], images))
-    _, before = app.do_on_gpu(Probe())  # the images were mapped for good by the worker's first piece of work
+    _, before = app.run_on_gpu(Probe())  # the images were mapped for good by the worker's first piece of work
     events = [(at, event) for at, event in gpu.race([(config, None) for config in configs], images)]
-    _, after = app.do_on_gpu(Probe())
+    _, after = app.run_on_gpu(Probe())
     print(json.dumps({
         "before": before, "after": after,
         "reasons": [event.reason for _, event in events if isinstance(event, Finished)],

@@ -10,17 +10,17 @@ from trainer.images.image_data import load_images
 from trainer.jobs.pace import Pace
 from trainer.jobs.slices import (
     START_SECONDS,
-    Begun,
     ImageFile,
     Measurement,
     Refused,
+    RunState,
     Slice,
-    Standing,
-    declared,
-    do,
+    Started,
+    gpu_seconds,
     next_slice,
+    run_job,
     search,
-    seconds_of,
+    seconds_to_declare,
 )
 from trainer.learning.checkpoint import continued
 from trainer.learning.lr_finder import num_trials
@@ -42,29 +42,29 @@ def kept(image_folder):
     return load_images(str(image_folder))
 
 
-def crossed(piece):
+def crossed(job):
     """What comes of a piece on the other side, both ways pickled."""
-    return [pickle.loads(pickle.dumps(fact)) for fact in do(pickle.loads(pickle.dumps(piece)), CPU)]
+    return [pickle.loads(pickle.dumps(fact)) for fact in run_job(pickle.loads(pickle.dumps(job)), CPU)]
 
 
 def in_slices(configs, images, seconds):
     """The events of a race cut into slices of so many seconds, and how many slices it took."""
-    standings = {place: Standing.of(config, None) for place, config in enumerate(configs)}
+    states = {place: RunState.of(config, None) for place, config in enumerate(configs)}
     events, slices = [], 0
-    while standings:
-        piece = next_slice(standings, dict.fromkeys(standings, FAST), images, longest=60)
+    while states:
+        job = next_slice(states, dict.fromkeys(states, FAST), images, longest=60)
         slices += 1
-        begun, *facts = crossed(replace(piece, seconds=seconds))
-        assert begun == Begun()
+        begun, *facts = crossed(replace(job, seconds=seconds))
+        assert begun == Started()
         ended = {}
         for place, event in facts:
             events.append((place, event))
             if isinstance(event, EpochEnded):
                 ended[place] = event
             elif isinstance(event, CheckpointReady):
-                standings[place] = Standing(config=configs[place], ended=ended[place], ready=event)
+                states[place] = RunState(config=configs[place], ended=ended[place], ready=event)
             elif isinstance(event, Finished):
-                del standings[place]
+                del states[place]
     return events, slices
 
 
@@ -98,12 +98,10 @@ def test_a_resumed_run_begins_where_it_was_kept(kept, trained):
     """From a run's folder, changed settings included: as `race` itself would go on, and the change told once."""
     folder, _ = trained(CONFIG, kept, until=2)
     state = continued(checkpoint.read(folder), epochs=5, changes={"scheduler": "constant", "lr": 0.01})
-    piece = Slice(
-        images=ImageFile.of(kept), standings={0: Standing.of(state.config, state)}, paces={0: FAST}, seconds=600
-    )
-    assert piece.standings[0].epochs_left == 5 - state.epoch
+    job = Slice(images=ImageFile.of(kept), states={0: RunState.of(state.config, state)}, paces={0: FAST}, seconds=600)
+    assert job.states[0].epochs_left == 5 - state.epoch
     whole = timeless(race([(state.config, state)], kept))
-    assert timeless(crossed(piece)[1:]) == whole
+    assert timeless(crossed(job)[1:]) == whole
     rows = [event for _, event in whole if isinstance(event, EpochEnded)]
     assert [row.continued_with is not None for row in rows] == [True] + [False] * (len(rows) - 1)
 
@@ -112,25 +110,25 @@ def test_neither_images_nor_tensors_are_pickled(kept, trained):
     """Weights cross as bytes, images as the path of a file: no pickle names torch."""
     folder, _ = trained(CONFIG, kept, until=2)
     state = checkpoint.read(folder)
-    piece = next_slice({0: Standing.of(CONFIG, state)}, {0: FAST}, kept, longest=60)
-    for crossing in (piece, search(CONFIG, FAST, kept), Measurement(images=ImageFile.of(kept), config=CONFIG)):
+    job = next_slice({0: RunState.of(CONFIG, state)}, {0: FAST}, kept, longest=60)
+    for crossing in (job, search(CONFIG, FAST, kept), Measurement(images=ImageFile.of(kept), config=CONFIG)):
         assert b"torch" not in pickle.dumps(crossing)
-    assert len(pickle.dumps(replace(piece, standings={}))) < 2000
-    for fact in do(piece, CPU):
+    assert len(pickle.dumps(replace(job, states={}))) < 2000
+    for fact in run_job(job, CPU):
         assert b"torch" not in pickle.dumps(fact)
 
 
 def test_a_measurement_yields_a_pace(kept):
     """And nothing else, but that it has begun."""
     begun, pace = crossed(Measurement(images=ImageFile.of(kept), config=CONFIG))
-    assert begun == Begun()
+    assert begun == Started()
     assert pace.batch_seconds > 0
 
 
 def test_a_search_yields_its_trials(kept):
     """As they come, and it can be left at any of them."""
-    facts = do(search(CONFIG, FAST, kept), CPU)
-    assert next(facts) == Begun()
+    facts = run_job(search(CONFIG, FAST, kept), CPU)
+    assert next(facts) == Started()
     assert [next(facts).step, next(facts).step] == [1, 2]
     facts.close()
 
@@ -141,19 +139,19 @@ def test_a_search_yields_its_trials(kept):
 )
 def test_a_mistake_comes_back_as_its_sentence(kept, config, sentence):
     """An exception would arrive as the bare name of its class."""
-    for piece in (
+    for job in (
         Measurement(images=ImageFile.of(kept), config=config),
-        Slice(images=ImageFile.of(kept), standings={0: Standing.of(config, None)}, paces={0: FAST}, seconds=60),
+        Slice(images=ImageFile.of(kept), states={0: RunState.of(config, None)}, paces={0: FAST}, seconds=60),
     ):
-        *_, last = crossed(piece)
+        *_, last = crossed(job)
         assert isinstance(last, Refused)
         assert sentence in last.sentence
 
 
 def test_other_images_than_the_apps_are_refused(kept, images):
     """A file that was overwritten, and images that no file holds."""
-    piece = Measurement(images=ImageFile(path=kept.path, digest="0" * 64), config=CONFIG)
-    assert "changed" in crossed(piece)[-1].sentence
+    job = Measurement(images=ImageFile(path=kept.path, digest="0" * 64), config=CONFIG)
+    assert "changed" in crossed(job)[-1].sentence
     with pytest.raises(ValueError, match="disk"):
         ImageFile.of(replace(images, path=None))
 
@@ -161,11 +159,11 @@ def test_other_images_than_the_apps_are_refused(kept, images):
 def test_the_declared_duration_is_tight(kept):
     """What is left, a quarter more and the start; at most a slice, but an epoch of each."""
     pace = Pace(batch_seconds=1.0, test_seconds=0.0)  # 5 batches
-    standings = {0: Standing.of(CONFIG, None), 1: Standing.of(ADAM, None)}
-    paces = dict.fromkeys(standings, pace)
-    everything, round_of_all = declared(5 * 7), declared(5 * 2)
+    states = {0: RunState.of(CONFIG, None), 1: RunState.of(ADAM, None)}
+    paces = dict.fromkeys(states, pace)
+    everything, round_of_all = seconds_to_declare(5 * 7), seconds_to_declare(5 * 2)
     assert everything == START_SECONDS + 44
-    assert seconds_of(next_slice(standings, paces, kept, longest=60)) == everything
-    assert seconds_of(next_slice(standings, paces, kept, longest=30.7)) == 30
-    assert seconds_of(next_slice(standings, paces, kept, longest=2)) == round_of_all
-    assert seconds_of(search(CONFIG, pace, kept)) == declared(num_trials(CONFIG))
+    assert gpu_seconds(next_slice(states, paces, kept, longest=60)) == everything
+    assert gpu_seconds(next_slice(states, paces, kept, longest=30.7)) == 30
+    assert gpu_seconds(next_slice(states, paces, kept, longest=2)) == round_of_all
+    assert gpu_seconds(search(CONFIG, pace, kept)) == seconds_to_declare(num_trials(CONFIG))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainer.learning import learner
-from trainer.learning.device import DEVICES, allow_tf32, choose_device, told_out_of_memory
+from trainer.learning.device import DEVICES, allow_tf32, choose_device, explain_out_of_memory
 from trainer.learning.loop import train
 from trainer.learning.race import race
 from trainer.settings.config import TrainConfig
@@ -129,5 +129,5 @@ def test_out_of_memory_in_the_first_evaluation(tiny, monkeypatch):
 
 def test_other_errors_are_left_alone():
     """They are bugs, and must not be taken for a lack of memory."""
-    with pytest.raises(RuntimeError, match="shape"), told_out_of_memory():
+    with pytest.raises(RuntimeError, match="shape"), explain_out_of_memory():
         raise RuntimeError("shape mismatch")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer.learning.checkpoint import continued
-from trainer.learning.loop import begin, train
+from trainer.learning.loop import prepare, train
 from trainer.runs import checkpoint
 from trainer.runs.events import CheckpointReady
 from trainer.settings.config import TrainConfig
@@ -289,7 +289,7 @@ def test_an_optimizers_tensors_lie_as_before(optimizer, tiny, two_epochs):
     """In memory as their parameters, without which torch's steps are slower; and numbers on the CPU, where they are
     read."""
     _, kept = two_epochs(scheduler="constant", optimizer=optimizer)
-    _, learner = begin(kept.config, tiny, device=torch.device("cpu"), resume=kept)
+    _, learner = prepare(kept.config, tiny, device=torch.device("cpu"), resume=kept)
     for parameter, values in learner.optimizer.state.items():
         tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
         assert tensors

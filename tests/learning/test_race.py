@@ -8,7 +8,7 @@ import pytest
 from trainer.images.image_data import facts
 from trainer.learning.checkpoint import continued, resumed
 from trainer.learning.loop import train
-from trainer.learning.race import MOST_SEEDS, MOST_SETTINGS, over_seeds, race, within
+from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS, limit_time, over_seeds, race
 from trainer.runs import checkpoint
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
 from trainer.runs.run import Run
@@ -95,9 +95,9 @@ def test_times_are_those_of_a_contenders_own_turns(tiny):
     [
         ([], 1, "Add settings"),
         ([CONFIG, CONFIG.changed({"seed": 3})], 1, "the same"),
-        ([CONFIG.changed({"lr": 1.0 / n}) for n in range(1, MOST_SETTINGS + 2)], 1, "up to 6"),
+        ([CONFIG.changed({"lr": 1.0 / n}) for n in range(1, MAX_SETTINGS + 2)], 1, "up to 6"),
         ([CONFIG], 0, "1 to 5"),
-        ([CONFIG], MOST_SEEDS + 1, "1 to 5"),
+        ([CONFIG], MAX_SEEDS + 1, "1 to 5"),
     ],
 )
 def test_what_is_no_race_is_told(configs, num_seeds, sentence):
@@ -189,7 +189,7 @@ def test_who_could_not_end_an_epoch_is_told_so(tiny):
         time.sleep(0.1)
         yield 1, step
 
-    ended = [event for _, event in within(events(), 2, seconds=0.05, advice="later", too_slow="never")][3:]
+    ended = [event for _, event in limit_time(events(), 2, seconds=0.05, advice="later", too_slow="never")][3:]
     assert isinstance(untrained, CheckpointReady)
     assert [event.advice for event in ended] == ["later", "never"]
 
@@ -197,9 +197,11 @@ def test_who_could_not_end_an_epoch_is_told_so(tiny):
 def test_out_of_time_ends_everyone_who_is_not_done(tiny):
     """With the advice given; what has ended by then, and a race that is in time, is left as it is."""
     configs = [CONFIG.changed({"lr": 1e4}), CONFIG, ADAM]
-    begun = within(race([(config, None) for config in configs], tiny), 3, seconds=0, advice="later", too_slow="never")
+    begun = limit_time(
+        race([(config, None) for config in configs], tiny), 3, seconds=0, advice="later", too_slow="never"
+    )
     assert [(place, event.reason) for place, event in begun if isinstance(event, Finished)] == [
         (place, "out_of_time") for place in range(3)
     ]
-    whole = list(within(race([(CONFIG, None)], tiny), 1, seconds=1e9, advice="later", too_slow="never"))
+    whole = list(limit_time(race([(CONFIG, None)], tiny), 1, seconds=1e9, advice="later", too_slow="never"))
     assert whole[-1] == (0, Finished(reason="completed"))

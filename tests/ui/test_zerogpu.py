@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from trainer.images.image_data import load_images
-from trainer.jobs.slices import LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT, Measurement, Search, Slice, do
+from trainer.jobs.slices import LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT, Measurement, Search, Slice, run_job
 from trainer.learning import lr_finder
 from trainer.learning.lr_finder import Trial
 from trainer.runs.events import EpochEnded, Finished, GpuTime
 from trainer.settings.config import TrainConfig
 from ui.i18n.words import translate
-from ui.zerogpu import LentGpu, NotLentError
+from ui.zerogpu import BorrowedGpu, GpuUnavailableError
 
 CONFIG = TrainConfig(epochs=3, batch_size=8)
 QUOTA = (
@@ -34,34 +34,34 @@ class Lender:
 
     def __init__(self, message="", longest=1e9, after=0, factor=1.0):
         self.message, self.longest, self.after, self.factor = message, longest, after, factor
-        self.pieces, self.refused = [], []
+        self.jobs, self.refused = [], []
 
-    def __call__(self, piece):
-        asked = int(piece.seconds * self.factor)
-        if len(self.pieces) >= self.after and asked > self.longest:
-            self.refused.append(piece.seconds)
+    def __call__(self, job):
+        asked = int(job.seconds * self.factor)
+        if len(self.jobs) >= self.after and asked > self.longest:
+            self.refused.append(job.seconds)
             raise gr.Error(self.message.format(asked=asked, left=self.longest), print_exception=False)
-        self.pieces.append(piece)
-        yield from do(piece, torch.device("cpu"))
+        self.jobs.append(job)
+        yield from run_job(job, torch.device("cpu"))
 
 
 def test_measured_once_then_trained(kept):
     """A measurement, then a slice; the next training of the same kind of batch needs no measurement."""
     lender = Lender()
-    gpu = LentGpu(lender)
+    gpu = BorrowedGpu(lender)
     events = [event for _, event in gpu.race([(CONFIG, None)], kept)]
     assert [event.epoch for event in events if isinstance(event, EpochEnded)] == [0, 1, 2, 3]
     assert events[-1] == Finished(reason="completed")
-    assert isinstance(lender.pieces[0], Measurement)
-    assert {type(piece) for piece in lender.pieces[1:]} == {Slice}
-    count = len(lender.pieces)
+    assert isinstance(lender.jobs[0], Measurement)
+    assert {type(job) for job in lender.jobs[1:]} == {Slice}
+    count = len(lender.jobs)
     list(gpu.race([(CONFIG.changed({"lr": 1e-3}), None)], kept))
-    assert isinstance(lender.pieces[count], Slice)
+    assert isinstance(lender.jobs[count], Slice)
 
 
 def test_the_seconds_used_grow_and_those_to_come_shrink(kept):
     """From nothing used to nothing to come."""
-    times = [event for _, event in LentGpu(Lender()).race([(CONFIG, None)], kept) if isinstance(event, GpuTime)]
+    times = [event for _, event in BorrowedGpu(Lender()).race([(CONFIG, None)], kept) if isinstance(event, GpuTime)]
     used = [time.used_seconds for time in times]
     assert used == sorted(used)
     assert used[-1] > 0
@@ -76,8 +76,8 @@ def test_a_shorter_slice_is_asked_for_where_that_is_what_is_left(kept):
         assert SHORTEST_MEASUREMENT <= 8 < LONGEST_MEASUREMENT
         events = []
         try:
-            events = [event for _, event in LentGpu(lender).race([(CONFIG, None)], kept)]
-        except NotLentError:
+            events = [event for _, event in BorrowedGpu(lender).race([(CONFIG, None)], kept)]
+        except GpuUnavailableError:
             assert message is TOO_LONG, "half of 15 seconds is too short to measure in"
         assert lender.refused[:1] == refused
         assert bool(events) == (message is QUOTA)
@@ -86,35 +86,35 @@ def test_a_shorter_slice_is_asked_for_where_that_is_what_is_left(kept):
 def test_seconds_that_count_for_more_are_asked_for_once_more(kept):
     """A larger GPU's second takes one and a half of the quota: what is left is asked for in our seconds."""
     lender = Lender(QUOTA, longest=20, factor=1.5)
-    events = [event for _, event in LentGpu(lender).race([(CONFIG, None)], kept)]
+    events = [event for _, event in BorrowedGpu(lender).race([(CONFIG, None)], kept)]
     assert events[-1] == Finished(reason="completed")
     assert lender.refused == [15]
-    assert lender.pieces[0].seconds == 13
+    assert lender.jobs[0].seconds == 13
 
 
 def test_what_would_be_refused_again_is_not_asked_for_again(kept):
     """Whatever the refusal says is left."""
 
-    def refuse(piece):
-        asked.append(piece.seconds)
-        raise gr.Error(QUOTA.format(asked=piece.seconds, left=100), print_exception=False)
+    def refuse(job):
+        asked.append(job.seconds)
+        raise gr.Error(QUOTA.format(asked=job.seconds, left=100), print_exception=False)
         yield
 
     asked = []
-    with pytest.raises(NotLentError, match="used up"):
-        list(LentGpu(refuse).race([(CONFIG, None)], kept))
+    with pytest.raises(GpuUnavailableError, match="used up"):
+        list(BorrowedGpu(refuse).race([(CONFIG, None)], kept))
     assert asked == [15]
 
 
 def test_a_pace_that_did_not_do_is_measured_again(kept):
     """Where a slice was cut off, or was too long to be lent."""
-    gpu = LentGpu(Lender())
+    gpu = BorrowedGpu(Lender())
     list(gpu.race([(CONFIG, None)], kept))
     gpu._on_gpu = Breaking("GPU task aborted")
     list(gpu.race([(CONFIG, None)], kept))
     gpu._on_gpu = lender = Lender()
     list(gpu.race([(CONFIG, None)], kept))
-    assert isinstance(lender.pieces[0], Measurement)
+    assert isinstance(lender.jobs[0], Measurement)
 
 
 @pytest.mark.parametrize(
@@ -132,13 +132,13 @@ def test_a_pace_that_did_not_do_is_measured_again(kept):
 def test_what_is_refused_is_told(kept, message, sentence):
     """Before anything was trained as a mistake is, in both languages; after that as the run's advice."""
     lender = Lender(message, longest=0)
-    with pytest.raises(NotLentError, match=sentence) as refusal:
-        list(LentGpu(lender).race([(CONFIG, None)], kept))
-    with pytest.raises(NotLentError, match=sentence):
-        list(LentGpu(lender).find_lr(CONFIG, kept))
+    with pytest.raises(GpuUnavailableError, match=sentence) as refusal:
+        list(BorrowedGpu(lender).race([(CONFIG, None)], kept))
+    with pytest.raises(GpuUnavailableError, match=sentence):
+        list(BorrowedGpu(lender).find_lr(CONFIG, kept))
     assert translate(str(refusal.value), "zh") != str(refusal.value)
 
-    gpu = LentGpu(Lender())
+    gpu = BorrowedGpu(Lender())
     list(gpu.race([(CONFIG, None)], kept))
     gpu._on_gpu = Breaking(message)
     *_, (_, last) = gpu.race([(CONFIG, None), (CONFIG.changed({"lr": 1e-3}), None)], kept)
@@ -151,23 +151,23 @@ def test_what_is_refused_is_told(kept, message, sentence):
 class Breaking(Lender):
     """Refuses in the middle: after the first epoch, as where a worker is taken away."""
 
-    def __call__(self, piece):
-        for fact in do(piece, torch.device("cpu")):
+    def __call__(self, job):
+        for fact in run_job(job, torch.device("cpu")):
             yield fact
             if isinstance(fact, tuple) and isinstance(fact[1], EpochEnded) and fact[1].epoch == 1:
-                raise gr.Error(self.message.format(asked=piece.seconds, left=0), print_exception=False)
+                raise gr.Error(self.message.format(asked=job.seconds, left=0), print_exception=False)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ZeroGPU API /schedule error: 500"), httpx.ConnectError("refused")])
 def test_a_scheduler_that_does_not_answer_is_told(kept, error, caplog):
     """And logged."""
 
-    def fail(piece):
+    def fail(job):
         raise error
         yield
 
-    with pytest.raises(NotLentError, match="does not answer"):
-        list(LentGpu(fail).race([(CONFIG, None)], kept))
+    with pytest.raises(GpuUnavailableError, match="does not answer"):
+        list(BorrowedGpu(fail).race([(CONFIG, None)], kept))
     assert str(error) in caplog.text
 
 
@@ -175,34 +175,34 @@ def test_mistakes_are_told_at_once(kept):
     """Before the GPU is asked for, where the images alone tell; what only the device knows, as soon as it is there."""
     lender = Lender()
     with pytest.raises(ValueError, match="batch_size"):
-        LentGpu(lender).race([(CONFIG.changed({"batch_size": 1000}), None)], kept)
+        BorrowedGpu(lender).race([(CONFIG.changed({"batch_size": 1000}), None)], kept)
     with pytest.raises(ValueError, match="batch_size"):
-        LentGpu(lender).find_lr(CONFIG.changed({"batch_size": 1000}), kept)
+        BorrowedGpu(lender).find_lr(CONFIG.changed({"batch_size": 1000}), kept)
     with pytest.raises(ValueError, match="float16"):
-        list(LentGpu(lender).race([(CONFIG.changed({"precision": "float16"}), None)], kept))
+        list(BorrowedGpu(lender).race([(CONFIG.changed({"precision": "float16"}), None)], kept))
 
 
 def test_the_lr_finder_measures_again_what_did_not_do(kept, monkeypatch):
     """Where the search was cut off, the pace is not kept; and it measures in what is left of the quota."""
-    gpu = LentGpu(Lender())
+    gpu = BorrowedGpu(Lender())
     with monkeypatch.context() as patch:
         patch.setattr(lr_finder, "_MOST_STEPS", 20)
         list(gpu.find_lr(CONFIG, kept))
     gpu._on_gpu = Lender("GPU task aborted", longest=0)
-    with pytest.raises(NotLentError, match="taken back"):
+    with pytest.raises(GpuUnavailableError, match="taken back"):
         list(gpu.find_lr(CONFIG, kept))
     gpu._on_gpu = lender = Lender(QUOTA, longest=9)
-    with pytest.raises(NotLentError, match="used up"):
+    with pytest.raises(GpuUnavailableError, match="used up"):
         list(gpu.find_lr(CONFIG, kept))
     assert lender.refused[0] == LONGEST_MEASUREMENT
-    assert [type(piece) for piece in lender.pieces] == [Measurement]
-    assert lender.pieces[0].seconds == 9
+    assert [type(job) for job in lender.jobs] == [Measurement]
+    assert lender.jobs[0].seconds == 9
 
 
 def test_the_lr_finder_is_one_piece(kept):
     """A measurement, then the search, which can be left."""
     lender = Lender()
-    facts = LentGpu(lender).find_lr(CONFIG, kept)
+    facts = BorrowedGpu(lender).find_lr(CONFIG, kept)
     assert isinstance(next(facts), Trial)
     facts.close()
-    assert [type(piece) for piece in lender.pieces] == [Measurement, Search]
+    assert [type(job) for job in lender.jobs] == [Measurement, Search]

@@ -87,7 +87,7 @@ def images_of(source: str | None, world: World = ALONE) -> ImageData:
     """
     images = None
     for turn in (0, 1):
-        with world.agreed(), progress_bar() as report:
+        with world.share_errors(), progress_bar() as report:
             if images is None and (turn or world.local_rank == 0):
                 images = load_images(source, progress=report)
         source = world.gather(images and images.source)[world.rank - world.local_rank]
@@ -103,7 +103,7 @@ def add_device(parser: Parser) -> None:
 
 def device_of(options: argparse.Namespace, world: World = ALONE) -> torch.device:
     """Returns the device to compute on, this rank's own if there are several, and allows TF32 on it."""
-    with world.agreed():
+    with world.share_errors():
         device = own_device(world, choose_device(options.device))
     allow_tf32(device)
     return device

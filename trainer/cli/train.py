@@ -62,7 +62,7 @@ def train_command(options: argparse.Namespace, world: World) -> int:
     device = device_of(options, world)
     _check_no_run(folder, world)
     images = images_of(options.data, world)
-    with world.agreed():
+    with world.share_errors():
         events = train(config, images, device=device, world=world)
     with _writing(folder, world):
         _check_no_run(folder, world)  # another command may have started one meanwhile
@@ -88,17 +88,17 @@ def resume_command(options: argparse.Namespace, world: World) -> int:
     changes = settings_of(options)
     epochs = None if options.epochs is None else parse("epochs", options.epochs)
     device = device_of(options, world)
-    with world.agreed():
+    with world.share_errors():
         if world.rank == 0 and not checkpoint.is_run(options.run):
             raise UserError("There is no run in {run}.", run=options.run)
     with _writing(options.run, world):
         saved = None
-        with world.agreed():
+        with world.share_errors():
             if world.rank == 0:
                 saved = continued(checkpoint.read(options.run), epochs=epochs, changes=changes)
         saved = world.gather(saved)[0]
         images = _images_of_run(saved, options.data, world)
-        with world.agreed():
+        with world.share_errors():
             events = train(saved.config, images, device=device, world=world, resume=saved)
         run = resumed(saved)
         recorded = _record(events, run, options.run, images, world, resume=saved)
@@ -106,7 +106,7 @@ def resume_command(options: argparse.Namespace, world: World) -> int:
 
 
 def _check_no_run(folder: Path, world: World) -> None:
-    with world.agreed():
+    with world.share_errors():
         if world.rank == 0 and checkpoint.is_run(folder):
             raise UserError(
                 "There is a run in {folder} already; go on with it by `resume`, or choose another --run.",
@@ -118,7 +118,7 @@ def _check_no_run(folder: Path, world: World) -> None:
 def _writing(folder: Path, world: World) -> Iterator[None]:
     """Locks the run's folder, on rank 0: the only rank that writes to it."""
     with ExitStack() as lock:
-        with world.agreed():
+        with world.share_errors():
             if world.rank == 0:
                 lock.enter_context(checkpoint.writing(folder))
         yield

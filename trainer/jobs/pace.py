@@ -8,7 +8,7 @@ import torch
 
 from trainer.images.batches import num_batches, passes
 from trainer.images.image_data import ImageData, subset, to_device
-from trainer.learning.loop import begin, evaluate, train_batch, training_split
+from trainer.learning.loop import evaluate, prepare, train_batch, training_split
 from trainer.runs.events import EpochEnded
 from trainer.settings.config import TrainConfig
 
@@ -36,7 +36,7 @@ def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     Raises ValueError where the config does not fit the data or the device.
     """
     constant = config.unscheduled()
-    split, learner = begin(constant, data, device=torch.device(device), resume=None)
+    split, learner = prepare(constant, data, device=torch.device(device), resume=None)
     learner.model.train()
     batches = enumerate(passes(split, constant), 1)
     for number, count in enumerate(_ROUNDS):

@@ -1,6 +1,6 @@
-"""Work for a GPU that is lent by the second, in pieces of a declared duration.
+"""Work for a GPU that is lent by the second, in jobs of a declared duration.
 
-Each piece is done in another process, which may have served somebody else before and will again: what goes in and what
+Each job is done in another process, which may have served somebody else before and will again: what goes in and what
 comes out is plain data and bytes, the images are mapped there from their file, and nothing else is kept.
 """
 
@@ -33,7 +33,7 @@ _MARGIN = 1.25  # of what an epoch takes: others use the device too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Begun:
+class Started:
     """The first thing that comes from a piece of work: the device is there."""
 
 
@@ -60,7 +60,7 @@ class ImageFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class RunState:
     """A contender between two slices: its settings and, once an epoch has ended, all that the next one needs."""
 
     config: TrainConfig
@@ -68,7 +68,7 @@ class Standing:
     ready: CheckpointReady | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig, kept: Checkpoint | None) -> "Standing":
+    def of(cls, config: TrainConfig, kept: Checkpoint | None) -> "RunState":
         """The contender as a race takes it, made ready to cross."""
         if kept is None:
             return cls(config=config)
@@ -109,7 +109,7 @@ class Measurement:
     config: TrainConfig
     seconds: int = LONGEST_MEASUREMENT
 
-    def do(self, device: torch.device) -> Iterator[Pace]:
+    def run(self, device: torch.device) -> Iterator[Pace]:
         """Yields the Pace, and nothing else."""
         yield measure(self.config, _mapped(self.images), device=device)
 
@@ -119,21 +119,19 @@ class Slice:
     """A part of a race, as long as declared: ends for each contender, by its place, where an epoch ends."""
 
     images: ImageFile
-    standings: Mapping[int, Standing]
+    states: Mapping[int, RunState]
     paces: Mapping[int, Pace]
     seconds: int
 
-    def do(self, device: torch.device) -> Iterator[tuple[int, Event]]:
+    def run(self, device: torch.device) -> Iterator[tuple[int, Event]]:
         """Yields the events of `race`; every contender trains an epoch at least, and as many more as there is time for.
 
         Who has epochs left in the end is resumed exactly by another slice, from its last CheckpointReady.
         """
         begun = time.perf_counter()
         images = _mapped(self.images)
-        places = list(self.standings)
-        epoch_seconds = {
-            place: self.paces[place].epoch_seconds(self.standings[place].config, images) for place in places
-        }
+        places = list(self.states)
+        epoch_seconds = {place: self.paces[place].epoch_seconds(self.states[place].config, images) for place in places}
 
         def pause(at: int) -> bool:
             # Whoever goes on, the others end the epoch that they are in: all of it together is a round at most.
@@ -143,7 +141,7 @@ class Slice:
             del epoch_seconds[places[at]]
             return True
 
-        contenders = [(standing.config, standing.checkpoint()) for standing in self.standings.values()]
+        contenders = [(state.config, state.checkpoint()) for state in self.states.values()]
         for at, event in race(contenders, images, device=device, pause=pause):
             if isinstance(event, EpochEnded) and event.epoch > 0:
                 epoch_seconds[places[at]] = event.seconds
@@ -160,24 +158,24 @@ class Search:
     config: TrainConfig
     seconds: int
 
-    def do(self, device: torch.device) -> Iterator[Trial | Finding]:
+    def run(self, device: torch.device) -> Iterator[Trial | Finding]:
         """Yields what `find_lr` yields."""
         yield from find_lr(self.config, _mapped(self.images), device=device)
 
 
-Piece = Measurement | Slice | Search
+Job = Measurement | Slice | Search
 
 
-def seconds_of(piece: Piece) -> int:
+def gpu_seconds(job: Job) -> int:
     """The duration to declare for a piece of work, in whole seconds."""
-    return piece.seconds
+    return job.seconds
 
 
-def do(piece: Piece, device: torch.device) -> Iterator[Any]:
-    """Does the work where the device is: yields Begun, what the piece yields, and Refused in place of a ValueError."""
-    yield Begun()
+def run_job(job: Job, device: torch.device) -> Iterator[Any]:
+    """Runs the job on the device: yields Started, the job's own events and, in place of a ValueError, Refused."""
+    yield Started()
     try:
-        yield from piece.do(device)
+        yield from job.run(device)
     except ValueError as error:
         yield Refused(sentence=str(error))
     finally:
@@ -191,19 +189,17 @@ def measurement(config: TrainConfig, images: ImageData, longest: float) -> Measu
     return Measurement(images=ImageFile.of(images), config=config, seconds=seconds)
 
 
-def next_slice(
-    standings: Mapping[int, Standing], paces: Mapping[int, Pace], images: ImageData, longest: float
-) -> Slice:
+def next_slice(states: Mapping[int, RunState], paces: Mapping[int, Pace], images: ImageData, longest: float) -> Slice:
     """The next slice of a race: all that is left where that fits in `longest` seconds, else as much as does.
 
     It is longer than `longest` where a single epoch of every contender is.
     """
-    epoch_seconds = {place: pace.epoch_seconds(standings[place].config, images) for place, pace in paces.items()}
-    needed = declared(sum(epoch_seconds[place] * standing.epochs_left for place, standing in standings.items()))
-    least = declared(sum(epoch_seconds[place] for place in standings))
+    epoch_seconds = {place: pace.epoch_seconds(states[place].config, images) for place, pace in paces.items()}
+    needed = seconds_to_declare(sum(epoch_seconds[place] * state.epochs_left for place, state in states.items()))
+    least = seconds_to_declare(sum(epoch_seconds[place] for place in states))
     return Slice(
         images=ImageFile.of(images),
-        standings=dict(standings),
+        states=dict(states),
         paces=dict(paces),
         seconds=max(least, min(needed, math.floor(longest))),
     )
@@ -211,11 +207,11 @@ def next_slice(
 
 def search(config: TrainConfig, pace: Pace, images: ImageData) -> Search:
     """The range test of `config`, with the duration that its batches will take."""
-    seconds = declared(num_trials(config) * pace.batch_seconds)
+    seconds = seconds_to_declare(num_trials(config) * pace.batch_seconds)
     return Search(images=ImageFile.of(images), config=config, seconds=seconds)
 
 
-def declared(working_seconds: float) -> int:
+def seconds_to_declare(working_seconds: float) -> int:
     """The duration to declare for work that takes so many seconds once it has begun."""
     return math.ceil(START_SECONDS + _MARGIN * working_seconds)
 

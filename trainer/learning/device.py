@@ -44,7 +44,7 @@ def allow_tf32(device: torch.device) -> None:
 
 
 @contextmanager
-def told_out_of_memory() -> Iterator[None]:
+def explain_out_of_memory() -> Iterator[None]:
     """Around work on a device: where its memory does not suffice, a ValueError that says what takes less."""
     try:
         yield

@@ -66,7 +66,7 @@ class World:
         return facts
 
     @contextmanager
-    def agreed(self) -> Iterator[None]:
+    def share_errors(self) -> Iterator[None]:
         """Makes a ValueError that is raised inside on any rank one that is raised on all of them.
 
         There must be no other exchange inside.

@@ -13,7 +13,7 @@ from trainer.images.batches import batches, num_batches
 from trainer.images.image_data import ImageData, Split, subset, to_device
 from trainer.images.readers import CIFAR10_SIZES
 from trainer.learning.checkpoint import Checkpoint
-from trainer.learning.device import told_out_of_memory
+from trainer.learning.device import explain_out_of_memory
 from trainer.learning.distributed import ALONE, World, check_batch_size
 from trainer.learning.learner import Learner, build_learner, checkpoint_of
 from trainer.networks.model import OptimizerLabModel
@@ -26,7 +26,7 @@ _SECONDS_BETWEEN_YIELDS = 0.4
 _EVALUATION_BATCH = 500
 
 
-@told_out_of_memory()
+@explain_out_of_memory()
 def train(
     config: TrainConfig,
     data: ImageData,
@@ -53,7 +53,7 @@ def train(
     """
     device = torch.device(device)
     check_batch_size(world, config.batch_size)
-    split, learner = begin(config, data, device=device, resume=resume)
+    split, learner = prepare(config, data, device=device, resume=resume)
     per_epoch = num_batches(len(split.labels), config)
     return _epochs(config, learner, split, to_device(data.test, device), per_epoch, resume, clock, world)
 
@@ -134,7 +134,7 @@ def evaluate(
     correct = torch.zeros((), device=labels.device, dtype=torch.int64)
     model.eval()
     for start in range(0, count, _EVALUATION_BATCH):
-        with told_out_of_memory(), torch.inference_mode():
+        with explain_out_of_memory(), torch.inference_mode():
             wanted = labels[start : start + _EVALUATION_BATCH]
             outputs = model(images[start : start + _EVALUATION_BATCH])
             loss += functional.cross_entropy(outputs, wanted, reduction="sum")
@@ -146,8 +146,8 @@ def evaluate(
     return sum(losses) / num_images, sum(corrects) / num_images
 
 
-@told_out_of_memory()
-def begin(
+@explain_out_of_memory()
+def prepare(
     config: TrainConfig, data: ImageData, *, device: torch.device, resume: Checkpoint | None
 ) -> tuple[Split, Learner]:
     """The images to train on, on the device, and the learner at its beginning, or as `resume` left it.
@@ -186,7 +186,7 @@ def _chosen_split(config: TrainConfig, data: ImageData) -> Split:
     return {"train": data.train, "test": data.test}[config.train_split]
 
 
-@told_out_of_memory()
+@explain_out_of_memory()
 def train_batch(
     config: TrainConfig,
     learner: Learner,

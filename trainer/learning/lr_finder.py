@@ -15,7 +15,7 @@ from trainer.errors import Message
 from trainer.images.batches import passes
 from trainer.images.image_data import ImageData, Split
 from trainer.learning.learner import Learner
-from trainer.learning.loop import begin, train_batch
+from trainer.learning.loop import prepare, train_batch
 from trainer.runs.events import plain
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
@@ -71,7 +71,7 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     asked for, where the config does not fit the data or the device.
     """
     constant = config.unscheduled()
-    split, learner = begin(constant, data, device=torch.device(device), resume=None)
+    split, learner = prepare(constant, data, device=torch.device(device), resume=None)
     return _find(constant, learner, split, len(data.class_names))
 
 

@@ -10,12 +10,12 @@ import torch
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, to_device
 from trainer.learning.checkpoint import Checkpoint
-from trainer.learning.device import told_out_of_memory
+from trainer.learning.device import explain_out_of_memory
 from trainer.learning.loop import train
 from trainer.runs.events import CheckpointReady, Event, Finished, StepLogged
 from trainer.settings.config import TrainConfig
 
-MOST_SETTINGS, MOST_SEEDS = 6, 5
+MAX_SETTINGS, MAX_SEEDS = 6, 5
 
 
 def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConfig]:
@@ -26,17 +26,17 @@ def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConf
     """
     if not configs:
         raise UserError("Add settings to the race first.")
-    if len(configs) > MOST_SETTINGS:
-        raise UserError("A race takes up to {most} settings.", most=MOST_SETTINGS)
-    if not 1 <= num_seeds <= MOST_SEEDS:
-        raise UserError("A race takes from 1 to {most} seeds.", most=MOST_SEEDS)
+    if len(configs) > MAX_SETTINGS:
+        raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
+    if not 1 <= num_seeds <= MAX_SEEDS:
+        raise UserError("A race takes from 1 to {most} seeds.", most=MAX_SEEDS)
     first = configs[0].seed
     if len({replace(config, seed=first) for config in configs}) < len(configs):
         raise UserError("Two of the settings are the same.")
     return [config.changed({"seed": first + number}) for config in configs for number in range(num_seeds)]
 
 
-@told_out_of_memory()
+@explain_out_of_memory()
 def race(
     contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
     data: ImageData,
@@ -61,7 +61,7 @@ def race(
     return _take_turns(contenders, trainings, clocks, pause)
 
 
-def within(
+def limit_time(
     events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str, too_slow: str
 ) -> Iterator[tuple[int, Event]]:
     """The events of a race until it has taken so many seconds: whoever is not done then ends as `out_of_time`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
 from trainer.errors import UserError
-from trainer.learning.race import MOST_SEEDS, MOST_SETTINGS
+from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
 from trainer.settings.config import SETTINGS, TrainConfig, parse
 from ui.i18n.words import in_browser
 
@@ -77,10 +77,10 @@ def read(query: Mapping[str, str]) -> Opened | None:
     race, seeds = told.pop(_RACE, ""), told.pop(_SEEDS, "1")
     try:
         parts = race.split(";") if _RACE in query else []
-        if len(parts) > MOST_SETTINGS:
-            raise UserError("A race takes up to {most} settings.", most=MOST_SETTINGS)
-        if seeds not in map(str, range(1, MOST_SEEDS + 1)):
-            raise UserError("A race takes from 1 to {most} seeds.", most=MOST_SEEDS)
+        if len(parts) > MAX_SETTINGS:
+            raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
+        if seeds not in map(str, range(1, MAX_SEEDS + 1)):
+            raise UserError("A race takes from 1 to {most} seeds.", most=MAX_SEEDS)
         return Opened(
             config=_config(told), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
         )

@@ -12,7 +12,7 @@ from trainer.errors import UserError
 from trainer.images.image_data import facts
 from trainer.learning.loop import training_split
 from trainer.learning.lr_finder import Finding, Trial
-from trainer.learning.race import MOST_SETTINGS
+from trainer.learning.race import MAX_SETTINGS
 from trainer.runs.comparison import differences, label
 from trainer.runs.script import as_code
 from trainer.settings.config import TrainConfig
@@ -84,8 +84,8 @@ def add_to_race(race: Any, *values: Any, names: tuple[str, ...]) -> Any:
     config = replace(shown_config(names, values), seed=0)
     if config in there:
         raise UserError("These settings are in the race already.")
-    if len(there) == MOST_SETTINGS:
-        raise UserError("A race takes up to {most} settings.", most=MOST_SETTINGS)
+    if len(there) == MAX_SETTINGS:
+        raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
     return list_race([*there, config])
 
 
