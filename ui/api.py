@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any, TypedDict
 
 import gradio as gr
@@ -36,7 +35,7 @@ class Guess(TypedDict):
 
 
 class Experiment(TypedDict):
-    """A lesson: its settings, what its mended twin changes, what to look for, what happened, and what was printed."""
+    """A lesson: its settings, what fixes it (`mended`), what to look for, what happened, and the notebook's figures."""
 
     name: str
     title: str
@@ -125,8 +124,7 @@ def add_endpoints(lab: Lab) -> None:
 
     def lessons() -> list[Experiment]:
         """The lessons, in their order; `settings` of each are a config for /train."""
-        settings = {name: lesson.config.settings() for name, lesson in LESSONS.items()}
-        return [{**asdict(lesson), "settings": settings[name]} for name, lesson in LESSONS.items()]
+        return [{**lesson.to_json(), "settings": lesson.config.settings()} for lesson in LESSONS.values()]
 
     # Gradio reads an iterator's hint as no type at all; each row is a dict.
     train.__annotations__["return"] = dict[str, Any]

@@ -58,7 +58,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         with gr.Tabs() as tabs:
             with gr.Tab(i18n("Train"), id="train"), gr.Row(elem_id="bench"):
                 with gr.Column(scale=3, min_width=320, elem_id="settings"):
-                    lesson, words, twin = _lessons()
+                    lesson, words, fixed = _lessons()
                     race_panel, race, seeds, race_buttons, every = _race()
                     panel, row_chosen, preview, word, finder = _settings(lab)
                     show_code, script = _script("code")
@@ -92,13 +92,13 @@ def build_page(lab: Lab) -> gr.Blocks:
         loaded = page.load(
             partial(load, lab, panel),
             [visitor, had_runs],
-            [visitor, known, goes_on, note, says, *shown, samples, train, tried, notice, *drawn, lesson, words, twin,
+            [visitor, known, goes_on, note, says, *shown, samples, train, tried, notice, *drawn, lesson, words, fixed,
              race_panel, race, seeds, *panel.components],
             api_name="_load", **_AT_ONCE,
         )  # fmt: skip
         followed = loaded.success(partial(follow, lab), [visitor, goes_on], shown, api_name="_follow", **_AT_ONCE)
         lesson_chosen = lesson.input(
-            partial(bench.choose_lesson, panel=panel), lesson, [words, twin, *panel.components],
+            partial(bench.choose_lesson, panel=panel), lesson, [words, fixed, *panel.components],
             api_name="_lesson", **_AT_ONCE,
         )  # fmt: skip
         draws = partial(bench.draw_preview, lab, names=names)
@@ -166,7 +166,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         for button, chosen, name in (
             (train, training.single, "train"),
             (start, training.side_by_side, "race"),
-            (twin, training.with_twin, "twin"),
+            (fixed, training.with_fixed, "twin"),
         ):
             handler = partial(training.train, lab, names=names, chosen=chosen)
             training_button(button, handler, race_inputs, shown, name, chosen=chosen)
@@ -223,7 +223,7 @@ def build_page(lab: Lab) -> gr.Blocks:
 
 
 def _lessons() -> tuple[gr.Dropdown, gr.HTML, gr.Button]:
-    """The choice of a lesson, what to look for in it, and the button that trains it beside its mended twin."""
+    """The choice of a lesson, what to look for in it, and the button that trains it next to its fixed version."""
     with gr.Group(elem_id="lessons"):
         lesson = gr.Dropdown(
             bench.LESSON_CHOICES,
@@ -233,8 +233,8 @@ def _lessons() -> tuple[gr.Dropdown, gr.HTML, gr.Button]:
             elem_id="lesson",
         )
         words = gr.HTML(visible=False, elem_id="lesson-words")
-        twin = gr.Button(i18n("Run it beside its mended twin"), visible=False, size="sm", elem_id="twin")
-    return lesson, words, twin
+        fixed = gr.Button(i18n("Run it beside its mended twin"), visible=False, size="sm", elem_id="twin")
+    return lesson, words, fixed
 
 
 def _settings(

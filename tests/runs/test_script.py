@@ -103,7 +103,7 @@ def few_steps(lesson: TrainConfig) -> TrainConfig:
 @pytest.mark.parametrize("is_fixed", [False, True], ids=["mistake", "fixed"])
 @pytest.mark.parametrize("name", sorted(set(LESSONS) - {"zero-grad-never"}))
 def test_each_lesson_and_its_fixed_version(name, is_fixed, drawn_here):
-    config = few_steps(LESSONS[name].twin if is_fixed else LESSONS[name].config)
+    config = few_steps(LESSONS[name].fixed if is_fixed else LESSONS[name].config)
     assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
 
 

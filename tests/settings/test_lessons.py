@@ -1,5 +1,6 @@
-"""The tutorial's experiments: the mistakes go wrong as they did in the notebook, and their mended twins do not."""
+"""The tutorial's experiments: the mistakes go wrong as they did in the notebook, and their fixed versions do not."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -30,10 +31,10 @@ def drawn():
 
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
-def test_every_lesson_is_sound_and_told(lesson):
-    """Its settings and its twin's are valid and differ in the mistake alone; its words are there."""
-    own, twin = lesson.config.settings(), lesson.twin.settings()
-    assert {name for name in own if own[name] != twin.get(name)} == set(lesson.mended)
+def test_every_lesson_is_complete(lesson):
+    """Its settings and its fixed version's are valid and differ in the mistake alone; its words are there."""
+    own, fixed = lesson.config.settings(), lesson.fixed.settings()
+    assert {name for name in own if own[name] != fixed.get(name)} == set(lesson.fix)
     assert lesson.config.train_split == "test"
     assert lesson.config.activation == "none"
     assert len(lesson.printed) == len(lesson.printed_at)
@@ -41,12 +42,28 @@ def test_every_lesson_is_sound_and_told(lesson):
     assert lesson.after
 
 
+def test_a_lesson_as_json():
+    """The keys are public; what fixes a lesson is called `mended` there."""
+    lesson = LESSONS["one-epoch"]
+    assert json.loads(json.dumps(lesson.to_json())) == {
+        "name": "one-epoch",
+        "title": lesson.title,
+        "settings": {"epochs": 1},
+        "mended": {"epochs": 10, "momentum": 0.9},
+        "before": lesson.before,
+        "after": lesson.after,
+        "printed": [2.2978, 2.2988, 2.3163, 2.3253, 2.2804],
+        "printed_unit": "batch",
+        "printed_at": [1, 2, 3, 4, 156],
+    }
+
+
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_a_lesson_is_known_by_its_settings(lesson):
-    """Shortened, or with another seed, it is still the lesson; its mended twin is not, nor any other lesson."""
+    """Shortened, or with another seed, it is still the lesson; its fixed version is not, nor any other lesson."""
     shorter = {} if lesson.name == "one-epoch" else {"epochs": 2}
     assert lesson_of(lesson.config.changed({"seed": 5, **shorter})) is lesson
-    assert lesson_of(lesson.twin) is None
+    assert lesson_of(lesson.fixed) is None
     assert lesson_of(TrainConfig()) is None
 
 
@@ -76,21 +93,21 @@ def test_a_lab_that_is_none_is_told(every):
 
 @pytest.mark.slow
 def test_one_epoch_of_drawn_pictures_falls_a_little(drawn):
-    """Lesson 1: the last ten steps average a little below the first ten; its twin's fifth epoch is clearly lower."""
+    """Lesson 1: the last ten steps average a little below the first ten; fixed, the fifth epoch is clearly lower."""
     lesson = LESSONS["one-epoch"]
     losses = [e.loss for e in train(lesson.config, drawn) if isinstance(e, StepLogged)]
     assert 0 < sum(losses[:10]) / 10 - sum(losses[-10:]) / 10 < 0.01
-    assert sums(lesson.twin, drawn, 5)[-1] < sum(losses) - 5
+    assert sums(lesson.fixed, drawn, 5)[-1] < sum(losses) - 5
 
 
 @pytest.mark.slow
 def test_softmax_plateau_on_drawn_pictures(drawn):
     """Lesson 2 falls, but by a hundredth of what it falls without the softmax."""
     lesson = LESSONS["softmax-plateau"]
-    plateau, twin = (sums(config, drawn, 4) for config in (lesson.config, lesson.twin))
+    plateau, fixed = (sums(config, drawn, 4) for config in (lesson.config, lesson.fixed))
     assert all(0 < a - b < 0.002 for a, b in pairwise(plateau))
-    assert twin[0] - twin[-1] > 50 * (plateau[0] - plateau[-1])
-    assert twin[-1] < plateau[-1] - 0.05
+    assert fixed[0] - fixed[-1] > 50 * (plateau[0] - plateau[-1])
+    assert fixed[-1] < plateau[-1] - 0.05
 
 
 @pytest.mark.slow
@@ -110,12 +127,12 @@ def test_gradients_never_cleared_blow_up(drawn):
 
 
 def test_one_real_epoch_falls_a_little(real_images):
-    """Lesson 1: the last ten steps average below the first ten, and far above what two epochs of its twin reach."""
+    """Lesson 1: the last ten steps average below the first ten, and far above the fixed version's second epoch."""
     lesson = LESSONS["one-epoch"]
     losses = [e.loss for e in train(lesson.config, real_images) if isinstance(e, StepLogged)]
     assert len(losses) == 156
     assert 2.25 < sum(losses[-10:]) / 10 < sum(losses[:10]) / 10 < 2.32
-    assert sums(lesson.twin, real_images, 2)[-1] < 156 * 2.15
+    assert sums(lesson.fixed, real_images, 2)[-1] < 156 * 2.15
 
 
 def test_softmax_plateau_on_real_images(real_images):
@@ -125,7 +142,7 @@ def test_softmax_plateau_on_real_images(real_images):
     assert 359.0 <= plateau[0] <= 359.6
     assert all(0 < a - b < 0.05 for a, b in pairwise(plateau))
     assert min(plateau) > 358
-    assert sums(lesson.twin, real_images, 2)[-1] < plateau[-1] - 2
+    assert sums(lesson.fixed, real_images, 2)[-1] < plateau[-1] - 2
 
 
 @pytest.mark.parametrize("name", MISTAKES[1:])
@@ -134,7 +151,7 @@ def test_a_schedule_per_batch_freezes_real_images(real_images, name):
     lesson = LESSONS[name]
     frozen = sums(lesson.config, real_images, 3)
     assert abs(frozen[2] - frozen[1]) < 0.001
-    assert sums(lesson.twin, real_images, 1)[-1] < frozen[-1] - 0.5
+    assert sums(lesson.fixed, real_images, 1)[-1] < frozen[-1] - 0.5
 
 
 def test_zero_grad_never_blows_up_in_its_first_real_epoch(real_images):

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from trainer.cli.options import add_command, add_json
@@ -22,7 +21,7 @@ def lessons_command(options: argparse.Namespace) -> int:
     """Prints each lesson: its name, its title, and what to expect."""
     for lesson in LESSONS.values():
         if options.json:
-            print(json.dumps(asdict(lesson), allow_nan=False))
+            print(json.dumps(lesson.to_json(), allow_nan=False))
         else:
             print(f"{lesson.name}: {lesson.title}\n  {lesson.before}\n  {lesson.after}\n")
     return 0

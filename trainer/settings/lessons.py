@@ -5,7 +5,7 @@ CIFAR-10's test split, without shuffling, normalisation or activation functions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -34,17 +34,17 @@ _STEP_PER_BATCH = {"scheduler": "step", "step_size": 5, "gamma": 0.1, "scheduler
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:
-    """One experiment: what differs from the tutorial's settings, its mended twin, and what to see in it."""
+    """One experiment: how it differs from the tutorial's settings, how to fix it, and what to look for in it."""
 
     name: str
     title: str
-    settings: Mapping[str, Any]
-    mended: Mapping[str, Any]  # what the twin changes
+    settings: Mapping[str, Any]  # what differs from the tutorial's
+    fix: Mapping[str, Any]  # what the fixed version changes
     before: str  # what to look for
     after: str  # what happened, and why
-    printed: tuple[float, ...] = field(default=())  # the notebook's figures
-    printed_unit: str = "epoch"  # of `printed`: sums of batch losses an epoch, or losses a batch
-    printed_at: tuple[int, ...] = field(default=())  # which epochs, or batches, they are of; counted from 1
+    printed: tuple[float, ...] = ()  # the figures that the notebook printed
+    printed_unit: str = "epoch"  # what each is of: the sum of an epoch's batch losses, or the loss of a batch
+    printed_at: tuple[int, ...] = ()  # the epoch or batch of each, counted from 1
 
     @property
     def config(self) -> TrainConfig:
@@ -52,9 +52,23 @@ class Lesson:
         return TrainConfig.from_settings(_TUTORIAL).changed(self.settings)
 
     @property
-    def twin(self) -> TrainConfig:
-        """The same without the mistake: from the same first weights, over the same batches."""
-        return self.config.changed(self.mended)
+    def fixed(self) -> TrainConfig:
+        """The same settings without the mistake: the same first weights and the same batches."""
+        return self.config.changed(self.fix)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the lesson as the public JSON object, whose keys do not change."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "settings": dict(self.settings),
+            "mended": dict(self.fix),
+            "before": self.before,
+            "after": self.after,
+            "printed": list(self.printed),
+            "printed_unit": self.printed_unit,
+            "printed_at": list(self.printed_at),
+        }
 
 
 LESSONS = {
@@ -64,7 +78,7 @@ LESSONS = {
             name="one-epoch",
             title="One epoch is not enough",
             settings={"epochs": 1},
-            mended={"epochs": 10, "momentum": 0.9},
+            fix={"epochs": 10, "momentum": 0.9},
             before="Watch the loss within the epoch: 2.3026 is ln 10, the loss of guessing among ten classes.",
             after="The loss fell by about 0.01 in 156 steps. It is on its way, but one pass at this lr hardly leaves "
             "guessing behind; more epochs, or momentum, get there.",
@@ -76,7 +90,7 @@ LESSONS = {
             name="softmax-plateau",
             title="A softmax too many",
             settings={"softmax": True},
-            mended={"softmax": False},
+            fix={"softmax": False},
             before="The network ends in a Softmax layer. Will the sum of an epoch's losses leave 359, which is 156 "
             "batches of guessing?",
             after="It fell by about 0.01 an epoch. CrossEntropyLoss applies log-softmax itself; a second softmax "
@@ -91,7 +105,7 @@ LESSONS = {
             name="adam-step-per-batch",
             title="Adam frozen by its schedule",
             settings={"optimizer": "adam", "lr": 0.01, **_STEP_PER_BATCH},
-            mended={"scheduler_unit": "epoch"},
+            fix={"scheduler_unit": "epoch"},
             before="scheduler.step() is called after every batch instead of every epoch. How long can lr last?",
             after="lr falls tenfold every 5 batches: after some 50 nothing can move any more. The loss stays, to the "
             "last digit, wherever Adam's first big steps had thrown it.",
@@ -102,7 +116,7 @@ LESSONS = {
             name="sgd-step-per-batch",
             title="SGD frozen at the start",
             settings=_STEP_PER_BATCH,
-            mended={"scheduler_unit": "epoch"},
+            fix={"scheduler_unit": "epoch"},
             before="The same schedule with SGD. Where will it freeze?",
             after="At the starting point: before lr was gone, SGD had taken only a few small steps.",
             printed=(359.4925, *[359.4839] * 19),
@@ -112,7 +126,7 @@ LESSONS = {
             name="zero-grad-never",
             title="Gradients never cleared",
             settings={"zero_grad_every": 0, "epochs": 3},
-            mended={"zero_grad_every": 1},
+            fix={"zero_grad_every": 1},
             before="Nobody calls zero_grad: every step also takes all earlier gradients again. Watch the loss within "
             "the first epoch.",
             after="The steps grew with every batch until the loss was no number any more. Gradients add up unless they "
@@ -122,7 +136,7 @@ LESSONS = {
             name="zero-grad-every-4",
             title="Accumulation on purpose",
             settings={"zero_grad_every": 4, "epochs": 5},
-            mended={"zero_grad_every": 1, "batch_size": 256},
+            fix={"zero_grad_every": 1, "batch_size": 256},
             before="Gradients of four batches add up, divided by four, before one step. Is that a batch four times as "
             "large?",
             after="It is: the mean of four batches' gradients is the gradient of the four as one batch. It is how a "
@@ -154,5 +168,5 @@ def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
 
 
 def _as_long(config: TrainConfig, lesson: Lesson) -> TrainConfig:
-    epochs = config.epochs if "epochs" in lesson.mended else lesson.config.epochs
+    epochs = config.epochs if "epochs" in lesson.fix else lesson.config.epochs
     return replace(config, epochs=epochs, seed=lesson.config.seed)

@@ -72,7 +72,7 @@ def choose_lesson(name: str | None, panel: fields.Panel) -> list[Any]:
 
 
 def tell_lesson(lesson: Lesson | None) -> list[Any]:
-    """A lesson's words beside the settings, and whether the button for its mended twin is there."""
+    """A lesson's words beside the settings, and whether the button for its fixed version is visible."""
     words = note(translate(lesson.before, current_language())) if lesson else ""
     return [gr.update(value=words, visible=bool(words)), gr.update(visible=lesson is not None)]
 

@@ -60,14 +60,14 @@ def side_by_side(shown: TrainConfig, race: Any, num_seeds: Any, lesson: Any) -> 
     return over_seeds(contenders(race), seeds)
 
 
-def with_twin(shown: TrainConfig, race: Any, num_seeds: Any, lesson: Any) -> list[TrainConfig]:
+def with_fixed(shown: TrainConfig, race: Any, num_seeds: Any, lesson: Any) -> list[TrainConfig]:
     """What a lesson's own button trains: the settings shown, and beside them the same without the mistake."""
     if lesson not in LESSONS:
         raise UserError("Choose a lesson first.")
-    twin = shown.changed(LESSONS[lesson].mended)
-    if twin == shown:
+    fixed = shown.changed(LESSONS[lesson].fix)
+    if fixed == shown:
         raise UserError("The settings shown have not the lesson's mistake any more: choose the lesson anew.")
-    return over_seeds([shown, twin], 1)
+    return over_seeds([shown, fixed], 1)
 
 
 def contenders(race: Any) -> list[TrainConfig]:

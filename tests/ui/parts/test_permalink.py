@@ -27,8 +27,8 @@ def test_every_setting_comes_back(optimizer, scheduler):
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_every_lesson_comes_back(lesson):
-    """And so does the race against its mended twin."""
-    assert opened(permalink.write(lesson.config, [lesson.config, lesson.twin])).race == (lesson.config, lesson.twin)
+    """And so does the race against its fixed version."""
+    assert opened(permalink.write(lesson.config, [lesson.config, lesson.fixed])).race == (lesson.config, lesson.fixed)
 
 
 def test_lists_come_back():

@@ -197,9 +197,9 @@ def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
         assert f"1 of 1 epochs: {last:.1%} · {apart} · {folder.name[:4]}" in title
 
 
-def test_a_mended_lesson_has_no_twin():
+def test_a_fixed_lesson_has_no_fixed_version():
     """It says what to do, where two settings would be the same."""
     mistaken = LESSONS["softmax-plateau"].config
-    assert len(train.with_twin(mistaken, [], 1, "softmax-plateau")) == 2
+    assert len(train.with_fixed(mistaken, [], 1, "softmax-plateau")) == 2
     with pytest.raises(ValueError, match="choose the lesson anew"):
-        train.with_twin(mistaken.changed({"softmax": False}), [], 1, "softmax-plateau")
+        train.with_fixed(mistaken.changed({"softmax": False}), [], 1, "softmax-plateau")
