@@ -102,6 +102,12 @@ def be_quick(monkeypatch):
 
 
 @pytest.fixture
+def patient(hub, monkeypatch):
+    """Trouble that passes is waited for as long as usual: on a busy machine a single answer takes a while."""
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 20.0)
+
+
+@pytest.fixture
 def published(hub, publication) -> Repo:
     hub.repos[ID] = deepcopy(publication)
     return hub.repos[ID]
@@ -186,7 +192,7 @@ def test_publish_again_adds_what_is_new(hub, run, tiny, published):
 
 
 @pytest.mark.parametrize("fault", [None, Fault(method="DELETE", path="/tag/", status=403, times=99)])
-def test_tags_that_are_too_many_are_given_up(hub, run, tiny, published, monkeypatch, fault):
+def test_tags_that_are_too_many_are_given_up(hub, patient, run, tiny, published, monkeypatch, fault):
     """Of the old ones, once the new state is there; one that could not be is given up the next time, one that is gone
     or was never this app's is left alone."""
     monkeypatch.setattr("trainer.hub.publish.MOST_TAGS", 4)
@@ -425,7 +431,7 @@ PASSING = {
 
 
 @pytest.mark.parametrize("case", PASSING)
-def test_what_passes_is_published_once(hub, short, case):
+def test_what_passes_is_published_once(hub, patient, short, case):
     """Trouble that passes, and answers that were lost: the same repo as without, no commit twice."""
     hub.faults = [fault := replace(PASSING[case])]
     publish(short, ID, token=OWNER)
@@ -679,7 +685,7 @@ def test_what_arrives_damaged(hub, published, tmp_path, name):
     assert hub.faults[0].times == 97
 
 
-def test_a_download_that_is_cut_goes_on(hub, published, tmp_path):
+def test_a_download_that_is_cut_goes_on(hub, patient, published, tmp_path):
     """With the part that is missing, not from the beginning."""
     hub.faults = [Fault(method="GET", path=r"/resolve/.*/model\.safetensors", how="cut")]
     assert load(ID, tmp_path / "new") is True
