@@ -34,7 +34,7 @@ from ui.i18n.words import i18n
 from ui.lab import Lab
 from ui.limits import find_limits
 from ui.page import STYLE, build_page
-from ui.parts.run_view import interrupted
+from ui.parts.markup import interrupted
 from ui.queue import limit_queue
 from ui.zerogpu import BorrowedGpu
 

@@ -19,9 +19,9 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui.lab import Lab
 from ui.parts.messages import said_plainly
+from ui.parts.schedule import MOST_BATCHES
 from ui.queue import TRAINING
 from ui.tabs.classify import look
-from ui.tabs.train import MOST_PREVIEWED
 
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_SECONDS_OF_SEARCH = 120
@@ -107,10 +107,10 @@ def add_endpoints(lab: Lab) -> None:
         """The learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
         per_epoch = num_batches(num_training_images(settings, _images(lab)), settings)
-        if settings.epochs * per_epoch > MOST_PREVIEWED:
+        if settings.epochs * per_epoch > MOST_BATCHES:
             raise UserError(
                 "This run has over {count} batches: ask for fewer epochs or larger batches.",
-                count=f"{MOST_PREVIEWED:,}",
+                count=f"{MOST_BATCHES:,}",
             )
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
 

@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
 _MOST_STOPS = 10_000  # remembered: anybody may make up a visitor's key
+_SECONDS_BETWEEN_LOOKS = 0.5  # at images that are loading
 
 Race = Callable[[Sequence[tuple[TrainConfig, Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
 FindLr = Callable[[TrainConfig, ImageData], Iterator[Trial | Finding]]
@@ -68,6 +69,15 @@ class Lab:
         if self.failure:
             raise UserError("There are no pictures to train on: {reason}", reason=self.failure)
         return self.images
+
+    def until_loaded(self) -> Iterator[ImageData | None]:
+        """Yields the images now and, until they have loaded or failed, twice a second; None while they are loading."""
+        is_over = False
+        while not is_over:
+            is_over = self.images is not None or bool(self.failure)
+            yield self.images
+            if not is_over:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def race(
         self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData

@@ -95,7 +95,7 @@ def says(folder, epoch, pixels) -> str:
 
 
 def told(page) -> tuple[str, str]:
-    return page.locator("#machine .name").inner_text(), page.locator("#machine .told").inner_text()
+    return page.locator("#machine .name").inner_text(), page.locator("#machine .says").inner_text()
 
 
 def upload(page, file):
@@ -107,7 +107,7 @@ def test_each_epoch_is_shown_with_its_own_numbers_and_at_once(app, page, folder,
     file, pixels = picture
     upload(page, file)
     page.wait_for_function(
-        "text => document.querySelector('#machine .told').innerText === text", arg=says(folder, 3, pixels)
+        "text => document.querySelector('#machine .says').innerText === text", arg=says(folder, 3, pixels)
     )
     page.wait_for_timeout(500)
     asked = []
@@ -173,7 +173,7 @@ def test_another_picture_leaves_the_chosen_epoch(page):
     page.keyboard.press("ArrowLeft")
     before = told(page)
     page.locator("#travel-samples button.thumbnail-item").nth(4).click()
-    page.wait_for_function("text => document.querySelector('#machine .told').innerText !== text", arg=before[1])
+    page.wait_for_function("text => document.querySelector('#machine .says').innerText !== text", arg=before[1])
     assert told(page)[0] == before[0] == "Epoch 2"
 
 
@@ -196,7 +196,7 @@ def test_a_run_that_was_deleted_meanwhile_is_said(page, folder):
     shutil.rmtree(folder)
     page.locator("#travel-samples button.thumbnail-item").nth(3).click()
     page.wait_for_selector("#travel-says >> text=There is no such run among yours")
-    assert not page.locator("#machine .told").is_visible()
+    assert not page.locator("#machine .says").is_visible()
     assert not page.locator("#lines").is_visible()
 
 

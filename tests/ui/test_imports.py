@@ -23,7 +23,7 @@ ALLOWED = {
     "tabs": {"tabs", "parts", "charts", *APP_WIDE},
     "page": {"page", "tabs", "parts", "charts", *APP_WIDE},
 }
-PAGE = {"ui.page", "ui.api", "ui.opening"}
+PAGE = {"ui.page", "ui.api"}
 
 
 def part_of(module: str) -> str:

@@ -1,7 +1,8 @@
 """The settings' widgets, made from the declarations in trainer.settings, and back from their values to a config."""
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
@@ -16,7 +17,7 @@ from ui.parts.messages import said
 
 ROWS = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
 
-# What stands outside the optimizer's and the scheduler's own settings, in the page's order.
+# The settings that belong to no optimizer or scheduler, in the page's order.
 NETWORK = ("model", "activation", "softmax", "seed", "precision")
 DATA = ("batch_size", "train_split", "num_images", "shuffle", "drop_last", "augment", "normalize")
 LOSS = ("label_smoothing", "zero_grad_every")
@@ -27,21 +28,47 @@ LOWEST_POWER = {"lr": -6, "weight_decay": -6}
 Widgets = dict[str, gr.components.Component]
 
 
-class Panel(NamedTuple):
-    """The settings on the page: a widget each, sliders for powers of ten, and what is said of the chosen rows."""
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """The settings' components: a widget each, sliders for powers of ten, and descriptions of the chosen rows."""
 
     widgets: Widgets
     powers: Widgets
     abouts: Widgets
 
-    @property
-    def components(self) -> list[gr.components.Component]:
-        """All of it, in the order of `show`."""
-        return [component for part in self for component in part.values()]
+    def show(self, config: TrainConfig) -> dict[gr.components.Component, Any]:
+        """Updates that make the page show a config."""
+        own = {name for part, rows in ROWS.items() for name in rows[getattr(config, part)].defaults}
+        updates = {}
+        for name, widget in self.widgets.items():
+            value = getattr(config, name)
+            if isinstance(value, tuple):
+                value = ", ".join(f"{number:g}" for number in value)
+            elif isinstance(widget, gr.Textbox):
+                value = "" if value is None else f"{value:g}"
+            elif value is None:
+                value = widget.value
+            updates[widget] = gr.update(value=value, visible=name in own or name not in ROW_SETTINGS)
+        for name, slider in self.powers.items():
+            power = _power(getattr(config, name) or 0, slider.minimum)
+            updates[slider] = gr.update(value=power, visible=name in own)
+        for part, about in self.abouts.items():
+            updates[about] = i18n(ROWS[part][getattr(config, part)].about)
+        return updates
+
+    def check_fits(self, config: TrainConfig) -> None:
+        """Raises ValueError if a setting is valid but beyond the end of its slider."""
+        for name, widget in self.widgets.items():
+            if isinstance(widget, gr.Slider) and getattr(config, name) > widget.maximum:
+                raise UserError(
+                    "This link does not work here: on this page {name} goes up to {maximum}.",
+                    name=name,
+                    maximum=f"{widget.maximum:g}",
+                )
 
 
 def build(name: str, *, visible: bool = True) -> gr.components.Component:
-    """The widget of one setting, with its help beside it."""
+    """The widget of one setting, with its help."""
     declared, value = SETTINGS[name], default(name)
     about = {"label": name, "info": i18n(declared.help), "visible": visible, "elem_id": f"setting-{name}"}
     if declared.kind is bool:
@@ -72,7 +99,7 @@ def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Sli
 
 
 def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> Any:
-    """What the widget of a setting shows at first, or when its row is chosen; None where the row lacks it."""
+    """The initial value of a setting's widget, also when its row is chosen; None for a row without the setting."""
     row = {**OPTIMIZERS[optimizer].defaults, **SCHEDULERS[scheduler].defaults}
     value = row.get(name) if name in ROW_SETTINGS else SETTINGS[name].default
     if name == "scheduler_unit":
@@ -80,34 +107,31 @@ def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> A
     return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
 
 
-def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown) -> Dependency:
+def follow_row(part: str, panel: Panel) -> Dependency:
     """Makes the choice of an optimizer or a scheduler show its own settings, with its own defaults, and no others.
 
-    Returns the event, for what follows it.
+    Returns the event, for handlers that run after it.
     """
     names = row_settings(part)
-    sliders = [name for name in powers if name in names]
+    widgets = {name: panel.widgets[name] for name in names}
+    sliders = {name: slider for name, slider in panel.powers.items() if name in names}
+    unit = [panel.widgets["scheduler_unit"]] if part == "scheduler" else []
 
     @said
-    def update(chosen: str) -> list[Any]:
+    def update(chosen: str) -> dict[gr.components.Component, Any]:
         row = _row(part, chosen)
-        updates = [gr.update(visible=name in row.defaults, value=default(name, **{part: chosen})) for name in names]
-        for name in sliders:
-            low = powers[name].minimum
-            value = _power(row.defaults.get(name, 0), low)
-            updates.append(gr.update(visible=name in row.defaults, value=value))
-        unit = [gr.update(value=row.unit)] if part == "scheduler" else []
-        return [*updates, i18n(row.about), *unit]
+        updates = {panel.abouts[part]: i18n(row.about)}
+        for name, widget in widgets.items():
+            updates[widget] = gr.update(visible=name in row.defaults, value=default(name, **{part: chosen}))
+        for name, slider in sliders.items():
+            power = _power(row.defaults.get(name, 0), slider.minimum)
+            updates[slider] = gr.update(visible=name in row.defaults, value=power)
+        return updates | dict.fromkeys(unit, row.unit)
 
-    return widgets[part].input(
+    return panel.widgets[part].input(
         update,
-        widgets[part],
-        [
-            *(widgets[name] for name in names),
-            *(powers[name] for name in sliders),
-            about,
-            *([widgets["scheduler_unit"]] if part == "scheduler" else []),
-        ],
+        panel.widgets[part],
+        [*widgets.values(), *sliders.values(), panel.abouts[part], *unit],
         queue=False,
         show_progress="hidden",
         api_visibility="private",
@@ -115,38 +139,8 @@ def follow_row(part: str, widgets: Widgets, powers: Widgets, about: gr.Markdown)
     )
 
 
-def show(config: TrainConfig, panel: Panel) -> list[Any]:
-    """Updates of `panel.components` that make the page show a config."""
-    own = {name for part, rows in ROWS.items() for name in rows[getattr(config, part)].defaults}
-    updates = []
-    for name, widget in panel.widgets.items():
-        value = getattr(config, name)
-        if isinstance(value, tuple):
-            value = ", ".join(f"{part:g}" for part in value)
-        elif isinstance(widget, gr.Textbox):
-            value = "" if value is None else f"{value:g}"
-        elif value is None:
-            value = widget.value
-        updates.append(gr.update(value=value, visible=name in own or name not in ROW_SETTINGS))
-    for name, slider in panel.powers.items():
-        power = _power(getattr(config, name) or 0, slider.minimum)
-        updates.append(gr.update(value=power, visible=name in own))
-    return [*updates, *(i18n(ROWS[part][getattr(config, part)].about) for part in panel.abouts)]
-
-
-def check_fits(config: TrainConfig, panel: Panel) -> None:
-    """ValueError where a setting is sound but beyond what its slider goes to."""
-    for name, widget in panel.widgets.items():
-        if isinstance(widget, gr.Slider) and getattr(config, name) > widget.maximum:
-            raise UserError(
-                "This link does not work here: on this page {name} goes up to {maximum}.",
-                name=name,
-                maximum=f"{widget.maximum:g}",
-            )
-
-
 def power_of(name: str, value: float) -> int:
-    """Where the slider of powers of ten stands for a setting's value."""
+    """The position of the slider of powers of ten for a setting's value."""
     return _power(value, LOWEST_POWER[name])
 
 
@@ -157,7 +151,7 @@ def row_settings(part: str) -> list[str]:
 
 
 def read_config(values: dict[str, Any]) -> TrainConfig:
-    """The config that the widgets show; of the optimizers' and schedulers' settings only the chosen ones' count.
+    """The config of the widgets' values by name; of the rows' own settings only those of the chosen rows count.
 
     Raises ValueError with the sentence to show.
     """

@@ -7,13 +7,17 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.login import own_token
-from ui.parts.run_view import status_line
+from ui.parts.markup import status_line
+
+Updates = dict[Block, Any]  # what a handler returns: new values of components
 
 _logger = logging.getLogger(__name__)
 
@@ -76,31 +80,25 @@ def turned_away(title: str, sentence: str = "Too many people are waiting; try ag
     return status_line(title, "", 0, current_language(), sentence)
 
 
-def shown(num_outputs: int, title: str, broken: str) -> Callable:
-    """For a generator that fills a status first: whatever ends it early is told there under `title`, to stay.
+def end_in_status(handler: Callable[..., Iterator[Updates]], status: gr.HTML, *, title: str, broken: str) -> Callable:
+    """The generator `handler`, which never raises: what ends it early is explained in `status`, under `title`.
 
-    `broken` is said of what none of us foresaw.
-
-    It never raises: what resets the buttons comes after it, and Gradio runs nothing after an error.
+    `broken` is the sentence for an error that is no user's mistake. The handlers that reset the buttons come after it,
+    and Gradio runs nothing after an error.
     """
 
-    def telling_status(handler: Callable) -> Callable:
-        @functools.wraps(handler)
-        def telling(*args, **kwargs):
-            try:
-                yield from handler(*args, **kwargs)
-                return
-            except ValueError as error:
-                sentence = str(error)
-            except Exception:
-                # No library's error should hold the visitor's token; none is printed that does.
-                # Not logger.exception, which would write the traceback as it is.
-                _logger.error(traceback.format_exc().replace(own_token() or "\0", "…"))
-                sentence = broken
-            told = status_line(title, "", 0, current_language(), sentence)
-            # Gradio takes the value of a single output as it is.
-            yield told if num_outputs == 1 else [told, *[gr.skip()] * (num_outputs - 1)]
+    @functools.wraps(handler)
+    def explaining(*args, **kwargs):
+        try:
+            yield from handler(*args, **kwargs)
+            return
+        except ValueError as error:
+            sentence = str(error)
+        except Exception:
+            # No library's error should hold the visitor's token; none is printed that does.
+            # Not logger.exception, which would write the traceback as it is.
+            _logger.error(traceback.format_exc().replace(own_token() or "\0", "…"))
+            sentence = broken
+        yield {status: status_line(title, "", 0, current_language(), sentence)}
 
-        return telling
-
-    return telling_status
+    return explaining

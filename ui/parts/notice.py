@@ -5,7 +5,7 @@ import math
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.lab import Lab
-from ui.parts.run_view import advice, duration, note
+from ui.parts.markup import advice, duration, note
 
 
 def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:

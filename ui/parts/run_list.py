@@ -1,49 +1,77 @@
-"""A visitor's runs, alone or side by side as races: to choose from, look at, download and delete."""
+"""A visitor's runs, alone or side by side as races: the lists that offer them, and their titles."""
 
 import itertools
 import tempfile
-import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from trainer.errors import UserError
 from trainer.runs import checkpoint
 from trainer.runs.comparison import compare, differences, label
 from trainer.runs.run import Run
 from ui.i18n.language import current_language
-from ui.i18n.words import translate
+from ui.i18n.words import i18n, translate
 from ui.lab import Lab, bundled
-from ui.parts.messages import said
-from ui.parts.run_view import results
 
-# How many components `choices` fills.
-NUM_CHOICES = 3
-
+MOST_COMPARED = 12  # runs at a time
 _MOST_LISTED = 50
 
 
-def choices(lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -> list[Any]:
-    """The lists of what can be chosen: the visitor's races, all networks to classify with, and runs to compare.
+@dataclass(frozen=True, kw_only=True)
+class RunLists:
+    """The lists that offer a visitor's runs: their races, all networks to classify with, and runs to compare."""
 
-    `chosen` is the race that is chosen then; with `keep`, whatever was chosen before stays.
-    """
-    language = current_language()
-    races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
-    runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
-    titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
-    single = [entry for race in runs.values() for entry in _titles(race, language)]
-    shipped = [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
-    own = chosen if chosen in races else next(iter(races), None)
-    first = races[own][0].name if own else next((key for _, key in shipped), None)
-    return [
-        gr.update(choices=titles, **({} if keep else {"value": own})),
-        gr.update(choices=single + shipped, **({} if keep else {"value": first})),
-        gr.update(choices=single),
-    ]
+    races: gr.Dropdown
+    networks: gr.Dropdown
+    compared: gr.Dropdown
+
+    def offer(self, lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -> dict[gr.Dropdown, Any]:
+        """Updates that offer what there is now; `chosen` is the race to choose. With `keep` no choice changes."""
+        language = current_language()
+        races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
+        runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
+        titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
+        single = [entry for race in runs.values() for entry in _titles(race, language)]
+        shipped = [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
+        own = chosen if chosen in races else next(iter(races), None)
+        network = races[own][0].name if own else next((key for _, key in shipped), None)
+        return {
+            self.races: gr.update(choices=titles, **({} if keep else {"value": own})),
+            self.networks: gr.update(choices=single + shipped, **({} if keep else {"value": network})),
+            self.compared: gr.update(choices=single),
+        }
+
+
+def build() -> RunLists:
+    """The lists, empty, each to be rendered in its own tab."""
+    return RunLists(
+        races=gr.Dropdown(
+            [], label=i18n("Your runs"), info=i18n("Kept for this browser alone."), elem_id="runs", render=False
+        ),
+        networks=gr.Dropdown(
+            [],
+            label=i18n("Trained network"),
+            info=i18n("Or type one on the Hub: owner/name, or owner/name@epoch-0003."),
+            allow_custom_value=True,
+            elem_id="checkpoint",
+            render=False,
+        ),
+        compared=gr.Dropdown(
+            [],
+            value=[],
+            multiselect=True,
+            max_choices=MOST_COMPARED,
+            label=i18n("Runs to compare"),
+            info=i18n("Any of yours, from any race, and published ones: type owner/name."),
+            allow_custom_value=True,
+            elem_id="compared",
+            render=False,
+        ),
+    )
 
 
 def single_runs(lab: Lab, visitor: str | None) -> list[tuple[str, str]]:
@@ -74,59 +102,8 @@ def read_all(folders: Sequence[Path]) -> list[Run]:
     return [run for folder in folders if (run := read(folder)) is not None]
 
 
-@said
-def show(lab: Lab, visitor: str, key: str | None) -> list[Any]:
-    """A race is chosen from the visitor's: its curves."""
-    runs = read_all(lab.own_race(visitor, key)) if key else []
-    return results(runs, lab.images, current_language())
-
-
-def epochs_in_all(lab: Lab, visitor: str, key: str | None, typed: float | None = None) -> Any:
-    """Up to how many epochs Resume would train a race: as many as were asked for or, where it has them, ten more.
-
-    What was `typed` stays, where it is more than the race has.
-    """
-    try:
-        runs = read_all(lab.own_race(visitor, key))
-    except (ValueError, OSError):
-        runs = []
-    if not runs or (typed or 0) > max(run.epoch for run in runs):
-        return gr.skip()
-    most = max(run.config.epochs for run in runs)
-    is_open = any(run.epoch < run.config.epochs for run in runs if run.status != "diverged")
-    return most if is_open else most + 10
-
-
-@said
-def delete(lab: Lab, visitor: str, key: str | None, compared: list[str] | None) -> list[Any]:
-    """Deletes the visitor's race, all of its runs, also from those that are compared; shows the latest that is left."""
-    gone = lab.own_race(visitor, key) if key else []
-    for folder in gone:
-        checkpoint.delete(folder)
-    left, runs = latest(lab, visitor)
-    *others, comparable = choices(lab, visitor, left)
-    names = [folder.name for folder in gone]
-    still = [name for name in compared if name not in names] if isinstance(compared, list) else []
-    return [*results(runs, lab.images, current_language()), *others, {**comparable, "value": still}]
-
-
-@said
-def download(lab: Lab, visitor: str, key: str | None) -> str:
-    """The path of a zip of the visitor's run, as it could be put on the Hub; of a race, a folder for each run."""
-    if not key:
-        raise UserError("Train something first: then there is a checkpoint to download.")
-    folders = lab.own_race(visitor, key)
-    path = file_to_give("optimizer-lab-checkpoint.zip")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, folder in enumerate(folders, 1):
-            prefix = f"run-{number}/" if len(folders) > 1 else ""
-            for name, content in checkpoint.pack(folder).items():
-                archive.writestr(prefix + name, content)
-    return str(path)
-
-
-def file_to_give(name: str) -> Path:
-    """A new place for a file in Gradio's own folder, from which alone it gives files out, and which it clears."""
+def download_path(name: str) -> Path:
+    """A new path for a file to download, in Gradio's own folder: it serves files from there alone, and clears it."""
     uploads = Path(get_upload_folder())
     uploads.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=uploads)) / name

@@ -1,8 +1,11 @@
-"""What the page shows of runs, one or several side by side: status, lesson, legend, charts and table."""
+"""The view of a race, one run or several side by side: status, lesson, legend, charts and table."""
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import gradio as gr
 
 from trainer.errors import Message
 from trainer.images.image_data import ImageData
@@ -13,12 +16,10 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import Lesson, lesson_of
 from ui.charts import run_charts
 from ui.i18n.words import translate
+from ui.parts.markup import advice, bar, duration, note, status_line
 
-# CIFAR-10's, for what is drawn before the images are there.
-NUM_CLASSES = 10
-
-# How many components `results` fills.
-NUM_RESULTS = 8
+NUM_CLASSES = 10  # CIFAR-10's, for charts that are drawn before the images have loaded
+_SMALL = 190  # pixels: the height of the smaller charts
 
 _STATUS = {
     "training": ("Training", "in another tab"),
@@ -30,36 +31,94 @@ _STATUS = {
 }
 
 
-def results(
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """The components that show the runs of a race: status, legend, charts, the words of a lesson, and a table."""
+
+    status: gr.HTML
+    legend: gr.HTML
+    loss: gr.HTML
+    lesson: gr.HTML
+    accuracy: gr.HTML
+    lr: gr.HTML
+    grad_norm: gr.HTML
+    table: gr.HTML
+
+    def show(
+        self,
+        runs: Sequence[Run],
+        images: ImageData | None,
+        language: str,
+        *,
+        planned: Sequence[tuple[float, float]] = (),
+        live: bool = False,
+    ) -> dict[gr.HTML, Any]:
+        """Updates that show a race's runs, or that there are none; `live` while this page trains them."""
+        values = _contents(runs, images, language, planned=planned, live=live)
+        return {getattr(self, name): value for name, value in values.items()}
+
+
+def build() -> RunView:
+    """The view, without any runs."""
+    empty = _contents([], None, "en")
+
+    def chart(name: str, height: int, label: str, elem_id: str) -> gr.HTML:
+        return run_charts.live_chart(empty[name], height=height, label=label, elem_id=elem_id)
+
+    status = gr.HTML(empty["status"], elem_id="status")
+    legend = gr.HTML(empty["legend"], elem_id="legend")
+    loss = chart("loss", 300, "Loss per epoch", "loss")
+    # Under the chart, which then stays in place when the words appear.
+    lesson = gr.HTML(empty["lesson"], elem_id="happened")
+    with gr.Row():
+        with gr.Column(min_width=240):
+            accuracy = chart("accuracy", _SMALL, "Test accuracy per epoch", "accuracy")
+        with gr.Column(min_width=240):
+            lr = chart("lr", _SMALL, "Learning rate", "lr")
+        with gr.Column(min_width=240):
+            grad_norm = chart("grad_norm", _SMALL, "Gradient norm", "grad-norm")
+    table = gr.HTML(empty["table"], elem_id="table")
+    return RunView(
+        status=status,
+        legend=legend,
+        loss=loss,
+        lesson=lesson,
+        accuracy=accuracy,
+        lr=lr,
+        grad_norm=grad_norm,
+        table=table,
+    )
+
+
+def _contents(
     runs: Sequence[Run],
     images: ImageData | None,
     language: str,
     *,
     planned: Sequence[tuple[float, float]] = (),
     live: bool = False,
-) -> list[Any]:
-    """The right side of the page for a race's runs, a run, or none yet; `live` while they are trained for this page.
-
-    In order: status, legend, the loss, the lesson's words, the charts of accuracy, lr and gradient norm, the table.
-    """
+) -> dict[str, Any]:
+    """The values of a RunView's components, by their names."""
     contenders = compare(runs)
     epochs = max((run.config.epochs for run in runs), default=TrainConfig().epochs)
     num_classes = len(images.class_names) if images else NUM_CLASSES
-    lesson = shown_lesson(runs)
-    small = {"epochs": epochs, "height": 190, "language": language}
-    return [
-        status(runs, language, live=live),
-        legend(contenders, language),
-        run_charts.loss_chart(contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, language=language),
-        lesson_words(lesson, runs, language),
-        run_charts.accuracy_chart(contenders, num_classes=num_classes, **small),
-        run_charts.lr_chart(planned if len(runs) == 1 else (), contenders, **small),
-        run_charts.measure_chart("grad_norm", contenders, **small),
-        table(contenders, language) if len(contenders) > 1 else epochs_table(runs, language),
-    ]
+    lesson = taught_lesson(runs)
+    small = {"epochs": epochs, "height": _SMALL, "language": language}
+    return {
+        "status": status(runs, language, live=live),
+        "legend": legend(contenders, language),
+        "loss": run_charts.loss_chart(
+            contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, language=language
+        ),
+        "lesson": lesson_words(lesson, runs, language),
+        "accuracy": run_charts.accuracy_chart(contenders, num_classes=num_classes, **small),
+        "lr": run_charts.lr_chart(planned if len(runs) == 1 else (), contenders, **small),
+        "grad_norm": run_charts.measure_chart("grad_norm", contenders, **small),
+        "table": table(contenders, language) if len(contenders) > 1 else epochs_table(runs, language),
+    }
 
 
-def shown_lesson(runs: Sequence[Run]) -> Lesson | None:
+def taught_lesson(runs: Sequence[Run]) -> Lesson | None:
     """The lesson that the first of the runs that is one teaches."""
     return next(filter(None, (lesson_of(run.config) for run in runs)), None)
 
@@ -145,8 +204,8 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
 
 def _learned_from(run: Run, language: str) -> list[str]:
     """What an accuracy on the test pictures is worth where they are what the network learned from."""
-    told = "it learned from these very pictures"
-    return [translate(told, language)] if run.config.train_split == "test" else []
+    words = "it learned from these very pictures"
+    return [translate(words, language)] if run.config.train_split == "test" else []
 
 
 def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:
@@ -237,46 +296,6 @@ def images_note(images: ImageData | None, loading: tuple[float, str], failure: s
     return f"<div class='note'>{html.escape(translate(doing, language))} … {fraction:.0%}{bar(fraction)}</div>"
 
 
-def status_line(title: str, text: str, share: float, language: str, *sentences: str) -> str:
-    """The place above the charts: a state, more about it, a bar filled to `share` (0–1), and advice if any."""
-    advised = "".join(advice(translate(sentence, language)) for sentence in sentences if sentence)
-    title, text = html.escape(translate(title, language)), html.escape(translate(text, language))
-    return f"<div class='status'><b>{title}</b> {text}{bar(share)}{advised}</div>"
-
-
-def interrupted(reason: str, language: str) -> str:
-    """The status of a training that the app has ended, as HTML."""
-    return status_line("Interrupted", "", 0, language, reason)
-
-
-def note(sentence: str) -> str:
-    """A quiet sentence, as HTML."""
-    return f"<div class='note'>{html.escape(sentence)}</div>"
-
-
-def advice(sentence: str) -> str:
-    """A sentence that should not be overlooked, as HTML."""
-    return f"<div class='advice'>{html.escape(sentence)}</div>"
-
-
-def bar(share: float) -> str:
-    """A progress bar filled to `share` (0–1), as HTML."""
-    percent = 100 * min(1.0, max(0.0, share))
-    return (
-        f"<div class='track' role='progressbar' aria-valuemin='0' aria-valuemax='100' aria-valuenow='{percent:.0f}'>"
-        f"<div class='fill' style='width:{percent:.2f}%'></div></div>"
-    )
-
-
-def duration(seconds: float, language: str) -> str:
-    """A time as one says it: seconds, minutes or hours."""
-    if seconds < 90:
-        return translate("{number} s", language, number=max(1, round(seconds)))
-    if seconds < 5400:
-        return translate("{number} min", language, number=f"{seconds / 60:.0f}")
-    return translate("{number} h", language, number=f"{seconds / 3600:.1f}")
-
-
 def share_of(spread: Spread) -> str:
     """An accuracy in per cent, with its spread over the seeds where there are several."""
     return f"{spread.mean:.2%}" + (f" ± {100 * spread.std:.2f}" if spread.std else "")
@@ -289,17 +308,17 @@ def _spread(spread: Spread | None, form: str) -> str:
 
 
 def _epoch_row(row: EpochEnded, best: bool) -> str:
-    def shown(value: float | None, form: str) -> str:
+    def text(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
     cells = (
         f"{row.epoch}{' ★' if best else ''}",
-        shown(row.train_loss, ".4f"),
-        shown(row.test_loss, ".4f"),
-        shown(row.test_accuracy, ".2%"),
-        shown(row.lr, ".3g"),
-        shown(row.seconds, ".1f"),
-        shown(row.images_per_second, ",.0f"),
+        text(row.train_loss, ".4f"),
+        text(row.test_loss, ".4f"),
+        text(row.test_accuracy, ".2%"),
+        text(row.lr, ".3g"),
+        text(row.seconds, ".1f"),
+        text(row.images_per_second, ",.0f"),
     )
     return f"<tr{' class=best' if best else ''}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 

@@ -1,6 +1,9 @@
-"""Classifying a picture on the page: from an uploaded file to what stands beside it."""
+"""The Classify tab: what a trained network sees in a picture."""
 
 import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -16,11 +19,65 @@ from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.parts.checkpoints import open_model
-from ui.parts.run_view import advice
+from ui.parts.markup import advice
+from ui.parts.messages import Updates
+from ui.parts.shared import AT_ONCE, PRIVATE, Shared, components
 from ui.uploads import uploaded
 
 # Pictures decoded and classified at a time: a large one takes memory. What waits for the Hub does not count.
 _AT_A_TIME = CapacityLimiter(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What shows the answer: a sentence, the likeliest classes, and the picture as the network gets it."""
+
+    says: gr.HTML
+    label: gr.Label
+    seen: gr.Image
+
+
+def build(lab: Lab, shared: Shared) -> None:
+    """The tab's content and its events."""
+    network = shared.lists.networks
+    with gr.Row():
+        with gr.Column(min_width=300):
+            network.render()
+            picture = picture_input(height=300, elem_id="picture")
+        with gr.Column(min_width=300):
+            answer = Answer(
+                says=gr.HTML(invitation("en"), elem_id="says"),
+                label=gr.Label(num_top_classes=5, label=i18n("What the network thinks"), elem_id="label"),
+                seen=gr.Image(
+                    label=i18n("What the network really sees"),
+                    format="png",
+                    interactive=False,
+                    height=260,
+                    buttons=[],
+                    elem_id="seen",
+                ),
+            )
+    or_a_sample = i18n("Or one of the test pictures, which a run learns from only where its train_split is test:")
+    gr.HTML("<div class='note'>" + or_a_sample + "</div>")
+    gallery = samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
+
+    def load() -> Iterator[Updates]:
+        says = {answer.says: invitation(current_language())}
+        for images in lab.until_loaded():
+            yield {**says, gallery: samples(images)}
+            says = {}  # once: what the visitor does meanwhile stays
+
+    shared.page.load(load, None, [answer.says, gallery], api_name="_load_samples", **AT_ONCE)
+    gr.on(
+        [picture.change, network.change],
+        partial(classify, lab, answer),
+        inputs_kwargs={"picture": picture, "name": network},
+        outputs=components(answer),
+        preprocess=False,
+        api_name="_classify",
+        concurrency_limit=None,
+        **PRIVATE,
+    )
 
 
 def picture_input(*, height: int, elem_id: str) -> gr.Image:
@@ -55,34 +112,40 @@ def samples_gallery(lab: Lab, picture: gr.Image, *, columns: int, elem_id: str, 
     def press(event: gr.SelectData):
         return sample(lab, event.index)
 
-    gallery.select(
-        press, None, picture, api_name=api_name, api_visibility="private", concurrency_limit=None,
-        show_progress="hidden",
-    )  # fmt: skip
+    gallery.select(press, None, picture, api_name=api_name, **AT_ONCE)
     return gallery
 
 
 def invitation(language: str) -> str:
-    """What stands beside the place for a picture while there is none, as HTML."""
+    """The sentence while there is no picture, as HTML."""
     choose = translate("Choose a picture: a file, the webcam, the clipboard, or a test picture below.", language)
     only = translate("A network knows only the classes it learned; to it, every picture is one of them.", language)
     return f"<div class='status'>{choose} <span class='quiet'>{only}</span></div>"
 
 
-async def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
-    """What the chosen checkpoint sees in a picture: a sentence, the likeliest classes, the picture it got.
+async def classify(lab: Lab, answer: Answer, picture: Any, name: str | None) -> Updates:
+    """Updates that show what the chosen checkpoint sees in a picture.
 
-    A mistake is told in the sentence's place: it stays as long as the picture does.
+    What is wrong with either is explained in the sentence's place: it stays as long as the picture does.
     """
     language = current_language()
     if picture is None:
-        return [invitation(language), None, None]
+        return {answer.says: invitation(language), answer.label: None, answer.seen: None}
     try:
         if not name:
             raise UserError("There is no trained network yet: press Train, and come back after its first epoch.")
         model, seen = await look(lab, picture, name)
     except ValueError as error:
-        return [f"<div class='status'>{advice(translate(str(error), language))}</div>", None, None]
+        explained = f"<div class='status'>{advice(translate(str(error), language))}</div>"
+        return {answer.says: explained, answer.label: None, answer.seen: None}
+    return {
+        answer.says: _sentence(model, seen, language),
+        answer.label: seen.confidences,
+        answer.seen: seen.seen.permute(1, 2, 0).numpy(),
+    }
+
+
+def _sentence(model: OptimizerLabModel, seen: Prediction, language: str) -> str:
     likely = seen.confidences[seen.label]
     sure = translate("It says" if likely > 0.5 else "It is not sure; its best guess is", language)
     only = translate(
@@ -92,7 +155,7 @@ async def classify(lab: Lab, picture: Any, name: str | None) -> list[Any]:
         names=", ".join(model.class_names),
     )
     sentence = f"{sure} <b>{html.escape(seen.label)}</b>, {likely:.1%}. <span class='quiet'>{html.escape(only)}</span>"
-    return [f"<div class='status'>{sentence}</div>", seen.confidences, seen.seen.permute(1, 2, 0).numpy()]
+    return f"<div class='status'>{sentence}</div>"
 
 
 async def look(lab: Lab, picture: Any, name: Any) -> tuple[OptimizerLabModel, Prediction]:

@@ -1,10 +1,14 @@
-"""The page's comparison: any of a visitor's runs, any of their curves, as a chart, a table, CSV and code.
+"""The Compare tab: any of a visitor's runs, and published ones, as a chart, a table, CSV and code.
 
-A published run is named by its repo, among the keys of one's own.
+A run is named by its key if it is the visitor's own, and by its repo if it is published.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import gradio as gr
 
 from trainer.errors import UserError
 from trainer.runs import checkpoint
@@ -13,26 +17,78 @@ from trainer.runs.run import Run
 from trainer.runs.script import as_code
 from ui.charts import run_charts
 from ui.i18n.language import current_language
-from ui.i18n.words import translate
+from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.parts.checkpoints import aside, at_once, open_run
-from ui.parts.messages import said
-from ui.parts.run_list import file_to_give
-from ui.parts.run_view import epochs_table, legend, note, table
+from ui.parts.markup import note
+from ui.parts.messages import Updates, said
+from ui.parts.run_list import MOST_COMPARED, download_path
+from ui.parts.run_view import epochs_table, legend, table
+from ui.parts.script import code_panel
+from ui.parts.shared import AT_ONCE, Shared, components
 
-MOST_RUNS = 12
-HEIGHT = 360
+_HEIGHT = 360
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What shows the chosen runs: a legend, the chart of one curve, and a table."""
+
+    legend: gr.HTML
+    chart: gr.HTML
+    table: gr.HTML
+
+    def show(self, runs: Mapping[str, Run], measure: str, language: str) -> Updates:
+        """Updates that show runs by their names, or that there are none; ValueError for too many."""
+        return {getattr(self, name): value for name, value in _contents(runs, measure, language).items()}
+
+
+def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
+    """The tab's content and its events; it is filled when the tab is opened."""
+    chosen = shared.lists.compared
+    chosen.render()
+    measure = gr.Radio(
+        [(i18n(measure.title.capitalize()), name) for name, measure in run_charts.MEASURES.items()],
+        value="test_accuracy",
+        label=i18n("Curve"),
+        elem_id="measure",
+    )
+    empty = _contents({}, "test_accuracy", "en")
+    comparison = Comparison(
+        legend=gr.HTML(empty["legend"], elem_id="compared-legend"),
+        chart=run_charts.live_chart(
+            empty["chart"], height=_HEIGHT, label="The runs side by side", elem_id="comparison"
+        ),
+        table=gr.HTML(empty["table"], elem_id="compared-table"),
+    )
+    export_button = gr.Button(i18n("Export as CSV"), size="sm", elem_id="export")
+    code_button, script = code_panel("compared-code")
+
+    names = {"visitor": shared.visitor, "names": chosen}
+    gr.on(
+        [tab.select, chosen.change, measure.change],
+        partial(show, lab, comparison),
+        inputs_kwargs={**names, "measure": measure},
+        outputs=components(comparison),
+        trigger_mode="always_last",
+        api_name="_compare",
+        **AT_ONCE,
+    )
+    code_button.click(
+        partial(write_code, lab), inputs_kwargs=names, outputs=script, api_name="_compared_code", **AT_ONCE
+    )
+    shared.download_on_click(export_button, partial(export, lab), names, api_name="_export")
 
 
 @said
-async def show(lab: Lab, visitor: str, keys: list[str] | None, measure: str) -> list[Any]:
-    """The chosen runs: what is what, the chart of one measure, and the table."""
-    runs = await _runs(lab, visitor, keys)
-    return await at_once(draw, runs, measure, current_language())
+async def show(lab: Lab, comparison: Comparison, visitor: str, names: list[str] | None, measure: str) -> Updates:
+    """Updates that show the chosen runs."""
+    runs = await _runs(lab, visitor, names)
+    return await at_once(comparison.show, runs, measure, current_language())
 
 
-def draw(runs: Mapping[str, Run], measure: str, language: str) -> list[Any]:
-    """Legend, chart and table of runs by their names, or of none."""
+def _contents(runs: Mapping[str, Run], measure: str, language: str) -> dict[str, Any]:
+    """The values of a Comparison's components, by their names."""
     if measure not in run_charts.MEASURES:
         raise UserError("Choose what to compare.")
     contenders = compare(list(runs.values()), _repo_ids(runs))
@@ -42,62 +98,63 @@ def draw(runs: Mapping[str, Run], measure: str, language: str) -> list[Any]:
             count=len(run_charts.COLORS),
         )
     epochs = max((run.config.epochs for run in runs.values()), default=10)
-    chart = run_charts.measure_chart(measure, contenders, epochs=epochs, height=HEIGHT, language=language)
-    return [
-        _words(contenders, language),
-        chart,
-        table(contenders, language) if len(contenders) > 1 else epochs_table(list(runs.values()), language),
-    ]
+    return {
+        "legend": _legend(contenders, language),
+        "chart": run_charts.measure_chart(measure, contenders, epochs=epochs, height=_HEIGHT, language=language),
+        "table": table(contenders, language) if len(contenders) > 1 else epochs_table(list(runs.values()), language),
+    }
 
 
 @said
-async def export(lab: Lab, visitor: str, keys: list[str] | None) -> str:
+async def export(lab: Lab, visitor: str, names: list[str] | None) -> str:
     """The path of a CSV file with every epoch of the chosen runs."""
-    runs = await _runs(lab, visitor, keys)
+    runs = await _runs(lab, visitor, names)
     if not runs:
         raise UserError("Choose the runs to export first.")
-    path = file_to_give("optimizer-lab-runs.csv")
+    path = download_path("optimizer-lab-runs.csv")
     path.write_text(await at_once(to_csv, list(runs.values()), _repo_ids(runs)), encoding="utf-8")
     return str(path)
 
 
 @said
-def code(lab: Lab, visitor: str, keys: list[str] | None) -> str:
-    """The first of the chosen runs that is one's own as a plain PyTorch script."""
-    own = [key for key in checked(keys) if not is_published(key)]
+def write_code(lab: Lab, visitor: str, names: list[str] | None) -> str:
+    """The first of the visitor's own runs among the chosen ones, as a plain PyTorch script."""
+    own = [name for name in checked(names) if not is_published(name)]
     if not own:
         raise UserError("Choose a run of yours first: its settings are shown as a script.")
     return as_code(*checkpoint.read_facts(lab.own_run(visitor, own[0])))
 
 
-def _words(contenders: Sequence[Contender], language: str) -> str:
-    told = legend(contenders, language)
-    if not told:
+def is_published(name: str) -> bool:
+    """Whether the name of a run is a repo on the Hub rather than the key of a visitor's own run."""
+    return "/" in name
+
+
+def checked(names: Any) -> list[str]:
+    """The names of the runs to compare; ValueError for too many, or for anything but a list of names."""
+    names = names or []
+    if not isinstance(names, list) or len(names) > MOST_COMPARED or not all(isinstance(name, str) for name in names):
+        raise UserError("Compare up to {most} runs at a time.", most=MOST_COMPARED)
+    return names
+
+
+def _legend(contenders: Sequence[Contender], language: str) -> str:
+    words = legend(contenders, language)
+    if not words:
         return note(translate("Choose runs above: they are laid over each other here.", language))
     if published := sorted({one.repo_id for one in contenders} - {""}):
         claim = translate("The figures of {names} are claims of their owners.", language, names=", ".join(published))
-        told += note(claim)
-    return told
+        words += note(claim)
+    return words
 
 
-def is_published(key: str) -> bool:
-    """Whether what was chosen is a repo on the Hub rather than the key of one's own run."""
-    return "/" in key
-
-
-async def _runs(lab: Lab, visitor: str, keys: list[str] | None) -> dict[str, Run]:
+async def _runs(lab: Lab, visitor: str, names: list[str] | None) -> dict[str, Run]:
     def own_run(key: str) -> Run:
         return checkpoint.read_run(lab.own_run(visitor, key))
 
-    return {key: await (aside(open_run, key) if is_published(key) else at_once(own_run, key)) for key in checked(keys)}
-
-
-def checked(keys: Any) -> list[str]:
-    """The names of what is compared; ValueError for too many, or what is no list of names."""
-    keys = keys or []
-    if not isinstance(keys, list) or len(keys) > MOST_RUNS or not all(isinstance(key, str) for key in keys):
-        raise UserError("Compare up to {most} runs at a time.", most=MOST_RUNS)
-    return keys
+    return {
+        name: await (aside(open_run, name) if is_published(name) else at_once(own_run, name)) for name in checked(names)
+    }
 
 
 def _repo_ids(runs: Mapping[str, Run]) -> list[str]:

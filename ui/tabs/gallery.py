@@ -1,4 +1,4 @@
-"""The gallery: what others published on the Hub, as their cards tell it, and what one can do with it."""
+"""The Gallery tab: the runs that others published on the Hub, as their cards describe them."""
 
 import asyncio
 import html
@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 
@@ -22,8 +22,11 @@ from ui.lab import Lab
 from ui.login import own_token
 from ui.parts import run_list
 from ui.parts.checkpoints import aside, at_once, open_run
-from ui.parts.messages import said
-from ui.parts.run_view import advice, results
+from ui.parts.markup import advice
+from ui.parts.messages import Updates, said
+from ui.parts.run_list import RunLists
+from ui.parts.run_view import RunView
+from ui.parts.shared import AT_ONCE, Shared, components
 from ui.tabs import compare
 
 _logger = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ class Answer(NamedTuple):
 
 
 class Catalogue:
-    """What is published, asked of the Hub by one for all: a class of thirty that opens the gallery asks once."""
+    """The published runs, requested from the Hub once for all visitors who open the gallery at about the same time."""
 
     def __init__(self):
         self._answers: dict[bool, asyncio.Task[Answer]] = {}
@@ -81,17 +84,8 @@ def _listed(best: bool) -> list[Listed]:
         return repositories.list_published(best=best)  # nobody's token: all visitors see the same
 
 
-def build(
-    lab: Lab,
-    tab: gr.Tab,
-    tabs: gr.Tabs,
-    visitor: gr.BrowserState,
-    network: gr.Dropdown,
-    compared: gr.Dropdown,
-    shown: Sequence[gr.components.Component],
-) -> None:
-    """The tab's content, and what its presses do to the others: the network to classify with, the runs compared, and
-    `shown`, the visitor's runs. It fills itself when it is opened."""
+def build(lab: Lab, tab: gr.Tab, shared: Shared, view: RunView) -> None:
+    """The tab's content and its events; it is filled when it is opened. A loaded run is shown in `view`."""
     catalogue = Catalogue()
     gr.Markdown(i18n("Published with this app, by anyone. Figures are what their authors claim: nobody checked them."))
     with gr.Row(elem_id="gallery-order"):
@@ -104,31 +98,35 @@ def build(
             elem_id="order",
         )
         refresh = gr.Button(i18n("Refresh"), size="sm", scale=0, min_width=110, elem_id="refresh")
-    listed = gr.HTML(js_on_load=_PRESSED, elem_id="published")
-
-    at_once = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
-    for pressed, seconds, name in (
+    published = gr.HTML(js_on_load=_PRESSED, elem_id="published")
+    for event, seconds, name in (
         (tab.select, _SECONDS_KEPT, "_gallery"),
         (order.input, _SECONDS_KEPT, "_order"),
         (refresh.click, _SECONDS_REFRESHED, "_refresh"),
     ):
-        pressed(
-            partial(show, catalogue, seconds=seconds), order, listed,
-            trigger_mode="always_last", api_name=name, **at_once,
-        )  # fmt: skip
+        show_kept = partial(show, catalogue, seconds=seconds)
+        event(show_kept, order, published, trigger_mode="always_last", api_name=name, **AT_ONCE)
+    _wire_buttons(lab, published, shared, view)
 
-    def classify(event: gr.EventData) -> list[Any]:
-        return [gr.Tabs(selected="classify"), _repo_id(event)]
 
-    async def compare(keys: list[str] | None, event: gr.EventData) -> list[Any]:
-        return [gr.Tabs(selected="compare"), await add(keys, _repo_id(event))]
+def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -> None:
+    """Makes the buttons of each entry choose its network, compare its curve, and load it as the visitor's own."""
+    tabs, lists = shared.tabs, shared.lists
 
-    async def load_it(visitor: str, event: gr.EventData) -> list[Any]:
-        return [gr.Tabs(selected="train"), *await load(lab, visitor, _repo_id(event))]
+    def classify(event: gr.EventData) -> Updates:
+        return {tabs: gr.Tabs(selected="classify"), lists.networks: _repo_id(event)}
 
-    listed.select(said(classify), None, [tabs, network], api_name="_classify_with", **at_once)
-    listed.apply(said(compare), compared, [tabs, compared], api_name="_compare_with", **at_once)
-    listed.download(said(load_it), visitor, [tabs, *shown], api_name="_load_published", **at_once)
+    async def compare(names: list[str] | None, event: gr.EventData) -> Updates:
+        return {tabs: gr.Tabs(selected="compare"), lists.compared: await add(names, _repo_id(event))}
+
+    async def load_it(visitor: str, event: gr.EventData) -> Updates:
+        return {tabs: gr.Tabs(selected="train"), **await load(lab, view, lists, visitor, _repo_id(event))}
+
+    published.select(said(classify), None, [tabs, lists.networks], api_name="_classify_with", **AT_ONCE)
+    published.apply(said(compare), lists.compared, [tabs, lists.compared], api_name="_compare_with", **AT_ONCE)
+    published.download(
+        said(load_it), shared.visitor, components(tabs, view, lists), api_name="_load_published", **AT_ONCE
+    )
 
 
 async def show(catalogue: Catalogue, order: str | None, *, seconds: float) -> AsyncIterator[str]:
@@ -163,15 +161,15 @@ def _item(one: Listed, language: str) -> str:
         claim = translate(form, language, accuracy=f"{one.accuracy:.1%}", data=one.data)
     else:
         claim = translate("claims {accuracy} right", language, accuracy=f"{one.accuracy:.1%}")
-    told = " · ".join([f"{name} {value}" for name, value in one.settings.items()] + [one.updated[:10]])
+    facts = " · ".join([f"{name} {value}" for name, value in one.settings.items()] + [one.updated[:10]])
     buttons = "".join(
-        f"<button name='{name}' value='{escaped(one.repo_id)}'>{escaped(translate(does, language))}</button>"
-        for name, does in _BUTTONS.items()
+        f"<button name='{name}' value='{escaped(one.repo_id)}'>{escaped(translate(label, language))}</button>"
+        for name, label in _BUTTONS.items()
     )
     return (
         f"<li><div><a href='{escaped(repositories.page_of(one.repo_id))}' target='_blank' "
         f"rel='noopener noreferrer nofollow'>{escaped(one.repo_id)}</a> {escaped(claim)}<br>"
-        f"<span class='quiet'>{escaped(told)}</span></div>"
+        f"<span class='quiet'>{escaped(facts)}</span></div>"
         f"<div class='does'>{buttons}</div></li>"
     )
 
@@ -181,37 +179,35 @@ def _note(sentence: str) -> str:
 
 
 def _repo_id(event: gr.EventData) -> str:
-    told = event._data.get("repo_id") if isinstance(event._data, dict) else None
-    return repositories.check_repo_id(told if isinstance(told, str) else "")
+    repo_id = event._data.get("repo_id") if isinstance(event._data, dict) else None
+    return repositories.check_repo_id(repo_id if isinstance(repo_id, str) else "")
 
 
-async def add(keys: list[str] | None, repo_id: str) -> list[str]:
-    """What is compared, a published run now among it. Raises ValueError with one sentence where it cannot be read."""
-    keys = compare.checked([*(key for key in keys or [] if key != repo_id), repo_id])
+async def add(names: list[str] | None, repo_id: str) -> list[str]:
+    """The names of the compared runs with a published one added; ValueError with one sentence if it cannot be read."""
+    names = compare.checked([*(name for name in names or [] if name != repo_id), repo_id])
     await aside(open_run, repo_id)
-    return keys
+    return names
 
 
-async def load(lab: Lab, visitor: str, repo_id: str) -> list[Any]:
-    """Loads a published run among the visitor's own, to look at and to resume; what then is shown of their runs.
+async def load(lab: Lab, view: RunView, lists: RunLists, visitor: str, repo_id: str) -> Updates:
+    """Loads a published run among the visitor's own, to look at and to resume; returns updates that show it.
 
-    Raises ValueError with one sentence; there is no run more then.
+    Raises ValueError with one sentence; no run is left then.
     """
     await at_once(lab.check_room, visitor, 1)
     language = current_language()
     gr.Info(translate("Loading {repo} …", language, repo=repo_id))
-    # It ends by itself: each of its few files is given up on where the Hub falls silent.
+    # It ends by itself: each of its few files is given up if the Hub falls silent.
     folder, can_resume = await aside(_load, lab, visitor, repo_id, seconds=None)
     if not can_resume:
         gr.Info(translate("{repo} can be looked at and classified with, but not resumed.", language, repo=repo_id))
 
-    def shown() -> list[Any]:
-        return [
-            *results(run_list.read_all([folder]), lab.images, language),
-            *run_list.choices(lab, visitor, folder.name),
-        ]
+    def show_run() -> Updates:
+        runs = run_list.read_all([folder])
+        return {**view.show(runs, lab.images, language), **lists.offer(lab, visitor, folder.name)}
 
-    return await at_once(shown)
+    return await at_once(show_run)
 
 
 def _load(lab: Lab, visitor: str, repo_id: str) -> tuple[Path, bool]:

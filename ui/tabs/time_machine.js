@@ -41,7 +41,7 @@ function show() {
   play.textContent = timer ? '❚❚' : '▶';
   play.setAttribute('aria-label', timer ? words.pause : words.play);
   part('.name').textContent = frame.name;
-  part('.told').textContent = frame.told;
+  part('.says').textContent = frame.says;
   tiles(part('canvas'), pixels(shown.seen), shown.seen_side, 1, 1, 64);
   feed('lines', {mark: [{epoch: frame.epoch}], now: frame.shares});
   feed('bars', {now: frame.shares});
@@ -50,7 +50,7 @@ function show() {
   canvas.setAttribute('aria-label', words.filters);
   tiles(canvas, pixels(frame.filters), frame.filter_side, frame.num_filters, 8,
     Math.min(filters.querySelector('.what').clientWidth, 480));
-  filters.querySelector('.told').textContent = frame.changed;
+  filters.querySelector('.changed').textContent = frame.changed;
   filters.querySelector('.what').textContent = words.filters;
 }
 

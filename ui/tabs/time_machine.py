@@ -1,11 +1,12 @@
-"""The time machine: one picture, shown to the network as it was after each epoch of a run."""
+"""The Time machine tab: what a run's network saw in one picture after each of its epochs."""
 
 import base64
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 import torch
@@ -26,26 +27,40 @@ from ui.lab import Lab, is_key
 from ui.login import own_token
 from ui.parts import run_list
 from ui.parts.checkpoints import aside, at_once, open_published
-from ui.parts.run_view import NUM_CLASSES, advice, note
+from ui.parts.markup import advice, note
+from ui.parts.messages import Updates
+from ui.parts.run_view import NUM_CLASSES
+from ui.parts.shared import AT_ONCE, Shared, components
 from ui.tabs import classify
 from ui.uploads import uploaded
 
 _SECONDS_BETWEEN_UPDATES = 0.4
 _ACCURACY_HEIGHT = 190
 
-# Pictures decoded and batches of epochs looked at, at a time. What waits for the Hub does not count.
-
-T = TypeVar("T")
-
 _MACHINE = """<div class="machine" hidden>
-  <div class="now"><canvas></canvas><div><b class="name"></b><div class="told"></div></div></div>
+  <div class="now"><canvas></canvas><div><b class="name"></b><div class="says"></div></div></div>
   <div class="drive"><button type="button"></button><input type="range" min="0" step="1"></div>
 </div>"""
-_FILTERS = """<canvas role="img"></canvas><p class="told"></p><p class="note what"></p>"""
+_FILTERS = """<canvas role="img"></canvas><p class="changed"></p><p class="note what"></p>"""
 
 
-def build(lab: Lab, tab: gr.Tab, visitor: gr.BrowserState) -> None:
-    """The tab's content and what its widgets do; it fills itself when it is opened."""
+@dataclass(frozen=True, kw_only=True)
+class Journey:
+    """What a walk fills: a sentence, the machine with its controls, and the charts."""
+
+    says: gr.HTML
+    machine: gr.HTML
+    lines: gr.HTML
+    bars: gr.HTML
+    accuracy: gr.HTML
+
+    def explain(self, says: str) -> Updates:
+        """Updates that show a sentence, as HTML, and no epochs: without frames time_machine.js hides the charts."""
+        return {self.says: says, self.machine: {}}
+
+
+def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
+    """The tab's content and its events; it is filled when it is opened."""
     with gr.Row(elem_id="time-machine"):
         with gr.Column(scale=3, min_width=280, elem_id="travel"):
             run = gr.Dropdown(
@@ -61,27 +76,32 @@ def build(lab: Lab, tab: gr.Tab, visitor: gr.BrowserState) -> None:
                 lab, picture, columns=5, elem_id="travel-samples", api_name="_travel_sample"
             )
         with gr.Column(scale=7, min_width=320, elem_id="journey"):
-            outputs = _journey()
+            journey = _build_journey()
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    def fill(visitor: Any, name: Any) -> Updates:
+        return {run: list_runs(lab, visitor, name), gallery: classify.samples(lab.images)}
+
+    at_once = {"preprocess": False, **AT_ONCE}
     walked = {
-        "fn": partial(walk, lab),
-        "inputs": [visitor, run, picture, gr.State([0])],
-        "outputs": outputs,
-        "preprocess": False,
-        "concurrency_limit": None,
-        **hidden,
+        "fn": partial(walk, lab, journey),
+        "inputs_kwargs": {"visitor": shared.visitor, "name": run, "picture": picture, "turn": gr.State([0])},
+        "outputs": components(journey),
+        **at_once,
     }
-    # The picture comes after the run: its own change asks for a walk, with the run that the page has by then.
-    at_once = {"preprocess": False, "concurrency_limit": None, **hidden}
-    listed = tab.select(partial(runs_and_samples, lab), [visitor, run], [run, gallery], api_name="_travel", **at_once)
-    begun = listed.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **at_once)
+    filled = tab.select(
+        fill,
+        inputs_kwargs={"visitor": shared.visitor, "name": run},
+        outputs=[run, gallery],
+        api_name="_travel",
+        **at_once,
+    )
+    # The picture comes after the run: its own change starts a walk, with the run that the page has by then.
+    begun = filled.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **at_once)
     begun.success(api_name="_walk_opened", **walked)
     gr.on([run.input, picture.change], trigger_mode="multiple", api_name="_walk", **walked)
 
 
-def _journey() -> list[gr.components.Component]:
-    """What a walk fills: where it stands, the controls, and the charts."""
+def _build_journey() -> Journey:
     machine = gr.HTML(
         {},
         html_template=_MACHINE,
@@ -89,28 +109,32 @@ def _journey() -> list[gr.components.Component]:
         elem_id="machine",
     )
     says = gr.HTML(elem_id="travel-says")
-    lines, bars, learned = _charts(None, [], "en")
+    empty = _charts(None, [], "en")
     with gr.Column(elem_id="moments"):
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                lines = run_charts.live_chart(lines, height=HEIGHT, label="How sure the network was", elem_id="lines")
+                lines = run_charts.live_chart(
+                    empty["lines"], height=HEIGHT, label="How sure the network was", elem_id="lines"
+                )
             with gr.Column(scale=2, min_width=260):
-                bars = run_charts.live_chart(bars, height=HEIGHT, label="How sure it was at this epoch", elem_id="bars")
+                bars = run_charts.live_chart(
+                    empty["bars"], height=HEIGHT, label="How sure it was at this epoch", elem_id="bars"
+                )
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                learned = run_charts.live_chart(
-                    learned, height=_ACCURACY_HEIGHT, label="Test accuracy per epoch", elem_id="learned"
+                accuracy = run_charts.live_chart(
+                    empty["accuracy"], height=_ACCURACY_HEIGHT, label="Test accuracy per epoch", elem_id="learned"
                 )
             with gr.Column(scale=2, min_width=260):
                 gr.HTML("", html_template=_FILTERS, js_on_load=None, elem_id="filters")
-    return [says, machine, lines, bars, learned]
+    return Journey(says=says, machine=machine, lines=lines, bars=bars, accuracy=accuracy)
 
 
-def runs_and_samples(lab: Lab, visitor: Any, name: Any) -> list[Any]:
-    """The visitor's runs, with the latest chosen where none was; and the test pictures."""
+def list_runs(lab: Lab, visitor: Any, name: Any) -> Any:
+    """The update of the list of the visitor's runs; the latest is chosen unless one was."""
     runs = run_list.single_runs(lab, visitor)
     latest = {} if name or not runs else {"value": runs[0][1]}
-    return [gr.update(choices=runs, **latest), classify.samples(lab.images)]
+    return gr.update(choices=runs, **latest)
 
 
 def first_picture(lab: Lab, picture: Any) -> Any:
@@ -119,47 +143,52 @@ def first_picture(lab: Lab, picture: Any) -> Any:
     return gr.skip() if first is None else first
 
 
-async def walk(lab: Lab, visitor: Any, name: Any, picture: Any, turn: list[int]) -> AsyncIterator[list[Any]]:
-    """What the network of each epoch sees in the picture: where the walk stands, machine, and the three charts.
+async def walk(
+    lab: Lab, journey: Journey, visitor: Any, name: Any, picture: Any, turn: list[int]
+) -> AsyncIterator[Updates]:
+    """Updates that show what the network of each epoch sees in the picture, more and more of them.
 
-    Whatever anyone may have sent is checked; a mistake is told in the first one's place, and nothing stands below it.
-    `turn` counts the walks of a page, of which the latest alone is shown: it does not wait for one that waits for the
-    Hub.
+    All inputs are checked, as a hand-made request may send anything; a mistake is explained in place of the epochs.
+    `turn` counts the walks of a page. Only the latest is shown: it does not wait for one that waits for the Hub.
     """
     turn[0] += 1
     mine = turn[0]
-    async for shown in _walk(lab, visitor, name, picture, current_language()):
+    async for updates in _walk(lab, journey, visitor, name, picture):
         if turn[0] != mine:
-            yield [gr.skip()] * 5  # what is yielded last is shown again at the end
+            yield gr.skip()  # what is yielded last is shown again at the end
             return
-        yield shown
+        yield updates
 
 
-async def _walk(lab: Lab, visitor: Any, name: Any, picture: Any, language: str) -> AsyncIterator[list[Any]]:
+async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: Any) -> AsyncIterator[Updates]:
+    language = current_language()
     if name and picture is None:
         choose = "Choose a picture: a file, the webcam, the clipboard, or a test picture below."
-        yield _nothing(note(translate(choose, language)))
+        yield journey.explain(note(translate(choose, language)))
         return
-    yield [note(translate("Looking for the epochs", language)), {"run": name, "waiting": True}, *[gr.skip()] * 3]
+    yield {
+        journey.says: note(translate("Looking for the epochs", language)),
+        journey.machine: {"run": name, "waiting": True},
+    }
     call = at_once if is_key(name) else aside
     try:
         if not name:
             raise UserError("Train a network first, or type the name of a published run: then its epochs are here.")
         pixels = await at_once(read_picture, uploaded(picture))
-        told = await call(_timeline, lab, visitor, name)
+        epochs = await call(_timeline, lab, visitor, name)
     except ValueError as error:
-        yield _nothing(advice(translate(str(error), language)))
+        yield journey.explain(advice(translate(str(error), language)))
         return
-    steps, seen = timeline.walk(told, pixels), []
+    steps, seen = timeline.walk(epochs, pixels), []
     more = True
     while more:
         try:
             found, more = await call(_some, steps)
         except ValueError as error:  # the Hub is too slow
-            left = told.epochs[len(seen) :]
+            left = epochs.epochs[len(seen) :]
             found, more = [Gap(epoch=epoch, reason=str(error)) for epoch in left], False
         seen += found
-        yield await at_once(_shown, told, seen, name, language, more)
+        yield await at_once(_show, journey, epochs, seen, name, language, more)
 
 
 def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
@@ -185,34 +214,42 @@ def _some(steps: Iterator[Moment | Gap]) -> tuple[list[Moment | Gap], bool]:
     return found, False
 
 
-def _shown(told: Timeline, seen: Sequence[Moment | Gap], name: str, language: str, more: bool) -> list[Any]:
-    """What is known of a timeline so far."""
+def _show(
+    journey: Journey, epochs: Timeline, seen: Sequence[Moment | Gap], name: str, language: str, more: bool
+) -> Updates:
+    """Updates that show the part of a timeline that was `seen`; with `more`, the rest is still to come."""
     moments = [step for step in seen if isinstance(step, Moment)]
-    if more:
-        where = translate("epoch {epoch} of {epochs}", language, epoch=seen[-1].epoch, epochs=told.epochs[-1])
-        return [note(where), *_parts(told, moments, name, language, more=True)]
     gaps = [step for step in seen if isinstance(step, Gap)]
-    return [_left_out(gaps, language), *_parts(told, moments, name, language, more=False)]
-
-
-def _parts(told: Timeline, moments: Sequence[Moment], name: str, language: str, *, more: bool) -> list[Any]:
-    """Machine and charts of the moments there are so far."""
+    if more:
+        where = translate("epoch {epoch} of {epochs}", language, epoch=seen[-1].epoch, epochs=epochs.epochs[-1])
+        says = note(where)
+    else:
+        says = _left_out(gaps, language)
     if not moments:
-        return _nothing(note(""))[1:]
-    return [_machine(told.run, moments, name, language, more=more), *_charts(told, moments, language)]
+        return journey.explain(says)
+    charts = _charts(epochs, moments, language)
+    return {
+        journey.says: says,
+        journey.machine: _machine(epochs.run, moments, name, language, more=more),
+        **{getattr(journey, chart): value for chart, value in charts.items()},
+    }
 
 
-def _charts(told: Timeline | None, moments: Sequence[Moment], language: str) -> list[Any]:
-    """The class probabilities over the epochs and at one, and the test accuracy; empty ones without a timeline."""
-    last = max(told.epochs[-1], told.run.epoch, 1) if told else 1
+def _charts(epochs: Timeline | None, moments: Sequence[Moment], language: str) -> dict[str, Any]:
+    """The charts of a Journey by their names; empty ones without a timeline."""
+    last = max(epochs.epochs[-1], epochs.run.epoch, 1) if epochs else 1
     accuracy = run_charts.accuracy_chart(
-        compare([told.run] if told else []),
+        compare([epochs.run] if epochs else []),
         epochs=last,
         num_classes=len(moments[0].class_names) if moments else NUM_CLASSES,
         height=_ACCURACY_HEIGHT,
         language=language,
     )
-    return [lines_chart(moments, last, language), bars_chart(moments, language), accuracy]
+    return {
+        "lines": lines_chart(moments, last, language),
+        "bars": bars_chart(moments, language),
+        "accuracy": accuracy,
+    }
 
 
 def _machine(run: Run, moments: Sequence[Moment], name: str, language: str, *, more: bool) -> dict[str, Any]:
@@ -236,7 +273,7 @@ def _machine(run: Run, moments: Sequence[Moment], name: str, language: str, *, m
             {
                 "epoch": moment.epoch,
                 "name": translate("Epoch {epoch}", language, epoch=moment.epoch),
-                "told": _told(run, moment, language),
+                "says": _sentence(run, moment, language),
                 "shares": shares(moment, colors),
                 "filters": _as_text(_as_pictures(moment.filters)),
                 "filter_side": moment.filters.shape[-1],
@@ -254,7 +291,7 @@ def _machine(run: Run, moments: Sequence[Moment], name: str, language: str, *, m
     }
 
 
-def _told(run: Run, moment: Moment, language: str) -> str:
+def _sentence(run: Run, moment: Moment, language: str) -> str:
     says = {"label": moment.prediction.label, "share": f"{moment.prediction.confidences[moment.prediction.label]:.1%}"}
     if moment.epoch >= len(run.history):
         return translate("It says {label}, {share}.", language, **says)
@@ -297,13 +334,8 @@ def _as_text(pixels: torch.Tensor) -> str:
 def _left_out(gaps: Sequence[Gap], language: str) -> str:
     if not gaps:
         return note("")
-    told = "Epoch {epoch} is left out: {reason}"
+    template = "Epoch {epoch} is left out: {reason}"
     if len(gaps) > 1:
-        told = "{count} epochs are left out, the first of them epoch {epoch}: {reason}"
-    sentence = translate(told, language, count=len(gaps), epoch=gaps[0].epoch, reason=gaps[0].reason)
+        template = "{count} epochs are left out, the first of them epoch {epoch}: {reason}"
+    sentence = translate(template, language, count=len(gaps), epoch=gaps[0].epoch, reason=gaps[0].reason)
     return advice(sentence)
-
-
-def _nothing(says: str) -> list[Any]:
-    """The words, and nothing below them: without frames time_machine.js leaves the charts out of sight."""
-    return [says, {}, *[gr.skip()] * 3]

@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from gradio.context import LocalContext
 from visitor import LOGIN, VISITOR, asked, signed_in
 
-from ui.parts.messages import shown
+from ui.parts.messages import end_in_status
 
 
 @pytest.fixture
@@ -21,8 +22,10 @@ def space(monkeypatch):
 def test_an_unforeseen_error_is_logged_without_the_visitors_token(space, session, caplog):
     """The traceback is there for whoever runs the app, whether or not the error repeats a header."""
 
+    status = gr.HTML()
+
     def handler():
-        yield "begun"
+        yield {status: "begun"}
         token = session["oauth_info"]["access_token"] if session else "none"
         try:
             raise KeyError(f"Authorization: Bearer {token}")
@@ -31,9 +34,10 @@ def test_an_unforeseen_error_is_logged_without_the_visitors_token(space, session
 
     with asked(session=session):
         LocalContext.request.get().query_params = {}
-        begun, told = shown(1, "Not trained", "Something in the app went wrong.")(handler)()
-    assert begun == "begun"
-    assert "Something in the app went wrong." in told
+        page = end_in_status(handler, status, title="Not trained", broken="Something in the app went wrong.")
+        begun, ended = page()
+    assert begun == {status: "begun"}
+    assert "Something in the app went wrong." in ended[status]
     assert "RuntimeError: The request with" in caplog.text
     assert "KeyError: " in caplog.text
     assert VISITOR not in caplog.text

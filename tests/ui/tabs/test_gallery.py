@@ -14,10 +14,12 @@ from trainer.learning.race import race
 from trainer.runs import checkpoint
 from ui.lab import Lab, new_visitor
 from ui.limits import Limits
+from ui.parts import run_list, run_view
 from ui.tabs import gallery
 from ui.tabs.gallery import Catalogue, add, load, show
 
 ID = "owner/run"
+VIEW, LISTS = run_view.build(), run_list.build()
 HOSTILE = """---
 tags: [optimizer-lab]
 optimizer_lab:
@@ -248,10 +250,10 @@ def told_to(monkeypatch):
 def test_a_published_run_becomes_ones_own(hub, lab, small_run, monkeypatch):
     """It is the visitor's alone, has all that a resume needs, and stands first in their lists."""
     told, visitor = told_to(monkeypatch), new_visitor()
-    *_, runs, networks, _ = anyio.run(load, lab, visitor, ID)
+    updates = anyio.run(load, lab, VIEW, LISTS, visitor, ID)
     (own,) = lab.runs_of(visitor)
     assert checkpoint.read(own).history == checkpoint.read(small_run).history
-    assert (runs["value"], networks["value"]) == (own.name, own.name)
+    assert (updates[LISTS.races]["value"], updates[LISTS.networks]["value"]) == (own.name, own.name)
     assert lab.runs_of(new_visitor()) == []
     assert told == [f"Loading {ID} …"]
 
@@ -261,7 +263,7 @@ def test_an_epoch_to_look_at_is_told_from_one_to_resume(hub, lab, monkeypatch):
     told, files = told_to(monkeypatch), dict(hub.repos[ID].files)
     del files["training.safetensors"]
     hub.repos[ID] = Repo(commits={"1" * 40: files})
-    anyio.run(load, lab, new_visitor(), ID)
+    anyio.run(load, lab, VIEW, LISTS, new_visitor(), ID)
     assert told[-1] == f"{ID} can be looked at and classified with, but not resumed."
 
 
@@ -273,7 +275,7 @@ def test_what_cannot_be_loaded_leaves_nothing(hub, lab, monkeypatch, lacks):
     hub.repos[ID] = Repo(commits={"1" * 40: files})
     visitor = new_visitor()
     with pytest.raises(ValueError, match=r"^[^\n]+\.$"):
-        anyio.run(load, lab, visitor, ID)
+        anyio.run(load, lab, VIEW, LISTS, visitor, ID)
     assert lab.runs_of(visitor) == []
     assert list(lab.checkpoints.iterdir()) == []
 
@@ -286,5 +288,5 @@ def test_nobody_fills_the_disk(hub, lab, monkeypatch):
     for run in lab.new_race(visitor, 2):
         (run / "training.json").touch()
     with pytest.raises(ValueError, match="Up to 2 runs"):
-        anyio.run(load, lab, visitor, ID)
+        anyio.run(load, lab, VIEW, LISTS, visitor, ID)
     assert hub.requests == []

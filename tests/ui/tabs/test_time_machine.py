@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import anyio
+import gradio as gr
 import pytest
 import torch
 from gradio.utils import get_upload_folder
@@ -20,9 +21,10 @@ from trainer.runs import checkpoint
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.lab import Lab, new_visitor
-from ui.tabs.time_machine import walk
+from ui.tabs import time_machine
 
 VISITOR = new_visitor()
+JOURNEY = time_machine._build_journey()
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +55,19 @@ def key_of(lab) -> str:
     return lab.runs_of(VISITOR)[0].name
 
 
-def walked(*asked, turn=None) -> list:
-    """Everything that a walk shows."""
+def walked(lab, *inputs) -> list:
+    """All updates of a walk."""
 
     async def collect():
-        return [shown async for shown in walk(*asked, turn or [0])]
+        return [updates async for updates in time_machine.walk(lab, JOURNEY, *inputs, [0])]
 
     return anyio.run(collect)
 
 
 def test_the_walk_of_ones_own_run(lab, picture):
     """All epochs' frames, each with its filters as pixels and its shares; the charts beside them."""
-    _, machine, lines, _, learned = walked(lab, VISITOR, key_of(lab), picture)[-1]
+    updates = walked(lab, VISITOR, key_of(lab), picture)[-1]
+    machine, lines, learned = (updates[part] for part in (JOURNEY.machine, JOURNEY.lines, JOURNEY.accuracy))
     frames = machine["frames"]
     assert [frame["epoch"] for frame in frames] == [0, 1, 2]
     for frame in frames:
@@ -81,9 +84,10 @@ def test_an_epoch_that_was_not_kept_leaves_the_axes_as_long_as_the_history(lab, 
     kept = file.read_bytes()
     file.unlink()
     try:
-        _, machine, lines, _, learned = walked(lab, VISITOR, key_of(lab), picture)[-1]
+        updates = walked(lab, VISITOR, key_of(lab), picture)[-1]
     finally:
         file.write_bytes(kept)
+    machine, lines, learned = (updates[part] for part in (JOURNEY.machine, JOURNEY.lines, JOURNEY.accuracy))
     assert [frame["epoch"] for frame in machine["frames"]] == [0, 1]
     for chart in (lines, learned):
         assert '"domain": [0, 2]' in json.dumps(chart["specs"])
@@ -92,7 +96,8 @@ def test_an_epoch_that_was_not_kept_leaves_the_axes_as_long_as_the_history(lab, 
 @pytest.mark.parametrize("visitor", [None, "f" * 32, {}, [], "../x", 3])
 def test_nobody_walks_through_anothers_run(lab, picture, visitor):
     """Whoever they say they are; one sentence, and no frames."""
-    says, machine, *_ = walked(lab, visitor, key_of(lab), picture)[-1]
+    updates = walked(lab, visitor, key_of(lab), picture)[-1]
+    says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
     assert "There is no such run among yours" in says
     assert machine == {}
 
@@ -102,7 +107,8 @@ def test_nobody_walks_through_anothers_run(lab, picture, visitor):
 )
 def test_what_is_no_run_is_said_so(lab, picture, name):
     """One sentence, without a look at the disk or the Hub."""
-    says, machine, *_ = walked(lab, VISITOR, name, picture)[-1]
+    updates = walked(lab, VISITOR, name, picture)[-1]
+    says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
     assert "There is no such run among yours" in says or "is no name of a repo" in says
     assert machine == {}
 
@@ -112,14 +118,15 @@ def test_what_is_no_run_is_said_so(lab, picture, name):
 )
 def test_no_other_file_is_read(lab, path):
     """Only what was uploaded."""
-    says, machine, *_ = walked(lab, VISITOR, key_of(lab), path)[-1]
+    updates = walked(lab, VISITOR, key_of(lab), path)[-1]
+    says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
     assert "Send a picture file." in says or "Choose a picture" in says
     assert machine == {}
 
 
 def test_a_strangers_words_are_no_markup(lab, picture):
     """What is repeated of them is shown as text."""
-    says, *_ = walked(lab, VISITOR, "<img src=x onerror=alert(1)>", picture)[-1]
+    says = walked(lab, VISITOR, "<img src=x onerror=alert(1)>", picture)[-1][JOURNEY.says]
     assert "<img" not in says
     assert "&lt;img" in says
 
@@ -129,14 +136,14 @@ def test_only_the_latest_walk_of_a_page_is_shown(lab, picture):
 
     async def overtaken():
         turn, first = [0], []
-        async for shown in walk(lab, VISITOR, key_of(lab), picture, turn):
-            first.append(shown)
+        async for updates in time_machine.walk(lab, JOURNEY, VISITOR, key_of(lab), picture, turn):
+            first.append(updates)
             turn[0] += 1  # another walk has begun
         return first
 
     first = anyio.run(overtaken)
     assert len(first) == 2
-    assert all(update == {"__type__": "update"} for update in first[-1])
+    assert first[-1] == gr.skip()
 
 
 def test_equal_filters_are_grey_and_none_divides_by_zero():

@@ -15,13 +15,14 @@ from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui import api
 from ui.lab import Lab, new_visitor
-from ui.opening import follow
-from ui.parts import run_list
+from ui.parts import messages, run_list, run_view
 from ui.parts.fields import default
-from ui.tabs import bench, compare, train
+from ui.tabs import compare
+from ui.tabs.train import own_runs, settings, training
 
 NAMES = tuple(SETTINGS)
 SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}
+VIEW, LISTS = run_view.build(), run_list.build()
 
 
 @pytest.fixture
@@ -34,27 +35,44 @@ def lab(tmp_path, tiny, monkeypatch):
     return made
 
 
-def shown(**changed):
-    """What the page's widgets hold: the defaults of the rows, but for `changed`."""
+def page_settings(**changed):
+    """The values of the page's widgets by name: the defaults of the rows, but for `changed`."""
     rows = {"optimizer": "sgd", "scheduler": "constant", **changed}
-    usual = {name: default(name, rows["optimizer"], rows["scheduler"]) for name in NAMES}
-    return [{**usual, **rows}[name] for name in NAMES]
+    return {name: default(name, rows["optimizer"], rows["scheduler"]) for name in NAMES} | rows
+
+
+def explained(handler):
+    """A handler as the page has it, which explains errors in the status."""
+    return messages.end_in_status(handler, VIEW.status, title="Not trained", broken=training.BROKEN)
+
+
+def started(lab, visitor, **values):
+    """The updates of the page while it trains."""
+    return explained(training.train)(lab, VIEW, LISTS, visitor=visitor, requested_at=time.monotonic(), **values)
 
 
 def trained(lab, visitor, *settings):
     """The folders of a race that has ended."""
     listed = [json.dumps({**TrainConfig.from_settings({**SMALL, **own}).settings()}) for own in settings]
-    values = [listed, 1, "", *shown()]
-    list(train.train(lab, visitor, time.monotonic(), *values, names=NAMES, chosen=train.side_by_side))
+    list(started(lab, visitor, configs=training.side_by_side, contenders=listed, num_seeds=1))
     (folders,) = lab.races_of(visitor).values()
     return folders
 
 
-def resumed(lab, visitor, folders, epochs, anew, **settings):
+def resumed(lab, visitor, folders, epochs, uses_settings, **changed):
     """The last status of a race that was resumed, without its tags."""
-    key = folders[0].name
-    *_, last = train.resume(lab, visitor, time.monotonic(), key, epochs, anew, *shown(**settings), names=NAMES)
-    return re.sub("<[^>]*>", " ", last[0])
+    *_, last = explained(training.resume)(
+        lab,
+        VIEW,
+        LISTS,
+        visitor=visitor,
+        requested_at=time.monotonic(),
+        race=folders[0].name,
+        total_epochs=epochs,
+        uses_settings=uses_settings,
+        **page_settings(**changed),
+    )
+    return re.sub("<[^>]*>", " ", last[VIEW.status])
 
 
 def test_a_resumed_race_takes_the_schedule_shown_and_keeps_the_rest(lab):
@@ -71,12 +89,12 @@ def test_resume_offers_the_epochs_that_are_left_or_ten_more(lab):
     """And says nothing of what is not the visitor's."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 0.1})
-    assert run_list.epochs_in_all(lab, visitor, folders[0].name) == 11
+    assert own_runs.resumable_epochs(lab, visitor, folders[0].name) == 11
     content = json.loads((folders[1] / "training.json").read_text())
     content["config"]["epochs"] = 7
     (folders[1] / "training.json").write_text(json.dumps(content))
-    assert run_list.epochs_in_all(lab, visitor, folders[0].name) == 7
-    assert run_list.epochs_in_all(lab, new_visitor(), folders[0].name) == gr.skip()
+    assert own_runs.resumable_epochs(lab, visitor, folders[0].name) == 7
+    assert own_runs.resumable_epochs(lab, new_visitor(), folders[0].name) == gr.skip()
 
 
 def test_what_was_typed_or_diverged(lab):
@@ -85,8 +103,8 @@ def test_what_was_typed_or_diverged(lab):
     folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 1e6})
     key = folders[0].name
     assert [checkpoint.read_run(folder).status for folder in folders] == ["completed", "diverged"]
-    assert run_list.epochs_in_all(lab, visitor, key, 50) == gr.skip()
-    assert run_list.epochs_in_all(lab, visitor, key, 1) == run_list.epochs_in_all(lab, visitor, key) == 11
+    assert own_runs.resumable_epochs(lab, visitor, key, 50) == gr.skip()
+    assert own_runs.resumable_epochs(lab, visitor, key, 1) == own_runs.resumable_epochs(lab, visitor, key) == 11
     assert "trained all its epochs" in resumed(lab, visitor, folders, 1, False)
     assert "epoch 2 of 2" in resumed(lab, visitor, folders, 2, False)
 
@@ -95,19 +113,19 @@ def test_a_deleted_run_is_compared_no_more(lab):
     """The others still are, those on the Hub too."""
     visitor = new_visitor()
     (first,) = trained(lab, visitor, {"lr": 0.01})
-    list(train.train(lab, visitor, time.monotonic(), [], 1, "", *shown(**SMALL), names=NAMES))
+    list(started(lab, visitor, **page_settings(**SMALL)))
     other = next(key for key in lab.races_of(visitor) if key != first.name)
-    *_, compared = run_list.delete(lab, visitor, first.name, [first.name, other, "owner/name"])
-    assert compared["value"] == [other, "owner/name"]
+    updates = own_runs.delete(lab, VIEW, LISTS, visitor, first.name, [first.name, other, "owner/name"])
+    assert updates[LISTS.compared]["value"] == [other, "owner/name"]
 
 
 def test_what_trained_when_a_page_was_opened_is_shown_to_its_end(lab):
     """Even where it ends before the page begins to follow it."""
     visitor = new_visitor()
     trained(lab, visitor, {"lr": 0.01})
-    (shown,) = follow(lab, visitor, True)
-    assert "Done" in shown[0]
-    assert list(follow(lab, visitor, False)) == [[gr.skip()] * len(shown)]
+    (updates,) = training.follow(lab, VIEW, LISTS, visitor, True)
+    assert "Done" in updates[VIEW.status]
+    assert list(training.follow(lab, VIEW, LISTS, visitor, False)) == [gr.skip()]
 
 
 def test_a_run_alone_takes_the_optimizer_too(lab):
@@ -130,8 +148,8 @@ def test_a_race_of_schedules_is_not_made_one_setting(lab):
 def test_settings_that_cannot_be_trained_give_no_script(lab):
     """More pictures than there are: the sentence that Train would say, and for the rest a script."""
     with pytest.raises(gr.Error, match="num_images must not be above the 26"):
-        bench.show_code(lab, *shown(num_images=27), names=NAMES)
-    assert "torch.optim.Adam(" in bench.show_code(lab, *shown(optimizer="adam", batch_size=8), names=NAMES)
+        settings.write_code(lab, **page_settings(num_images=27))
+    assert "torch.optim.Adam(" in settings.write_code(lab, **page_settings(optimizer="adam", batch_size=8))
 
 
 def test_a_training_that_never_began_leaves_no_folder(lab, tmp_path, monkeypatch):
@@ -141,10 +159,9 @@ def test_a_training_that_never_began_leaves_no_folder(lab, tmp_path, monkeypatch
     api.add_endpoints(lab)
     by_api = endpoints["train"]
     config = TrainConfig.from_settings(SMALL).settings()
-    values = ([json.dumps(config)], 1, "", *shown())
 
     def by_page():
-        return train.train(lab, new_visitor(), time.monotonic(), *values, names=NAMES, chosen=train.side_by_side)
+        return started(lab, new_visitor(), configs=training.side_by_side, contenders=[json.dumps(config)], num_seeds=1)
 
     def refused(*_):
         raise ValueError("There is no memory for it.")
@@ -154,7 +171,7 @@ def test_a_training_that_never_began_leaves_no_folder(lab, tmp_path, monkeypatch
         patch.setattr(lab, "_race", refused)
         with pytest.raises(gr.Error, match="no memory"):
             list(by_api(config))
-        assert "no memory" in list(by_page())[-1][0]
+        assert "no memory" in list(by_page())[-1][VIEW.status]
     assert list(tmp_path.iterdir()) == []
     cancelled = by_page()
     next(cancelled)
@@ -174,7 +191,7 @@ def test_a_runs_script_takes_its_settings_alone(lab):
     visitor = new_visitor()
     (folder,) = trained(lab, visitor, {})
     (folder / "model.safetensors").write_bytes(b"")
-    assert "torch.optim.SGD(" in compare.code(lab, visitor, [folder.name])
+    assert "torch.optim.SGD(" in compare.write_code(lab, visitor, [folder.name])
 
 
 def test_a_race_goes_on_with_the_tensors_of_those_runs_alone_that_go_on(lab):
@@ -199,7 +216,8 @@ def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
 
 def test_a_fixed_lesson_has_no_fixed_version():
     """It says what to do, where two settings would be the same."""
-    mistaken = LESSONS["softmax-plateau"].config
-    assert len(train.with_fixed(mistaken, [], 1, "softmax-plateau")) == 2
+    name = "softmax-plateau"
+    mistaken = LESSONS[name].config.settings()
+    assert len(training.with_fixed(lesson=name, **mistaken)) == 2
     with pytest.raises(ValueError, match="choose the lesson anew"):
-        train.with_fixed(mistaken.changed({"softmax": False}), [], 1, "softmax-plateau")
+        training.with_fixed(lesson=name, **{**mistaken, "softmax": False})

@@ -9,7 +9,7 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS, zero_grad_lab
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
-from ui.parts import permalink
+from ui.tabs.train import permalink
 
 
 def opened(query):

@@ -1,0 +1,25 @@
+"""The learning-rate schedule of a config, as points to draw."""
+
+from dataclasses import replace
+
+from trainer.images.batches import num_batches
+from trainer.images.image_data import ImageData
+from trainer.learning.loop import num_training_images
+from trainer.learning.schedulers import preview
+from trainer.settings.config import TrainConfig
+
+MOST_BATCHES = 100_000  # of a run whose schedule is drawn: more would take seconds
+
+
+def planned_lrs(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:
+    """The schedule as (epochs passed, lr): a point an epoch if lr changes once an epoch, else one a batch.
+
+    Empty for a run of more than MOST_BATCHES batches. Before the images have loaded it is the schedule on CIFAR-10.
+    """
+    per_epoch = num_batches(num_training_images(config, images), config)
+    if config.scheduler_unit == "epoch":
+        points = [(step - 1, lr) for step, lr in preview(replace(config, zero_grad_every=1), num_batches=1)]
+        return [*points, (config.epochs, points[-1][1])]
+    if config.epochs * per_epoch > MOST_BATCHES:
+        return []
+    return [((step - 1) / per_epoch, lr) for step, lr in preview(config, num_batches=per_epoch)]

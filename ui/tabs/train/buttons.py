@@ -1,0 +1,158 @@
+"""The buttons that start and stop a training."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio.context import LocalContext
+from gradio.events import Dependency
+
+from trainer.learning.loop import training_split
+from trainer.settings.config import TrainConfig
+from ui.i18n.language import current_language
+from ui.i18n.words import translate
+from ui.lab import Lab, checked_visitor
+from ui.parts.messages import Updates, end_in_status, said, turned_away, waiting
+from ui.parts.shared import AT_ONCE, PRIVATE, components
+from ui.queue import TRAINING, leave_queue
+from ui.tabs.train.training import STOPPED
+
+_TITLES = {"_find_lr": "No lr was looked for"}
+_NOT_TRAINED = "Not trained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buttons:
+    """The buttons that a training changes."""
+
+    train: gr.Button
+    resume: gr.Button
+    stop: gr.Button
+
+    def while_training(self) -> Updates:
+        """Updates for a training that runs or waits."""
+        off, on = gr.update(interactive=False), gr.update(interactive=True)
+        return {self.train: off, self.resume: off, self.stop: on}
+
+    def at_rest(self) -> Updates:
+        """Updates for a page that trains nothing."""
+        on = gr.update(interactive=True)
+        stop = gr.update(value=translate("Stop", current_language()), interactive=False)
+        return {self.train: on, self.resume: on, self.stop: stop}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training that a button starts.
+
+    `check` raises what is wrong with `check_inputs` before the training joins the queue. `handler` trains with
+    `inputs` and the time of the request, and yields updates of `outputs`, of which `status` says how it goes. `broken`
+    is the sentence for an error in the app itself. Inputs are components by the names of the parameters.
+    """
+
+    name: str
+    check: Callable[..., None]
+    check_inputs: dict[str, Block]
+    handler: Callable[..., Iterator[Updates]]
+    inputs: dict[str, Block] = field(default_factory=dict)
+    outputs: Sequence[Block]
+    status: gr.HTML
+    broken: str
+
+    @property
+    def title(self) -> str:
+        """What the status says of a training that never began."""
+        return _title(f"_{self.name}")
+
+
+def start_on_click(
+    button: gr.Button, training: Training, buttons: Buttons, *, visitor: gr.BrowserState, cancels: Dependency
+) -> Dependency:
+    """Makes a button start a training: it is checked at once, waits for its turn, and resets the buttons at its end.
+
+    Returns the event of the training.
+    """
+    name, status = training.name, training.status
+    requested_at = gr.State(0.0)  # each button's own: pressing another must not make a Stop before it count
+
+    def request(**values: Any) -> Updates:
+        training.check(**values)
+        return {requested_at: time.monotonic(), **buttons.while_training()}
+
+    def refuse() -> Updates:
+        return {status: turned_away(training.title), **buttons.at_rest()}
+
+    requested = button.click(
+        request,
+        inputs_kwargs={"visitor": visitor, **training.check_inputs},
+        outputs=components(requested_at, buttons),
+        cancels=cancels,
+        api_name=f"_ask_{name}",
+        **AT_ONCE,
+    )
+    # Not by the handler that may be refused: Gradio shows Error in place of all outputs of a refused handler.
+    queued = requested.success(waiting, None, status, api_name=f"_wait_{name}", **AT_ONCE)
+    trained = queued.success(
+        end_in_status(training.handler, status, title=training.title, broken=training.broken),
+        inputs_kwargs={"visitor": visitor, "requested_at": requested_at, **training.inputs},
+        outputs=training.outputs,
+        api_name=f"_{name}",
+        concurrency_id=TRAINING,
+        concurrency_limit=1,
+        show_progress="minimal",
+        show_progress_on=status,
+        **PRIVATE,
+    )
+    trained.success(buttons.at_rest, None, components(buttons), api_name=f"_rest_{name}_ended", **AT_ONCE)
+    # A full queue refuses the training before its handler can say anything.
+    trained.failure(refuse, None, components(status, buttons), api_name=f"_rest_{name}_refused", **AT_ONCE)
+    return trained
+
+
+def stop_on_click(lab: Lab, page: gr.Blocks, button: gr.Button, visitor: gr.BrowserState) -> None:
+    """Makes a button stop what the visitor trains, and take what waits out of the queue at once."""
+
+    def status(api_name: str) -> str:
+        return turned_away(_title(api_name), STOPPED)
+
+    @said
+    async def stop(visitor: str) -> Any:
+        lab.stop(visitor)
+        leave_queue(page, LocalContext.request.get().session_hash, status)
+        return gr.update(value=translate("Stopping …", current_language()), interactive=False)
+
+    button.click(stop, visitor, button, api_name="_stop", **AT_ONCE)
+
+
+@said
+def check(
+    lab: Lab,
+    *,
+    visitor: str,
+    configs: Callable[..., list[TrainConfig]],
+    uses_settings: bool = True,
+    keeps_runs: bool = True,
+    **values: Any,
+) -> None:
+    """Raises what is wrong with a training before it waits for its turn.
+
+    Its settings are checked if it `uses_settings`: those that `configs(**values)` returns. If it also `keeps_runs`, the
+    visitor must have room for them.
+    """
+    checked_visitor(visitor)
+    if not uses_settings:
+        return
+    requested = configs(**values)
+    lab.limits.check(requested)
+    if keeps_runs:
+        lab.check_room(visitor, len(requested))
+    for config in requested:
+        if lab.images is not None:
+            training_split(config, lab.images)
+
+
+def _title(api_name: str) -> str:
+    return _TITLES.get(api_name, _NOT_TRAINED)

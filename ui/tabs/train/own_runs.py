@@ -1,0 +1,160 @@
+"""The visitor's own runs: to choose one, resume it, download it and delete it."""
+
+import zipfile
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+from gradio.events import Dependency
+
+from trainer.errors import UserError
+from trainer.runs import checkpoint
+from ui.i18n.language import current_language
+from ui.i18n.words import i18n, in_browser
+from ui.lab import Lab
+from ui.parts.messages import Updates, said
+from ui.parts.run_list import RunLists, download_path, latest, read_all
+from ui.parts.run_view import RunView
+from ui.parts.shared import AT_ONCE, Shared, components
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRuns:
+    """The list of the visitor's races, up to how many epochs and how to resume the chosen one, and what can be done."""
+
+    races: gr.Dropdown
+    total_epochs: gr.Number
+    uses_settings: gr.Checkbox
+    resume: gr.Button
+    download: gr.Button
+    delete: gr.Button
+
+
+def build(races: gr.Dropdown) -> OwnRuns:
+    """The group below the results."""
+    with gr.Group(elem_id="own-runs"):
+        races.render()
+        with gr.Row():
+            total_epochs = gr.Number(
+                label=i18n("epochs in all"),
+                info=i18n("Resume trains until so many."),
+                value=10,
+                precision=0,
+                minimum=1,
+                elem_id="more-epochs",
+            )
+            uses_settings = gr.Checkbox(
+                label=i18n("with the settings shown"),
+                info=i18n(
+                    "Go on with the optimizer and scheduler chosen here: needed once the run's own schedule is spent. "
+                    "In a race each keeps its own optimizer and lr."
+                ),
+                elem_id="anew",
+            )
+        with gr.Row():
+            return OwnRuns(
+                races=races,
+                total_epochs=total_epochs,
+                uses_settings=uses_settings,
+                resume=gr.Button(i18n("Resume"), size="sm", elem_id="resume"),
+                download=gr.Button(i18n("Download checkpoint"), size="sm", elem_id="download"),
+                delete=gr.Button(i18n("Delete run"), size="sm", elem_id="delete"),
+            )
+
+
+def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dependency) -> None:
+    """Makes the list show the chosen race, and the buttons download and delete it."""
+    visitor, lists = shared.visitor, shared.lists
+    own.races.change(bool, own.races, shared.had_runs, api_name="_remember", **AT_ONCE)
+    offer_epochs(lab, own, own.races.change, shared, api_name="_offer")
+    own.races.input(
+        partial(show, lab, view),
+        inputs_kwargs={"visitor": visitor, "race": own.races},
+        outputs=components(view),
+        cancels=followed,
+        api_name="_show",
+        **AT_ONCE,
+    )
+    question = in_browser("Delete this run and its checkpoints? A race goes with all its runs.")
+    own.delete.click(
+        partial(delete, lab, view, lists),
+        inputs_kwargs={"visitor": visitor, "race": own.races, "compared": lists.compared},
+        outputs=components(view, lists),
+        js=f"(visitor, race, compared) => [visitor, race && confirm({question}) ? race : null, compared]",
+        api_name="_delete",
+        **AT_ONCE,
+    )
+    shared.download_on_click(
+        own.download, partial(download, lab), {"visitor": visitor, "race": own.races}, api_name="_download"
+    )
+
+
+def offer_epochs(lab: Lab, own: OwnRuns, event: Any, shared: Shared, *, api_name: str, keeps: bool = False) -> None:
+    """Makes an event offer the epochs up to which the chosen race can be resumed; `keeps` a larger number."""
+    inputs = {"visitor": shared.visitor, "race": own.races, **({"typed": own.total_epochs} if keeps else {})}
+    event(
+        partial(resumable_epochs, lab),
+        inputs_kwargs=inputs,
+        outputs=own.total_epochs,
+        api_name=api_name,
+        **AT_ONCE,
+    )
+
+
+def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | None = None) -> Any:
+    """The total of epochs that a resumed race would be trained up to: its own or, if it has them, ten more.
+
+    A larger total that the visitor has `typed` stays.
+    """
+    try:
+        runs = read_all(lab.own_race(visitor, race))
+    except (ValueError, OSError):
+        runs = []
+    if not runs or (typed or 0) > max(run.epoch for run in runs):
+        return gr.skip()
+    most = max(run.config.epochs for run in runs)
+    is_open = any(run.epoch < run.config.epochs for run in runs if run.status != "diverged")
+    return most if is_open else most + 10
+
+
+@said
+def show(lab: Lab, view: RunView, visitor: str, race: str | None) -> Updates:
+    """Updates that show the visitor's `race`."""
+    runs = read_all(lab.own_race(visitor, race)) if race else []
+    return view.show(runs, lab.images, current_language())
+
+
+@said
+def delete(
+    lab: Lab, view: RunView, lists: RunLists, visitor: str, race: str | None, compared: list[str] | None
+) -> Updates:
+    """Deletes all runs of the visitor's `race`; returns updates that show the latest race that is left.
+
+    The deleted runs leave those that are `compared`.
+    """
+    deleted = lab.own_race(visitor, race) if race else []
+    for folder in deleted:
+        checkpoint.delete(folder)
+    left, runs = latest(lab, visitor)
+    updates = {**view.show(runs, lab.images, current_language()), **lists.offer(lab, visitor, left)}
+    names = [folder.name for folder in deleted]
+    updates[lists.compared]["value"] = (
+        [name for name in compared if name not in names] if isinstance(compared, list) else []
+    )
+    return updates
+
+
+@said
+def download(lab: Lab, visitor: str, race: str | None) -> str:
+    """The path of a zip of the visitor's `race`, as it could be put on the Hub; a folder for each of several runs."""
+    if not race:
+        raise UserError("Train something first: then there is a checkpoint to download.")
+    folders = lab.own_race(visitor, race)
+    path = download_path("optimizer-lab-checkpoint.zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, folder in enumerate(folders, 1):
+            prefix = f"run-{number}/" if len(folders) > 1 else ""
+            for name, content in checkpoint.pack(folder).items():
+                archive.writestr(prefix + name, content)
+    return str(path)

@@ -1,0 +1,132 @@
+"""The race: the list of settings that are trained side by side, and what fills it."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from trainer.errors import UserError
+from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
+from trainer.runs.comparison import differences, label
+from trainer.settings.config import TrainConfig
+from trainer.settings.lessons import zero_grad_lab
+from ui.i18n.words import i18n
+from ui.parts import fields
+from ui.parts.messages import said
+from ui.parts.shared import AT_ONCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """The panel: the list of contenders, over how many seeds, the button that starts them, and what fills the list."""
+
+    panel: gr.Accordion
+    contenders: gr.Dropdown
+    num_seeds: gr.Slider
+    start: gr.Button
+    add: gr.Button
+    every: gr.Number
+    fill: gr.Button
+
+
+def build() -> Race:
+    """The panel above the settings."""
+    with gr.Accordion(i18n("Race: settings side by side"), open=False, elem_id="race-panel") as panel:
+        return Race(
+            panel=panel,
+            contenders=gr.Dropdown(
+                [],
+                value=[],
+                multiselect=True,
+                max_choices=MAX_SETTINGS,
+                label=i18n("Settings in the race"),
+                info=i18n("All start from the same weights and see the same batches. Up to six; × takes one out."),
+                elem_id="race",
+            ),
+            add=gr.Button(i18n("Add the settings shown"), size="sm", elem_id="add-to-race"),
+            num_seeds=gr.Slider(
+                1,
+                MAX_SEEDS,
+                value=1,
+                step=1,
+                label=i18n("seeds each"),
+                info=i18n("More than one shows how much is chance: mean ± standard deviation."),
+                elem_id="seeds",
+            ),
+            start=gr.Button(i18n("Start the race"), variant="primary", elem_id="start-race"),
+            every=gr.Number(
+                4,
+                precision=0,
+                minimum=2,
+                label=i18n("zero_grad lab: clear every … batches"),
+                info=i18n(
+                    "Fills the race with the settings shown: gradients cleared at each batch, every so many, never, "
+                    "and one batch as large as so many."
+                ),
+                elem_id="every",
+            ),
+            fill=gr.Button(i18n("Fill in the zero_grad lab"), size="sm", elem_id="zero-grad-lab"),
+        )
+
+
+def fill_on_click(race: Race, widgets: fields.Widgets) -> None:
+    """Makes the panel's buttons fill the list with the settings in `widgets`."""
+    race.add.click(
+        add_settings,
+        inputs_kwargs={"contenders": race.contenders, **widgets},
+        outputs=race.contenders,
+        api_name="_add_to_race",
+        **AT_ONCE,
+    )
+    race.contenders.input(relabel, race.contenders, race.contenders, api_name="_relabel_race", **AT_ONCE)
+    race.fill.click(
+        fill_zero_grad_lab,
+        inputs_kwargs={"every": race.every, **widgets},
+        outputs=race.contenders,
+        api_name="_zero_grad_lab",
+        **AT_ONCE,
+    )
+
+
+@said
+def add_settings(contenders: Any, **settings: Any) -> Any:
+    """The list with the page's settings added."""
+    others = read_contenders(contenders)
+    config = replace(fields.read_config(settings), seed=0)
+    if config in others:
+        raise UserError("These settings are in the race already.")
+    if len(others) == MAX_SETTINGS:
+        raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
+    return list_contenders([*others, config])
+
+
+@said
+def relabel(contenders: Any) -> Any:
+    """The list after settings have left it: the others are named by what distinguishes them now."""
+    return list_contenders(read_contenders(contenders))
+
+
+@said
+def fill_zero_grad_lab(every: float | None, **settings: Any) -> Any:
+    """The list for gradients cleared at each batch, every `every` batches, never, and one batch as large as these."""
+    config = replace(fields.read_config(settings), seed=0)
+    return list_contenders(zero_grad_lab(config, int(min(every or 0, 1e6))))
+
+
+def list_contenders(configs: list[TrainConfig]) -> Any:
+    """The update of the list for these settings, each named by what distinguishes it from the others."""
+    names = [label(own) for own in differences(configs)]
+    if len(configs) == 1:
+        names = [f"{configs[0].optimizer}, {configs[0].scheduler}, lr {configs[0].lr:g}"]
+    # As JSON, so that the list itself holds the settings and nothing else has to be remembered.
+    values = [json.dumps(config.settings()) for config in configs]
+    return gr.update(choices=list(zip(names, values, strict=True)), value=values)
+
+
+def read_contenders(contenders: Any) -> list[TrainConfig]:
+    """The settings in the list, which holds each as JSON; ValueError for anything else."""
+    try:
+        return [TrainConfig.from_settings(json.loads(text)) for text in contenders or []]
+    except (TypeError, RecursionError, json.JSONDecodeError):
+        raise UserError("The race's list is damaged: clear it, and add the settings anew.") from None

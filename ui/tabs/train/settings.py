@@ -1,0 +1,181 @@
+"""The settings: a widget each, the schedule that they plan, and the same as a PyTorch script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+from gradio.events import Dependency
+
+from trainer.errors import UserError
+from trainer.images.image_data import facts
+from trainer.learning.loop import training_split
+from trainer.runs.script import as_code
+from trainer.settings.config import TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
+from ui.charts import run_charts
+from ui.i18n.language import current_language
+from ui.i18n.words import i18n, translate
+from ui.lab import Lab
+from ui.parts import fields
+from ui.parts.markup import advice
+from ui.parts.messages import Updates, said
+from ui.parts.schedule import MOST_BATCHES, planned_lrs
+from ui.parts.script import code_panel
+from ui.parts.shared import AT_ONCE, components
+from ui.tabs.train import lr_finder, permalink
+from ui.tabs.train.race import Race, read_contenders
+
+_PREVIEW_HEIGHT = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """The planned schedule, a note on it, and the query of the page's link, which changes with the settings too."""
+
+    chart: gr.HTML
+    note: gr.HTML
+    query: gr.Textbox
+
+    def show(
+        self, lab: Lab, config: TrainConfig, contenders: Sequence[TrainConfig] = (), num_seeds: int = 1
+    ) -> Updates:
+        """Updates for a config, and for the race that the link holds with it; ValueError for a wrong schedule."""
+        chart, note = _draw(lab, config, current_language())
+        return {self.chart: chart, self.note: note, self.query: permalink.write(config, contenders, num_seeds)}
+
+    def explain(self, error: ValueError) -> Updates:
+        """Updates for settings that cannot be drawn; the link stays as it was."""
+        language = current_language()
+        return {
+            self.chart: _chart([], TrainConfig().epochs, language),
+            self.note: advice(translate(str(error), language)),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The widgets, the preview of their schedule, the learning-rate finder, and the events of a chosen row."""
+
+    panel: fields.Panel
+    preview: Preview
+    finder: lr_finder.Finder
+    row_chosen: Sequence[Dependency]
+
+
+def build(lab: Lab, query: gr.Textbox) -> Settings:
+    """Every setting, with only the chosen optimizer's and scheduler's own ones visible."""
+    panel = fields.Panel(widgets={}, powers={}, abouts={})
+    with gr.Group():
+        _add(panel, ["epochs"])
+    with gr.Group():
+        _add(panel, ["optimizer"])
+        _add_row(panel, "optimizer", "sgd", OPTIMIZERS)
+    finder = lr_finder.build()
+    with gr.Group():
+        _add(panel, ["scheduler"])
+        chart, words = _draw(lab, TrainConfig(), "en")
+        chart = run_charts.live_chart(
+            chart, height=_PREVIEW_HEIGHT, label="The learning rate as planned", elem_id="preview"
+        )
+        note = gr.HTML(words, elem_id="preview-word")
+        _add_row(panel, "scheduler", "onecycle", SCHEDULERS)
+        _add(panel, ["scheduler_unit", "num_warmup_steps"])
+    for title, names in (
+        ("Network", fields.NETWORK),
+        ("Pictures and batches", fields.DATA),
+        ("Loss and gradients", fields.LOSS),
+    ):
+        with gr.Accordion(i18n(title), open=False):
+            _add(panel, names)
+    return Settings(
+        panel=panel,
+        preview=Preview(chart=chart, note=note, query=query),
+        finder=finder,
+        row_chosen=[fields.follow_row(part, panel) for part in panel.abouts],
+    )
+
+
+def draw_on_change(lab: Lab, settings: Settings, race: Race, lesson_chosen: Dependency) -> None:
+    """Makes the preview and the page's link follow the settings and the race."""
+    panel = settings.panel
+    # Not at every change: a lesson, which sets all widgets at once, would draw once for each widget. Nor when a row is
+    # chosen, before its own settings are in the widgets.
+    edited = [
+        widget.change if name in panel.powers else widget.input
+        for name, widget in panel.widgets.items()
+        if name not in panel.abouts
+    ]
+    drawing = {
+        "fn": partial(draw, lab, settings.preview),
+        "inputs_kwargs": {"contenders": race.contenders, "num_seeds": race.num_seeds, **panel.widgets},
+        "outputs": components(settings.preview),
+        **AT_ONCE,
+        # It computes, for up to a second: many visitors who draw must leave the others some of the processor.
+        "concurrency_id": "draw",
+        "concurrency_limit": 2,
+    }
+    gr.on(
+        [race.contenders.change, race.num_seeds.change, *edited],
+        trigger_mode="always_last",
+        api_name="_draw_preview",
+        **drawing,
+    )
+    for number, chosen in enumerate([*settings.row_chosen, lesson_chosen], 1):
+        chosen.then(api_name=f"_draw_preview_{number}", **drawing)
+
+
+def build_code(lab: Lab, panel: fields.Panel) -> None:
+    """The panel that writes the settings as a script."""
+    button, script = code_panel("code")
+    button.click(partial(write_code, lab), inputs_kwargs=panel.widgets, outputs=script, api_name="_code", **AT_ONCE)
+
+
+def draw(lab: Lab, preview: Preview, *, contenders: Any, num_seeds: Any, **settings: Any) -> Updates:
+    """Updates of the preview for the widgets' values; for wrong ones a note that says what is wrong."""
+    try:
+        return preview.show(lab, fields.read_config(settings), read_contenders(contenders), int(num_seeds or 1))
+    except ValueError as error:
+        return preview.explain(error)
+
+
+@said
+def write_code(lab: Lab, **settings: Any) -> str:
+    """The settings as a plain PyTorch script on the app's images; an error for settings that cannot be trained."""
+    if lab.images is None:
+        raise UserError("The pictures are still being loaded: try again in a moment.")
+    config = fields.read_config(settings)
+    training_split(config, lab.images)
+    return as_code(config, facts(lab.images))
+
+
+def _add(panel: fields.Panel, names: Sequence[str]) -> None:
+    for name in names:
+        panel.widgets[name] = fields.build(name)
+
+
+def _add_row(panel: fields.Panel, part: str, first: str, rows: dict[str, Any]) -> None:
+    """Adds the settings of all optimizers or all schedulers, those of the `first` one visible."""
+    panel.abouts[part] = gr.Markdown(i18n(rows[first].about), elem_classes=["about"])
+    for name in fields.row_settings(part):
+        visible = name in rows[first].defaults
+        panel.widgets[name] = fields.build(name, visible=visible)
+        if name in fields.LOWEST_POWER:
+            panel.powers[name] = fields.build_power(name, panel.widgets[name], visible=visible)
+
+
+def _draw(lab: Lab, config: TrainConfig, language: str) -> tuple[dict[str, Any], str]:
+    """The chart of the schedule that a config plans, and a note on it, as HTML."""
+    planned = planned_lrs(config, lab.images)
+    note = ""
+    if config.scheduler == "plateau":
+        note = translate("Drawn where it begins: plateau lowers lr by the loss, which only training tells.", language)
+    elif not planned:
+        note = translate("Too long to draw: over {count} batches.", language, count=f"{MOST_BATCHES:,}")
+    return _chart(planned, config.epochs, language), f"<div class='note'>{note}</div>"
+
+
+def _chart(planned: list[tuple[float, float]], epochs: int, language: str) -> dict[str, Any]:
+    return run_charts.lr_chart(planned, [], epochs=epochs, height=_PREVIEW_HEIGHT, language=language)

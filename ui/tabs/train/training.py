@@ -1,0 +1,244 @@
+"""Training on the page: a race of one or several settings, started or resumed, and shown while it runs."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from trainer.errors import UserError
+from trainer.images.image_data import ImageData, facts
+from trainer.learning.checkpoint import Checkpoint, continued, resumed
+from trainer.learning.race import over_seeds
+from trainer.runs import checkpoint
+from trainer.runs.events import CheckpointReady, EpochEnded, Event
+from trainer.runs.run import Run, is_training
+from trainer.settings.config import TrainConfig
+from trainer.settings.lessons import LESSONS
+from ui.i18n.language import current_language
+from ui.lab import Lab, checked_visitor
+from ui.parts import run_list
+from ui.parts.fields import read_config, row_changes
+from ui.parts.markup import status_line
+from ui.parts.messages import Updates
+from ui.parts.run_list import RunLists
+from ui.parts.run_view import RunView
+from ui.parts.schedule import planned_lrs
+from ui.tabs.train.race import read_contenders
+
+BROKEN = "Something in the app went wrong. The run is kept up to its last whole epoch."
+STOPPED = "It was stopped before it began."
+_SECONDS_BETWEEN_UPDATES = 1.0
+_SECONDS_BETWEEN_LOOKS = 0.5  # at what another page trains
+
+
+def single(**settings: Any) -> list[TrainConfig]:
+    """The configs that Train trains: the page's settings, as a race of one."""
+    return [read_config(settings)]
+
+
+def side_by_side(*, contenders: Any, num_seeds: Any) -> list[TrainConfig]:
+    """The configs that Start the race trains: every contender, over the seeds."""
+    seeds = int(num_seeds) if isinstance(num_seeds, int | float) and 0 < num_seeds < 100 else 0
+    return over_seeds(read_contenders(contenders), seeds)
+
+
+def with_fixed(*, lesson: Any, **settings: Any) -> list[TrainConfig]:
+    """The configs that a lesson's button trains: the page's settings, and the same without the lesson's mistake."""
+    config = read_config(settings)
+    if lesson not in LESSONS:
+        raise UserError("Choose a lesson first.")
+    fixed = config.changed(LESSONS[lesson].fix)
+    if fixed == config:
+        raise UserError("The settings shown have not the lesson's mistake any more: choose the lesson anew.")
+    return over_seeds([config, fixed], 1)
+
+
+def train(
+    lab: Lab,
+    view: RunView,
+    lists: RunLists,
+    *,
+    visitor: str,
+    requested_at: float,
+    configs: Callable[..., list[TrainConfig]] = single,
+    **values: Any,
+) -> Iterator[Updates]:
+    """Trains new runs of the `configs(**values)`; yields updates that show them."""
+    new = configs(**values)
+    images = yield from wait_for_images(lab, visitor, requested_at, view.status, _without_runs(view))
+    planned = planned_lrs(new[0], images)
+    events = lab.race([(config, None) for config in new], images)
+    folders = lab.new_race(visitor, len(new))
+    runs = [Run(config=config) for config in new]
+    try:
+        with _writing(folders):
+            yield from _watch(
+                checkpoint.record_race(
+                    events,
+                    _keepers(runs, folders, images),
+                    stop=partial(lab.is_stopped, visitor, requested_at),
+                ),
+                runs,
+                show=partial(view.show, runs, images, current_language(), planned=planned),
+                offer=partial(lists.offer, lab, visitor, folders[0].name),
+            )
+    finally:
+        for folder in folders:
+            checkpoint.discard_unused(folder)
+
+
+def resume(
+    lab: Lab,
+    view: RunView,
+    lists: RunLists,
+    *,
+    visitor: str,
+    requested_at: float,
+    race: str | None,
+    total_epochs: float | None,
+    uses_settings: bool,
+    **settings: Any,
+) -> Iterator[Updates]:
+    """Resumes the visitor's `race` up to `total_epochs`; yields updates that show it.
+
+    With `uses_settings`, a single run takes the page's optimizer and scheduler; the runs of a race take the page's
+    scheduler, and each keeps its own optimizer and lr. Runs that have no epochs left stay as they are.
+    """
+    folders = lab.own_race(visitor, race)
+    images = yield from wait_for_images(lab, visitor, requested_at, view.status, _without_runs(view))
+    parts = ("optimizer", "scheduler") if len(folders) == 1 else ("scheduler",)
+    changes = row_changes(read_config(settings), *parts) if uses_settings else {}
+    with _writing(folders):
+        resumable = _resumable_checkpoints(folders, images, int(min(total_epochs or 0, 1e6)), changes)
+        planned = []
+        if len(folders) == 1:
+            begin = resumable[0].schedule_from
+            rest = replace(resumable[0].config, epochs=resumable[0].config.epochs - begin)
+            planned = [(begin + epochs, lr) for epochs, lr in planned_lrs(rest, images)]
+        places = list(resumable)
+        events = lab.race([(state.config, state) for state in resumable.values()], images)
+        runs = [
+            resumed(resumable[place]) if place in resumable else checkpoint.read_run(folder)
+            for place, folder in enumerate(folders)
+        ]
+        yield from _watch(
+            checkpoint.record_race(
+                ((places[place], event) for place, event in events),
+                _keepers(runs, folders, images, resumable),
+                stop=partial(lab.is_stopped, visitor, requested_at),
+            ),
+            runs,
+            show=partial(view.show, runs, images, current_language(), planned=planned),
+            offer=partial(lists.offer, lab, visitor, race),
+        )
+
+
+def follow(lab: Lab, view: RunView, lists: RunLists, visitor: str, was_training: bool) -> Iterator[Updates]:
+    """Yields updates that show what another page of the visitor trains, until it ends.
+
+    `was_training`: whether something trained when this page was opened. If so, its end is shown, even if it has ended
+    since.
+    """
+    if not was_training:
+        yield gr.skip()
+    language = current_language()
+    while was_training:
+        race, runs = run_list.latest(lab, visitor)
+        was_training = is_training(runs)
+        yield {**view.show(runs, lab.images, language), **lists.offer(lab, visitor, race, keep=True)}
+        if was_training:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def wait_for_images(lab: Lab, visitor: str, requested_at: float, status: gr.HTML, others: Updates) -> Iterator[Updates]:
+    """Yields the progress of the images in `status`, with updates of `others`, until they have loaded; returns them.
+
+    Raises ValueError if there are none, or if Stop was pressed after `requested_at`.
+    """
+    checked_visitor(visitor)
+    language = current_language()
+    while not lab.is_stopped(visitor, requested_at):
+        if (images := lab.loaded()) is not None:
+            return images
+        fraction, doing = lab.loading
+        yield {**others, status: status_line("Waiting for the pictures", doing, fraction, language)}
+        time.sleep(_SECONDS_BETWEEN_UPDATES)
+    raise UserError(STOPPED)
+
+
+def _without_runs(view: RunView) -> Updates:
+    """Updates of a view for a training that has not begun, without its status."""
+    updates = view.show([], None, current_language())
+    del updates[view.status]
+    return updates
+
+
+def _watch(
+    events: Iterator[tuple[int, Event]],
+    runs: Sequence[Run],
+    *,
+    show: Callable[..., Updates],
+    offer: Callable[..., Updates],
+) -> Iterator[Updates]:
+    """Yields what `show` and `offer` return while `runs` take up the events."""
+    next_update = 0.0
+    yield show(live=is_training(runs))
+    for _, event in events:
+        # The first checkpoint makes a run one that can be chosen; later ones change its label.
+        if isinstance(event, CheckpointReady) and (len(runs) == 1 or event.epoch == 0):
+            yield {**show(live=is_training(runs)), **offer(keep=event.epoch > 0)}
+        # Many epochs of a race end at about the same time.
+        elif (isinstance(event, EpochEnded) and len(runs) == 1) or time.monotonic() > next_update:
+            yield show(live=is_training(runs))
+            next_update = time.monotonic() + _SECONDS_BETWEEN_UPDATES
+    yield {**show(live=is_training(runs)), **offer(keep=True)}
+
+
+def _resumable_checkpoints(
+    folders: Sequence[Path], images: ImageData, epochs: int, changes: dict[str, Any]
+) -> dict[int, Checkpoint]:
+    """The checkpoints that can be trained further, by their places in the race; ValueError if there are none."""
+    race = [checkpoint.read_run(folder) for folder in folders]
+    resumable = {}
+    for place, (folder, run) in enumerate(zip(folders, race, strict=True)):
+        _, data = checkpoint.read_facts(folder)
+        if data["digest"] != images.digest:
+            raise UserError("This run was trained on other pictures ({name}) than the app has now.", name=data["name"])
+        total = max(epochs, run.config.epochs)
+        is_over = run.epoch >= total or (run.status == "diverged" and not changes)
+        if len(race) == 1 or not is_over:
+            resumable[place] = continued(checkpoint.read(folder), epochs=total, changes=changes)
+    if not resumable:
+        raise UserError("Every run of this race has trained all its epochs; ask for more to go on.")
+    after = {resumable.get(place, run).config for place, run in enumerate(race)}
+    if len(after) < len({run.config for run in race}):
+        raise UserError(
+            "Some settings of this race would become the same: they differ in their schedule or epochs "
+            "alone. Start a new race of more epochs instead."
+        )
+    return resumable
+
+
+@contextmanager
+def _writing(folders: Sequence[Path]) -> Iterator[None]:
+    with ExitStack() as held:
+        for folder in folders:
+            held.enter_context(checkpoint.writing(folder))
+        yield
+
+
+def _keepers(
+    runs: Sequence[Run],
+    folders: Sequence[Path],
+    images: ImageData,
+    resumable: Mapping[int, Checkpoint] | None = None,
+) -> list[checkpoint.Keeper]:
+    return [
+        checkpoint.Keeper(run=run, folder=folder, data=facts(images), resume=(resumable or {}).get(place))
+        for place, (run, folder) in enumerate(zip(runs, folders, strict=True))
+    ]
