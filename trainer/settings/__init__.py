@@ -1,1 +1,1 @@
-"""What a run is asked to do: its settings, and the lessons made of them. Standard library only."""
+"""The settings of a run and the lessons made of them. Standard library only."""

@@ -1,7 +1,7 @@
 """TrainConfig: all settings of a run, and the checks across several of them. Standard library only.
 
 A setting is declared once, as a field of `TrainConfig` with its range and its help, which says what it does, what to
-try and what NaN means; the command line, the page and the API read these declarations.
+try and what to do about NaN; the command line, the page and the API read these declarations.
 """
 
 import difflib
@@ -15,10 +15,7 @@ from trainer.settings.fields import Row, Setting, choice, fraction, number, swit
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 
-MODELS = {
-    "quick": "the tutorial's network: three 5×5 convolutions and two linear layers, 145,578 parameters",
-    "fast": "seven 3×3 convolutions, each with batch normalisation, and a linear layer: more accurate, slower",
-}
+MODELS = ("quick", "fast")
 ACTIVATIONS = ("none", "relu")
 SPLITS = ("train", "test")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -26,7 +23,7 @@ UNITS = ("epoch", "batch")
 
 _MANY = 10**9
 
-# torch's own base_momentum and max_momentum, where the setting is unset.
+# torch's own base_momentum and max_momentum, for settings that are unset.
 _MOMENTUM_CYCLES = {"onecycle": (0.85, 0.95), "cyclic": (0.8, 0.9)}
 
 
@@ -34,25 +31,25 @@ _MOMENTUM_CYCLES = {"onecycle": (0.85, 0.95), "cyclic": (0.8, 0.9)}
 class TrainConfig:
     """The settings of one run, checked and complete.
 
-    A field left unset (None) takes the default of the chosen optimizer or scheduler; one that the chosen row does not
-    have is refused. Raises ValueError with one sentence for anything a user got wrong.
+    A field left unset (None) takes the default of the chosen optimizer or scheduler. Raises UserError for a value out
+    of range, a field that the chosen optimizer or scheduler does not have, and fields that contradict each other.
     """
 
     model: str = choice(
         "quick",
         MODELS,
-        "The network that learns: quick is the tutorial's, small enough for a CPU; fast is right more often and has "
-        "seven times as much to compute.",
+        "The network to train. quick is the tutorial's and small enough for a CPU; fast is more accurate and "
+        "needs seven times the computation.",
     )
     activation: str = choice(
         "relu",
         ACTIVATIONS,
-        "Lets the network bend between its layers. Try relu; none, as in the tutorial, leaves it nearly linear.",
+        "Makes the network non-linear between its layers. Try relu; none, as in the tutorial, leaves it nearly linear.",
     )
     softmax: bool = switch(
         False,
-        "A Softmax layer before the loss, which has one already: the tutorial's mistake. Leave it off, or watch the "
-        "loss refuse to fall.",
+        "Adds a Softmax layer before the loss, which already contains one: the tutorial's mistake. Leave it "
+        "off, or turn it on to see the loss hardly fall.",
     )
 
     optimizer: str = choice("sgd", OPTIMIZERS, "The rule that turns gradients into steps. Start with sgd or adamw.")
@@ -60,29 +57,32 @@ class TrainConfig:
         None,
         0,
         math.inf,
-        "How far each step goes: too little crawls, too much throws the network off. Try ten times as much, and a "
-        "tenth; where the loss becomes NaN, which is no number any more, lower lr.",
+        "Learning rate: the size of each step. Too small is slow, too large makes the training diverge. Try "
+        "ten times as much, and a tenth; if the loss becomes NaN (not a number), lower lr.",
         open_low=True,
     )
     momentum: float | None = fraction(
-        "How much of the last step is carried into the next, as a ball keeps rolling. Try 0.9; nearer to 1 it "
-        "overshoots, and where the loss becomes NaN, lower lr too."
+        "How much of the last step is carried into the next, like a rolling ball. Try 0.9. Closer to 1 it "
+        "overshoots; if the loss becomes NaN, lower lr too."
     )
     dampening: float | None = number(
-        None, 0, 1, "How much of the new gradient momentum leaves out. Leave it at 0; more makes the steps shorter."
+        None,
+        0,
+        1,
+        "Share of each new gradient that momentum ignores. Leave it at 0; a larger share makes the steps shorter.",
     )
     nesterov: bool | None = switch(
-        None, "Momentum that looks ahead: the gradient counts once more after the step. Try it with momentum 0.9."
+        None, "Nesterov momentum, which looks ahead along the momentum. Try it with momentum 0.9."
     )
     weight_decay: float | None = number(
         None,
         0,
         math.inf,
-        "Pulls every weight towards 0 a little at each step, against learning by heart. Try 0.0005 with SGD, 0.01 "
-        "with AdamW; far too much forgets everything, or ends in NaN.",
+        "Pulls every weight a little towards 0 at each step, to discourage memorising. Try 0.0005 with SGD, "
+        "0.01 with AdamW; far too much makes the network forget everything, or ends in NaN.",
     )
     betas: tuple[float, float] | None = fraction(
-        "How slowly the running mean of the gradient, and of its square, forget. Try 0.9, 0.999; where the loss "
+        "How slowly the running means of the gradient and of its square forget. Try 0.9, 0.999; if the loss "
         "jumps, 0.9, 0.99.",
         count=2,
     )
@@ -90,31 +90,34 @@ class TrainConfig:
         None,
         0,
         math.inf,
-        "A small number that keeps a division from being one by 0. Leave it: more makes the steps shorter, 0 can end "
-        "in NaN.",
+        "A small number that prevents a division by 0. Leave it: a larger one makes the steps shorter, 0 can "
+        "end in NaN.",
     )
     amsgrad: bool | None = switch(
-        None, "Never forget the largest squared gradient seen. Try it where the loss rises again late in the run."
+        None, "Never forget the largest squared gradient so far. Try it if the loss rises again late in the run."
     )
     decoupled_weight_decay: bool | None = switch(
-        None, "Take weight decay out of the gradient, as AdamW does. Try it with a weight_decay of 0.01."
+        None, "Apply weight decay separately from the gradient, as AdamW does. Try it with a weight_decay of 0.01."
     )
     alpha: float | None = fraction(
         "How slowly the mean of the squared gradient forgets. Try 0.99, or 0.9 to adapt faster."
     )
     centered: bool | None = switch(
         None,
-        "Divide by the gradient's spread rather than by its size. Try it: steps grow where gradients agree; where "
-        "the loss becomes NaN, lower lr.",
+        "Divide by the gradient's standard deviation instead of its root mean square. Try it: steps grow when "
+        "gradients agree; if the loss becomes NaN, lower lr.",
     )
     lr_decay: float | None = number(
-        None, 0, math.inf, "lr is divided by 1 + steps × this. Try 0, or 0.001: half of lr after a thousand steps."
+        None,
+        0,
+        math.inf,
+        "lr is divided by 1 + steps × lr_decay. Try 0, or 0.001, which halves lr after a thousand steps.",
     )
     initial_accumulator_value: float | None = number(
         None,
         0,
         math.inf,
-        "The sum of squared gradients Adagrad starts from. Try 0.1 where it begins too wildly.",
+        "The sum of squared gradients that Adagrad starts with. Try 0.1 if the first steps are too large.",
     )
     rho: float | None = fraction("How slowly the running mean of squared gradients forgets. Try 0.9 or 0.95.")
     momentum_decay: float | None = number(
@@ -124,55 +127,62 @@ class TrainConfig:
     scheduler: str = choice(
         "onecycle",
         SCHEDULERS,
-        "How lr changes while the network learns. Try onecycle or cosine; constant shows what they are good for.",
+        "How lr changes during the run. Try onecycle or cosine, and compare with constant.",
     )
     scheduler_unit: str | None = choice(
         None,
         UNITS,
-        "When scheduler.step() is called. Leave it as the scheduler brings it: per batch instead of per epoch is the "
-        "classic mistake, and lr is soon gone.",
+        "When scheduler.step() is called. Keep the scheduler's default; stepping every batch instead of every "
+        "epoch is the classic mistake: lr soon shrinks to nothing.",
     )
     num_warmup_steps: int = whole(
         0,
         0,
         _MANY,
-        "Scheduler steps in which lr first climbs from a hundredth; 0: none. Try one epoch's worth where the loss "
-        "becomes NaN at the start.",
+        "Scheduler steps in which lr climbs from 1% to its full value; 0: off. Try one epoch's worth if the "
+        "loss becomes NaN at the start.",
     )
     step_size: int | None = whole(
-        None, 1, _MANY, "Scheduler steps between two falls of lr. Try a third or half of the run."
+        None, 1, _MANY, "Scheduler steps between two drops of lr. Try a third or half of the run."
     )
     gamma: float | None = number(
-        None, 0, 1, "What lr is multiplied by at each fall. Try 0.1 for a few falls, 0.9 for many.", open_low=True
+        None,
+        0,
+        1,
+        "The factor that lr is multiplied by at each drop. Try 0.1 for a few drops, 0.9 for many.",
+        open_low=True,
     )
     milestones: tuple[int, ...] | None = whole(
-        None, 1, _MANY, "The scheduler steps at which lr falls. Try those where the loss stops falling.", count=0
+        None, 1, _MANY, "The scheduler steps at which lr drops. Try those where the loss stops falling.", count=0
     )
     T_max: int | None = whole(
-        None, 1, _MANY, "Scheduler steps from the top to the bottom; unset: the whole run. With fewer, lr rises again."
+        None,
+        1,
+        _MANY,
+        "Scheduler steps from the highest lr to the lowest; unset: the whole run. With fewer, lr rises again.",
     )
-    eta_min: float | None = number(None, 0, math.inf, "The lr at the bottom. Try 0, or a hundredth of lr.")
+    eta_min: float | None = number(None, 0, math.inf, "The lowest lr. Try 0, or a hundredth of lr.")
     pct_start: float | None = number(
         None,
         0,
         1,
-        "The part of the run in which lr rises. Try 0.2 or 0.3; more is gentler where the loss becomes NaN early.",
+        "Fraction of the run in which lr rises. Try 0.2 or 0.3; more is gentler if the loss becomes NaN early.",
         open_low=True,
         open_high=True,
     )
     anneal_strategy: str | None = choice(
-        None, ("cos", "linear"), "Along a cosine or a straight line. Try cos: it is gentle at both ends."
+        None, ("cos", "linear"), "Whether lr follows a cosine or a straight line. Try cos: it is gentle at both ends."
     )
     cycle_momentum: bool | None = switch(
-        None, "Move momentum against lr: low where lr is high. Try it where a high lr makes the loss jump."
+        None, "Move momentum opposite to lr: low when lr is high. Try it if a high lr makes the loss jump."
     )
-    base_momentum: float | None = fraction("The lowest momentum of the cycle, where lr is highest. Try 0.85.")
-    max_momentum: float | None = fraction("The highest momentum of the cycle, where lr is lowest. Try 0.95.")
+    base_momentum: float | None = fraction("The lowest momentum of the cycle, when lr is highest. Try 0.85.")
+    max_momentum: float | None = fraction("The highest momentum of the cycle, when lr is lowest. Try 0.95.")
     div_factor: float | None = number(
-        None, 1, math.inf, "lr begins at its peak divided by this. Try 10 or 25: more begins more gently."
+        None, 1, math.inf, "The first lr is the peak divided by this. Try 10 or 25: more begins more gently."
     )
     final_div_factor: float | None = number(
-        None, 1, math.inf, "lr ends at where it began divided by this. Try 10000: the last steps only settle."
+        None, 1, math.inf, "The last lr is the first one divided by this. Try 10000: the last steps only fine-tune."
     )
     three_phase: bool | None = switch(
         None, "Up, down the same way, then further down. Try it for a longer end at a small lr."
@@ -181,108 +191,118 @@ class TrainConfig:
         None,
         0,
         math.inf,
-        "The lr at the bottom of the swing; unset: a quarter of lr. Try a tenth of lr for a wider swing.",
+        "The lowest lr of the cycle; unset: a quarter of lr. Try a tenth of lr for a wider swing.",
     )
     step_size_up: int | None = whole(
-        None, 1, _MANY, "Scheduler steps from the bottom to the top; unset: two epochs. Try two to eight epochs' worth."
+        None,
+        1,
+        _MANY,
+        "Scheduler steps from the lowest lr to the highest; unset: two epochs. Try two to eight epochs' worth.",
     )
     step_size_down: int | None = whole(
-        None, 1, _MANY, "Scheduler steps down again; unset: as many as up. Try more, to come down slowly."
+        None, 1, _MANY, "Scheduler steps down again; unset: the same as up. Try more, to come down slowly."
     )
     mode: str | None = choice(
         None,
         ("triangular", "triangular2", "exp_range"),
-        "Swings of equal height, halved after each, or shrinking by gamma at every step. Try triangular2 to settle.",
+        "Cycles of equal height, halved each time, or shrinking by gamma at every step. Try triangular2 to settle.",
     )
     start_factor: float | None = number(
-        None, 1e-6, 1, "What lr is multiplied by at the start. Try 1 to fall from there, 0.1 to rise."
+        None, 1e-6, 1, "The factor that lr is multiplied by at the start. Try 1 to fall from there, 0.1 to rise."
     )
     end_factor: float | None = number(
-        None, 0, 1, "What lr is multiplied by at the end. Try 0 to settle, 1 to end with all of lr."
+        None, 0, 1, "The factor that lr is multiplied by at the end. Try 0 to settle, 1 to end at the full lr."
     )
     total_iters: int | None = whole(
-        None, 1, _MANY, "Scheduler steps from start to end; unset: the whole run. With fewer, lr stays where it ends."
+        None, 1, _MANY, "Scheduler steps from start to end; unset: the whole run. With fewer, lr then stays the same."
     )
     factor: float | None = number(
         None,
         0,
         1,
-        "What lr is multiplied by when the loss stalls. Try 0.1, or 0.5 for gentler falls.",
+        "The factor that lr is multiplied by when the loss stalls. Try 0.1, or 0.5 for gentler drops.",
         open_low=True,
         open_high=True,
     )
     patience: int | None = whole(
-        None, 0, _MANY, "Epochs without progress before lr falls. Try 2; 0 gives up at the first."
+        None, 0, _MANY, "Epochs without progress before lr drops. Try 2; with 0 it drops after the first."
     )
     threshold: float | None = number(
-        None, 0, math.inf, "How much lower a loss must be to count as progress. Try 0.0001, or 0.01 to fall sooner."
+        None, 0, math.inf, "How much lower a loss must be to count as progress. Try 0.0001, or 0.01 to lower lr sooner."
     )
     threshold_mode: str | None = choice(
-        None, ("rel", "abs"), "Threshold as a share of the loss, or as it is. Try rel: it fits any loss."
+        None, ("rel", "abs"), "Whether threshold is relative to the loss or absolute. Try rel: it suits any loss."
     )
     cooldown: int | None = whole(
-        None, 0, _MANY, "Epochs to wait after a fall before counting again. Try 0, or 1 for fewer falls in a row."
+        None, 0, _MANY, "Epochs to wait after a drop before counting again. Try 0, or 1 for fewer drops in a row."
     )
-    min_lr: float | None = number(None, 0, math.inf, "lr never falls below this. Try 0, or a thousandth of lr.")
+    min_lr: float | None = number(None, 0, math.inf, "lr never drops below this. Try 0, or a thousandth of lr.")
 
     epochs: int = whole(
-        10, 1, 1000, "How often the network sees every picture. Try 10, and more while the test loss still falls."
+        10,
+        1,
+        1000,
+        "How many times the network sees every picture. Try 10, and more if the test loss is still falling.",
     )
     batch_size: int = whole(
-        64, 1, 50_000, "Pictures per step. Try 32 to 256: larger batches make fewer, calmer steps and bear a larger lr."
+        64,
+        1,
+        50_000,
+        "Pictures per step. Try 32 to 256: larger batches make fewer and steadier steps, and tolerate a larger lr.",
     )
     shuffle: bool = switch(
-        True, "A new order of the pictures in every epoch. Leave it on; off, every epoch has the same batches."
+        True, "A new order of the pictures in every epoch. Leave it on; without it every epoch has the same batches."
     )
     drop_last: bool = switch(
         False,
-        "Leave out the last batch where it is smaller than the others. Try it where a small one makes the loss jump.",
+        "Leave out the last batch if it is smaller than the others. Try it if a small batch makes the loss jump.",
     )
     augment: bool = switch(
         True,
-        "Mirror and shift the pictures at random, so that no epoch is like another. Try off, and see the network "
-        "learn by heart.",
+        "Mirror and shift the pictures at random, so that every epoch is different. Turn it off to see the "
+        "network memorise them.",
     )
     label_smoothing: float = number(
         0.0,
         0,
         1,
-        "How far the target moves from certain to even. Try 0.1 against a network too sure of itself; the train loss "
-        "is higher for it.",
+        "How far the target moves from certain to even. Try 0.1 if the network is too sure of itself; the "
+        "train loss rises with it.",
         open_high=True,
     )
     zero_grad_every: int = whole(
         1,
         0,
         10_000,
-        "1: clear gradients at each batch; k: one step per k batches; 0: never clear (a mistake). Try 4; 0 ends in "
-        "NaN, for the steps grow and grow.",
+        "1: clear gradients after each batch; k: one step per k batches; 0: never clear (a mistake). Try 4; 0 "
+        "ends in NaN, because the steps keep growing.",
     )
     normalize: bool = switch(
         True,
-        "Subtract the pictures' mean and divide by their spread; off: pixels from 0 to 1. Leave it on: learning is "
-        "faster.",
+        "Subtract the pictures' mean and divide by their standard deviation; off: pixels from 0 to 1. Leave "
+        "it on: learning is faster.",
     )
     train_split: str = choice(
         "train",
         SPLITS,
-        "The pictures to learn from; the tutorial learned from the test split. Use train: what was learned cannot "
-        "test the learner.",
+        "The pictures to learn from; the tutorial learned from the test split. Use train: training pictures "
+        "make no fair test.",
     )
     num_images: int = whole(
-        0, 0, _MANY, "Only the first so many pictures of the split; 0: all. Try 1000, and see them learned by heart."
+        0, 0, _MANY, "Use only the first N pictures of the split; 0: all. Try 1000, and see the network memorise them."
     )
     seed: int = whole(
         0,
         0,
         2**31 - 1,
-        "Chooses the first weights and the order; the same seed repeats the run. Try another to see how much is luck.",
+        "Chooses the first weights and the order of the pictures; the same seed repeats the run. Try another "
+        "to see how much is luck.",
     )
     precision: str = choice(
         "float32",
         PRECISIONS,
-        "How finely numbers are kept. Try bfloat16: where a processor or GPU computes in it, an epoch takes much less "
-        "time; float16 needs a GPU.",
+        "Number precision. Try bfloat16: an epoch takes much less time on a processor or GPU that supports "
+        "it; float16 needs a GPU.",
     )
 
     def __post_init__(self):
@@ -298,7 +318,7 @@ class TrainConfig:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
-        """The config of a dict such as the API takes: {field: value}. Unknown fields raise ValueError."""
+        """Returns the config of a dict {field: value}, such as the API receives. Raises UserError for other fields."""
         if not isinstance(settings, Mapping):
             raise UserError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
         for name in settings:
@@ -311,42 +331,43 @@ class TrainConfig:
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
-        """Every setting that has a value, as plain data: `from_settings` makes the same config of it."""
+        """Returns all settings that have a value, as plain data from which `from_settings` makes the same config."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def as_text(self) -> dict[str, str]:
-        """What a link or a command line must say to mean this config: what is no default, as `parse` reads it."""
-        usual = TrainConfig(optimizer=self.optimizer, scheduler=self.scheduler).settings()
-        told = {name: value for name, value in self.settings().items() if value != usual.get(name)}
-        first = TrainConfig()
+        """Returns the settings that are no defaults, as texts that `parse` reads: those a link or a command needs."""
+        defaults = TrainConfig(optimizer=self.optimizer, scheduler=self.scheduler).settings()
+        changed = {name: value for name, value in self.settings().items() if value != defaults.get(name)}
+        default = TrainConfig()
         for part in ("optimizer", "scheduler"):
-            if getattr(self, part) != getattr(first, part):
-                told[part] = getattr(self, part)
-        return {name: text_of(told[name]) for name in SETTINGS if name in told}
+            if getattr(self, part) != getattr(default, part):
+                changed[part] = getattr(self, part)
+        return {name: text_of(changed[name]) for name in SETTINGS if name in changed}
 
     def changed(self, changes: Mapping[str, Any]) -> "TrainConfig":
-        """This config with some settings changed; a new optimizer or scheduler brings its own defaults along."""
-        kept = self.settings()
+        """Returns this config with some settings changed; a new optimizer or scheduler brings its own defaults."""
+        settings = self.settings()
         for part, rows in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS)):
-            if changes.get(part, kept[part]) != kept[part]:
-                for name in rows[kept[part]].defaults:
-                    kept.pop(name, None)
+            if changes.get(part, settings[part]) != settings[part]:
+                for name in rows[settings[part]].defaults:
+                    settings.pop(name, None)
                 if part == "scheduler":
-                    kept.pop("scheduler_unit")
-        return TrainConfig.from_settings({**kept, **changes})
+                    settings.pop("scheduler_unit")
+        return TrainConfig.from_settings({**settings, **changes})
 
     def unscheduled(self) -> "TrainConfig":
-        """This config with its lr the same from the first step to the last."""
+        """Returns this config with a constant lr."""
         return self.changed({"scheduler": "constant", "scheduler_unit": "epoch", "num_warmup_steps": 0})
 
     @property
     def row_settings(self) -> dict[str, dict[str, Any]]:
-        """The settings of the chosen optimizer and scheduler alone: {"optimizer": {…}, "scheduler": {…}}."""
+        """The settings of the chosen optimizer and scheduler: {"optimizer": {…}, "scheduler": {…}}."""
         chosen = {"optimizer": OPTIMIZERS[self.optimizer], "scheduler": SCHEDULERS[self.scheduler]}
         return {part: {name: getattr(self, name) for name in row.defaults} for part, row in chosen.items()}
 
 
-SETTINGS: dict[str, Setting] = {declared.name: declared.metadata["setting"] for declared in fields(TrainConfig)}
+SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in fields(TrainConfig)}
+# The settings that only some optimizers or schedulers have.
 ROW_SETTINGS = {name for rows in (OPTIMIZERS, SCHEDULERS) for row in rows.values() for name in row.defaults}
 
 
@@ -359,6 +380,7 @@ def parse(name: str, text: str) -> Any:
 
 
 def _fill(config: TrainConfig, part: str, rows: Mapping[str, Row]) -> None:
+    """Sets the unset fields of the chosen row to its defaults. Raises UserError if a field of another row is set."""
     row = rows[getattr(config, part)]
     for name in {name for other in rows.values() for name in other.defaults}:
         if name in row.defaults:
@@ -376,17 +398,20 @@ def _fill(config: TrainConfig, part: str, rows: Mapping[str, Row]) -> None:
 
 
 def _check_together(config: TrainConfig) -> None:
-    """What no single field can see: settings that contradict each other or would do nothing."""
+    """Raises UserError for settings that contradict each other or would do nothing."""
     if config.nesterov and (not config.momentum or config.dampening):
         raise UserError("nesterov needs a momentum above 0 and a dampening of 0.")
     if config.dampening and not config.momentum:
         raise UserError("dampening does nothing without momentum; set momentum above 0 or dampening to 0.")
     if config.precision == "float16" and not config.zero_grad_every:
-        raise UserError("precision float16 scales the gradients anew at each step: zero_grad_every 0 needs another.")
+        raise UserError(
+            "precision float16 rescales the gradients at each step, which zero_grad_every 0 does not allow: "
+            "choose another precision."
+        )
     if config.decoupled_weight_decay and not config.weight_decay:
         raise UserError("decoupled_weight_decay does nothing while weight_decay is 0.")
     if config.milestones is not None and list(config.milestones) != sorted(set(config.milestones)):
-        raise UserError("milestones must rise from each to the next, such as 6, 9.")
+        raise UserError("milestones must increase, such as 6, 9.")
     if not config.cycle_momentum and (config.base_momentum is not None or config.max_momentum is not None):
         raise UserError("base_momentum and max_momentum do nothing unless cycle_momentum is true.")
     if config.cycle_momentum and config.momentum is None and config.betas is None:
@@ -405,11 +430,14 @@ def _check_together(config: TrainConfig) -> None:
                 top=f"{top:g}",
             )
     if config.scheduler == "cyclic" and config.mode != "exp_range" and config.gamma != 1:
-        raise UserError("gamma does nothing in this mode of the cyclic scheduler; mode exp_range uses it.")
+        raise UserError("gamma does nothing in this mode of the cyclic scheduler; only mode exp_range uses it.")
     for name in ("base_lr", "eta_min", "min_lr"):
         if (getattr(config, name) or 0) > config.lr:
             raise UserError("{name} must not be above lr, which is {lr}.", name=name, lr=f"{config.lr:g}")
     if config.scheduler == "plateau" and config.num_warmup_steps:
-        raise UserError("The scheduler plateau follows the loss and takes no warm-up; set num_warmup_steps to 0.")
+        raise UserError("The scheduler plateau follows the loss and has no warm-up; set num_warmup_steps to 0.")
     if config.scheduler == "plateau" and config.scheduler_unit == "batch":
-        raise UserError("The scheduler plateau follows the test loss, which is known once an epoch: unit epoch only.")
+        raise UserError(
+            "The scheduler plateau follows the test loss, which is measured once per epoch: scheduler_unit must "
+            "be epoch."
+        )

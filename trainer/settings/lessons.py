@@ -1,7 +1,7 @@
-"""The tutorial's experiments, each as settings with its words. Standard library only.
+"""The lessons: the tutorial's experiments as settings, with what to look for in them. Standard library only.
 
-Their source is a beginner's notebook on optimizers, whose printed figures stand here as `printed`. It ran them all on
-CIFAR-10's test split, without shuffling, normalisation or activation functions.
+The tutorial is a beginner's notebook on optimizers; `printed` holds the figures that it printed. It ran all experiments
+on CIFAR-10's test split, without shuffling, normalisation or activation functions.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 from trainer.errors import UserError
 from trainer.settings.config import TrainConfig
 
-NUM_BATCHES = 156  # of 64 among the 10,000 test pictures: an epoch of the notebook
+NUM_BATCHES = 156  # in an epoch of the notebook: 10,000 test pictures in full batches of 64
 
 _TUTORIAL = {
     "activation": "none",
@@ -79,22 +79,22 @@ LESSONS = {
             title="One epoch is not enough",
             settings={"epochs": 1},
             fix={"epochs": 10, "momentum": 0.9},
-            before="Watch the loss within the epoch: 2.3026 is ln 10, the loss of guessing among ten classes.",
-            after="The loss fell by about 0.01 in 156 steps. It is on its way, but one pass at this lr hardly leaves "
-            "guessing behind; more epochs, or momentum, get there.",
+            before="Watch the loss within the epoch: 2.3026 is ln 10, the loss of random guessing among ten classes.",
+            after="The loss fell by about 0.01 in 156 steps. It is going down, but after one pass at this lr the "
+            "network still does little better than random guessing. More epochs, or momentum, get further.",
             printed=(2.2978, 2.2988, 2.3163, 2.3253, 2.2804),
             printed_unit="batch",
             printed_at=(1, 2, 3, 4, NUM_BATCHES),
         ),
         Lesson(
             name="softmax-plateau",
-            title="A softmax too many",
+            title="One softmax too many",
             settings={"softmax": True},
             fix={"softmax": False},
-            before="The network ends in a Softmax layer. Will the sum of an epoch's losses leave 359, which is 156 "
-            "batches of guessing?",
-            after="It fell by about 0.01 an epoch. CrossEntropyLoss applies log-softmax itself; a second softmax "
-            "before it flattens the gradient until hardly anything is left to follow.",
+            before="The network ends in a Softmax layer. Does the sum of an epoch's losses fall below 359, which is "
+            "156 batches of random guessing?",
+            after="It fell by about 0.01 per epoch. CrossEntropyLoss applies log-softmax itself; a second softmax "
+            "before it makes the gradient so small that the network hardly learns.",
             printed=(
                 359.2307, 359.2193, 359.2079, 359.1968, 359.1857, 359.1743,
                 359.1625, 359.1497, 359.1360, 359.1210, 359.1043, 359.0850,
@@ -106,9 +106,9 @@ LESSONS = {
             title="Adam frozen by its schedule",
             settings={"optimizer": "adam", "lr": 0.01, **_STEP_PER_BATCH},
             fix={"scheduler_unit": "epoch"},
-            before="scheduler.step() is called after every batch instead of every epoch. How long can lr last?",
-            after="lr falls tenfold every 5 batches: after some 50 nothing can move any more. The loss stays, to the "
-            "last digit, wherever Adam's first big steps had thrown it.",
+            before="scheduler.step() is called after every batch instead of every epoch. How long does lr last?",
+            after="lr falls tenfold every 5 batches: after about 50 batches the weights no longer change. The loss "
+            "stays, to the last digit, where Adam's first large steps took it.",
             printed=(1018.9046630859375, *[826.07275390625] * 19),
             printed_at=tuple(range(1, 21)),
         ),
@@ -117,8 +117,8 @@ LESSONS = {
             title="SGD frozen at the start",
             settings=_STEP_PER_BATCH,
             fix={"scheduler_unit": "epoch"},
-            before="The same schedule with SGD. Where will it freeze?",
-            after="At the starting point: before lr was gone, SGD had taken only a few small steps.",
+            before="The same schedule with SGD. Where does it freeze?",
+            after="At the starting point: before lr ran out, SGD had taken only a few small steps.",
             printed=(359.4925, *[359.4839] * 19),
             printed_at=tuple(range(1, 21)),
         ),
@@ -127,39 +127,39 @@ LESSONS = {
             title="Gradients never cleared",
             settings={"zero_grad_every": 0, "epochs": 3},
             fix={"zero_grad_every": 1},
-            before="Nobody calls zero_grad: every step also takes all earlier gradients again. Watch the loss within "
-            "the first epoch.",
-            after="The steps grew with every batch until the loss was no number any more. Gradients add up unless they "
-            "are cleared.",
+            before="zero_grad is never called: every step also applies all earlier gradients again. Watch the loss "
+            "within the first epoch.",
+            after="The steps grew with every batch until the loss became NaN. Gradients add up unless they are "
+            "cleared.",
         ),
         Lesson(
             name="zero-grad-every-4",
             title="Accumulation on purpose",
             settings={"zero_grad_every": 4, "epochs": 5},
             fix={"zero_grad_every": 1, "batch_size": 256},
-            before="Gradients of four batches add up, divided by four, before one step. Is that a batch four times as "
-            "large?",
-            after="It is: the mean of four batches' gradients is the gradient of the four as one batch. It is how a "
-            "large batch is trained where memory is small.",
+            before="The gradients of four batches, each divided by four, add up before one step. Is that the same as a "
+            "batch four times as large?",
+            after="It is: the mean of four batches' gradients is the gradient of the four as one batch. This is how to "
+            "train with a large batch if memory is small.",
         ),
     )
 }  # fmt: skip
 
 
-@lru_cache(maxsize=256)  # a page asks for the same at every update
+@lru_cache(maxsize=256)  # a page looks up the same configs at every update
 def lesson_of(config: TrainConfig) -> Lesson | None:
-    """The lesson that a config is, with whatever seed; None where it is none.
+    """Returns the lesson whose settings a config has, or None.
 
-    Nor do the epochs matter, but where too few of them are what the lesson is about.
+    The seed may differ, and so may the epochs, unless too few of them are what the lesson is about.
     """
-    return next((one for one in LESSONS.values() if one.config == _as_long(config, one)), None)
+    return next((lesson for lesson in LESSONS.values() if lesson.config == _comparable(config, lesson)), None)
 
 
 def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
-    """The config with gradients cleared at each batch, every `every` batches, never, and with one batch as large as
-    `every`: the second and the last are the same training, where the optimizer is plain SGD.
+    """Returns four configs: gradients cleared at each batch, every `every` batches and never, and larger batches.
 
-    Raises ValueError where `every` is below 2, or the large batch above what a batch may be.
+    The batches of the last are `every` times as large, which is the same training as the second if the optimizer is
+    plain SGD. Raises UserError if `every` is below 2 or the batch size above its limit.
     """
     if every < 2:
         raise UserError("To accumulate gradients, clear them every 2 batches or more.")
@@ -167,6 +167,7 @@ def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
     return [*cleared, cleared[0].changed({"batch_size": config.batch_size * every})]
 
 
-def _as_long(config: TrainConfig, lesson: Lesson) -> TrainConfig:
+def _comparable(config: TrainConfig, lesson: Lesson) -> TrainConfig:
+    """Returns the config with those of the lesson's settings that do not matter."""
     epochs = config.epochs if "epochs" in lesson.fix else lesson.config.epochs
     return replace(config, epochs=epochs, seed=lesson.config.seed)

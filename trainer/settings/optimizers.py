@@ -2,22 +2,22 @@
 
 from trainer.settings.fields import Row
 
-# torch's names and defaults, except where a default would not train: `lr` suits the default run, Adam's
-# relatives get less than SGD. Left out on purpose: `maximize` (it climbs the loss), the switches that change speed
-# and not results (`foreach`, `fused`, `capturable`, `differentiable`), LBFGS (wants a closure), SparseAdam (sparse
-# gradients), Muon (matrices only), ASGD (what counts is its average, which nothing here would evaluate) and Rprop (it
-# reads lr at its first step alone: no schedule would reach it).
+# torch's names and defaults, except for defaults that would not train: `lr` suits the default run, and is smaller for
+# Adam's relatives than for SGD. Left out on purpose: `maximize` (it climbs the loss); `foreach`, `fused`,
+# `capturable` and `differentiable`, which change speed but no result; LBFGS (it needs a closure), SparseAdam (sparse
+# gradients), Muon (matrices only), ASGD (its result is an average, which nothing here would evaluate) and Rprop (it
+# reads lr only at its first step: no schedule would have an effect).
 OPTIMIZERS = {
     row.name: row
     for row in (
         Row(
             name="sgd",
-            about="Steps straight down the gradient; momentum remembers the way it was going.",
+            about="Steps straight down the gradient; momentum keeps some of the last direction.",
             defaults={"lr": 0.02, "momentum": 0.9, "dampening": 0.0, "weight_decay": 5e-4, "nesterov": False},
         ),
         Row(
             name="adam",
-            about="Gives every weight a step size of its own, from the mean and the square of its gradients.",
+            about="Gives every weight its own step size, from the means of its gradient and of the gradient's square.",
             defaults={
                 "lr": 0.003,
                 "betas": (0.9, 0.999),
@@ -29,7 +29,7 @@ OPTIMIZERS = {
         ),
         Row(
             name="adamw",
-            about="Adam with the weight decay taken out of the gradient, where it works as meant.",
+            about="Adam with weight decay applied separately from the gradient, so that it works as intended.",
             defaults={
                 "lr": 0.003,
                 "betas": (0.9, 0.999),
@@ -52,7 +52,7 @@ OPTIMIZERS = {
         ),
         Row(
             name="adagrad",
-            about="Divides each step by the root of all squared gradients so far: steps only ever shrink.",
+            about="Divides each step by the root of the sum of all squared gradients so far: steps only shrink.",
             defaults={
                 "lr": 0.02,
                 "lr_decay": 0.0,
@@ -63,12 +63,12 @@ OPTIMIZERS = {
         ),
         Row(
             name="adadelta",
-            about="Adagrad with a fading memory; it was made to need no learning rate at all.",
+            about="Adagrad that forgets old gradients; it was designed to need no learning rate.",
             defaults={"lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.0},
         ),
         Row(
             name="nadam",
-            about="Adam with Nesterov's look ahead.",
+            about="Adam with Nesterov momentum.",
             defaults={
                 "lr": 0.002,
                 "betas": (0.9, 0.999),
@@ -80,7 +80,7 @@ OPTIMIZERS = {
         ),
         Row(
             name="radam",
-            about="Adam that waits with its own step sizes until it has seen enough gradients to trust them.",
+            about="Adam that adapts its step sizes only after it has seen enough gradients to trust them.",
             defaults={
                 "lr": 0.003,
                 "betas": (0.9, 0.999),
@@ -91,7 +91,7 @@ OPTIMIZERS = {
         ),
         Row(
             name="adamax",
-            about="Adam with the largest recent gradient in place of the mean square.",
+            about="Adam with the largest recent gradient instead of the root mean square.",
             defaults={"lr": 0.003, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
         ),
     )

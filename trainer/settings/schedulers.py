@@ -2,7 +2,7 @@
 
 from trainer.settings.fields import Row
 
-# A default of None is worked out from the run when it starts: its length, or a part of `lr`, as the field's help says.
+# A default of None is derived from the run's length or from `lr` when the run starts, as the field's help says.
 SCHEDULERS = {
     row.name: row
     for row in (
@@ -25,7 +25,7 @@ SCHEDULERS = {
         ),
         Row(
             name="onecycle",
-            about="Raises lr to its peak, then lowers it far below where it began, once over the whole run.",
+            about="Raises lr to its peak, then lowers it far below its first value, once over the whole run.",
             defaults={
                 "pct_start": 0.2,
                 "anneal_strategy": "cos",
@@ -40,7 +40,7 @@ SCHEDULERS = {
         ),
         Row(
             name="cyclic",
-            about="Swings lr between base_lr and lr, over and over.",
+            about="Moves lr up and down between base_lr and lr, again and again.",
             defaults={
                 "base_lr": None,
                 "step_size_up": None,
