@@ -7,33 +7,39 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume
 
 from trainer.errors import UserError
-from trainer.hub.retry import ask_once, explained
+from trainer.hub import retry
 from trainer.networks.model import TAG
 
 ROOT = Path(__file__).parents[1]
 
-# What a Space runs. The rest of a checkout, such as tests and runs, stays at home.
+# What a Space runs; not tests, benchmarks or local runs.
 FILES = (
     "README.md", "LICENSE", "app.py", "requirements.txt", "pyproject.toml", "docs/*.png",
     "trainer/**/*.py", "ui/**/*.*", "checkpoints/quick/*.*", "checkpoints/fast/*.*",
 )  # fmt: skip
 
-_MOUNTED = "/data"
+_MOUNT_PATH = "/data"
 
 
 def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, bucket: str | None = None) -> str:
-    """Makes the Space `repo_id` hold this checkout, in one commit, and returns the address of its page.
+    """Makes the Space `repo_id` contain this checkout, in one commit, and returns the address of its page.
 
-    A new Space is made where there is none. `hardware` is a name of Hugging Face's, such as "zero-a10g" (ZeroGPU);
-    `bucket` is an owner/name, made where there is none, in which the runs are kept: a Space's own disk is emptied at
-    each restart. Raises ValueError, with one sentence, where the Hub refuses, or where the Space is another app's.
+    Args:
+        repo_id: owner/name of the Space, which is created if it does not exist.
+        private: Whether a new Space is visible to its owner only.
+        hardware: One of Hugging Face's names, such as "zero-a10g" (ZeroGPU).
+        bucket: owner/name of a storage bucket for the runs, which is created if it does not exist. The disk of a Space
+            is erased at each restart.
+
+    Raises:
+        UserError: The Hub refuses or cannot be reached, or the Space belongs to another app.
     """
     api = HfApi()
-    with explained(repo_id):
+    with retry.explain_errors(repo_id):
         url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         space = api.space_info(repo_id)
-        there = {file.rfilename for file in space.siblings or []}
-        if there - {"README.md", ".gitattributes"} and TAG not in (space.tags or []):
+        present = {file.rfilename for file in space.siblings or []}
+        if present - {"README.md", ".gitattributes"} and TAG not in (space.tags or []):
             raise UserError("{repo_id} is another Space: choose a new name.", repo_id=repo_id)
         if private and not space.private:
             raise UserError(
@@ -42,13 +48,13 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
             )
         if bucket:
             api.create_bucket(bucket, private=True, exist_ok=True)
-            api.set_space_volumes(repo_id, [Volume(type="bucket", source=bucket, mount_path=_MOUNTED)])
-            api.add_space_variable(repo_id, "OPTIMIZER_LAB_CHECKPOINTS", f"{_MOUNTED}/runs")
-        # Not upload_folder: where hf_xet is installed it makes several commits, and the Space is built in between.
+            api.set_space_volumes(repo_id, [Volume(type="bucket", source=bucket, mount_path=_MOUNT_PATH)])
+            api.add_space_variable(repo_id, "OPTIMIZER_LAB_CHECKPOINTS", f"{_MOUNT_PATH}/runs")
+        # With hf_xet installed, upload_folder would make several commits, and the Space would be built between them.
         files = {path.relative_to(ROOT).as_posix(): path for pattern in FILES for path in sorted(ROOT.glob(pattern))}
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
-        operations += [CommitOperationDelete(name) for name in sorted(there - files.keys() - {".gitattributes"})]
-        ask_once(
+        operations += [CommitOperationDelete(name) for name in sorted(present - files.keys() - {".gitattributes"})]
+        retry.call_once(
             lambda: api.create_commit(
                 repo_id, operations, commit_message="Deploy", repo_type="space", parent_commit=space.sha
             )
@@ -59,12 +65,12 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
 
 
 def main() -> None:
-    """The command line; what keeps it from deploying is one line on stderr, and exit status 2."""
+    """Runs the command; a UserError is one line on stderr and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m scripts.deploy", description=__doc__)
     parser.add_argument("repo_id", metavar="OWNER/NAME")
-    parser.add_argument("--private", action="store_true", help="nobody else sees the Space")
+    parser.add_argument("--private", action="store_true", help="make the new Space visible to you only")
     parser.add_argument("--hardware", help="for example zero-a10g (ZeroGPU) or cpu-basic; a new Space has cpu-basic")
-    parser.add_argument("--bucket", metavar="OWNER/NAME", help="a storage bucket in which runs outlive a restart")
+    parser.add_argument("--bucket", metavar="OWNER/NAME", help="a storage bucket in which runs survive a restart")
     try:
         print(deploy(**vars(parser.parse_args())))
     except ValueError as error:

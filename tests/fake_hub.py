@@ -170,7 +170,7 @@ def point_to(endpoint: str, monkeypatch, cache: Path | None = None) -> None:
 
 
 @contextmanager
-def swallow() -> Iterator[str]:
+def silent_server() -> Iterator[str]:
     """The address of a server that takes connections and never says a word, like a firewall that drops packets."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"

@@ -69,9 +69,9 @@ def test_a_checkout_becomes_a_space(hub):
         "app.py",
         "README.md",
         "requirements.txt",
-        "trainer/loop.py",
+        "trainer/learning/loop.py",
         "ui/style.css",
-        "ui/zh.json",
+        "ui/i18n/zh.json",
     } <= space.files.keys()
     assert "checkpoints/quick/model.safetensors" in space.files
     assert {name.split("/")[0] for name in space.files} <= {

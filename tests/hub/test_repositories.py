@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import OWNER, READER, STRANGER, Fault, Hub, Repo, point_to, serve, swallow
+from fake_hub import OWNER, READER, STRANGER, Fault, Hub, Repo, point_to, serve, silent_server
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import http_backoff
 from safetensors.torch import load as load_bytes
@@ -22,7 +22,7 @@ from torchvision.io import write_png
 
 from trainer.cli.main import main
 from trainer.hub import retry
-from trainer.hub.publish import choose, publish
+from trainer.hub.publish import choose_epochs, publish
 from trainer.hub.repositories import (
     check_repo_id,
     list_epochs,
@@ -31,7 +31,7 @@ from trainer.hub.repositories import (
     open_model,
     open_run,
     split_revision,
-    user_of,
+    user_name,
 )
 from trainer.images.image_data import facts
 from trainer.learning.checkpoint import continued
@@ -195,7 +195,7 @@ def test_publish_again_adds_what_is_new(hub, run, tiny, published):
 def test_tags_that_are_too_many_are_given_up(hub, patient, run, tiny, published, monkeypatch, fault):
     """Of the old ones, once the new state is there; one that could not be is given up the next time, one that is gone
     or was never this app's is left alone."""
-    monkeypatch.setattr("trainer.hub.publish.MOST_TAGS", 4)
+    monkeypatch.setattr("trainer.hub.publish.MAX_TAGS", 4)
     published.tags["v1"] = published.head
     resume(run, tiny, 6)
     hub.faults = [Fault(method="DELETE", path="/tag/", how="lose"), *([replace(fault)] if fault else [])]
@@ -223,13 +223,13 @@ def test_a_run_in_training_is_published_as_far_as_it_is(hub, run):
 
 def test_whose_token_it_is(hub):
     """The account's name; nothing where the Hub does not tell; a sentence where the token is none."""
-    assert user_of(OWNER) == "owner"
+    assert user_name(OWNER) == "owner"
     hub.faults = [Fault(method="GET", path="whoami", status=429, times=99)]
-    assert user_of(OWNER) is None
+    assert user_name(OWNER) is None
     hub.faults.clear()
     for token in ("hf_nobody", "hf_née"):
         with pytest.raises(ValueError, match=r"^The (Hub does not accept the token|token is malformed)"):
-            user_of(token)
+            user_name(token)
 
 
 def test_a_run_loaded_elsewhere_goes_on_there(hub, run, tiny, published, tmp_path):
@@ -333,25 +333,25 @@ def test_epochs_to_publish(epochs):
     """At most 20, among them the first, the best and the last; spread evenly; a cut-off publishing is completed."""
     best = epochs * 2 // 3
     made, kept = run_of(epochs, best), set(range(epochs + 1))
-    chosen = choose(made, set(), kept)
+    chosen = choose_epochs(made, set(), kept)
     assert len(chosen) == min(20, epochs + 1)
     assert {0, best, epochs} <= set(chosen)
     assert all(after - before <= 2 * (epochs // 17 + 1) for before, after in pairwise(chosen))
     for count in range(len(chosen) + 1):
-        assert choose(made, set(chosen[:count]), kept) == chosen
-    assert choose(made, set(), {epochs}) == [epochs]
+        assert choose_epochs(made, set(chosen[:count]), kept) == chosen
+    assert choose_epochs(made, set(), {epochs}) == [epochs]
 
 
 @pytest.mark.parametrize("more", [1, 2, 5, 20, 500])
 def test_epochs_to_publish_again(more):
     """Of the old ones and the new ones again no more than 20, as even, and nothing between the old ones is new."""
-    old = set(choose(run_of(30, 20), set(), set(range(31))))
-    chosen = choose(run_of(30 + more, 30 + more // 2), old, set(range(31 + more)))
+    old = set(choose_epochs(run_of(30, 20), set(), set(range(31))))
+    chosen = choose_epochs(run_of(30 + more, 30 + more // 2), old, set(range(31 + more)))
     assert len(chosen) == 20
     assert {0, 30 + more // 2, 30 + more} <= set(chosen)
     assert {epoch for epoch in chosen if epoch <= 30} <= old
     assert all(after - before <= 2 * ((30 + more) // 17 + 1) for before, after in pairwise(chosen))
-    assert choose(run_of(30 + more, 30 + more // 2), set(chosen), set(range(31 + more))) == chosen
+    assert choose_epochs(run_of(30 + more, 30 + more // 2), set(chosen), set(range(31 + more))) == chosen
 
 
 def run_of(epochs, best):
@@ -530,7 +530,7 @@ def test_someone_else_commits_meanwhile(hub, run, published, tiny, monkeypatch):
     resume(run, tiny, 4)
     from trainer.hub import publish as module
 
-    look = module._Publisher._look
+    look = module._Publisher._read_repo
 
     def look_then_change(self):
         found = look(self)
@@ -538,7 +538,7 @@ def test_someone_else_commits_meanwhile(hub, run, published, tiny, monkeypatch):
             published.add({**published.files, "notes.txt": b""}, "theirs")
         return found
 
-    monkeypatch.setattr(module._Publisher, "_look", look_then_change)
+    monkeypatch.setattr(module._Publisher, "_read_repo", look_then_change)
     with pytest.raises(ValueError, match="changed by someone else meanwhile"):
         publish(run, ID, token=OWNER)
     assert published.titles[-1] == "theirs"
@@ -546,7 +546,7 @@ def test_someone_else_commits_meanwhile(hub, run, published, tiny, monkeypatch):
 
 def test_silence_after_a_commit(hub, short, monkeypatch):
     """Nobody knows whether it has arrived, and nobody says so; the next time finds out."""
-    monkeypatch.setattr(retry, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "TIMEOUT_SECONDS", 0.5)
     hub.faults = [
         Fault(method="POST", path=f"{COMMIT}main", how="lose"),
         Fault(method="GET", path="/refs", times=0),
@@ -595,8 +595,8 @@ def test_no_network(short, monkeypatch, tmp_path):
     for ask in asks:
         with pytest.raises(ValueError, match=r"^The Hub cannot be reached; try again later\.$"):
             ask()
-    monkeypatch.setattr(retry, "PATIENCE_SECONDS", 0.3)
-    with swallow() as silence:
+    monkeypatch.setattr(retry, "TIMEOUT_SECONDS", 0.3)
+    with silent_server() as silence:
         point_to(silence, monkeypatch, tmp_path / "cache")
         for ask in asks:
             began = time.monotonic()

@@ -44,25 +44,25 @@ def failing(*errors):
 )
 def test_what_passes_is_asked_again(error):
     """Trouble and lost answers; not for ever."""
-    assert retry.ask(failing(error, error)) == 3
+    assert retry.call(failing(error, error)) == 3
     with pytest.raises(type(error)):
-        retry.ask(failing(*[error] * 1000))
+        retry.call(failing(*[error] * 1000))
 
 
 @pytest.mark.parametrize("error", [*(refusal(status) for status in (400, 401, 403, 404, 409, 412)), OSError("x")])
 def test_what_does_not_pass_is_not(error):
     """A refusal is a refusal the first time."""
     with pytest.raises(type(error)):
-        retry.ask(failing(error))
+        retry.call(failing(error))
 
 
 def test_a_token_as_it_is_sent():
     """None is nobody; what no header can carry is refused, and not shown."""
-    assert retry.sent(None) is False
-    assert retry.sent("hf_aZ09") == "hf_aZ09"
+    assert retry.checked_token(None) is False
+    assert retry.checked_token("hf_aZ09") == "hf_aZ09"
     for malformed in ("hf_née", "hf_a b", "hf_a\n", "hf_a\r\nHost: x", "\u202ehf_a"):
         with pytest.raises(ValueError, match="is malformed") as error:
-            retry.sent(malformed)
+            retry.checked_token(malformed)
         assert "hf_" not in str(error.value)
 
 
@@ -70,11 +70,11 @@ def test_an_answer_that_is_none():
     """JSON that is none or lacks what its client looks for is the Hub's error; what the client wraps is unwrapped."""
     for error in (KeyError("commitOid"), TypeError("x")):
         with pytest.raises(retry.AnswerError):
-            retry.ask_once(failing(error))
+            retry.call_once(failing(error))
     wrapped = RuntimeError("Error while uploading")
     wrapped.__cause__ = refusal(403)
     with pytest.raises(HfHubHTTPError):
-        retry.ask_once(failing(wrapped))
+        retry.call_once(failing(wrapped))
 
 
 def test_retry_after():
@@ -91,27 +91,27 @@ def test_retry_after():
 def test_the_wait_is_the_hubs():
     """Not less than it asks for; an hour is not waited."""
     began = time.monotonic()
-    assert retry.ask(failing(refusal(429, {"Retry-After": "1"}))) == 2
+    assert retry.call(failing(refusal(429, {"Retry-After": "1"}))) == 2
     assert time.monotonic() - began >= 1
     with pytest.raises(HfHubHTTPError):
-        retry.ask(failing(refusal(429, {"Retry-After": "3600"})))
+        retry.call(failing(refusal(429, {"Retry-After": "3600"})))
 
 
 def test_the_wait_ends(monkeypatch):
     """Also where the Hub says each time to come again at once: what is waited grows, and is not for ever."""
-    monkeypatch.setattr(retry, "LONGEST_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "MAX_WAIT_SECONDS", 0.5)
     for told in ("0", "Thu, 01 Jan 1970 00:00:00 GMT"):
         call = failing(*[refusal(429, {"Retry-After": told})] * 20)
         with pytest.raises(HfHubHTTPError):
-            retry.ask(call)
+            retry.call(call)
 
 
 def test_what_the_client_says_of_an_answer_is_no_sentence():
     """A ValueError of its own, such as for one file of a batch, is the Hub's trouble: asked again, and not shown."""
-    again = retry.readable(failing(ValueError("LFS batch API returned errors:\nEncountered error")))
-    assert retry.ask(again) == 2
+    again = retry.with_answer_errors(failing(ValueError("LFS batch API returned errors:\nEncountered error")))
+    assert retry.call(again) == 2
     with pytest.raises(HfHubHTTPError):
-        retry.readable(failing(refusal(400)))()
+        retry.with_answer_errors(failing(refusal(400)))()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_the_client_says_of_an_answer_is_no_sentence():
 )
 def test_sentences(error, sentence):
     """One for each kind of error, without an address or the token."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), retry.explained("a/b"):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), retry.explain_errors("a/b"):
         raise error
 
 
@@ -145,23 +145,23 @@ def test_whoever_is_hurried_is_told_soon(monkeypatch):
 
     Afterwards all is as before.
     """
-    monkeypatch.setattr(retry, "HURRIED_SECONDS", 0.2)
-    with retry.hurried():
-        assert retry.ask(failing(refusal(503))) == 2
+    monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 0.2)
+    with retry.short_timeouts():
+        assert retry.call(failing(refusal(503))) == 2
         calls = failing(refusal(503), refusal(500), refusal(429, {"Retry-After": "2"}), refusal(503))
         for status in (500, 429):
             with pytest.raises(HfHubHTTPError) as told:
-                retry.ask(calls)
+                retry.call(calls)
             assert retry.status(told.value) == status
         began = time.monotonic()
-        with pytest.raises(ValueError, match=r"nothing for 0\.2 seconds"), retry.explained("x"):
-            retry.ask(lambda: time.sleep(1))
+        with pytest.raises(ValueError, match=r"nothing for 0\.2 seconds"), retry.explain_errors("x"):
+            retry.call(lambda: time.sleep(1))
         assert time.monotonic() - began < 0.8
-    assert retry.ask(calls) == 5
+    assert retry.call(calls) == 5
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"\xa2", b"[" * 100_000, b"{}", b"3"])
 def test_what_cannot_be_read_is_an_answer_all_the_same(answer):
     """Of a login page in between, say: in one sentence."""
-    with retry.hurried(), pytest.raises(ValueError, match="cannot be understood"), retry.explained("x"):
-        retry.ask(lambda: json.loads(answer)[0])
+    with retry.short_timeouts(), pytest.raises(ValueError, match="cannot be understood"), retry.explain_errors("x"):
+        retry.call(lambda: json.loads(answer)[0])

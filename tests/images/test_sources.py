@@ -17,7 +17,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from fake_hub import Hub, Repo, point_to, serve, swallow
+from fake_hub import Hub, Repo, point_to, serve, silent_server
 from image_sets import jpeg, noise, png, write_dataset
 from torchvision.datasets import CIFAR10
 
@@ -154,7 +154,7 @@ def test_hub_whose_file_host_is_unreachable(tmp_path, monkeypatch):
     """The Hub counts as unreachable if a firewall swallows requests to the host that it refers to for files."""
     folder = write_dataset(tmp_path / "set", {"train": [png(noise(1)[0])]})
     monkeypatch.setattr(sources, "HUB_SECONDS", 2.0)
-    with swallow() as silence:
+    with silent_server() as silence:
         repo = Repo.of(folder, commit=sources.CIFAR10_REVISION, files_endpoint=silence)
         with serve(Hub(repos={"datasets/uoft-cs/cifar10": repo})) as hub:
             point_to(hub.endpoint, monkeypatch)
@@ -212,7 +212,7 @@ def test_torchvision_checks_the_archive(tmp_path, monkeypatch):
 
 def test_auto_behind_a_firewall(monkeypatch):
     """If servers accept connections and never answer, auto draws shapes within 15 seconds, and the note says why."""
-    with swallow() as silence:
+    with silent_server() as silence:
         point_to(silence, monkeypatch)
         monkeypatch.setattr(CIFAR10, "url", f"{silence}/{CIFAR10.filename}")
         start = time.monotonic()

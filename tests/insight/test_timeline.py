@@ -1,30 +1,21 @@
 """The walk through a run's epochs: the same numbers as classifying with each epoch's weights, whatever is broken."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import OWNER, Fault, Hub, point_to, serve
-from huggingface_hub.utils import http_backoff
 from safetensors.torch import load_file, save_file
 
 from trainer import OptimizerLabModel, classify
-from trainer.hub import retry
-from trainer.hub.publish import publish
 from trainer.images.image_data import facts
 from trainer.insight import timeline
-from trainer.insight.timeline import Gap, Moment, Timeline, of_folder, of_repo, walk
+from trainer.insight.timeline import Gap, Moment, Timeline, of_folder, walk
 from trainer.learning.loop import train
 from trainer.runs import checkpoint
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
-# The client's own, of the way it hands an upload to its HTTP library.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-ID = "owner/run"
 EPOCHS = (0, 1, 2, 3)
 
 
@@ -47,27 +38,6 @@ def folder(trained_once, tmp_path) -> Path:
 def picture(images):
     """A test picture that is larger than the network's, and not square."""
     return torch.nn.functional.interpolate(images.test.images[:1].float(), (48, 64))[0].byte()
-
-
-@pytest.fixture(scope="module")
-def publication(trained_once):
-    """What a Hub holds after the run was published; do not change it."""
-    with serve(Hub()) as hub, pytest.MonkeyPatch.context() as patch:
-        point_to(hub.endpoint, patch)
-        publish(trained_once, ID, token=OWNER)
-    return hub.repos[ID]
-
-
-@pytest.fixture
-def hub(publication, tmp_path, monkeypatch):
-    """A Hub with the published run, a cache of its own, and short waits between one try and the next."""
-    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.1)
-    for name in ("base_wait_time", "max_wait_time"):
-        monkeypatch.setitem(http_backoff.__kwdefaults__, name, 0.01)
-    with serve(Hub(repos={ID: replace(publication)})) as served:
-        point_to(served.endpoint, monkeypatch, tmp_path / "cache")
-        yield served
 
 
 def epoch_file(folder, epoch) -> Path:
@@ -160,7 +130,7 @@ def test_a_folder_without_a_run_or_without_epochs_is_told(folder, tmp_path):
 
 def test_a_long_run_is_thinned_evenly(folder, monkeypatch):
     """The first and the last stay."""
-    monkeypatch.setattr(timeline, "MOST_KEPT", 3)
+    monkeypatch.setattr(timeline, "MAX_EPOCHS", 3)
     assert of_folder(folder).epochs == (0, 1, 3)
 
 
@@ -179,7 +149,7 @@ def test_an_epoch_of_another_network_is_a_gap(folder, tiny, picture):
 
 def test_patience_ends_with_a_hub_that_fails_at_each_epoch(folder, picture, monkeypatch):
     """It is not asked for all the epochs that are left, and each of them is told as a gap."""
-    monkeypatch.setattr(timeline, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(timeline, "MAX_SECONDS_ON_GAPS", 0.0)
     asked = []
 
     def fail(epoch):
@@ -189,42 +159,3 @@ def test_patience_ends_with_a_hub_that_fails_at_each_epoch(folder, picture, monk
     told = Timeline(run=checkpoint.read_run(folder), epochs=EPOCHS, open=fail)
     assert list(walk(told, picture)) == [Gap(epoch=epoch, reason="The Hub cannot be reached.") for epoch in EPOCHS]
     assert asked == [0]
-
-
-def test_a_published_run_says_the_same_and_is_fetched_once(folder, picture, hub):
-    """The same numbers; a second walk, with another picture, asks for no weights again."""
-    assert_same(list(walk(of_repo(ID), picture)), folder, picture)
-    assert weights_fetched(hub) == len(EPOCHS)
-    again = list(walk(of_repo(ID), picture.flip(2)))
-    assert again[3].prediction.confidences == classify(by_hand(folder, 3), picture.flip(2)).confidences
-    assert weights_fetched(hub) == len(EPOCHS)
-
-
-def weights_fetched(hub) -> int:
-    return sum(asked.startswith("GET") and "model.safetensors" in asked for asked in hub.requests)
-
-
-def test_a_hub_that_fails_in_the_middle_leaves_one_gap(hub, picture):
-    """One sentence for the epoch that did not arrive; the others do."""
-    commit = hub.repos[ID].tags["epoch-0002"]
-    hub.faults.append(Fault(method="GET", path=f"{commit}/model.safetensors", how="refuse", status=500, times=1000))
-    steps = list(walk(of_repo(ID), picture))
-    assert [type(step) for step in steps] == [Moment, Moment, Gap, Moment]
-    assert "500" in steps[2].reason
-
-
-def test_a_private_run_is_walked_by_those_alone_who_may_read_it(hub, picture):
-    """Also once its weights are in the cache."""
-    hub.repos[ID].private = True
-    assert len(list(walk(of_repo(ID, token=OWNER), picture))) == len(EPOCHS)
-    with pytest.raises(ValueError, match="not open to you"):
-        of_repo(ID)
-
-
-def test_a_repo_without_epochs_is_told(hub):
-    """One sentence, for one without tags and for one that is not there."""
-    hub.repos[ID].tags = {"v1.0": hub.repos[ID].head}
-    with pytest.raises(ValueError, match="has no epochs to walk through"):
-        of_repo(ID)
-    with pytest.raises(ValueError, match="There is no owner/nothing"):
-        of_repo("owner/nothing")

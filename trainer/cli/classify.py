@@ -62,9 +62,9 @@ def _open_model(name: str) -> OptimizerLabModel:
     if name.partition("@")[0].count("/") != 1 or name.startswith((".", "/")) or os.path.isdir(Path(name).parent):
         raise UserError("There is no checkpoint in {place}.", place=name)
     repo_id, revision = repositories.split_revision(name)
-    token = retry.sent(huggingface_hub.get_token())
-    with progress_bar() as report, quiet(huggingface_hub), retry.explained(repo_id):
-        return retry.ask(
+    token = retry.checked_token(huggingface_hub.get_token())
+    with progress_bar() as report, quiet(huggingface_hub), retry.explain_errors(repo_id):
+        return retry.call(
             lambda: OptimizerLabModel.from_pretrained(repo_id, revision=revision, token=token),
             report,
             0.0,

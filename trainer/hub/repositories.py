@@ -1,12 +1,13 @@
-"""Runs on the Hub, listed and loaded again. A token is only ever passed on to the Hub's client.
+"""Runs on the Hub: finding, opening and loading them.
 
-`token=None` is nobody: unlike the Hub's client, nothing here falls back to the token of whoever runs the process.
+A token is passed to the Hub's client and nowhere else. `token=None` is anonymous, unlike in the client, which would use
+the account that is logged in on this machine.
 """
 
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from trainer.errors import UserError
 from trainer.hub import retry
+from trainer.insight.timeline import Timeline, evenly_spaced
 from trainer.networks.download import download
 from trainer.networks.files import CONFIG_FILE, LARGEST_CONFIG, WEIGHTS_FILE, largest_file
 from trainer.networks.model import TAG, OptimizerLabModel
@@ -34,105 +36,137 @@ from trainer.runs.run import Run
 
 FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, CURVE_FILE)
 
-_LARGEST_PICTURE = 8 << 20
-# What git takes for a branch or tag (git help check-ref-format), of ASCII alone.
+# Each epoch of a timeline is a download, so there are fewer than of a local run.
+MAX_TIMELINE_EPOCHS = 40
+
+_MAX_PICTURE_BYTES = 8 << 20
+# The names of branches and tags that git accepts (git help check-ref-format), in ASCII only.
 _REVISION = re.compile(r"(?!.*(\.\.|\.lock(/|$)|\./|\.$))\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 _EPOCH_TAG = re.compile(r"epoch-(\d{4,9})")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
-    """A checkpoint as its card tells it: claims of a stranger, of printable characters but not safe as markup."""
+class PublishedCheckpoint:
+    """What the model card of a checkpoint on the Hub claims.
+
+    The author of the repo may have written anything: the texts are printable, but must be escaped in HTML.
+    """
 
     repo_id: str
-    accuracy: float | None  # 0–1, as claimed
-    data: str  # what the accuracy is said to be of
+    accuracy: float | None  # 0–1
+    data: str  # the name of the data set that the accuracy was measured on
     settings: Mapping[str, str]
     updated: str  # ISO 8601, UTC
 
 
 def check_repo_id(repo_id: str) -> str:
-    """The id of a repo, or ValueError where it is not of the form owner/name."""
-    with retry.explained(repo_id):
-        if "/" not in repo_id:  # as some of the Hub's own have none
+    """Returns the id of a repo. Raises UserError unless it has the form owner/name."""
+    with retry.explain_errors(repo_id):
+        if "/" not in repo_id:  # the Hub allows it for a few old repos of its own
             raise HFValidationError
         validate_repo_id(repo_id)
     return repo_id
 
 
 def split_revision(checkpoint_id: str) -> tuple[str, str | None]:
-    """`owner/name@revision` as its two parts; without a revision the second is None. ValueError for anything else."""
+    """Splits `owner/name[@revision]` into repo id and revision, None if there is no @. Raises UserError if invalid."""
     repo_id, at, revision = checkpoint_id.partition("@")
     if at and (len(revision) > 250 or not _REVISION.fullmatch(revision)):
         raise UserError("{name} is no revision of a repo on the Hub, such as epoch-0003.", name=f"{revision[:200]!r}")
     return check_repo_id(repo_id), revision or None
 
 
-def page_of(repo_id: str) -> str:
-    """The address of a repo's page."""
+def page_url(repo_id: str) -> str:
+    """Returns the address of a repo's page."""
     return f"{constants.ENDPOINT}/{repo_id}"
 
 
-def tag_of(epoch: int) -> str:
-    """The tag of an epoch's commit."""
+def epoch_tag(epoch: int) -> str:
+    """Returns the tag of an epoch's commit."""
     return f"epoch-{epoch:04d}"
 
 
-def epoch_of(tag: str) -> int | None:
-    """The epoch of a tag; None where it is no epoch's."""
+def tagged_epoch(tag: str) -> int | None:
+    """Returns the epoch that a tag names, or None if it is another kind of tag."""
     match = _EPOCH_TAG.fullmatch(tag)
-    return int(match[1]) if match and tag_of(int(match[1])) == tag else None
+    return int(match[1]) if match and epoch_tag(int(match[1])) == tag else None
 
 
-def user_of(token: str) -> str | None:
-    """The name of a token's account; None where the Hub does not tell. ValueError where it refuses the token."""
-    api = HfApi(token=retry.sent(token))
+def user_name(token: str) -> str | None:
+    """Returns the name of a token's account, or None if the Hub cannot be reached.
+
+    Raises UserError if the Hub does not accept the token.
+    """
+    api = HfApi(token=retry.checked_token(token))
     try:
-        with retry.hurried():
-            return retry.ask(lambda: str(api.whoami()["name"]))
+        with retry.short_timeouts():
+            return retry.call(lambda: str(api.whoami()["name"]))
     except (HTTPError, OSError) as error:
         if retry.status(error) == 401:
             raise UserError("The Hub does not accept the token: log in again.") from None
         return None
 
 
-def commit_of(repo_id: str, revision: str | None = None, *, token: str | None = None) -> str:
-    """The commit of a checkpoint's revision, None the newest, for whoever may read it.
+def find_commit(repo_id: str, revision: str | None = None, *, token: str | None = None) -> str:
+    """Returns the commit hash of a checkpoint's revision, by default the newest.
 
-    Asks the Hub each time, so that what one visitor's token opened is not handed to the next one out of the cache.
-    Raises ValueError with one sentence.
+    Asks the Hub each time whether this token may read the repo: the cache may hold what another visitor's token opened.
+    Raises UserError.
     """
     check_repo_id(repo_id)
-    with retry.explained(repo_id):
+    with retry.explain_errors(repo_id):
         url = hf_hub_url(repo_id, CONFIG_FILE, revision=revision)
-        told = retry.ask(lambda: get_hf_file_metadata(url, token=retry.sent(token)))
-        if told.commit_hash is None:
+        metadata = retry.call(lambda: get_hf_file_metadata(url, token=retry.checked_token(token)))
+        if metadata.commit_hash is None:
             raise retry.AnswerError("no commit")
-        return told.commit_hash
+        return metadata.commit_hash
 
 
 def open_model(repo_id: str, revision: str | None = None, *, token: str | None = None) -> OptimizerLabModel:
-    """The network of a checkpoint on the Hub; its files are fetched once. Raises ValueError with one sentence."""
-    commit = commit_of(repo_id, revision, token=token)
-    with retry.explained(repo_id):
-        return retry.ask(lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=retry.sent(token)))
+    """Returns the network of a checkpoint on the Hub, from the cache if it has been downloaded. Raises UserError."""
+    commit = find_commit(repo_id, revision, token=token)
+    with retry.explain_errors(repo_id):
+        return retry.call(
+            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=retry.checked_token(token))
+        )
 
 
 def open_run(repo_id: str, revision: str | None = None, *, token: str | None = None) -> Run:
-    """The run of a published checkpoint: its settings and curves, as claimed. Raises ValueError with one sentence."""
-    commit = commit_of(repo_id, revision, token=token)
-    with retry.explained(repo_id):
-        path = retry.ask(lambda: fetch(repo_id, HISTORY_FILE, commit, retry.sent(token)))
+    """Returns the settings and curves of a published checkpoint, as its author claims. Raises UserError."""
+    commit = find_commit(repo_id, revision, token=token)
+    with retry.explain_errors(repo_id):
+        path = retry.call(lambda: fetch(repo_id, HISTORY_FILE, commit, retry.checked_token(token)))
     return checkpoint.read_run(path.parent)
 
 
+def open_timeline(
+    repo_id: str, *, token: str | None = None, open_model: Callable[..., OptimizerLabModel] = open_model
+) -> Timeline:
+    """Returns the timeline of a published run: its tagged epochs, whose weights are downloaded when they are opened.
+
+    `open_model` is called as `open_model(repo_id, revision, token=token)`. Raises UserError if there is no such run, or
+    the Hub cannot be reached.
+    """
+    revisions = list_epochs(repo_id, token=token)
+    if not revisions:
+        raise UserError(
+            "{repo} has no epochs to walk through: none of its commits has a tag such as epoch-0003.",
+            repo=repo_id,
+        )
+    return Timeline(
+        run=open_run(repo_id, token=token),
+        epochs=evenly_spaced(tuple(revisions), MAX_TIMELINE_EPOCHS),
+        open=lambda epoch: open_model(repo_id, revisions[epoch], token=token),
+    )
+
+
 def list_epochs(repo_id: str, *, token: str | None = None) -> dict[int, str]:
-    """The tagged epochs of a published run and their revisions, ascending. Raises ValueError with one sentence."""
+    """Returns the tagged epochs of a published run, ascending, and the revision of each. Raises UserError."""
     check_repo_id(repo_id)
-    api = HfApi(token=retry.sent(token))
-    with retry.explained(repo_id):
-        refs = retry.ask(lambda: api.list_repo_refs(repo_id))
-    return dict(sorted((epoch, tag.name) for tag in refs.tags if (epoch := epoch_of(tag.name)) is not None))
+    api = HfApi(token=retry.checked_token(token))
+    with retry.explain_errors(repo_id):
+        refs = retry.call(lambda: api.list_repo_refs(repo_id))
+    return dict(sorted((epoch, tag.name) for tag in refs.tags if (epoch := tagged_epoch(tag.name)) is not None))
 
 
 def load(
@@ -143,48 +177,50 @@ def load(
     token: str | None = None,
     progress: Report = ignore_progress,
 ) -> bool:
-    """Loads a checkpoint into a new folder, checked, all of one commit; whether the run can be resumed from there.
+    """Downloads a checkpoint into a new folder and returns whether the run can be resumed from there.
 
-    Raises ValueError with one sentence where the repo holds no sound checkpoint of this app, where it or the Hub is out
-    of reach, and where the folder is taken; the folder is then as it was.
+    All files are checked and come from one commit. Raises UserError if the repo contains no valid checkpoint of this
+    app, if it or the Hub cannot be reached, or if the folder already contains such files. The folder is then unchanged.
     """
     check_repo_id(repo_id)
     checkpoint.check_free(folder, FILES)
     progress(0.0, f"Asking for {repo_id}")
-    commit = commit_of(repo_id, revision, token=token)
-    api = HfApi(token=retry.sent(token))
-    with retry.explained(repo_id):
-        tree = retry.ask(
+    commit = find_commit(repo_id, revision, token=token)
+    api = HfApi(token=retry.checked_token(token))
+    with retry.explain_errors(repo_id):
+        tree = retry.call(
             lambda: list(api.list_repo_tree(repo_id, revision=commit)), progress, 0.0, f"Asking for {repo_id}"
         )
-        # Fetches and checks configuration and weights before anything else is fetched.
-        model = retry.ask(
-            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=retry.sent(token)),
+        # Check configuration and weights first: they limit the size of the other files.
+        model = retry.call(
+            lambda: OptimizerLabModel.from_pretrained(repo_id, revision=commit, token=retry.checked_token(token)),
             progress,
             0.1,
             f"Fetching {WEIGHTS_FILE}",
         )
-        names = [name for name in _at_most(model) if name in {entry.path for entry in tree}]
+        limits, available = _size_limits(model), {entry.path for entry in tree}
+        names = [name for name in limits if name in available]
         paths = {}
         for count, name in enumerate(names):
-            paths[name] = retry.ask(
-                lambda name=name: fetch(repo_id, name, commit, retry.sent(token), model),
+            paths[name] = retry.call(
+                lambda name=name: fetch(repo_id, name, commit, retry.checked_token(token), model),
                 progress,
                 0.4 + 0.5 * count / len(names),
                 f"Fetching {name}",
-                num_bytes=_at_most(model)[name],
+                num_bytes=limits[name],
             )
-    can_resume = _check_run(paths)
+    can_resume = _check_files(paths)
     files = {name: path.read_bytes() for name, path in paths.items()}
     if HISTORY_FILE in files:
         epoch = checkpoint.read_run(paths[HISTORY_FILE].parent).epoch
-        files[f"epochs/{tag_of(epoch)}.safetensors"] = files[WEIGHTS_FILE]
+        files[f"epochs/{epoch_tag(epoch)}.safetensors"] = files[WEIGHTS_FILE]
     checkpoint.place(folder, files)
     progress(1.0, "Loaded")
     return can_resume
 
 
-def _check_run(paths: Mapping[str, Path]) -> bool:
+def _check_files(paths: Mapping[str, Path]) -> bool:
+    """Returns whether the downloaded run can be resumed. Raises UserError if its files are not valid."""
     if HISTORY_FILE not in paths:
         return False
     snapshot = paths[HISTORY_FILE].parent
@@ -195,55 +231,67 @@ def _check_run(paths: Mapping[str, Path]) -> bool:
     return True
 
 
-def _at_most(model: OptimizerLabModel) -> dict[str, int]:
-    """The files of a run and how many bytes each may have."""
+def _size_limits(model: OptimizerLabModel) -> dict[str, int]:
+    """The files of a run with this network, and the most bytes that each may have."""
     return {
         CONFIG_FILE: LARGEST_CONFIG,
         WEIGHTS_FILE: largest_file(model),
         HISTORY_FILE: LARGEST_HISTORY,
         TENSORS_FILE: 4 * largest_file(model),
         CARD_FILE: LARGEST_CONFIG,
-        CURVE_FILE: _LARGEST_PICTURE,
+        CURVE_FILE: _MAX_PICTURE_BYTES,
     }
 
 
 def fetch(
     repo_id: str, name: str, commit: str, token: str | bool | None, model: OptimizerLabModel | None = None
 ) -> Path:
-    """A file of a repo at a commit, no larger than it may be beside that model; the Hub's own errors."""
-    at_most = _at_most(model)[name] if model else LARGEST_HISTORY
+    """Downloads a file of a repo at a commit, no larger than a run with that network needs, and returns its path.
+
+    Raises UserError if it is too large, and the errors of the Hub's client.
+    """
+    at_most = _size_limits(model)[name] if model else LARGEST_HISTORY
     return download(repo_id, name, at_most=at_most, revision=commit, token=token).path
 
 
-def list_published(*, token: str | None = None, best: bool = False, limit: int = 100) -> list[Listed]:
-    """The checkpoints on the Hub with this app's tag, of the `limit` newest ones: newest first, or best claim first.
+def list_published(*, token: str | None = None, best: bool = False, limit: int = 100) -> list[PublishedCheckpoint]:
+    """Returns the `limit` newest checkpoints on the Hub that have this app's tag.
 
-    Raises ValueError with one sentence where the Hub is out of reach.
+    The newest comes first or, with `best`, the one that claims the highest accuracy. Raises UserError if the Hub cannot
+    be reached.
     """
-    with retry.explained("list of checkpoints"):
-        models = retry.ask(lambda: _models(token, limit))
-    rows = [row for model in models if (row := _listed(model)) is not None]
+    with retry.explain_errors("list of checkpoints"):
+        models = retry.call(lambda: _models(token, limit))
+    rows = [row for model in models if (row := _published_checkpoint(model)) is not None]
     rows.sort(key=lambda row: row.updated, reverse=True)
     return sorted(rows, key=lambda row: -1.0 if row.accuracy is None else row.accuracy, reverse=True) if best else rows
 
 
 def _models(token: str | None, limit: int) -> list[Any]:
-    # Not HfApi.list_models: one card with an entry that its classes do not expect would end the whole list. Nor
-    # paginate, which asks a Hub out of reach again by itself, for half a minute, whoever waits.
+    # HfApi.list_models would fail for all models because of one malformed card, and paginate would retry by itself for
+    # half a minute if the Hub cannot be reached.
     url: str | None = f"{constants.ENDPOINT}/api/models"
-    asked = {"filter": TAG, "sort": "lastModified", "limit": limit, "full": True, "cardData": True}
-    headers, models, page = build_hf_headers(token=retry.sent(token)), [], None
+    query: dict[str, Any] | None = {
+        "filter": TAG,
+        "sort": "lastModified",
+        "limit": limit,
+        "full": True,
+        "cardData": True,
+    }
+    headers = build_hf_headers(token=retry.checked_token(token))
+    models: list[Any] = []
+    page = None
     while url and len(models) < limit and page != []:
-        answer = get_session().get(url, params=asked, headers=headers, timeout=retry.PATIENCE_SECONDS)
+        answer = get_session().get(url, params=query, headers=headers, timeout=retry.TIMEOUT_SECONDS)
         hf_raise_for_status(answer)
         page = answer.json()
         models += page
-        url, asked = answer.links.get("next", {}).get("url"), None  # which holds what was asked
+        url, query = answer.links.get("next", {}).get("url"), None  # the link contains the query
     return models[:limit]
 
 
-def _listed(model: Any) -> Listed | None:
-    """A row of what a stranger's repo claims, made of what is sound in it; None where not even its id is."""
+def _published_checkpoint(model: Any) -> PublishedCheckpoint | None:
+    """Reads the valid parts of an entry in the Hub's list; None if not even its id is valid."""
     if not isinstance(model, dict) or not isinstance(repo_id := model.get("id") or model.get("modelId"), str):
         return None
     try:
@@ -255,7 +303,7 @@ def _listed(model: Any) -> Listed | None:
     claims = card.get("optimizer_lab")
     claims = claims if isinstance(claims, dict) else {}
     accuracy, data = _result(card.get("model-index") or model.get("model-index"))
-    return Listed(
+    return PublishedCheckpoint(
         repo_id=repo_id,
         accuracy=accuracy,
         data=data,
@@ -267,7 +315,7 @@ def _listed(model: Any) -> Listed | None:
 
 
 def _result(index: Any) -> tuple[float | None, str]:
-    """The first accuracy in a model-index (https://github.com/huggingface/hub-docs, modelcard.md), and its data."""
+    """The first accuracy in a model-index (https://github.com/huggingface/hub-docs, modelcard.md), and its data set."""
     with suppress(LookupError, TypeError, AttributeError):
         for result in index[0]["results"]:
             for metric in result["metrics"]:

@@ -1,4 +1,4 @@
-"""What every call to the Hub goes through: patience, another try where that is right, and errors as sentences."""
+"""Calls to the Hugging Face Hub: timeouts, retries, and a sentence for each error."""
 
 import re
 import time
@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
 from typing import Any, Literal, TypeVar
 
-# HTTPError is the HTTP library's own, which the Hub's errors derive from: a broken connection has no other type.
+# HTTPError is the base class of the Hub's errors and belongs to the HTTP library. It also covers broken connections.
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -28,185 +28,199 @@ from huggingface_hub.utils import get_session, hf_raise_for_status
 from trainer.errors import Message, UserError, first_line
 from trainer.progress import Report, ignore_progress, run_with_timeout
 
-# Most calls of the Hub's client have no time limit of their own.
-PATIENCE_SECONDS = 60.0
-# Some calls are tried again by the client itself, for some 23 seconds; after those nothing is gained by more of them.
+# Most calls of the Hub's client have no timeout of their own.
+TIMEOUT_SECONDS = 60.0
+# The client itself retries some calls, for about 23 seconds. No retry starts here once that much time has passed.
 RETRY_SECONDS = 20.0
-# A Hub that counts commits by the hour may ask for longer waits, or for more of them, than anyone wants to watch.
-LONGEST_WAIT_SECONDS = 300.0
-# What moves files says nothing of how far it is: so much a second is the least that is waited for.
-_SLOWEST_BYTES = 50_000
+# The Hub limits commits per hour, and its Retry-After may be longer than a user wants to wait.
+MAX_WAIT_SECONDS = 300.0
+FIRST_WAIT_SECONDS = 1.0
+# The client does not report the progress of a transfer, so its timeout assumes at least this speed.
+_MIN_BYTES_PER_SECOND = 50_000
 
-# Whoever waits before a page would rather hear soon that the Hub is in trouble: after one more try.
-HURRIED_SECONDS = 20.0
-HURRIED_WAIT_SECONDS = 0.3
-_hurried: ContextVar[bool] = ContextVar("hurried", default=False)
-_within: ContextVar[bool] = ContextVar("within", default=False)
+SHORT_TIMEOUT_SECONDS = 20.0
+SHORT_WAIT_SECONDS = 0.3
+_has_short_timeouts: ContextVar[bool] = ContextVar("has_short_timeouts", default=False)
+_is_call: ContextVar[bool] = ContextVar("is_call", default=False)
 
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
-FIRST_WAIT_SECONDS = 1.0
 
 T = TypeVar("T")
 
 
 class AnswerError(OSError):
-    """The Hub answered with what its client cannot read: whether it did what it was asked is not known."""
+    """The Hub's answer cannot be read, so it is unknown whether the request was carried out."""
 
 
-def sent(token: str | None) -> str | Literal[False]:
-    """A token as the Hub's client is to be given it: False for nobody, where None would be whoever runs the process.
+def checked_token(token: str | None) -> str | Literal[False]:
+    """Returns a token in the form that the Hub's client takes; False, which means anonymous, for None.
 
-    Raises ValueError where it is nothing that an HTTP header can carry (RFC 6750, section 2.1).
+    The client takes None as the token of the account that is logged in on this machine. Raises UserError if an HTTP
+    header cannot carry the token (RFC 6750, section 2.1).
     """
-    # The HTTP library's own errors would show it.
+    # Check here: the errors of the HTTP library would contain the token.
     if token and not re.fullmatch(r"[\w.~+/-]+=*", token, re.ASCII):
         raise UserError("The token is malformed: it holds a space, a line break or a letter that no token has.")
     return token or False
 
 
 @contextmanager
-def hurried() -> Iterator[None]:
-    """Within it the Hub is asked once more at most, soon, and may be silent for HURRIED_SECONDS only."""
-    before = _hurried.set(True)
+def short_timeouts() -> Iterator[None]:
+    """Limits calls inside to SHORT_TIMEOUT_SECONDS and one retry, for a visitor who waits for the page."""
+    reset = _has_short_timeouts.set(True)
     try:
         yield
     finally:
-        _hurried.reset(before)
+        _has_short_timeouts.reset(reset)
 
 
-def _patience() -> float:
-    return HURRIED_SECONDS if _hurried.get() else PATIENCE_SECONDS
+def _timeout() -> float:
+    return SHORT_TIMEOUT_SECONDS if _has_short_timeouts.get() else TIMEOUT_SECONDS
 
 
-def ask(
-    call: Callable[[], T],
+def call(
+    function: Callable[[], T],
     progress: Report = ignore_progress,
     fraction: float = 0.0,
     doing: str = "",
     *,
     num_bytes: int = 0,
 ) -> T:
-    """What `call` returns, tried again with growing waits while the Hub is busy, in trouble or out of reach.
+    """Calls a function that makes requests to the Hub and returns its result; retries transient errors.
 
-    `call` must be one that may be made twice. The Hub's Retry-After is kept to, up to LONGEST_WAIT_SECONDS in all.
-    `progress` is called in this thread, about twice a second; what it raises ends the wait. Raises the Hub's own errors
-    (`huggingface_hub.errors`), TimeoutError where it says nothing for PATIENCE_SECONDS, and for as much longer as
-    `num_bytes` take.
+    Only for a function that may be called twice. The wait between two calls doubles each time, and is at least the
+    Hub's Retry-After. Waits that the Hub asked for end after MAX_WAIT_SECONDS, others after RETRY_SECONDS.
+
+    Args:
+        function: The function, called in another thread.
+        progress: Called in this thread with `fraction` and `doing`, about twice a second. An exception that it raises
+            ends the call.
+        num_bytes: The size of the transfer, which extends the timeout.
+
+    Raises:
+        HTTPError, OSError: The last error of the Hub's client (see `huggingface_hub.errors`).
+        TimeoutError: The Hub did not answer for TIMEOUT_SECONDS.
     """
-    began, is_hurried = time.monotonic(), _hurried.get()
-    wait = HURRIED_WAIT_SECONDS if is_hurried else FIRST_WAIT_SECONDS
+    started_at, is_short = time.monotonic(), _has_short_timeouts.get()
+    next_wait = SHORT_WAIT_SECONDS if is_short else FIRST_WAIT_SECONDS
     while True:
         try:
-            return ask_once(call, progress, fraction, doing, num_bytes=num_bytes)
+            return call_once(function, progress, fraction, doing, num_bytes=num_bytes)
         except (HTTPError, OSError) as error:
-            asked = retry_after(error)
-            # Not sooner than without it: some say 0 seconds, again and again.
-            pause = max(asked or 0.0, wait)
-            longest_pause = HURRIED_WAIT_SECONDS if is_hurried else LONGEST_WAIT_SECONDS
-            longest = RETRY_SECONDS if asked is None else LONGEST_WAIT_SECONDS
-            too_long = pause > longest_pause or time.monotonic() - began > longest
-            if not is_transient(error) or too_long:
+            requested = retry_after(error)
+            # Some servers send Retry-After: 0 again and again, so the doubled wait is the minimum.
+            seconds = max(requested or 0.0, next_wait)
+            max_wait = SHORT_WAIT_SECONDS if is_short else MAX_WAIT_SECONDS
+            max_elapsed = RETRY_SECONDS if requested is None else MAX_WAIT_SECONDS
+            is_too_long = seconds > max_wait or time.monotonic() - started_at > max_elapsed
+            if not is_transient(error) or is_too_long:
                 raise
-        sleep(pause, progress, fraction, doing)
-        wait *= 2
+        wait(seconds, progress, fraction, doing)
+        next_wait *= 2
 
 
-def ask_once(
-    call: Callable[[], T],
+def call_once(
+    function: Callable[[], T],
     progress: Report = ignore_progress,
     fraction: float = 0.0,
     doing: str = "",
     *,
     num_bytes: int = 0,
 ) -> T:
-    """As `ask`, for a call that must not be made twice."""
+    """Calls a function that makes requests to the Hub, as `call` does, but never retries."""
     progress(fraction, doing)
     try:
-        patience = _patience() + num_bytes / _SLOWEST_BYTES
-        return run_with_timeout(lambda report: _within_ask(call), lambda *_: progress(fraction, doing), patience)
+        timeout = _timeout() + num_bytes / _MIN_BYTES_PER_SECOND
+        return run_with_timeout(lambda report: _in_thread(function), lambda *_: progress(fraction, doing), timeout)
     except (JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, HfUriError) as error:
         raise AnswerError(type(error).__name__) from None
     except (RuntimeError, LocalEntryNotFoundError) as error:
-        # The client wraps what happened to one file of several, and what kept it from the network.
+        # The client wraps the error of one file among several, and the reason why the network was not reached.
         if isinstance(error.__cause__, HTTPError | OSError):
             raise error.__cause__ from None
-        if "client has been closed" in str(error):  # by a failure in another thread: they share one
+        if "client has been closed" in str(error):  # by an error in another thread, which shares the HTTP client
             raise AnswerError("closed") from None
         raise
 
 
-def _within_ask(call: Callable[[], T]) -> T:
-    session = get_session()  # of all threads: what is added does nothing for calls from elsewhere
-    if _tell_the_wait not in session.event_hooks["response"]:
-        session.event_hooks = {**session.event_hooks, "response": [*session.event_hooks["response"], _tell_the_wait]}
-    _within.set(True)  # in this thread, which is this call's own
-    return call()
+def _in_thread(function: Callable[[], T]) -> T:
+    # All threads share the session. The hook checks `_is_call`, so that other callers' requests stay as they are.
+    session = get_session()
+    if _raise_retry_after not in session.event_hooks["response"]:
+        session.event_hooks = {
+            **session.event_hooks,
+            "response": [*session.event_hooks["response"], _raise_retry_after],
+        }
+    _is_call.set(True)  # this thread runs a single call
+    return function()
 
 
-def _tell_the_wait(response: Any) -> None:
-    """Raises the Hub's refusal that says when to come again: its client would sleep until then, however long it is."""
-    if _within.get() and response.status_code in (429, 503) and _seconds_told(response) is not None:
+def _raise_retry_after(response: Any) -> None:
+    """Raises an answer with Retry-After as an error at once; the client would sleep for the whole time itself."""
+    if _is_call.get() and response.status_code in (429, 503) and _retry_after_seconds(response) is not None:
         response.read()
         hf_raise_for_status(response)
 
 
-def readable(call: Callable[[], T]) -> Callable[[], T]:
-    """A call whose ValueErrors are the client's own, about an answer that it cannot read: AnswerErrors instead."""
+def with_answer_errors(function: Callable[[], T]) -> Callable[[], T]:
+    """Returns a function whose ValueErrors, raised by the client about an unreadable answer, become AnswerErrors."""
 
-    def called() -> T:
+    def wrapper() -> T:
         try:
-            return call()
-        except HfHubHTTPError:  # some of which are ValueErrors too
+            return function()
+        except HfHubHTTPError:  # some of them are ValueErrors too
             raise
         except ValueError as error:
             raise AnswerError(type(error).__name__) from None
 
-    return called
+    return wrapper
 
 
-def sleep(seconds: float, progress: Report, fraction: float, doing: str) -> None:
-    """Waits, saying how long still, about twice a second."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
+def wait(seconds: float, progress: Report, fraction: float, doing: str) -> None:
+    """Sleeps, and reports the remaining time about twice a second."""
+    end = time.monotonic() + seconds
+    while (remaining := end - time.monotonic()) > 0:
         progress(
             fraction,
-            Message("The Hub is asked again in {number} s ({what})", number=f"{left:.0f}", what=Message(doing)),
+            Message("The Hub is asked again in {number} s ({what})", number=f"{remaining:.0f}", what=Message(doing)),
         )
-        time.sleep(min(0.5, left))
+        time.sleep(min(0.5, remaining))
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may well succeed a little later."""
+    """Whether the same request may succeed a little later."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _TRANSIENT
     return isinstance(error, HTTPError | AnswerError)
 
 
 def retry_after(error: Exception) -> float | None:
-    """Seconds after which the Hub wants to be asked again; None where it does not say (RFC 9110, section 10.2.3)."""
-    return _seconds_told(error.response) if status(error) in (429, 503) else None
+    """Returns the seconds that the Hub asks the client to wait, or None (RFC 9110, section 10.2.3)."""
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in (429, 503):
+        return _retry_after_seconds(error.response)
+    return None
 
 
-def _seconds_told(response: Any) -> float | None:
-    told = response.headers.get("Retry-After", "").strip()
-    if told.isdecimal():
-        return float(told)
+def _retry_after_seconds(response: Any) -> float | None:
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
     if limit := re.search(r"\br=0\b.*?\bt=(\d+)", response.headers.get("RateLimit", "")):
         return float(limit[1])
     try:
-        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
 
 
 def status(error: Exception) -> int | None:
-    """The HTTP status of the Hub's refusal; None for an error of another kind."""
+    """Returns the HTTP status of the Hub's answer, or None for any other error."""
     return error.response.status_code if isinstance(error, HfHubHTTPError) else None
 
 
 @contextmanager
-def explained(repo: str) -> Iterator[None]:
-    """Makes one sentence, a ValueError, of whatever keeps the Hub from answering about `repo`."""
+def explain_errors(repo: str) -> Iterator[None]:
+    """Turns every error of a request about a repo into a UserError with one sentence that names `repo`."""
     try:
         yield
     except HFValidationError:
@@ -224,7 +238,7 @@ def _sentence(error: Exception, repo: str) -> Message:
         case OfflineModeIsEnabled():
             return Message("The Hub is not asked while HF_HUB_OFFLINE is set.")
         case TimeoutError():
-            return Message("The Hub has said nothing for {number} seconds; try again later.", number=f"{_patience():g}")
+            return Message("The Hub has said nothing for {number} seconds; try again later.", number=f"{_timeout():g}")
         case LocalEntryNotFoundError() if isinstance(error.__cause__, HTTPError | OSError):
             return _sentence(error.__cause__, repo)
         case LocalEntryNotFoundError():
@@ -260,7 +274,7 @@ def _refusal(error: HfHubHTTPError, repo: str) -> Message:
         403: Message("The token has no right to do this with {repo}.", repo=repo),
         409: Message("{repo} is being changed by someone else; try again in a moment.", repo=repo),
         412: Message("{repo} was changed by someone else meanwhile; try again.", repo=repo),
-        429: Message("The Hub has been asked too much; try again {when}.", when=_later(retry_after(error))),
+        429: Message("The Hub has been asked too much; try again {when}.", when=_when(retry_after(error))),
     }
     if code in known:
         return known[code]
@@ -271,7 +285,7 @@ def _refusal(error: HfHubHTTPError, repo: str) -> Message:
     return Message("The Hub refused (status {status}).", status=code)
 
 
-def _later(seconds: float | None) -> Message:
+def _when(seconds: float | None) -> Message:
     if seconds is None:
         return Message("later")
     return (
@@ -284,7 +298,7 @@ def _later(seconds: float | None) -> Message:
 def _reason(error: HfHubHTTPError) -> str:
     if not error.server_message:
         return ""
-    said = first_line(error.server_message)
-    # A server may repeat what it was sent.
+    message = first_line(error.server_message)
+    # A server may repeat the request, with its token.
     token = error.response.request.headers.get("authorization", "").rpartition(" ")[2]
-    return said.replace(token, "…") if token else said
+    return message.replace(token, "…") if token else message

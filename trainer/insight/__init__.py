@@ -1,1 +1,1 @@
-"""What happens inside a network while it learns."""
+"""Looking inside a network as it learns."""

@@ -1,4 +1,4 @@
-"""A run's epochs in their order: what the network of each thinks of a picture, and the filters it looks through."""
+"""A run's epochs in order: what the network of each predicts for a picture, and the filters of its first layer."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from trainer.errors import UserError
-from trainer.hub import repositories
 from trainer.images.picture import fit
 from trainer.networks.files import load_weights
 from trainer.networks.model import OptimizerLabModel
@@ -16,19 +15,19 @@ from trainer.networks.predict import Prediction, classify
 from trainer.runs import checkpoint
 from trainer.runs.run import Run
 
-# More than a slider has room for. Of a longer run, so many epochs evenly spaced are shown.
-MOST_KEPT, MOST_PUBLISHED = 200, 40
+# A slider has room for about this many epochs.
+MAX_EPOCHS = 200
 
-# A damaged epoch is known at once; a Hub that is out of reach takes its time to say so, again at each epoch.
-PATIENCE_SECONDS = 20.0
+# An unreachable Hub takes seconds to fail, at each epoch again; a damaged file fails at once.
+MAX_SECONDS_ON_GAPS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """A run and those of its epochs that can be looked at, ascending.
+    """A run and the epochs of it that can be opened, ascending.
 
-    `open` gives the network as it was after one of the epochs, until it is called again; it raises ValueError with one
-    sentence where the weights are gone, damaged or out of reach.
+    `open(epoch)` returns the network as it was after that epoch. The next call may change the same network. It raises
+    UserError if the weights are missing, damaged or cannot be downloaded.
     """
 
     run: Run
@@ -38,7 +37,7 @@ class Timeline:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """What an epoch's network thinks of the picture, and its first layer's weights, float32 [filters, 3, h, w].
+    """The prediction of one epoch's network for the picture, and its first filters, float32 [filters, 3, h, w].
 
     `class_names` are in the network's own order.
     """
@@ -51,14 +50,14 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """An epoch that cannot be looked at, and why: one sentence."""
+    """An epoch that cannot be opened, and the reason in one sentence."""
 
     epoch: int
     reason: str
 
 
 def of_folder(folder: Path) -> Timeline:
-    """The timeline of a run's folder. Raises ValueError where it holds no sound run, or kept no epochs."""
+    """Returns the timeline of a run's folder. Raises UserError if it contains no valid run or no saved epochs."""
     run, model = checkpoint.read_run(folder), OptimizerLabModel.from_pretrained(folder)
     paths = {epoch: path for epoch, path in checkpoint.kept_epochs(folder).items() if epoch <= run.epoch}
     if not paths:
@@ -68,58 +67,36 @@ def of_folder(folder: Path) -> Timeline:
         load_weights(model, paths[epoch])
         return model
 
-    return Timeline(run=run, epochs=_evenly(tuple(paths), MOST_KEPT), open=open_epoch)
-
-
-def of_repo(
-    repo_id: str, *, token: str | None = None, open_model: Callable[..., OptimizerLabModel] = repositories.open_model
-) -> Timeline:
-    """The timeline of a published run, for whoever may read it: its tagged epochs, whose weights are fetched as asked.
-
-    `open_model` takes what `repositories.open_model` takes. Raises ValueError with one sentence where there is no such
-    run or the Hub is out of reach.
-    """
-    revisions = repositories.list_epochs(repo_id, token=token)
-    if not revisions:
-        raise UserError(
-            "{repo} has no epochs to walk through: none of its commits has a tag such as epoch-0003.",
-            repo=repo_id,
-        )
-    return Timeline(
-        run=repositories.open_run(repo_id, token=token),
-        epochs=_evenly(tuple(revisions), MOST_PUBLISHED),
-        open=lambda epoch: open_model(repo_id, revisions[epoch], token=token),
-    )
+    return Timeline(run=run, epochs=evenly_spaced(tuple(paths), MAX_EPOCHS), open=open_epoch)
 
 
 def walk(timeline: Timeline, picture: Tensor) -> Iterator[Moment | Gap]:
-    """What each epoch's network thinks of a picture, uint8 RGB [3, height, width], in the epochs' order.
+    """Yields what each epoch's network predicts for a picture, uint8 RGB [3, height, width], in the epochs' order.
 
-    An epoch that cannot be opened is a Gap and the walk goes on, until PATIENCE_SECONDS were lost to such epochs: then
-    all that are left are gaps too.
+    An epoch that cannot be opened is a Gap. After MAX_SECONDS_ON_GAPS spent on such epochs, all that remain are gaps.
     """
-    class_names, rule, seen, lost, reason = None, None, picture, 0.0, ""
+    class_names, input_format, pixels, seconds_on_gaps, reason = None, None, picture, 0.0, ""
     for epoch in timeline.epochs:
-        if lost > PATIENCE_SECONDS:
+        if seconds_on_gaps > MAX_SECONDS_ON_GAPS:
             yield Gap(epoch=epoch, reason=reason)
             continue
-        began = time.monotonic()
+        started_at = time.monotonic()
         try:
             model = timeline.open(epoch)
             if model.class_names != (class_names or model.class_names):
                 raise UserError("Its network knows other classes than the epochs before it.")
-            if rule != (model.image_size, model.resize):
-                rule = model.image_size, model.resize
-                seen = fit(picture, *rule)
+            if input_format != (model.image_size, model.resize):
+                input_format = model.image_size, model.resize
+                pixels = fit(picture, *input_format)
             moment = Moment(
                 epoch=epoch,
                 class_names=model.class_names,
-                prediction=classify(model, seen),
+                prediction=classify(model, pixels),
                 filters=first_filters(model),
             )
         except ValueError as error:
             reason = str(error)
-            lost += time.monotonic() - began
+            seconds_on_gaps += time.monotonic() - started_at
             yield Gap(epoch=epoch, reason=reason)
         else:
             class_names = model.class_names
@@ -127,17 +104,17 @@ def walk(timeline: Timeline, picture: Tensor) -> Iterator[Moment | Gap]:
 
 
 def first_filters(model: OptimizerLabModel) -> Tensor:
-    """The weights of the first convolution, float32 [filters, 3, height, width], on the CPU; a copy.
+    """Returns a copy, on the CPU, of the first convolution's weights, float32 [filters, 3, height, width].
 
-    Each is itself a small picture: of all patches with the same sum of squares, it answers most to the one that is like
-    itself.
+    Each filter can be displayed as a small picture: among all patches of the same norm, the filter responds most to the
+    patch that is proportional to it.
     """
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
     return first.weight.detach().float().cpu().clone()
 
 
-def _evenly(epochs: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """At most so many of the epochs, evenly spaced, the first and the last among them."""
-    if len(epochs) <= most:
+def evenly_spaced(epochs: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Returns at most `count` of the epochs, evenly spaced and with the first and the last."""
+    if len(epochs) <= count:
         return epochs
-    return tuple(epochs[index * (len(epochs) - 1) // (most - 1)] for index in range(most))
+    return tuple(epochs[index * (len(epochs) - 1) // (count - 1)] for index in range(count))

@@ -66,8 +66,8 @@ def open_published(name: str, device: torch.device) -> OptimizerLabModel:
     within a second or so unless the Hub falls silent.
     """
     repo_id, revision = repositories.split_revision(name)
-    with retry.hurried():
-        commit = repositories.commit_of(repo_id, revision, token=own_token())
+    with retry.short_timeouts():
+        commit = repositories.find_commit(repo_id, revision, token=own_token())
         return _open(repo_id, commit, device)
 
 
@@ -86,7 +86,7 @@ def open_run(name: str) -> Run:
 
 @lru_cache(maxsize=_MOST_RUNS)
 def _run(repo_id: str, revision: str | None, reader: str | None, period: float) -> Run:
-    with retry.hurried():
+    with retry.short_timeouts():
         run = repositories.open_run(repo_id, revision, token=own_token())
     if not run.history:
         raise UserError("{repo} tells of no epoch.", repo=repo_id)

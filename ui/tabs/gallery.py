@@ -14,7 +14,7 @@ import gradio as gr
 
 from trainer.errors import UserError
 from trainer.hub import repositories, retry
-from trainer.hub.repositories import Listed
+from trainer.hub.repositories import PublishedCheckpoint
 from trainer.runs import checkpoint
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     """What the Hub said: the checkpoints, or the sentence why there are none; `at` seconds of `time.monotonic`."""
 
     at: float
-    listed: Sequence[Listed]
+    listed: Sequence[PublishedCheckpoint]
     failure: str = ""
 
 
@@ -79,8 +79,8 @@ async def _answer(best: bool) -> Answer:
     return Answer(time.monotonic(), listed, failure)
 
 
-def _listed(best: bool) -> list[Listed]:
-    with retry.hurried():
+def _listed(best: bool) -> list[PublishedCheckpoint]:
+    with retry.short_timeouts():
         return repositories.list_published(best=best)  # nobody's token: all visitors see the same
 
 
@@ -150,7 +150,7 @@ def draw(answer: Answer, language: str) -> str:
     return "<ul class='published'>" + "".join(_item(one, language) for one in answer.listed) + "</ul>"
 
 
-def _item(one: Listed, language: str) -> str:
+def _item(one: PublishedCheckpoint, language: str) -> str:
     def escaped(text: str) -> str:
         return html.escape(text, quote=True)
 
@@ -167,7 +167,7 @@ def _item(one: Listed, language: str) -> str:
         for name, label in _BUTTONS.items()
     )
     return (
-        f"<li><div><a href='{escaped(repositories.page_of(one.repo_id))}' target='_blank' "
+        f"<li><div><a href='{escaped(repositories.page_url(one.repo_id))}' target='_blank' "
         f"rel='noopener noreferrer nofollow'>{escaped(one.repo_id)}</a> {escaped(claim)}<br>"
         f"<span class='quiet'>{escaped(facts)}</span></div>"
         f"<div class='does'>{buttons}</div></li>"
@@ -213,7 +213,7 @@ async def load(lab: Lab, view: RunView, lists: RunLists, visitor: str, repo_id: 
 def _load(lab: Lab, visitor: str, repo_id: str) -> tuple[Path, bool]:
     (folder,) = lab.new_race(visitor, 1)
     try:
-        with retry.hurried():
+        with retry.short_timeouts():
             can_resume = repositories.load(repo_id, folder, token=own_token())
         if not checkpoint.is_run(folder):
             raise UserError("{repo} holds a network but no run: classify with it.", repo=repo_id)

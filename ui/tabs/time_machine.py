@@ -200,8 +200,9 @@ def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
     def open_model(repo_id: str, revision: str, **_) -> OptimizerLabModel:
         return open_published(f"{repo_id}@{revision}", torch.device("cpu"))
 
-    with retry.hurried():
-        return timeline.of_repo(repositories.split_revision(name.strip())[0], token=own_token(), open_model=open_model)
+    with retry.short_timeouts():
+        repo_id, _ = repositories.split_revision(name.strip())
+        return repositories.open_timeline(repo_id, token=own_token(), open_model=open_model)
 
 
 def _some(steps: Iterator[Moment | Gap]) -> tuple[list[Moment | Gap], bool]:

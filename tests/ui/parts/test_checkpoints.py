@@ -6,7 +6,7 @@ from functools import partial
 import anyio
 import pytest
 import torch
-from fake_hub import Fault, Repo, point_to, swallow
+from fake_hub import Fault, Repo, point_to, silent_server
 from huggingface_hub import constants
 from safetensors.torch import load, save
 
@@ -149,7 +149,7 @@ def test_no_hub_at_all(monkeypatch, tmp_path):
 
 def test_a_silent_hub_holds_up_nobody_else(monkeypatch, tmp_path):
     """However many wait for it, a network that is kept here is opened at once; and none of them waits for ever."""
-    monkeypatch.setattr(retry, "HURRIED_SECONDS", 1.0)
+    monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setitem(aside.__kwdefaults__, "seconds", 1.5)
     told = []
 
@@ -170,7 +170,7 @@ def test_a_silent_hub_holds_up_nobody_else(monkeypatch, tmp_path):
             assert time.monotonic() - began < 0.8
             assert told == []
 
-    with swallow() as endpoint:
+    with silent_server() as endpoint:
         point_to(endpoint, monkeypatch, tmp_path)
         anyio.run(visit)
     assert set(told) == {

@@ -7,7 +7,7 @@ import anyio
 import gradio as gr
 import pytest
 import torch
-from fake_hub import Fault, Repo, point_to, swallow
+from fake_hub import Fault, Repo, point_to, silent_server
 
 from trainer.hub import retry
 from trainer.learning.race import race
@@ -161,8 +161,8 @@ def test_a_slow_hub_is_told_and_waited_for(hub, monkeypatch):
 
 def test_a_silent_hub_is_given_up(monkeypatch):
     """Nothing waits for ever."""
-    monkeypatch.setattr(retry, "HURRIED_SECONDS", 0.5)
-    with swallow() as endpoint:
+    monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 0.5)
+    with silent_server() as endpoint:
         point_to(endpoint, monkeypatch)
         assert "The Hub has said nothing for 0.5 seconds" in anyio.run(said)[-1]
 

@@ -205,7 +205,7 @@ def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> 
         if user is None:
             question = translate("Asking the Hub whose token this is …", language)
             yield {**updates, panel.login: note(question)}
-            user = repositories.user_of(token)
+            user = repositories.user_name(token)
     except ValueError as error:
         yield {**updates, panel.login: advice(translate(str(error), language))}
         return
