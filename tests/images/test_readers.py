@@ -1,12 +1,17 @@
 """Reading image folders and Parquet files: pictures, labels and class names, and errors."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
 from image_sets import jpeg, noise, png, write_dataset, write_image_folder, write_pets
+from PIL import Image
 
 from trainer.images import readers
 from trainer.images.image_data import load_images
 from trainer.images.picture import fit
+from trainer.settings.config import SPLITS
 
 
 def test_image_folder_is_read_and_fitted(tmp_path):
@@ -124,6 +129,51 @@ def test_bad_datasets_are_refused(tmp_path, change, complaint):
     folder = write_dataset(tmp_path / "set", **{"pictures": {"train": files, "test": files}, **change})
     with pytest.raises(ValueError, match=f"^The folder set.*{complaint}"):
         load_images(str(folder))
+
+
+def _encoded(image: Image.Image, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def _halves(upper: int, lower: int) -> np.ndarray:
+    """A grey picture, uint8 [32, 32], whose upper and lower half have one level each."""
+    return np.repeat(np.array([upper, lower], np.uint8), 16)[:, None].repeat(32, 1)
+
+
+_ORIENTATION = Image.Exif()
+_ORIENTATION[0x0112] = 3  # upside down
+
+
+@pytest.mark.parametrize(
+    ("encoded", "upper", "lower"),
+    [
+        (_encoded(Image.fromarray(np.dstack([_halves(0, 0)] * 3 + [_halves(0, 255)])), "PNG"), 255, 0),
+        (_encoded(Image.fromarray(_halves(40, 200).astype(np.uint16) * 257), "PNG"), 40, 200),
+        (
+            _encoded(
+                Image.fromarray(_halves(40, 200)),
+                "GIF",
+                save_all=True,
+                append_images=[Image.fromarray(_halves(9, 9))],
+            ),
+            40,
+            200,
+        ),
+        (_encoded(Image.fromarray(_halves(40, 200)), "PNG", exif=_ORIENTATION), 200, 40),
+    ],
+    ids=["transparent", "16 bits", "animated", "upside down"],
+)
+def test_folders_and_datasets_decode_alike(tmp_path, encoded, upper, lower):
+    """Transparency over white, 16 bits, an animation's first frame and EXIF orientation, in either layout."""
+    folder = write_image_folder(tmp_path / "a", {f"{split}/{name}": [encoded] for split in SPLITS for name in "ab"})
+    dataset = write_dataset(tmp_path / "b", {split: [encoded] * 2 for split in SPLITS})
+    expected = torch.from_numpy(_halves(upper, lower)).expand(2, 3, -1, -1)
+    for source in (folder, dataset):
+        data = load_images(str(source))
+        assert torch.equal(data.train.images, expected)
+        assert torch.equal(data.test.images, expected)
 
 
 def test_dataset_without_features_is_refused(tmp_path):

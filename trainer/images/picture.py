@@ -43,16 +43,22 @@ Read = tuple[Tensor, bytes]  # the picture, uint8 [3, height, width], and its EX
 
 
 def read_picture(path: str | os.PathLike) -> Tensor:
-    """The picture in a JPEG, PNG, WebP or GIF file as uint8 [3, height, width], RGB, 0-255, upright.
+    """Reads a JPEG, PNG, WebP or GIF file and decodes it as `decode_picture` does, to a contiguous tensor.
 
-    The format is told from the file's bytes, never from its name. The EXIF orientation is applied,
-    transparency laid over white, and of an animation the first frame is taken; colour profiles are ignored.
-    More than MAX_BYTES or MAX_PIXELS is refused before anything is decoded; to decode takes up to about 30
-    bytes of memory a pixel.
-
-    Raises ValueError, with one sentence for whoever chose the file, for whatever else is wrong with it.
+    Raises UserError if there is no such file, if it has more than MAX_BYTES, or if it cannot be decoded.
     """
-    data = _file_bytes(path)
+    return decode_picture(_file_bytes(path)).contiguous()
+
+
+def decode_picture(data: bytes) -> Tensor:
+    """Decodes a JPEG, PNG, WebP or GIF file to uint8 [3, height, width], RGB, 0-255, upright.
+
+    The format is recognised by the content. The EXIF orientation is applied, transparency is composited over white, an
+    animation gives its first frame, and colour profiles are ignored. A picture of more than MAX_PIXELS is refused
+    before it is decoded; decoding takes up to about 30 bytes of memory a pixel. The tensor may have any memory layout.
+
+    Raises UserError if the file is damaged, too large or in another format.
+    """
     try:
         if data.startswith(b"\xff\xd8\xff"):
             picture, exif = _jpeg(data)
@@ -64,7 +70,7 @@ def read_picture(path: str | os.PathLike) -> Tensor:
             picture, exif = _webp(data)
         else:
             raise UserError(UNREADABLE)
-        return _upright(picture, _orientation(exif)).contiguous()
+        return _upright(picture, _orientation(exif))
     except (LookupError, struct.error, RuntimeError, MemoryError) as error:
         raise UserError(DAMAGED) from error
 
@@ -332,4 +338,4 @@ def _upright(picture: Tensor, orientation: int) -> Tensor:
     if 5 <= orientation <= 8:
         picture = picture.transpose(1, 2)
     mirrored = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation, [])
-    return picture.flip(mirrored)
+    return picture.flip(mirrored) if mirrored else picture  # flip copies even if there is nothing to mirror

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import huggingface_hub
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from trainer.errors import Message, UserError, as_clause, first_line
 from trainer.images.class_names import check_class_names
-from trainer.images.picture import fit, read_picture
+from trainer.images.picture import decode_picture, fit, read_picture
 from trainer.progress import Report, quiet
 from trainer.settings.config import SPLITS
 
@@ -72,12 +71,16 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
             pixels, labels = bytearray(), []
             for table in _tables(rows, what):
                 for encoded in table.column(image).to_pylist():
-                    picture, kind = _decode(
-                        encoded,
-                        Message(
-                            "{what}: row {row} of its {split} split", what=what, row=len(pixels) // _BYTES, split=split
-                        ),
-                    )
+                    try:
+                        picture, kind = _decode_row(encoded)
+                    except UserError as error:
+                        raise UserError(
+                            "{what}: row {row} of its {split} split cannot be read ({reason}).",
+                            what=what,
+                            row=len(pixels) // _BYTES,
+                            split=split,
+                            reason=as_clause(error),
+                        ) from error
                     pixels += picture.permute(1, 2, 0).numpy().tobytes()
                     formats.add(kind)
                 labels += table.column(label).to_pylist()
@@ -180,21 +183,11 @@ def _checked(class_names: Sequence[str], what: str) -> tuple[str, ...]:
         raise UserError("{what} cannot be used: {why}.", what=what, why=as_clause(error)) from error
 
 
-def _decode(encoded: Mapping[str, Any] | None, what: str) -> tuple[Tensor, str]:
-    """A row's picture, uint8 [3, SIZE, SIZE], and its format as far as _honest_name has to know."""
-    data = (encoded or {}).get("bytes") or b""
-    try:
-        coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        picture = decode_image(coded, ImageReadMode.RGB, apply_exif_orientation=True)
-    except (RuntimeError, ValueError) as error:
-        raise UserError("{what} holds no picture that can be read here.", what=what) from error
-    if picture.dtype != torch.uint8 or picture.ndim != 3:
-        raise UserError(
-            "{what} holds a moving picture or one with 16 bits a colour, which is not read here.",
-            what=what,
-        )
+def _decode_row(value: Mapping[str, Any] | None) -> tuple[Tensor, str]:
+    """Returns a row's picture, uint8 [3, SIZE, SIZE], and its format: JPEG, PNG or other."""
+    data = (value or {}).get("bytes") or b""
     kind = "JPEG" if data.startswith(b"\xff\xd8\xff") else "PNG" if data.startswith(b"\x89PNG") else "other"
-    return fit(picture, SIZE, "crop"), kind
+    return fit(decode_picture(data), SIZE, "crop"), kind
 
 
 def _as_tensors(
