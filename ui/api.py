@@ -12,7 +12,7 @@ from trainer.images.image_data import ImageData, facts
 from trainer.learning.loop import num_training_images
 from trainer.learning.schedulers import preview
 from trainer.runs import checkpoint
-from trainer.runs.events import StepLogged, plain
+from trainer.runs.events import StepLogged, json_fields
 from trainer.runs.events import row as public_row
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
@@ -119,7 +119,7 @@ def add_endpoints(lab: Lab) -> None:
         """The range test with these settings, on the app's images: which lr suits them. Touches no run."""
         # Unlike a stream, this would go on for a client that left long ago.
         found = lab.find_lr(TrainConfig.from_settings(config), _images(lab), seconds=_MOST_SECONDS_OF_SEARCH)
-        *trials, finding = map(plain, found)
+        *trials, finding = map(json_fields, found)
         return {**finding, "rows": [{name: trial[name] for name in TriedStep.__annotations__} for trial in trials]}
 
     def lessons() -> list[Experiment]:

@@ -1,4 +1,4 @@
-"""Runs side by side: only what differs is told, the winner is the winner, and the table has every number."""
+"""The comparison of runs: their differences, the winner, and the table."""
 
 import csv
 import io
@@ -22,8 +22,8 @@ def run(config, *accuracies, status="completed"):
 SGD, ADAM = TrainConfig(), TrainConfig(optimizer="adam")
 
 
-def test_a_label_says_only_what_differs():
-    """Equal settings are left out, and so are the defaults of a row that the other does not have."""
+def test_a_label_has_only_what_differs():
+    """Equal settings are left out, and so are defaults of settings that the other does not have."""
     labels = [one.label for one in compare([run(SGD), run(ADAM)])]
     assert labels == ["sgd · lr 0.02 · weight_decay 0.0005", "adam · lr 0.003 · weight_decay 0"]
     labels = [one.label for one in compare([run(SGD), run(SGD.changed({"lr": 0.1})), run(SGD.changed({"lr": 1}))])]
@@ -37,15 +37,15 @@ def test_a_label_says_only_what_differs():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_any_two_settings_are_told_apart(optimizer, scheduler):
-    """Different configs have different labels."""
+def test_different_configs_have_different_labels(optimizer, scheduler):
+    """For each optimizer and scheduler."""
     one, other = TrainConfig(), TrainConfig(optimizer=optimizer, scheduler=scheduler)
-    told = differences([one, other])
-    assert (told[0] == told[1]) == (one == other)
+    first, second = differences([one, other])
+    assert (first == second) == (one == other)
 
 
 def test_seeds_are_one_contender_with_mean_and_spread():
-    """Mean and sample standard deviation, by hand; of the epochs that all seeds have."""
+    """Mean and sample standard deviation, calculated by hand; for the epochs that all seeds have."""
     runs = [run(SGD, 0.1, 0.5), run(SGD.changed({"seed": 1}), 0.1, 0.7), run(ADAM, 0.1, 0.4)]
     first, second = compare(runs)
     assert first.runs == (runs[0], runs[1])
@@ -56,8 +56,8 @@ def test_seeds_are_one_contender_with_mean_and_spread():
     assert late.at(2, "test_accuracy") is None
 
 
-def test_a_figure_that_is_no_finite_number_is_none():
-    """The gradients of a float16 run may be so large that their norm is infinite."""
+def test_a_figure_that_is_not_finite_is_none():
+    """The gradients of a float16 run can have an infinite norm."""
     runs = [run(SGD, 0.1, 0.5), run(SGD.changed({"seed": 1}), 0.1, 0.7)]
     runs[1].history[1] = replace(runs[1].history[1], grad_norm=math.inf)
     (one,) = compare(runs)
@@ -77,12 +77,12 @@ def test_the_winner_and_its_lead():
     assert not verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.505)])).clear
     seeds = [run(SGD.changed({"seed": n}), 0.1, value) for n, value in enumerate((0.5, 0.7))]
     assert not verdict(compare([*seeds, run(ADAM, 0.1, 0.55)])).clear
-    assert verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.5004)])).level
-    assert not verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.501)])).level
+    assert verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.5004)])).is_tie
+    assert not verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.501)])).is_tie
 
 
-def test_no_winner_where_there_is_no_race():
-    """One alone, one still training, or nobody left; who diverged never wins."""
+def test_no_winner_without_a_race():
+    """A single run, a run still training, or only diverged ones; a diverged run never wins."""
     assert verdict(compare([run(SGD, 0.1, 0.5)])) is None
     assert verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.5, status="training")])) is None
     assert verdict(compare([run(SGD, 0.1, status="diverged"), run(ADAM, 0.1, 0.9, status="diverged")])) is None
@@ -91,7 +91,7 @@ def test_no_winner_where_there_is_no_race():
 
 
 def test_the_table_has_every_epoch_of_every_run():
-    """Read back by csv: the settings that differ, and each figure to the last digit."""
+    """Read by csv: the settings that differ, and each figure to the last digit."""
     runs = [run(SGD, 0.1, 1 / 3), run(ADAM, 0.1, 0.7)]
     rows = list(csv.DictReader(io.StringIO(to_csv(runs))))
     assert [(row["run"], row["optimizer"], row["epoch"]) for row in rows] == [
@@ -104,8 +104,8 @@ def test_the_table_has_every_epoch_of_every_run():
     assert "momentum" not in rows[0]
 
 
-def test_published_runs_stand_for_themselves():
-    """Never a seed of one's own run, nor of another repo's; told by their repo, also where nothing else differs."""
+def test_published_runs_are_contenders_of_their_own():
+    """Never a seed of a local run or of another repo's; labelled with their repo even if nothing else differs."""
     runs = [run(SGD, 0.1, 0.5), run(SGD, 0.1, 0.6), run(SGD.changed({"seed": 1}), 0.1, 0.7), run(ADAM, 0.1, 0.4)]
     contenders = compare(runs, ["", "some/one", "", "other/one"])
     assert [len(one.runs) for one in contenders] == [2, 1, 1]

@@ -1,4 +1,4 @@
-"""Events are small, picklable, and become rows of strict JSON."""
+"""Events are picklable and become rows of strict JSON."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from trainer.runs.events import (
     EvaluationLogged,
     Finished,
     StepLogged,
-    plain,
+    json_fields,
     row,
 )
 
@@ -36,7 +36,7 @@ FINISHED = Finished(reason="diverged", advice="Try less.")
 
 @pytest.mark.parametrize("event", [STEP, EVALUATION, EPOCH, READY, FINISHED], ids=lambda event: type(event).__name__)
 def test_events_travel_between_processes(event):
-    """ZeroGPU's worker yields them through a pickle."""
+    """Worker processes send them pickled."""
     assert pickle.loads(pickle.dumps(event)) == event
 
 
@@ -56,14 +56,14 @@ def test_events_travel_between_processes(event):
 )
 def test_rows(event, keys):
     """Each row of the public stream has these keys, `event` first; clients depend on them."""
-    shown = row(event, "here")
-    assert list(shown) == keys.split()
-    assert shown.get("checkpoint", "here") == "here"
-    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+    public = row(event, "here")
+    assert list(public) == keys.split()
+    assert public.get("checkpoint", "here") == "here"
+    assert json.loads(json.dumps(public, allow_nan=False)) == public
 
 
 def test_the_names_of_rows():
-    """`event` is what a client switches on."""
+    """Clients depend on the values of `event` and `reason`."""
     assert [row(event, "")["event"] for event in (STEP, EPOCH, READY, FINISHED)] == [
         "step",
         "epoch",
@@ -73,14 +73,14 @@ def test_the_names_of_rows():
     assert REASONS == ("completed", "stopped", "diverged", "out_of_time")
 
 
-def test_signs_of_life_are_no_rows():
-    """The public stream leaves out how far an evaluation has come."""
+def test_an_evaluations_progress_is_no_row():
+    """The public stream leaves it out."""
     assert row(EVALUATION, "here") is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_numbers_that_are_none_become_null(value):
+def test_numbers_that_are_not_finite_become_null(value):
     """Strict JSON has no NaN."""
     step = StepLogged(epoch=1, step=1, num_steps=1, loss=value, lr=0.1, grad_norm=value, epoch_seconds=0.0)
-    assert plain(step)["loss"] is None
+    assert json_fields(step)["loss"] is None
     assert json.loads(json.dumps(row(step, ""), allow_nan=False))["grad_norm"] is None

@@ -42,8 +42,8 @@ def run(*events, epochs=2):
     return folded
 
 
-def test_a_run_begins_with_nothing():
-    """No epoch, no best, no pace: what a page shows before the first event."""
+def test_a_new_run_is_empty():
+    """No epoch, no best epoch and no pace before the first event."""
     fresh = run()
     assert (fresh.epoch, fresh.best, fresh.epochs_passed, fresh.seconds_left, fresh.status) == (
         0,
@@ -55,20 +55,20 @@ def test_a_run_begins_with_nothing():
 
 
 @pytest.mark.parametrize("reason", ["completed", "stopped", "diverged", "out_of_time"])
-def test_the_last_word_is_the_status(reason):
+def test_the_last_event_sets_the_status(reason):
     """Finished sets status and advice."""
     folded = run(Finished(reason=reason, advice="Try less."))
     assert (folded.status, folded.advice) == (reason, "Try less.")
     assert reason in STATUSES
 
 
-def test_best_is_the_highest_accuracy_and_the_earliest_of_equals():
-    """Not the last epoch, and not the later of two alike."""
+def test_best_is_the_earliest_epoch_with_the_highest_accuracy():
+    """Not the last epoch, and not the later of two equal ones."""
     assert run(ended(0), ended(1, 0.5), ended(2, 0.7), ended(3, 0.7), ended(4, 0.6), epochs=4).best.epoch == 2
 
 
 def test_progress_within_an_epoch():
-    """Epochs passed grow with each batch, and never beyond the epoch."""
+    """Epochs passed grow with each batch, up to the end of the epoch."""
     folded = run(ended(0))
     seen = []
     for number in range(1, 9):
@@ -81,7 +81,7 @@ def test_progress_within_an_epoch():
 
 
 def test_seconds_left():
-    """From the last epoch's pace; in the first epoch from its own, once it can be told. The tests count, too."""
+    """By the last epoch's pace; in the first epoch by its own, once it is known. Evaluations are included."""
     assert run(ended(0), step(1, seconds=0.1)).seconds_left is None
     assert run(ended(0), step(2, seconds=3.0)).seconds_left == pytest.approx(1.5 * 6.0 + 2 * 2.0)
     assert run(ended(0), ended(1, seconds=5.0), step(6)).seconds_left == pytest.approx(0.5 * 3.0 + 2.0)
@@ -90,8 +90,8 @@ def test_seconds_left():
     assert run(ended(0), ended(1), ended(2)).seconds_left == 0
 
 
-def test_an_evaluation_shows_how_far_it_is():
-    """And is at nothing again once the epoch has its row."""
+def test_the_progress_of_an_evaluation():
+    """It is 0 again once the epoch has ended."""
     folded = run(ended(0), EvaluationLogged(epoch=1, fraction=0.5))
     assert folded.evaluated == 0.5
     folded.apply(ended(1))
@@ -99,7 +99,7 @@ def test_an_evaluation_shows_how_far_it_is():
 
 
 def test_a_checkpoint_changes_nothing():
-    """It is about files."""
+    """It concerns files."""
     before, after = (
         run(ended(0)),
         run(ended(0), CheckpointReady(epoch=0, model_config={}, model=b"", training=b"", state={})),
@@ -119,19 +119,19 @@ def test_smoothed_loss_has_no_bias_towards_zero():
 
 @pytest.mark.parametrize("count", [100, 800, 801, 5000, 20_000])
 def test_points_are_thinned_evenly(count):
-    """However long a run, a plot has at most 800 points, evenly spread from its beginning to its end."""
+    """A plot has at most 800 points, evenly spread over the run, however long it is."""
     folded = run(*[step(n, float(n), epochs=10, per_epoch=count // 10) for n in range(1, count + 1)], epochs=10)
     assert min(count, 400) <= len(folded.curve.points) <= 800
-    places = [point.epochs for point in folded.curve.points]
-    assert places == sorted(set(places))
-    assert places[0] <= 0.1
-    assert places[-1] > 9.9
-    gaps = [b - a for a, b in pairwise(places)]
+    positions = [point.epochs for point in folded.curve.points]
+    assert positions == sorted(set(positions))
+    assert positions[0] <= 0.1
+    assert positions[-1] > 9.9
+    gaps = [b - a for a, b in pairwise(positions)]
     assert max(gaps) < 2.01 * min(gaps)
 
 
 def test_runs_do_not_share_their_lists():
-    """Each has curves of its own."""
+    """Each run has its own curves."""
     one = run(ended(0), step(1))
     assert (run().history, run().curve.points) == ([], [])
     assert len(one.history) == len(one.curve.points) == 1

@@ -16,7 +16,7 @@ from trainer.images.batches import passes
 from trainer.images.image_data import ImageData, Split
 from trainer.learning.learner import Learner
 from trainer.learning.loop import prepare, train_batch
-from trainer.runs.events import plain
+from trainer.runs.events import json_fields
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
@@ -83,7 +83,7 @@ def num_trials(config: TrainConfig) -> int:
 
 def row(fact: Trial | Finding) -> dict[str, Any]:
     """The trial or finding as a row of the public stream; numbers that are not finite become None."""
-    return {"event": "trial" if isinstance(fact, Trial) else "suggestion", **plain(fact)}
+    return {"event": "trial" if isinstance(fact, Trial) else "suggestion", **json_fields(fact)}
 
 
 def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> Finding:

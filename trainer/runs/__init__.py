@@ -1,1 +1,1 @@
-"""What a run reports, and the folder that keeps it."""
+"""The events of a run, the run that they add up to, and its folder on disk."""

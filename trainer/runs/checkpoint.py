@@ -35,7 +35,7 @@ from trainer.runs.events import (
     Finished,
     GpuTime,
     StepLogged,
-    plain,
+    json_fields,
 )
 from trainer.runs.model_card import model_card
 from trainer.runs.run import STATUSES, Curve, Point, Run
@@ -364,7 +364,7 @@ def _files(run: Run, data: Mapping[str, Any], unsaved: list[CheckpointReady]) ->
         "data": dict(data),
         "status": run.status,
         **_advice_entry(run.advice),
-        "history": [plain(row) for row in run.history],
+        "history": [json_fields(row) for row in run.history],
         "curve": _curve_entry(run.curve),
         "state": last.state,
         "files": {
@@ -536,7 +536,7 @@ def _within(curve: Curve, epoch: int) -> Curve:
 def _curve_entry(curve: Curve) -> dict[str, Any]:
     """The curve for JSON, its points to the digits that a plot can show."""
     points = [[float(f"{value:.6g}") if math.isfinite(value) else None for value in point] for point in curve.points]
-    return {**plain(replace(curve, points=[])), "points": points}
+    return {**json_fields(replace(curve, points=[])), "points": points}
 
 
 def _curve(content: Mapping[str, Any]) -> Curve:

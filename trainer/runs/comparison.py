@@ -1,4 +1,4 @@
-"""Runs side by side: what differs in their settings, who did best, every number. Standard library only."""
+"""The comparison of runs: how their settings differ, which did best, and a table. Standard library only."""
 
 import csv
 import io
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from trainer.runs.events import EpochEnded
 from trainer.runs.run import Run, is_training
-from trainer.settings.config import TrainConfig
+from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 
 
 class Spread(NamedTuple):
-    """The mean of one figure over several seeds, and its sample standard deviation: 0 for one seed."""
+    """The mean of a figure over several seeds, and its sample standard deviation, which is 0 for one seed."""
 
     mean: float
     std: float
@@ -24,9 +24,9 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """The runs of one setting, one a seed; `differs` are the settings that set it apart from the others compared.
+    """The runs with the same settings except for the seed; `differs` holds those that differ from the others compared.
 
-    `repo_id` is where they were published, if they come from there: their figures are its owner's claims.
+    `repo_id` is the repo that they were loaded from, "" for local runs. The figures of a repo are its owner's claims.
     """
 
     differs: dict[str, Any]
@@ -35,16 +35,16 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """Where it comes from and what differs, in a few words; empty where it is one's own and nothing does."""
+        """The repo and the settings that differ, in a few words; empty for a local run that differs in none."""
         return " · ".join(filter(None, (self.repo_id, label(self.differs))))
 
     @property
     def diverged(self) -> bool:
-        """Whether any of its runs did."""
+        """Whether any of its runs diverged."""
         return any(run.status == "diverged" for run in self.runs)
 
     def at(self, epoch: int, measure: str) -> Spread | None:
-        """A figure of EpochEnded at an epoch's end, over the seeds; None until all of them have one that is finite."""
+        """Returns a figure of EpochEnded over the seeds, or None unless all of them have a finite one at that epoch."""
         rows = [run.history[epoch] for run in self.runs if epoch < len(run.history)]
         values = [value for row in rows if (value := getattr(row, measure)) is not None and math.isfinite(value)]
         if len(values) < len(self.runs):
@@ -53,12 +53,12 @@ class Contender:
 
     @property
     def epoch(self) -> int:
-        """Epochs that all its runs have ended."""
+        """The last epoch that all its runs have ended."""
         return min(run.epoch for run in self.runs)
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the highest mean test accuracy, the earliest of equals."""
+        """The epoch with the highest mean test accuracy; of equal ones, the earliest."""
         return max(range(self.epoch + 1), key=lambda epoch: (self.at(epoch, "test_accuracy") or (-1.0,))[0])
 
     @property
@@ -68,41 +68,41 @@ class Contender:
 
 
 class Verdict(NamedTuple):
-    """Who won, and by how much test accuracy (0–1) over the next; `clear` where that is more than the seeds differ."""
+    """The winner and its lead over the next in test accuracy (0–1); `clear` if the seeds differ by less than that."""
 
     winner: Contender
     margin: float
     clear: bool
 
     @property
-    def level(self) -> bool:
-        """Whether the next is as good, to a tenth of a percentage point."""
+    def is_tie(self) -> bool:
+        """Whether the next is equally good, to a tenth of a percentage point."""
         return self.margin < 0.0005
 
 
-_CLEAR_FOR_ONE_SEED = 0.01  # about twice the chance in counting right answers among ten thousand pictures
+_CLEAR_FOR_ONE_SEED = 0.01  # about two standard errors of an accuracy on ten thousand pictures
 
 
 def compare(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> list[Contender]:
-    """The runs as contenders, in their order; those that differ in nothing but their seed are one.
+    """Returns the runs as contenders, in their order; runs that differ only in their seed are one contender.
 
-    `repo_ids` tells of each run where it was published, "" for one's own; none given: all are. Runs of two repos are
-    never one contender.
+    `repo_ids` holds the repo of each run, "" for a local one; if empty, all are local. Runs of two repos are never one
+    contender.
     """
     groups: dict[tuple[TrainConfig, str], list[Run]] = {}
     for run, repo_id in zip(runs, repo_ids or [""] * len(runs), strict=True):
         groups.setdefault((replace(run.config, seed=0), repo_id), []).append(run)
-    told = differences([config for config, _ in groups])
+    all_differences = differences([config for config, _ in groups])
     return [
-        Contender(differs=own, runs=tuple(same), repo_id=repo_id)
-        for own, ((_, repo_id), same) in zip(told, groups.items(), strict=True)
+        Contender(differs=differs, runs=tuple(same), repo_id=repo_id)
+        for differs, ((_, repo_id), same) in zip(all_differences, groups.items(), strict=True)
     ]
 
 
 def differences(configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
-    """For each config, those of its settings that set it apart from the others, in the order of TrainConfig.
+    """Returns for each config those of its settings that differ from the others', in the order of TrainConfig.
 
-    A setting that some configs do not have is told only where it is not its row's default.
+    A setting that some of the configs do not have counts only if it is not its row's default.
     """
     settings = [config.settings() for config in configs]
     defaults = [
@@ -110,25 +110,25 @@ def differences(configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
     ]
 
     def differs(name: str) -> bool:
-        own = [(some[name], usual.get(name)) for some, usual in zip(settings, defaults, strict=True) if name in some]
-        if any(value != own[0][0] for value, _ in own):
+        pairs = [(own[name], default.get(name)) for own, default in zip(settings, defaults, strict=True) if name in own]
+        if any(value != pairs[0][0] for value, _ in pairs):
             return True
-        return len(own) < len(settings) and any(value != usual for value, usual in own)
+        return len(pairs) < len(settings) and any(value != default for value, default in pairs)
 
-    names = [name for name in TrainConfig.__dataclass_fields__ if any(name in some for some in settings)]
-    apart = [name for name in names if differs(name)]
-    return [{name: some[name] for name in apart if name in some} for some in settings]
+    names = [name for name in SETTINGS if differs(name)]
+    return [{name: own[name] for name in names if name in own} for own in settings]
 
 
 def label(differs: dict[str, Any]) -> str:
-    """Settings in a few words: an optimizer, scheduler or network by its name alone, a switch by whether it is on."""
+    """Returns settings in a few words: "adam · lr 0.1 · no softmax"."""
     return " · ".join(_named(name, value) for name, value in differs.items())
 
 
 def verdict(contenders: Sequence[Contender]) -> Verdict | None:
-    """Who has the highest test accuracy, of those that did not diverge; None where there is no race or no winner yet.
+    """Returns which contender has the highest test accuracy, of those that did not diverge.
 
-    With several seeds a lead is clear where it is more than both standard deviations together.
+    None if there are fewer than two, if one is still training, or if all diverged. With several seeds a lead is clear
+    if it exceeds the sum of both standard deviations.
     """
     if len(contenders) < 2 or is_training(run for one in contenders for run in one.runs):
         return None
@@ -145,19 +145,19 @@ def verdict(contenders: Sequence[Contender]) -> Verdict | None:
 
 
 def to_csv(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> str:
-    """One row an epoch of every run: its number, the settings in which the runs differ, and the epoch's figures.
+    """Returns a table with a row per epoch of each run: the run's number, the settings that differ, and the figures.
 
-    Where some were published, also the repo of each, as of `compare`.
+    It also has the repo of each run if any of `repo_ids`, as of `compare`, is one.
     """
-    told = differences([run.config for run in runs])
-    apart = [name for name in TrainConfig.__dataclass_fields__ if any(name in own for own in told)]
+    all_differences = differences([run.config for run in runs])
+    names = [name for name in SETTINGS if any(name in own for own in all_differences)]
     measures = [name for name in EpochEnded.__dataclass_fields__ if name != "continued_with"]
     text = io.StringIO()
     table = csv.writer(text)
     published = any(repo_ids)
-    table.writerow(["run", *(["repo_id"] if published else []), *apart, *measures])
-    for number, (run, own) in enumerate(zip(runs, told, strict=True), 1):
-        known = [number, *([repo_ids[number - 1]] if published else []), *(own.get(name, "") for name in apart)]
+    table.writerow(["run", *(["repo_id"] if published else []), *names, *measures])
+    for number, (run, own) in enumerate(zip(runs, all_differences, strict=True), 1):
+        known = [number, *([repo_ids[number - 1]] if published else []), *(own.get(name, "") for name in names)]
         for row in run.history:
             figures = asdict(row)
             table.writerow([*known, *(figures[name] for name in measures)])

@@ -1,4 +1,4 @@
-"""What training says while it runs: small picklable facts. Standard library only."""
+"""The events of a training, small and picklable, and their rows in the public stream. Standard library only."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepLogged:
-    """One batch. `step` counts batches from 1 over the whole run; `loss` is the batch's mean, as it went in."""
+    """One batch. `step` counts batches from 1 over the whole run; `loss` is the batch's mean before its step."""
 
     epoch: int
     step: int
@@ -15,12 +15,12 @@ class StepLogged:
     loss: float
     lr: float
     grad_norm: float
-    epoch_seconds: float  # since this epoch began
+    epoch_seconds: float  # since the epoch began
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationLogged:
-    """How far the evaluation at an epoch's end has come, 0–1. Only a sign of life: it is no row of any history."""
+    """Progress of the evaluation at an epoch's end, 0–1. It has no row in the history or the public stream."""
 
     epoch: int
     fraction: float
@@ -28,34 +28,34 @@ class EvaluationLogged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochEnded:
-    """One row of the history. Epoch 0 is the untrained network, where training has nothing to say."""
+    """One row of the history. Epoch 0 is the untrained network, for which the figures of training are None."""
 
     epoch: int
-    train_loss: float | None  # mean over batches, as training went
-    train_loss_sum: float | None  # sum over batches, what the tutorial prints
+    train_loss: float | None  # mean over the batches, each before its step
+    train_loss_sum: float | None  # sum over the batches, which the tutorial prints
     test_loss: float
     test_accuracy: float  # 0–1
     lr: float | None  # of the epoch's last step
-    grad_norm: float | None  # mean over the batches where it is finite
-    seconds: float  # the whole epoch, evaluation included
-    images_per_second: float | None  # training alone
-    continued_with: dict[str, Any] | None = None  # settings chosen anew where a resumed run's epochs begin
+    grad_norm: float | None  # mean over the batches with a finite one
+    seconds: float  # of the epoch with its evaluation
+    images_per_second: float | None  # of the training without its evaluation
+    continued_with: dict[str, Any] | None = None  # settings that a resume changed before this epoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointReady:
-    """Everything a resume needs at the end of `epoch`, as bytes and plain data; nothing is written yet."""
+    """All that resuming after `epoch` needs, as bytes and plain data; nothing is written to disk yet."""
 
     epoch: int
     model_config: dict[str, Any]  # config.json
     model: bytes  # model.safetensors
     training: bytes  # training.safetensors
-    state: dict[str, Any]  # what of the optimizer, the scheduler and the scaler are not tensors
+    state: dict[str, Any]  # of optimizer, scheduler and gradient scaler: all but their tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """The last event. `reason` is one of REASONS; `advice` says in plain words what usually helps, if anything."""
+    """The last event. `reason` is one of REASONS; `advice` is a sentence on what usually helps, or empty."""
 
     reason: str
     advice: str = ""
@@ -63,7 +63,10 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuTime:
-    """Seconds of a GPU that is lent by the second: used so far, and those that are to come, as estimated. No row."""
+    """Seconds of a GPU that is borrowed by the second: used so far, and estimated for the rest of the run.
+
+    It has no row in the public stream.
+    """
 
     used_seconds: float
     left_seconds: float
@@ -74,27 +77,27 @@ REASONS = ("completed", "stopped", "diverged", "out_of_time")
 Event = StepLogged | EvaluationLogged | EpochEnded | CheckpointReady | GpuTime | Finished
 
 
-def plain(fact) -> dict[str, Any]:
-    """The fields of an event as JSON takes them: numbers that are not finite become None."""
+def json_fields(instance: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass instance as strict JSON has them: numbers that are not finite become None."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in asdict(fact).items()
+        for name, value in asdict(instance).items()
     }
 
 
 def row(event: Event, checkpoint: str | None) -> dict[str, Any] | None:
-    """The event as a row of the public stream (`--json`, `/train`); None for what the stream leaves out.
+    """Returns the event as a row of the public stream (`--json`, `/train`), or None if the stream leaves it out.
 
-    `checkpoint` is where the caller's reader finds the run: a folder on the command line, a run's key in the API; None
-    where nothing could be saved.
+    `checkpoint` is where a reader of the stream finds the run: its folder on the command line, its key in the API, None
+    if nothing could be saved.
     """
     match event:
         case StepLogged():
-            return {"event": "step", **plain(event)}
+            return {"event": "step", **json_fields(event)}
         case EpochEnded():
-            return {"event": "epoch", **plain(event)}
+            return {"event": "epoch", **json_fields(event)}
         case CheckpointReady():
             return {"event": "checkpoint", "epoch": event.epoch, "checkpoint": checkpoint}
         case Finished():
-            return {"event": "finished", **plain(event), "checkpoint": checkpoint}
+            return {"event": "finished", **json_fields(event), "checkpoint": checkpoint}
     return None

@@ -179,7 +179,7 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     won = verdict(contenders)
     if won:
         # Between contenders that took no seeds apart, a lead of a point may be luck, and is said to be.
-        if won.level:
+        if won.is_tie:
             sentence = "Nobody is ahead: the best two have {accuracy} of the test pictures right"
         elif won.clear:
             sentence = "{name} won: {accuracy} of the test pictures right, {points} points ahead"
@@ -271,7 +271,7 @@ def table(contenders: Sequence[Contender], language: str) -> str:
             f"{one.best_epoch} ★ {share_of(best)}" if best else "–",
             f"{spent:.1f}",
         ]
-        best_row = " class=best" if won and won.winner is one and not won.level else ""
+        best_row = " class=best" if won and won.winner is one and not won.is_tie else ""
         rows.append(f"<tr{best_row}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return f"<div class='epochs race'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
