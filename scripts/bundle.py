@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE
-from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, read_run
-from trainer.runs.model_card import model_card
+from trainer.runs.model_card import CARD_FILE, model_card
+from trainer.runs.reader import read_run
+from trainer.runs.run_folder import HISTORY_FILE
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 

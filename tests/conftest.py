@@ -151,7 +151,8 @@ def trained(tmp_path) -> Callable:
     from trainer.images.image_data import facts
     from trainer.learning.checkpoint import resumed
     from trainer.learning.loop import train
-    from trainer.runs import checkpoint
+    from trainer.runs import run_folder
+    from trainer.runs.recorder import record
     from trainer.runs.run import Run
 
     def run_in_folder(config, data, *, folder=None, resume=None, until=None):
@@ -159,9 +160,9 @@ def trained(tmp_path) -> Callable:
         folder = folder or tmp_path / "run"
         run = resumed(resume) if resume else Run(config=config)
         stop = (lambda: run.epoch >= until) if until is not None else (lambda: False)
-        with checkpoint.writing(folder):
+        with run_folder.writing(folder):
             events = train(config, data, resume=resume)
-            for _ in checkpoint.record(events, run, folder, facts(data), resume=resume, stop=stop):
+            for _ in record(events, run, folder, facts(data), resume=resume, stop=stop):
                 pass
         return folder, run
 

@@ -86,7 +86,7 @@ def test_the_layers_are_those_of_the_library():
     assert {layer(module) for module in MODULES} == set(range(len(LAYERS)))
     assert {module for pair in EXCEPTIONS for module in pair} <= MODULES.keys()
     assert {"trainer.hub.retry", "trainer.networks.model"} <= imported(MODULES["trainer.hub.repositories"])
-    assert layer("trainer.runs.run") < layer("trainer.runs.checkpoint")
+    assert layer("trainer.runs.run") < layer("trainer.runs.run_folder")
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if layer(module) <= 2])

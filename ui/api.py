@@ -11,9 +11,10 @@ from trainer.images.batches import num_batches
 from trainer.images.image_data import ImageData, facts
 from trainer.learning.loop import num_training_images
 from trainer.learning.schedulers import preview
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from trainer.runs.events import StepLogged, json_fields
 from trainer.runs.events import row as public_row
+from trainer.runs.recorder import Recorder, record_race
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
@@ -85,10 +86,10 @@ def add_endpoints(lab: Lab) -> None:
         images = _images(lab)
         events = lab.race([(settings, None)], images)
         folder = lab.new_run()
-        keepers = [checkpoint.Keeper(run=Run(config=settings), folder=folder, data=facts(images))]
+        recorders = [Recorder(run=Run(config=settings), folder=folder, data=facts(images))]
         last_step = 0.0
-        with checkpoint.writing(folder):
-            for _, event in checkpoint.record_race(events, keepers):
+        with run_folder.writing(folder):
+            for _, event in record_race(events, recorders):
                 if isinstance(event, StepLogged):
                     if time.monotonic() - last_step < _SECONDS_BETWEEN_STEPS:
                         continue

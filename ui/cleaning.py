@@ -11,7 +11,7 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 from huggingface_hub import CacheNotFound, scan_cache_dir
 
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from ui.lab import OWNER, Lab
 from ui.limits import Limits
 
@@ -51,12 +51,12 @@ def clear(folders: list[Path], limits: Limits) -> None:
     total = sum(sizes.values())
     for _, written, folder in in_order:
         is_old = now - written > limits.days * 86400 or (
-            not checkpoint.is_run(folder) and now - written > _GRACE_SECONDS
+            not run_folder.is_run(folder) and now - written > _GRACE_SECONDS
         )
         if is_old or total > limits.disk_gb * 1e9:
             # ValueError: it is being trained, or the disk refuses; another time, then.
             with suppress(ValueError, OSError):
-                checkpoint.delete(folder)
+                run_folder.delete(folder)
             total -= sizes[folder] - _size(folder)  # also where its visitor was faster
 
 
@@ -95,7 +95,7 @@ def clear_downloads(limits: Limits) -> None:
 
 
 def _last_written(folder: Path) -> float:
-    for file in (folder / checkpoint.HISTORY_FILE, folder):
+    for file in (folder / run_folder.HISTORY_FILE, folder):
         with suppress(OSError):
             return file.stat().st_mtime
     return math.inf

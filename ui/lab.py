@@ -18,7 +18,7 @@ from trainer.images.image_data import ImageData, load_images
 from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.learning.race import limit_time
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from trainer.runs.events import Event
 from trainer.settings.config import TrainConfig
 from ui.limits import Limits
@@ -145,7 +145,7 @@ class Lab:
                 (folder / OWNER).write_text(owner)  # last: from now on another process may list the run
         except OSError as error:
             for folder in folders:
-                checkpoint.discard_unused(folder)
+                run_folder.discard_unused(folder)
             raise UserError(
                 "No run can be kept here: {reason}.", reason=(error.strerror or "the disk refused").lower()
             ) from None
@@ -155,7 +155,7 @@ class Lab:
 
     def new_run(self) -> Path:
         """The folder, not made yet, for a run that nobody owns."""
-        return self.checkpoints / checkpoint.new_key()
+        return self.checkpoints / run_folder.new_key()
 
     def all_runs(self) -> list[Path]:
         """The folders of everybody's runs, also of those that have not begun; not what comes with the app."""

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 
 OWNER, RACE = ".owner", ".race"
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -54,7 +54,7 @@ class RunIndex:
         with self._lock:
             self._refresh()
             runs = list(self._runs.get(owner, {}).values())
-        made = {run: _changed(run.folder / OWNER) for run in runs if checkpoint.is_run(run.folder)}
+        made = {run: _changed(run.folder / OWNER) for run in runs if run_folder.is_run(run.folder)}
         there = [run for run, changed in made.items() if changed is not None]
         return sorted(there, key=made.__getitem__, reverse=True)
 

@@ -14,7 +14,8 @@ import pytest
 
 from trainer.cli.main import main
 from trainer.learning import lr_finder
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import SETTINGS
 
 TRAIN = ("--epochs", "2", "--batch-size", "8", "--scheduler", "constant")
@@ -110,7 +111,7 @@ def test_settings_reach_the_run(at, tmp_path, capsys):
     assert (
         main(["train", *optimizer, *scheduler, "--shuffle", "false", "--epochs", "1", "--batch-size", "20", *at]) == 0
     )
-    config = checkpoint.read(tmp_path / "run").config
+    config = read_checkpoint(tmp_path / "run").config
     assert (config.optimizer, config.betas, config.amsgrad) == ("adam", (0.8, 0.9), True)
     assert (config.milestones, config.shuffle, config.batch_size) == ((1, 3), False, 20)
 
@@ -227,7 +228,7 @@ def test_runs_go_where_the_environment_says(image_folder, tmp_path, monkeypatch,
     assert main(["train", "--epochs", "1", "--batch-size", "40", "--scheduler", "constant"]) == 0
     (folder,) = (tmp_path / "kept").iterdir()
     assert re.fullmatch(r"sgd-constant-\d{8}-\d{6}-\d+", folder.name)
-    assert checkpoint.read(folder).epoch == 1
+    assert read_checkpoint(folder).epoch == 1
 
 
 # --- going on
@@ -254,7 +255,7 @@ def test_resume_with_chosen_settings(finished, tmp_path, capsys):
     """A continuation notes what was chosen."""
     folder = shutil.copytree(finished, tmp_path / "run")
     assert main(["resume", str(folder), "--epochs", "3", "--scheduler", "constant", "--lr", "0.001"]) == 0
-    last = checkpoint.read(folder).history[-1]
+    last = read_checkpoint(folder).history[-1]
     assert (last.continued_with, last.lr) == ({"scheduler": "constant", "lr": 0.001}, 0.001)
 
 
@@ -302,7 +303,7 @@ def test_resume_leaves_a_folder_that_is_no_run_as_it_was(tmp_path):
 def test_resume_while_another_writes(finished, tmp_path, capsys):
     """A second command on the same run is told."""
     folder = shutil.copytree(finished, tmp_path / "run")
-    with checkpoint.writing(folder):
+    with run_folder.writing(folder):
         assert main(["resume", str(folder), "--epochs", "3"]) == 2
     assert "in training in another tab or command" in assert_one_line(capsys.readouterr().err)
 
@@ -450,7 +451,7 @@ def test_kill_in_the_middle_of_an_epoch(at, tmp_path, forty):
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    run = checkpoint.read_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
     assert run.status == "interrupted"
     assert 2 <= run.epoch < 40
     assert forty(tmp_path / "run", run.epoch + 1)
@@ -467,7 +468,7 @@ def test_interrupt_keeps_the_run(at, tmp_path, forty):
     assert "Traceback" not in error
     rows = [strict(line) for line in rest.splitlines()]
     assert (rows[-1]["event"], rows[-1]["reason"]) == ("finished", "stopped")
-    run = checkpoint.read_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
     assert run.status == "stopped"
     assert 1 <= run.epoch < 40
     assert forty(tmp_path / "run", run.epoch + 1)

@@ -9,8 +9,8 @@ from torchvision.io import write_png
 
 from trainer.images.image_data import load_images
 from trainer.learning.loop import train
-from trainer.runs import checkpoint
 from trainer.runs.events import EpochEnded
+from trainer.runs.reader import read_run
 from trainer.settings.config import TrainConfig
 
 EPOCHS_IN_PLOT = "#loss path[aria-roledescription='point'], #loss .mark-symbol path"
@@ -217,7 +217,7 @@ def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
     page.click("#resume")
     status_says(page, "^Done")
     (folder,) = set(app.checkpoints.iterdir()) - before
-    run = checkpoint.read_run(folder)
+    run = read_run(folder)
     assert run.config == config
     whole = [event for event in train(config, load_images("synthetic")) if isinstance(event, EpochEnded)]
     assert [(row.train_loss, row.test_loss) for row in run.history] == [

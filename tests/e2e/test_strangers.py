@@ -11,7 +11,7 @@ from gradio_client import Client
 from torchvision.io import write_png
 
 from tests.e2e.test_endpoints import call, uploaded
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from ui.lab import new_visitor
 
 # Gradio itself refuses what is in no list that this session's page was shown. A stranger who has got hold of the
@@ -31,7 +31,7 @@ def run(app, owner):
     client = Client(app.url, verbose=False)
     key = list(client.submit(SMALL, api_name="/train"))[-1]["checkpoint"]
     client.close()
-    folder = shutil.copytree(app.checkpoints / key, app.checkpoints / checkpoint.new_key())
+    folder = shutil.copytree(app.checkpoints / key, app.checkpoints / run_folder.new_key())
     (folder / ".owner").write_text(hashlib.sha256(owner.encode()).hexdigest())
     return folder
 

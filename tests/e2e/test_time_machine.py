@@ -14,7 +14,9 @@ from trainer import OptimizerLabModel, classify
 from trainer.hub.publish import publish
 from trainer.images.image_data import facts
 from trainer.learning.loop import train
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.reader import read_run
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
@@ -90,7 +92,7 @@ def says(folder, epoch, pixels) -> str:
     model = OptimizerLabModel.from_pretrained(folder)
     model.load_state_dict(load_file(folder / "epochs" / f"epoch-{epoch:04d}.safetensors"))
     seen = classify(model, pixels)
-    right = checkpoint.read_run(folder).history[epoch].test_accuracy
+    right = read_run(folder).history[epoch].test_accuracy
     return f"It says {seen.label}, {seen.confidences[seen.label]:.1%}. Of the test pictures it gets {right:.1%} right."
 
 
@@ -242,8 +244,8 @@ def published(images, tmp_path_factory):
     """A run of three epochs, its folder, and a Hub that holds it."""
     folder = tmp_path_factory.mktemp("published") / "run"
     config = TrainConfig(epochs=3, num_images=512, optimizer="adam", lr=0.002, scheduler="constant")
-    with checkpoint.writing(folder):
-        list(checkpoint.record(train(config, images), Run(config=config), folder, facts(images)))
+    with run_folder.writing(folder):
+        list(record(train(config, images), Run(config=config), folder, facts(images)))
     with serve(Hub()) as hub:
         with pytest.MonkeyPatch.context() as patch:
             point_to(hub.endpoint, patch)

@@ -16,8 +16,9 @@ from tests.e2e.test_page import status_says, visit
 from trainer import OptimizerLabModel, classify
 from trainer.images.image_data import facts, load_images
 from trainer.learning.loop import train
-from trainer.runs.checkpoint import record, writing
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
+from trainer.runs.run_folder import writing
 from trainer.settings.config import TrainConfig
 
 ID = "owner/run"

@@ -21,8 +21,8 @@ from tests.e2e.test_page import status_says
 from trainer.images.image_data import load_images
 from trainer.learning.loop import train
 from trainer.learning.race import race
-from trainer.runs import checkpoint
 from trainer.runs.events import EpochEnded
+from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import TrainConfig
 
 PROGRAM = "tests/zerogpu_app.py"
@@ -116,7 +116,7 @@ def test_a_training_in_slices_equals_one_at_a_stretch(app, scheduler, client, pi
     shown = [row for row in rows if row["event"] == "epoch"]
     assert [row["test_loss"] for row in shown] == [event.test_loss for event in whole]
     assert [row["train_loss"] for row in shown] == [event.train_loss for event in whole]
-    assert checkpoint.read_run(app.checkpoints / rows[-1]["checkpoint"]).status == "completed"
+    assert read_run(app.checkpoints / rows[-1]["checkpoint"]).status == "completed"
 
 
 def test_who_leaves_gives_the_gpu_back_and_the_worker_lives_on(scheduler, client):
@@ -143,9 +143,9 @@ def test_a_spent_quota_leaves_a_run_that_can_go_on(app, scheduler, client):
     assert "used up" in finished["advice"]
     assert "1:00:00" in finished["advice"]
     assert "s of GPU time" in finished["advice"]
-    kept = checkpoint.read(app.checkpoints / finished["checkpoint"])
+    kept = read_checkpoint(app.checkpoints / finished["checkpoint"])
     assert 0 < kept.epoch < 1000
-    assert checkpoint.read_run(app.checkpoints / finished["checkpoint"]).status == "out_of_time"
+    assert read_run(app.checkpoints / finished["checkpoint"]).status == "out_of_time"
 
     scheduler.left[POOR] = 0
     with pytest.raises(AppError, match="Your GPU time for today is used up: 0 s are left"):
@@ -164,7 +164,7 @@ def test_a_worker_that_is_taken_back_is_told_and_the_next_one_works(app, schedul
     assert scheduler.leases[-1].killed
     assert rows[-1]["reason"] == "out_of_time"
     assert "taken back" in rows[-1]["advice"]
-    assert checkpoint.read(app.checkpoints / rows[-1]["checkpoint"]).epoch >= 1
+    assert read_checkpoint(app.checkpoints / rows[-1]["checkpoint"]).epoch >= 1
     assert list(client.submit(SMALL, api_name="/train"))[-1]["reason"] == "completed"
 
 

@@ -38,7 +38,9 @@ from trainer.learning.checkpoint import continued
 from trainer.learning.loop import train
 from trainer.networks.model import OptimizerLabModel
 from trainer.progress import THREAD_NAME
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.reader import read_checkpoint, read_run
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
@@ -53,8 +55,8 @@ PICTURE = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 def trained_for(epochs, data, folder) -> Path:
     config = replace(CONFIG, epochs=epochs)
     made = Run(config=config)
-    with checkpoint.writing(folder):
-        for _ in checkpoint.record(train(config, data), made, folder, facts(data)):
+    with run_folder.writing(folder):
+        for _ in record(train(config, data), made, folder, facts(data)):
             pass
     return folder
 
@@ -129,10 +131,10 @@ def _no_token_anywhere(request, tmp_path, capfd, caplog):
 
 
 def resume(folder, data, epochs):
-    kept = continued(checkpoint.read(folder), epochs=epochs, changes={})
+    kept = continued(read_checkpoint(folder), epochs=epochs, changes={})
     going_on = Run(config=kept.config, history=list(kept.history))
-    with checkpoint.writing(folder):
-        for _ in checkpoint.record(train(kept.config, data, resume=kept), going_on, folder, facts(data)):
+    with run_folder.writing(folder):
+        for _ in record(train(kept.config, data, resume=kept), going_on, folder, facts(data)):
             pass
 
 
@@ -204,7 +206,7 @@ def test_tags_that_are_too_many_are_given_up(hub, patient, run, tiny, published,
     assert asked == sorted(asked, key=lambda method: method == "DELETE")
     hub.faults.clear()
     publish(run, ID, token=OWNER)
-    best = Run(config=CONFIG, history=checkpoint.read_run(run).history).best.epoch
+    best = Run(config=CONFIG, history=read_run(run).history).best.epoch
     assert published.tags.pop("v1")
     assert len(published.tags) == 4
     assert {f"epoch-{epoch:04d}" for epoch in (0, best, 6)} <= published.tags.keys()
@@ -215,7 +217,7 @@ def test_tags_that_are_too_many_are_given_up(hub, patient, run, tiny, published,
 def test_a_run_in_training_is_published_as_far_as_it_is(hub, run):
     """Its last whole epoch is the last on the Hub; the folder is its training's alone."""
     card = (run / "README.md").read_bytes()
-    with checkpoint.writing(run):
+    with run_folder.writing(run):
         publish(run, ID, token=OWNER)
     assert_complete(hub.repos[ID], run, [0, 1, 2, 3])
     assert (run / "README.md").read_bytes() == card
@@ -249,7 +251,7 @@ def test_no_card_says_how_to_train_what_other_settings_trained(until, hub, run, 
     again = "## Train it again"
     publish(run, "owner/before", token=OWNER)
     assert again in hub.repos["owner/before"].files["README.md"].decode()
-    kept = continued(checkpoint.read(run), epochs=5, changes={"lr": 0.001})
+    kept = continued(read_checkpoint(run), epochs=5, changes={"lr": 0.001})
     trained(kept.config, tiny, folder=run, resume=kept, until=until)
     publish(run, ID, token=OWNER)
     repo = hub.repos[ID]
@@ -617,11 +619,11 @@ def test_load(hub, run, published, tmp_path):
     assert load(ID, tmp_path / "last") is True
     for name in ("config.json", "model.safetensors", "training.json", "training.safetensors"):
         assert (tmp_path / "last" / name).read_bytes() == (run / name).read_bytes()
-    assert checkpoint.read(tmp_path / "last").epoch == 3
+    assert read_checkpoint(tmp_path / "last").epoch == 3
     assert load(ID, tmp_path / "second", revision="epoch-0001") is False
-    assert checkpoint.read_run(tmp_path / "second").epoch == 1
+    assert read_run(tmp_path / "second").epoch == 1
     with pytest.raises(ValueError, match="only its last one can be resumed"):
-        checkpoint.read(tmp_path / "second")
+        read_checkpoint(tmp_path / "second")
     with pytest.raises(ValueError, match="already"):
         load(ID, tmp_path / "last")
 
@@ -634,7 +636,7 @@ def test_load_overwrites_nothing(name, hub, published, tmp_path):
     with pytest.raises(ValueError, match=rf"^There is a file {name} in .* already"):
         load(ID, tmp_path)
     with pytest.raises(ValueError, match=rf"^There is a file {name} in .* already"):
-        checkpoint.place(tmp_path, {name: b"theirs"})
+        run_folder.create(tmp_path, {name: b"theirs"})
     assert hub.requests == []
     assert (tmp_path / name).read_text() == "mine"
 
@@ -689,7 +691,7 @@ def test_a_download_that_is_cut_goes_on(hub, patient, published, tmp_path):
     """With the part that is missing, not from the beginning."""
     hub.faults = [Fault(method="GET", path=r"/resolve/.*/model\.safetensors", how="cut")]
     assert load(ID, tmp_path / "new") is True
-    assert checkpoint.read(tmp_path / "new").epoch == 3
+    assert read_checkpoint(tmp_path / "new").epoch == 3
 
 
 def test_gated(hub, published, tmp_path):

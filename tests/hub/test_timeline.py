@@ -15,7 +15,8 @@ from trainer.hub.repositories import open_timeline
 from trainer.images.image_data import facts
 from trainer.insight.timeline import Gap, Moment, of_folder, walk
 from trainer.learning.loop import train
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
@@ -31,8 +32,8 @@ def folder(tiny, tmp_path_factory) -> Path:
     """The folder of a run of three epochs; do not change it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     config = TrainConfig(epochs=3, batch_size=13, optimizer="adam", scheduler="constant")
-    with checkpoint.writing(folder):
-        list(checkpoint.record(train(config, tiny), Run(config=config), folder, facts(tiny)))
+    with run_folder.writing(folder):
+        list(record(train(config, tiny), Run(config=config), folder, facts(tiny)))
     return folder
 
 

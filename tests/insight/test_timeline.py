@@ -12,7 +12,9 @@ from trainer.images.image_data import facts
 from trainer.insight import timeline
 from trainer.insight.timeline import Gap, Moment, Timeline, of_folder, walk
 from trainer.learning.loop import train
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.reader import read_run
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
@@ -24,8 +26,8 @@ def trained_once(tiny, tmp_path_factory) -> Path:
     """A run of three epochs; do not change it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     config = TrainConfig(epochs=3, batch_size=13, optimizer="adam", scheduler="constant")
-    with checkpoint.writing(folder):
-        list(checkpoint.record(train(config, tiny), Run(config=config), folder, facts(tiny)))
+    with run_folder.writing(folder):
+        list(record(train(config, tiny), Run(config=config), folder, facts(tiny)))
     return folder
 
 
@@ -74,9 +76,7 @@ def test_the_history_comes_with_it(folder):
     """The test accuracy of each epoch, as the run's folder tells it."""
     told = of_folder(folder)
     assert told.epochs == EPOCHS
-    assert [row.test_accuracy for row in told.run.history] == [
-        row.test_accuracy for row in checkpoint.read_run(folder).history
-    ]
+    assert [row.test_accuracy for row in told.run.history] == [row.test_accuracy for row in read_run(folder).history]
 
 
 def damage(path):
@@ -115,7 +115,7 @@ def test_a_run_deleted_in_the_middle_of_the_walk_leaves_gaps(folder, picture):
     """What was seen before was seen."""
     steps = walk(of_folder(folder), picture)
     assert isinstance(next(steps), Moment)
-    checkpoint.delete(folder)
+    run_folder.delete(folder)
     assert [type(step) for step in steps] == [Gap, Gap, Gap]
 
 
@@ -140,7 +140,7 @@ def test_an_epoch_of_another_network_is_a_gap(folder, tiny, picture):
     other = OptimizerLabModel(**{**config, "class_names": ["yes", "no"]}).eval()
     larger = OptimizerLabModel(**{**config, "image_size": 16}).eval()
     models = dict(enumerate([by_hand(folder, 0), other, larger]))
-    told = Timeline(run=checkpoint.read_run(folder), epochs=(0, 1, 2), open=models.get)
+    told = Timeline(run=read_run(folder), epochs=(0, 1, 2), open=models.get)
     first, gap, last = walk(told, picture)
     assert isinstance(first, Moment)
     assert "other classes" in gap.reason
@@ -156,6 +156,6 @@ def test_patience_ends_with_a_hub_that_fails_at_each_epoch(folder, picture, monk
         asked.append(epoch)
         raise ValueError("The Hub cannot be reached.")
 
-    told = Timeline(run=checkpoint.read_run(folder), epochs=EPOCHS, open=fail)
+    told = Timeline(run=read_run(folder), epochs=EPOCHS, open=fail)
     assert list(walk(told, picture)) == [Gap(epoch=epoch, reason="The Hub cannot be reached.") for epoch in EPOCHS]
     assert asked == [0]

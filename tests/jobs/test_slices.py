@@ -25,8 +25,8 @@ from trainer.jobs.slices import (
 from trainer.learning.checkpoint import continued
 from trainer.learning.lr_finder import num_trials
 from trainer.learning.race import race
-from trainer.runs import checkpoint
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished
+from trainer.runs.reader import read_checkpoint
 from trainer.settings.config import TrainConfig
 
 CPU = torch.device("cpu")
@@ -97,7 +97,7 @@ def test_what_there_is_time_for_is_one_slice(kept):
 def test_a_resumed_run_begins_where_it_was_kept(kept, trained):
     """From a run's folder, changed settings included: as `race` itself would go on, and the change told once."""
     folder, _ = trained(CONFIG, kept, until=2)
-    state = continued(checkpoint.read(folder), epochs=5, changes={"scheduler": "constant", "lr": 0.01})
+    state = continued(read_checkpoint(folder), epochs=5, changes={"scheduler": "constant", "lr": 0.01})
     job = Slice(images=ImageFile.of(kept), states={0: RunState.of(state.config, state)}, paces={0: FAST}, seconds=600)
     assert job.states[0].epochs_left == 5 - state.epoch
     whole = timeless(race([(state.config, state)], kept))
@@ -109,7 +109,7 @@ def test_a_resumed_run_begins_where_it_was_kept(kept, trained):
 def test_neither_images_nor_tensors_are_pickled(kept, trained):
     """Weights cross as bytes, images as the path of a file: no pickle names torch."""
     folder, _ = trained(CONFIG, kept, until=2)
-    state = checkpoint.read(folder)
+    state = read_checkpoint(folder)
     job = next_slice({0: RunState.of(CONFIG, state)}, {0: FAST}, kept, longest=60)
     for crossing in (job, search(CONFIG, FAST, kept), Measurement(images=ImageFile.of(kept), config=CONFIG)):
         assert b"torch" not in pickle.dumps(crossing)

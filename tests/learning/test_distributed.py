@@ -20,8 +20,8 @@ from trainer.images.image_data import load_images
 from trainer.learning import distributed
 from trainer.learning.distributed import LostRankError, World
 from trainer.learning.loop import train
-from trainer.runs import checkpoint
 from trainer.runs.events import EpochEnded, Finished, StepLogged
+from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 from trainer.settings.config import MODELS, TrainConfig
 from trainer.settings.lessons import LESSONS
@@ -248,7 +248,7 @@ def test_a_run_goes_from_two_processes_to_three_and_to_one(tmp_path, capsys):
     assert status == 1
     assert err.count(MESSAGE) == 1
     assert "/trainer/" not in err  # no traceback of ours
-    run = checkpoint.read_run(folder)
+    run = read_run(folder)
     assert run.status == "interrupted"
 
     three = trainer("resume", folder, "--json", processes=3)
@@ -259,13 +259,13 @@ def test_a_run_goes_from_two_processes_to_three_and_to_one(tmp_path, capsys):
     assert MESSAGE not in err
     assert "/trainer/" not in err
     assert (rows[-1]["event"], rows[-1]["reason"]) == ("finished", "stopped")
-    run = checkpoint.read_run(folder)
+    run = read_run(folder)
     assert run.status == "stopped"
 
     assert main(["resume", str(folder), "--epochs", str(run.epoch + 1)]) == 0
     whole = ("--checkpoints", str(tmp_path), "--run", "whole", "--epochs", str(run.epoch + 1))
     assert main(["train", *LONG[2:], *whole]) == 0
-    histories = [checkpoint.read_run(tmp_path / name).history for name in ("run", "whole")]
+    histories = [read_run(tmp_path / name).history for name in ("run", "whole")]
     for row, expected in zip(*histories, strict=True):
         assert row.train_loss == pytest.approx(expected.train_loss, abs=1e-3)
         assert row.test_loss == pytest.approx(expected.test_loss, abs=1e-3)

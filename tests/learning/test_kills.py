@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from trainer.learning.loop import train
-from trainer.runs import checkpoint
+from trainer.runs.reader import read_checkpoint
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
@@ -32,9 +32,12 @@ KILLED_AND_RESUMED = """
 # not. An instant is a number of events, or seconds: then SIGALRM ends the process wherever it is.
 import os, pickle, signal, sys
 from pathlib import Path
-from trainer.runs import checkpoint
 from trainer.images.image_data import facts
+from trainer.learning.checkpoint import resumed
 from trainer.learning.loop import train
+from trainer.runs import run_folder
+from trainer.runs.reader import read_checkpoint
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
 
 here = Path(sys.argv[1])
@@ -44,13 +47,13 @@ images, cases = pickle.loads((here / "cases.pickle").read_bytes())
 def work(folder, config, instant):
     if isinstance(instant, float):
         signal.setitimer(signal.ITIMER_REAL, instant)
-    with checkpoint.writing(folder):
-        kept = checkpoint.read(folder) if checkpoint.is_run(folder) else None
+    with run_folder.writing(folder):
+        kept = read_checkpoint(folder) if run_folder.is_run(folder) else None
         if kept and kept.epoch == config.epochs:
             return
         run = resumed(kept) if kept else Run(config=config)
         events = train(config, images, resume=kept)
-        for number, _ in enumerate(checkpoint.record(events, run, folder, facts(images), resume=kept)):
+        for number, _ in enumerate(record(events, run, folder, facts(images), resume=kept)):
             if number == instant:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -112,7 +115,7 @@ def test_a_resumed_training_leaves_its_checkpoint_alone(name, tiny, trained):
     """The checkpoint is written again at the first event: nothing in it may be shared with what goes on learning."""
     config = CONFIGS[name]
     folder, _ = trained(config, tiny, until=2)
-    kept = checkpoint.read(folder)
+    kept = read_checkpoint(folder)
     tensors = {place: tensor.clone() for place, tensor in {**kept.weights, **kept.tensors}.items()}
     rest = copy.deepcopy((kept.state, kept.history, kept.curve, kept.data))
     for _ in train(config, tiny, resume=kept):

@@ -9,8 +9,9 @@ import torch
 
 from trainer.learning.checkpoint import continued
 from trainer.learning.loop import prepare, train
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from trainer.runs.events import CheckpointReady
+from trainer.runs.reader import read_checkpoint
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
@@ -88,8 +89,8 @@ def test_resume_is_exact(settings, tiny, trained, tmp_path):
 
     part, run = trained(config, tiny, folder=tmp_path / "part", until=2)
     assert (run.status, run.epoch) == ("stopped", 2)
-    with checkpoint.writing(part):
-        kept = checkpoint.read(part)
+    with run_folder.writing(part):
+        kept = read_checkpoint(part)
     kept = continued(kept, epochs=None, changes={})
     _, run = trained(kept.config, tiny, folder=part, resume=kept)
     assert (run.status, run.epoch) == ("completed", 4)
@@ -110,7 +111,7 @@ def two_epochs(tiny, trained):
         config = TrainConfig(**{"epochs": 2, "batch_size": 8, **settings})
         folder, run = trained(config, tiny)
         assert run.status == "completed"
-        return folder, checkpoint.read(folder)
+        return folder, read_checkpoint(folder)
 
     return make
 
@@ -174,8 +175,8 @@ def test_continuation_with_chosen_settings(changes, until, tiny, trained, two_ep
         assert all(row["lr"] == first.config.lr for row in rows[3:])
 
     cut, _ = trained(kept.config, tiny, folder=tmp_path / "cut")
-    trained(first.config, tiny, folder=cut, resume=go_on(checkpoint.read(cut), epochs=6, **changes), until=until)
-    again = go_on(checkpoint.read(cut))
+    trained(first.config, tiny, folder=cut, resume=go_on(read_checkpoint(cut), epochs=6, **changes), until=until)
+    again = go_on(read_checkpoint(cut))
     assert (again.epoch, again.schedule_from) == (until, 2)
     trained(again.config, tiny, folder=cut, resume=again)
     assert_same(folder, cut)
@@ -186,12 +187,12 @@ def test_settings_chosen_again_before_an_epoch_has_ended(tiny, trained, two_epoc
     folder, kept = two_epochs(scheduler="onecycle")
     first = go_on(kept, epochs=4, scheduler="constant", lr=0.5)
     trained(first.config, tiny, folder=folder, resume=first, until=2)
-    second = go_on(checkpoint.read(folder), epochs=3, optimizer="adam", lr=0.002)
+    second = go_on(read_checkpoint(folder), epochs=3, optimizer="adam", lr=0.002)
     assert (second.config.optimizer, second.config.scheduler, second.config.epochs) == ("adam", "constant", 3)
     _, run = trained(second.config, tiny, folder=folder, resume=second)
     assert (run.status, run.epoch) == ("completed", 3)
     assert run.history[-1].continued_with == {"scheduler": "constant", "lr": 0.002, "optimizer": "adam"}
-    assert checkpoint.read(folder).continued_with is None
+    assert read_checkpoint(folder).continued_with is None
 
 
 @pytest.mark.parametrize("every", [1, 3])

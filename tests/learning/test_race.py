@@ -9,8 +9,9 @@ from trainer.images.image_data import facts
 from trainer.learning.checkpoint import continued, resumed
 from trainer.learning.loop import train
 from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS, limit_time, over_seeds, race
-from trainer.runs import checkpoint
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
+from trainer.runs.reader import read_checkpoint, read_run
+from trainer.runs.recorder import Recorder, record_race
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
@@ -116,30 +117,28 @@ def test_stop_keeps_every_contender_and_resume_goes_on_exactly(tiny, tmp_path):
     """Stopped in the middle, each folder holds its last epoch, and what follows is what would have followed."""
     configs = [CONFIG, ADAM]
 
-    def keepers(runs):
-        return [
-            checkpoint.Keeper(run=run, folder=tmp_path / str(place), data=facts(tiny)) for place, run in enumerate(runs)
-        ]
+    def recorders(runs):
+        return [Recorder(run=run, folder=tmp_path / str(place), data=facts(tiny)) for place, run in enumerate(runs)]
 
     for place in range(2):
         (tmp_path / str(place)).mkdir()
-    kept = keepers([Run(config=config) for config in configs])
+    kept = recorders([Run(config=config) for config in configs])
     events = race([(config, None) for config in configs], tiny)
     last = [
         (place, event.reason)
-        for place, event in checkpoint.record_race(events, kept, stop=lambda: kept[1].run.epoch >= 1)
+        for place, event in record_race(events, kept, stop=lambda: kept[1].run.epoch >= 1)
         if isinstance(event, Finished)
     ]
     assert last == [(0, "stopped"), (1, "stopped")]
 
-    states = [checkpoint.read(tmp_path / str(place)) for place in range(2)]
+    states = [read_checkpoint(tmp_path / str(place)) for place in range(2)]
     assert all(1 <= state.epoch < 3 for state in states)
-    again = keepers([resumed(state) for state in states])
-    for _ in checkpoint.record_race(race([(state.config, state) for state in states], tiny), again):
+    again = recorders([resumed(state) for state in states])
+    for _ in record_race(race([(state.config, state) for state in states], tiny), again):
         pass
     for place, config in enumerate(configs):
         whole = [event for event in train(config, tiny) if isinstance(event, EpochEnded)]
-        run = checkpoint.read_run(tmp_path / str(place))
+        run = read_run(tmp_path / str(place))
         assert run.status == "completed"
         assert [timeless(row) for row in run.history] == [timeless(row) for row in whole]
 
@@ -147,15 +146,15 @@ def test_stop_keeps_every_contender_and_resume_goes_on_exactly(tiny, tmp_path):
 def test_stop_before_its_turn_keeps_what_a_contender_was_to_go_on_with(tiny, trained, tmp_path):
     """Stopped at the first batch of all: both settings are there to go on with, though only one had its turn."""
     folders = [trained(replace(CONFIG, epochs=1), tiny, folder=tmp_path / name)[0] for name in "ab"]
-    states = [continued(checkpoint.read(folder), epochs=3, changes={"scheduler": "constant"}) for folder in folders]
-    keepers = [
-        checkpoint.Keeper(run=resumed(state), folder=folder, data=facts(tiny), resume=state)
+    states = [continued(read_checkpoint(folder), epochs=3, changes={"scheduler": "constant"}) for folder in folders]
+    recorders = [
+        Recorder(run=resumed(state), folder=folder, data=facts(tiny), resume=state)
         for folder, state in zip(folders, states, strict=True)
     ]
     events = race([(state.config, state) for state in states], tiny)
-    assert len(list(checkpoint.record_race(events, keepers, stop=lambda: True))) == 2
+    assert len(list(record_race(events, recorders, stop=lambda: True))) == 2
     for folder, state in zip(folders, states, strict=True):
-        kept = checkpoint.read(folder)
+        kept = read_checkpoint(folder)
         assert (kept.config, kept.continued_with) == (state.config, {"scheduler": "constant"})
 
 

@@ -14,8 +14,9 @@ from torchvision.transforms.v2 import functional
 from trainer import OptimizerLabModel, TrainConfig, classify, train
 from trainer.cli.main import main
 from trainer.images.image_data import facts
-from trainer.runs.checkpoint import record, writing
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
+from trainer.runs.run_folder import writing
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from trainer.images.image_data import facts
 from trainer.learning.checkpoint import continued, resumed
 from trainer.learning.loop import train
-from trainer.runs import checkpoint
+from trainer.runs import run_folder, training_json
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, GpuTime, StepLogged
+from trainer.runs.reader import read_checkpoint, read_run, read_settings
+from trainer.runs.recorder import Recorder, record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
@@ -52,12 +54,12 @@ def test_a_run_is_a_folder(tiny, trained):
 def test_what_is_read_is_what_was_written(tiny, trained):
     """Config, history, data, weights: all of it comes back."""
     folder, run = trained(CONFIG, tiny)
-    kept = checkpoint.read(folder)
+    kept = read_checkpoint(folder)
     assert (kept.config, list(kept.history), kept.data, kept.epoch) == (CONFIG, run.history, facts(tiny), 3)
     saved = load_file(folder / "model.safetensors")
     assert kept.weights.keys() == saved.keys()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in kept.weights.items())
-    again = checkpoint.read_run(folder)
+    again = read_run(folder)
     assert (again.config, again.history, again.status) == (run.config, run.history, "completed")
 
 
@@ -65,10 +67,10 @@ def test_a_checkpoint_is_passed_on_only_once_it_is_on_disk(tiny, tmp_path):
     """Whoever sees CheckpointReady can open the folder and find that epoch."""
     run = Run(config=CONFIG)
     seen = []
-    with checkpoint.writing(tmp_path):
-        for event in checkpoint.record(train(CONFIG, tiny), run, tmp_path, facts(tiny)):
+    with run_folder.writing(tmp_path):
+        for event in record(train(CONFIG, tiny), run, tmp_path, facts(tiny)):
             if isinstance(event, CheckpointReady):
-                assert checkpoint.read(tmp_path).epoch == event.epoch
+                assert read_checkpoint(tmp_path).epoch == event.epoch
                 seen.append(event.epoch)
     assert seen == [0, 1, 2, 3]
 
@@ -78,12 +80,12 @@ def test_an_epoch_is_written_once(tiny, trained, tmp_path):
     places = [tmp_path / "run" / f"epochs/epoch-{epoch:04d}.safetensors" for epoch in range(3)]
     folder, _ = trained(CONFIG, tiny, until=2)
     before = [path.stat().st_ino for path in places]
-    kept = checkpoint.read(folder)
+    kept = read_checkpoint(folder)
     trained(kept.config, tiny, folder=folder, resume=kept)
     assert [path.stat().st_ino for path in places] == before
     seen = set()
-    with checkpoint.writing(tmp_path / "other"):
-        for event in checkpoint.record(train(CONFIG, tiny), Run(config=CONFIG), tmp_path / "other", facts(tiny)):
+    with run_folder.writing(tmp_path / "other"):
+        for event in record(train(CONFIG, tiny), Run(config=CONFIG), tmp_path / "other", facts(tiny)):
             if isinstance(event, CheckpointReady):
                 seen.add((tmp_path / "other/epochs/epoch-0000.safetensors").stat().st_ino)
     assert len(seen) == 1
@@ -92,21 +94,21 @@ def test_an_epoch_is_written_once(tiny, trained, tmp_path):
 def test_a_stop_keeps_every_epoch_that_has_ended(tiny, tmp_path):
     """Asked for between an epoch's row and its checkpoint, or before the first: the run ends at the next batch."""
     run = Run(config=CONFIG)
-    with checkpoint.writing(tmp_path):
-        events = list(checkpoint.record(train(CONFIG, tiny), run, tmp_path, facts(tiny), stop=lambda: True))
+    with run_folder.writing(tmp_path):
+        events = list(record(train(CONFIG, tiny), run, tmp_path, facts(tiny), stop=lambda: True))
     assert [type(event).__name__ for event in events] == ["EpochEnded", "CheckpointReady", "Finished"]
     assert events[-1] == Finished(reason="stopped")
-    assert checkpoint.read(tmp_path).epoch == run.epoch == 0
-    assert checkpoint.read_run(tmp_path).status == "stopped"
+    assert read_checkpoint(tmp_path).epoch == run.epoch == 0
+    assert read_run(tmp_path).status == "stopped"
 
 
 def test_divergence_keeps_the_last_good_epoch(tiny, trained):
     """The folder has the last sound state, and says what happened and what helps."""
     folder, run = trained(replace(CONFIG, lr=1e4), tiny)
-    again = checkpoint.read_run(folder)
+    again = read_run(folder)
     assert (again.status, again.advice) == ("diverged", run.advice)
     assert "an lr of 0.02" in again.advice
-    assert checkpoint.read(folder).epoch == run.epoch < 3
+    assert read_checkpoint(folder).epoch == run.epoch < 3
 
 
 # --- crashes
@@ -118,7 +120,8 @@ CRASHES = """
 # of the wrecks that has something to mend; the later ones are what these deaths leave, too.
 import errno, os, pickle, shutil, stat, sys
 from pathlib import Path
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.recorder import record
 
 mode, here = sys.argv[1], Path(sys.argv[2])
 run, events, data = pickle.loads((here / "events.pickle").read_bytes())
@@ -126,12 +129,12 @@ OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.trun
 fsync = os.fsync
 
 def save(folder):
-    with checkpoint.writing(folder):
-        for _ in checkpoint.record(iter(events), run, folder, data):
+    with run_folder.writing(folder):
+        for _ in record(iter(events), run, folder, data):
             pass
 
 def mend(folder):
-    with checkpoint.writing(folder):
+    with run_folder.writing(folder):
         pass
 
 def crash(action, folder, k):
@@ -195,13 +198,13 @@ def crashed(tiny, trained, tmp_path):
 
     def crash(mode):
         old, run = trained(CONFIG, tiny, folder=tmp_path / "old", until=1)
-        kept = checkpoint.read(old)
+        kept = read_checkpoint(old)
         events = [e for e in train(CONFIG, tiny, resume=kept) if getattr(e, "epoch", 2) == 2]
         run = Run(config=CONFIG, history=list(kept.history))
         new = shutil.copytree(old, tmp_path / "new")
         (tmp_path / "events.pickle").write_bytes(pickle.dumps((run, events, facts(tiny))))
-        with checkpoint.writing(new):
-            list(checkpoint.record(iter(events), run, new, facts(tiny)))
+        with run_folder.writing(new):
+            list(record(iter(events), run, new, facts(tiny)))
         subprocess.run([sys.executable, "-c", CRASHES, mode, str(tmp_path)], check=True, timeout=120)
         codes = {path.stem: int(path.read_text()) for path in tmp_path.glob("*.code")}
         return content(old), content(new), {tmp_path / name: code for name, code in sorted(codes.items())}
@@ -219,9 +222,9 @@ def test_a_crash_at_any_instant_leaves_the_old_state_or_the_new(crashed):
     saved = {**new, "training.json": None}
     found = set()
     for folder, code in wrecks.items():
-        seen_at_once = checkpoint.read_run(folder).epoch
-        with checkpoint.writing(folder):
-            kept = checkpoint.read(folder)
+        seen_at_once = read_run(folder).epoch
+        with run_folder.writing(folder):
+            kept = read_checkpoint(folder)
         state = content(folder)
         assert kept.epoch == seen_at_once
         if kept.epoch == 1:
@@ -246,8 +249,8 @@ def test_a_disk_that_fails_once_loses_nothing(crashed):
     _, new, wrecks = crashed("raise")
     saved = 0
     for folder, code in wrecks.items():
-        with checkpoint.writing(folder):
-            kept = checkpoint.read(folder)
+        with run_folder.writing(folder):
+            kept = read_checkpoint(folder)
         if code == 3:  # before the run even began
             continue
         assert kept.epoch == 2
@@ -279,7 +282,7 @@ def test_folders_are_synced_before_what_relies_on_them(tmp_path, monkeypatch):
     recorded(os, "rename", "move", lambda _, target: target)
     recorded(os, "replace", "move", lambda _, target: target)
     recorded(shutil, "rmtree", "remove", lambda path: path)
-    checkpoint.place(folder, {"epochs/epoch-0001.safetensors": b"1", "training.json": b"2"})
+    run_folder.create(folder, {"epochs/epoch-0001.safetensors": b"1", "training.json": b"2"})
     assert steps == [
         ("sync", str(tmp_path)),
         at("remove", ".staging"),
@@ -303,7 +306,7 @@ def test_a_file_system_that_syncs_no_folders(refusal, step, tiny, trained, monke
     """It refuses to open or to sync them; runs are saved all the same."""
     refuse_folders(monkeypatch, step, refusal)
     folder, run = trained(CONFIG, tiny)
-    assert (checkpoint.read(folder).epoch, run.warning) == (3, "")
+    assert (read_checkpoint(folder).epoch, run.warning) == (3, "")
 
 
 def test_a_disk_that_fails_at_a_folder(tiny, trained, monkeypatch):
@@ -332,8 +335,8 @@ def test_a_full_disk_ends_no_run(tiny, tmp_path):
     run = Run(config=CONFIG)
     passed_on, warnings = [], {}
     try:
-        with checkpoint.writing(tmp_path):
-            for event in checkpoint.record(train(CONFIG, tiny), run, tmp_path, facts(tiny)):
+        with run_folder.writing(tmp_path):
+            for event in record(train(CONFIG, tiny), run, tmp_path, facts(tiny)):
                 if isinstance(event, CheckpointReady):
                     passed_on.append(event.epoch)
                     if event.epoch == 1:
@@ -343,14 +346,14 @@ def test_a_full_disk_ends_no_run(tiny, tmp_path):
                     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
                     warnings[3] = run.warning
                     assert content(tmp_path) == before
-                    assert checkpoint.read(tmp_path).epoch == 1
+                    assert read_checkpoint(tmp_path).epoch == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "could not be saved" in warnings[3]
     assert "goes on" in warnings[3]
     assert passed_on == [0, 1, 3]
     assert (run.warning, run.status) == ("", "completed")
-    assert checkpoint.read(tmp_path).epoch == 3
+    assert read_checkpoint(tmp_path).epoch == 3
     assert {f"epochs/epoch-{epoch:04d}.safetensors" for epoch in range(4)} <= content(tmp_path).keys()
 
 
@@ -358,29 +361,29 @@ def test_a_disk_that_stays_full_takes_no_more_memory(tiny, tmp_path, monkeypatch
     """Of the epochs it has missed, the last is kept whole and the three before it as weights; they are written once
     there is room, and the missing ones are not in `epochs`."""
     config = replace(CONFIG, epochs=12)
-    keeper = checkpoint.Keeper(run=Run(config=config), folder=tmp_path, data=facts(tiny))
+    recorder = Recorder(run=Run(config=config), folder=tmp_path, data=facts(tiny))
     events = train(config, tiny)
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_commit", refuse)
+        patch.setattr(run_folder, "commit", refuse)
         for event in events:
-            keeper.keep(event)
+            recorder.record(event)
             if isinstance(event, CheckpointReady):
-                held = keeper._unsaved
+                held = recorder._unsaved
                 assert held[-1] is event
                 assert [ready.epoch for ready in held] == list(range(max(0, event.epoch - 3), event.epoch + 1))
                 assert [bool(ready.training) for ready in held] == [False] * (len(held) - 1) + [True]
                 if event.epoch == 11:
                     break
-    assert "its latest state is saved as soon as" in keeper.run.warning
+    assert "its latest state is saved as soon as" in recorder.run.warning
     for event in events:
-        keeper.keep(event)
-    assert checkpoint.read(tmp_path).epoch == 12
-    assert list(checkpoint.kept_epochs(tmp_path)) == [9, 10, 11, 12]
-    assert keeper.run.warning == ""
+        recorder.record(event)
+    assert read_checkpoint(tmp_path).epoch == 12
+    assert list(run_folder.saved_epochs(tmp_path)) == [9, 10, 11, 12]
+    assert recorder.run.warning == ""
 
 
 def test_a_disk_that_stays_full_leaves_the_last_state(tiny, tmp_path):
@@ -388,26 +391,26 @@ def test_a_disk_that_stays_full_leaves_the_last_state(tiny, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     run = Run(config=CONFIG)
     try:
-        with checkpoint.writing(tmp_path):
-            for event in checkpoint.record(train(CONFIG, tiny), run, tmp_path, facts(tiny)):
+        with run_folder.writing(tmp_path):
+            for event in record(train(CONFIG, tiny), run, tmp_path, facts(tiny)):
                 if isinstance(event, CheckpointReady) and event.epoch == 1:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert run.status == "completed"
     assert run.warning.endswith(". What was saved before is still there.")
-    assert checkpoint.read(tmp_path).epoch == 1
-    assert checkpoint.read_run(tmp_path).status == "interrupted"
+    assert read_checkpoint(tmp_path).epoch == 1
+    assert read_run(tmp_path).status == "interrupted"
 
 
 def test_a_disk_that_was_always_full(tiny, tmp_path):
     """Nothing was saved, and nothing is said to be there."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     run = Run(config=CONFIG)
-    with checkpoint.writing(tmp_path):
+    with run_folder.writing(tmp_path):
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-            assert CheckpointReady not in map(type, checkpoint.record(train(CONFIG, tiny), run, tmp_path, facts(tiny)))
+            assert CheckpointReady not in map(type, record(train(CONFIG, tiny), run, tmp_path, facts(tiny)))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert run.warning == "The run could not be saved: file too large. Nothing of it has been saved."
@@ -419,7 +422,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(ValueError, match="folder cannot be written: not a directory"),
-        checkpoint.writing(tmp_path / "file" / "run"),
+        run_folder.writing(tmp_path / "file" / "run"),
     ):
         pytest.fail("it was opened")
 
@@ -434,10 +437,10 @@ def test_a_folder_that_cannot_be_mended(tiny, trained, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", refuse)
-        with pytest.raises(ValueError, match="cannot be written: permission denied"), checkpoint.writing(folder):
+        with pytest.raises(ValueError, match="cannot be written: permission denied"), run_folder.writing(folder):
             pytest.fail("it was opened")
-    with checkpoint.writing(folder):
-        assert checkpoint.read(folder).epoch == 1
+    with run_folder.writing(folder):
+        assert read_checkpoint(folder).epoch == 1
 
 
 # --- one writer
@@ -450,17 +453,17 @@ def test_a_run_that_ends_before_anything_is_kept_leaves_no_folder(is_new, tiny, 
     if not is_new:
         folder.mkdir()
     for refusal in (ValueError, KeyboardInterrupt, GeneratorExit):
-        with pytest.raises(refusal), checkpoint.writing(folder):
+        with pytest.raises(refusal), run_folder.writing(folder):
             raise refusal
         assert folder.exists() is not is_new
-    with checkpoint.writing(folder):  # and what a writer that died has left
-        next(checkpoint.record(train(CONFIG, tiny), Run(config=CONFIG), folder, facts(tiny)))
+    with run_folder.writing(folder):  # and what a writer that died has left
+        next(record(train(CONFIG, tiny), Run(config=CONFIG), folder, facts(tiny)))
         (folder / ".staging").mkdir()
     assert folder.exists() is not is_new
     with pytest.raises(ValueError, match="file name too long"):
-        checkpoint.place(folder, {"model.safetensors": b"", "x" * 300: b""})
+        run_folder.create(folder, {"model.safetensors": b"", "x" * 300: b""})
     assert folder.exists() is not is_new
-    checkpoint.place(folder, {"model.safetensors": b""})
+    run_folder.create(folder, {"model.safetensors": b""})
     assert content(folder) == {"model.safetensors": b""}
 
 
@@ -470,8 +473,8 @@ def test_a_folder_that_cannot_be_locked_is_not_left(tmp_path, monkeypatch):
     def refuse(lock):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(checkpoint.FileLock, "acquire", refuse)
-    with pytest.raises(ValueError, match="no locks available"), checkpoint.writing(tmp_path / "run"):
+    monkeypatch.setattr(run_folder.FileLock, "acquire", refuse)
+    with pytest.raises(ValueError, match="no locks available"), run_folder.writing(tmp_path / "run"):
         pytest.fail("it was opened")
     assert not (tmp_path / "run").exists()
 
@@ -479,23 +482,23 @@ def test_a_folder_that_cannot_be_locked_is_not_left(tmp_path, monkeypatch):
 def test_a_second_writer_is_told(tiny, trained):
     """Another tab or command on the same run is refused while the first one writes, and only then."""
     folder, _ = trained(replace(CONFIG, epochs=1), tiny)
-    with checkpoint.writing(folder):
-        with pytest.raises(ValueError, match="in training in another tab or command"), checkpoint.writing(folder):
+    with run_folder.writing(folder):
+        with pytest.raises(ValueError, match="in training in another tab or command"), run_folder.writing(folder):
             pytest.fail("it was opened")
         with pytest.raises(ValueError, match="in training in another tab or command"):
-            checkpoint.delete(folder)
-    with checkpoint.writing(folder):
+            run_folder.delete(folder)
+    with run_folder.writing(folder):
         pass
 
 
 def test_the_status_of_a_run_without_a_last_word(tiny, tmp_path):
     """`training` while somebody holds it, `interrupted` from the moment nobody does."""
-    with checkpoint.writing(tmp_path):
-        for event in checkpoint.record(train(CONFIG, tiny), Run(config=CONFIG), tmp_path, facts(tiny)):
+    with run_folder.writing(tmp_path):
+        for event in record(train(CONFIG, tiny), Run(config=CONFIG), tmp_path, facts(tiny)):
             if isinstance(event, CheckpointReady) and event.epoch == 1:
                 break
-        assert checkpoint.read_run(tmp_path).status == "training"
-    run = checkpoint.read_run(tmp_path)
+        assert read_run(tmp_path).status == "training"
+    run = read_run(tmp_path)
     assert (run.status, run.epoch) == ("interrupted", 1)
 
 
@@ -504,10 +507,10 @@ def test_settings_and_data_are_read_without_tensors(tiny, trained):
     folder, _ = trained(CONFIG, tiny)
     for path in folder.rglob("*.safetensors"):
         path.unlink()
-    assert checkpoint.read_facts(folder) == (CONFIG, facts(tiny))
+    assert read_settings(folder) == (CONFIG, facts(tiny))
 
 
-@pytest.mark.parametrize("read", [checkpoint.read_run, checkpoint.read_facts, checkpoint.is_run])
+@pytest.mark.parametrize("read", [read_run, read_settings, run_folder.is_run])
 @pytest.mark.parametrize("instant", [1, 2, 3])
 def test_a_first_state_is_found_while_it_moves_to_its_place(read, instant, tiny, trained, monkeypatch):
     """Whatever moment the writer finishes: before or after any look that a reader takes."""
@@ -521,13 +524,13 @@ def test_a_first_state_is_found_while_it_moves_to_its_place(read, instant, tiny,
             nonlocal looks
             looks += 1
             if looks == instant:
-                checkpoint._settle(folder)
+                run_folder._finish_commit(folder)
             return does(*arguments, **options)
 
         return look
 
-    monkeypatch.setattr(checkpoint, "exists", then_moved(checkpoint.exists))
-    monkeypatch.setattr(checkpoint, "read_json", then_moved(checkpoint.read_json))
+    monkeypatch.setattr(os.path, "exists", then_moved(os.path.exists))
+    monkeypatch.setattr(run_folder, "read_json", then_moved(run_folder.read_json))
     assert read(folder)
 
 
@@ -535,9 +538,9 @@ def test_a_first_state_is_found_while_it_moves_to_its_place(read, instant, tiny,
 def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
     """Complete before, it is interrupted once it goes on; on the disk is the state it goes on from, settings too."""
     folder, _ = trained(TrainConfig(epochs=1, batch_size=8, scheduler="constant", weight_decay=0), tiny)
-    kept = checkpoint.read(folder)
+    kept = read_checkpoint(folder)
     going_on = continued(kept, epochs=5, changes=changes)
-    events = checkpoint.record(
+    events = record(
         train(going_on.config, tiny, resume=going_on),
         resumed(going_on),
         folder,
@@ -546,9 +549,9 @@ def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
     )
     next(events)
     events.close()
-    run = checkpoint.read_run(folder)
+    run = read_run(folder)
     assert (run.status, run.epoch, run.config) == ("interrupted", 1, going_on.config)
-    again = checkpoint.read(folder)
+    again = read_checkpoint(folder)
     assert (again.config, again.state) == (run.config, going_on.state)
     assert again.tensors.keys() == going_on.tensors.keys()
     assert again.continued_with == (changes or None)
@@ -557,13 +560,13 @@ def test_a_resumed_run_without_a_last_word(changes, tiny, trained):
 def test_a_gpu_that_is_waited_for_changes_nothing(tiny, trained):
     """It may yet refuse the settings; whoever is stopped while waiting for it keeps what was chosen."""
     folder, _ = trained(replace(CONFIG, epochs=1), tiny)
-    going_on = continued(checkpoint.read(folder), epochs=2, changes={"lr": 0.5})
+    going_on = continued(read_checkpoint(folder), epochs=2, changes={"lr": 0.5})
     before = content(folder)
-    keeper = checkpoint.Keeper(run=resumed(going_on), folder=folder, data=facts(tiny), resume=going_on)
-    keeper.keep(GpuTime(used_seconds=0, left_seconds=1))
+    recorder = Recorder(run=resumed(going_on), folder=folder, data=facts(tiny), resume=going_on)
+    recorder.record(GpuTime(used_seconds=0, left_seconds=1))
     assert content(folder) == before
-    keeper.keep(Finished(reason="stopped"))
-    kept = checkpoint.read(folder)
+    recorder.record(Finished(reason="stopped"))
+    kept = read_checkpoint(folder)
     assert (kept.config, kept.continued_with) == (going_on.config, {"lr": 0.5})
 
 
@@ -571,26 +574,26 @@ def test_delete(tiny, trained, tmp_path):
     """Nothing is left, and what is beside it stays."""
     folder, _ = trained(replace(CONFIG, epochs=1), tiny, folder=tmp_path / "runs" / "one")
     (tmp_path / "runs" / "other").mkdir()
-    checkpoint.delete(folder)
+    run_folder.delete(folder)
     assert os.listdir(tmp_path / "runs") == ["other"]  # noqa: PTH208
 
 
 @pytest.mark.parametrize("name", ["a", "sgd-onecycle-20240101", "A_b.c-9", "x" * 96, "_", "-"])
 def test_good_names(name):
     """What a folder may be called anywhere."""
-    assert checkpoint.check_name(name) == name
+    assert run_folder.check_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "../x", "a b", "ä", "x" * 97, "a\n", "a\0"])
 def test_bad_names(name):
     """No way out of the folder of runs, and nothing hidden."""
     with pytest.raises(ValueError, match="A run's name may have"):
-        checkpoint.check_name(name)
+        run_folder.check_name(name)
 
 
 def test_keys_are_unguessable():
     """128 bits, never twice, and good names."""
-    keys = {checkpoint.check_name(checkpoint.new_key()) for _ in range(100)}
+    keys = {run_folder.check_name(run_folder.new_key()) for _ in range(100)}
     assert len(keys) == 100
     assert all(len(key) == 32 and int(key, 16) >= 0 for key in keys)
 
@@ -696,8 +699,8 @@ BROKEN = {
 def sound(tiny, tmp_path_factory):
     """A run's folder to break copies of."""
     folder = tmp_path_factory.mktemp("sound") / "run"
-    with checkpoint.writing(folder):
-        list(checkpoint.record(train(CONFIG, tiny), Run(config=CONFIG), folder, facts(tiny)))
+    with run_folder.writing(folder):
+        list(record(train(CONFIG, tiny), Run(config=CONFIG), folder, facts(tiny)))
     return folder
 
 
@@ -705,17 +708,17 @@ def sound(tiny, tmp_path_factory):
 def test_a_damaged_or_foreign_folder_is_refused(breaks, sound, tmp_path):
     """ValueError with one sentence that names the file or the setting; nothing else gets out."""
     folder = shutil.copytree(sound, tmp_path / "run")
-    assert checkpoint.read(folder).epoch == 3
+    assert read_checkpoint(folder).epoch == 3
     BROKEN[breaks](folder)
     with pytest.raises(ValueError, match=r"(\.json|\.safetensors|setting|lr) .*\.$") as error:
-        checkpoint.read(folder)
+        read_checkpoint(folder)
     assert "\n" not in str(error.value)
     assert str(tmp_path) not in str(error.value)
 
 
 def test_no_folder_no_run(tmp_path):
     """A key nobody has."""
-    for read in (checkpoint.read, checkpoint.read_run):
+    for read in (read_checkpoint, read_run):
         with pytest.raises(ValueError, match="There is no such run"):
             read(tmp_path / "nothing")
 
@@ -723,16 +726,16 @@ def test_no_folder_no_run(tmp_path):
 def test_reading_changes_nothing(sound):
     """read and read_run leave the folder as it is: whoever only looks is no writer."""
     before = content(sound)
-    checkpoint.read(sound)
-    checkpoint.read_run(sound)
+    read_checkpoint(sound)
+    read_run(sound)
     assert content(sound) == before
 
 
 def test_best_and_curves_come_back(tiny, trained):
     """What the page shows of an old run."""
     folder, run = trained(CONFIG, tiny)
-    assert checkpoint.read_run(folder).best == run.best
-    assert all(isinstance(epoch, EpochEnded) for epoch in checkpoint.read_run(folder).history)
+    assert read_run(folder).best == run.best
+    assert all(isinstance(epoch, EpochEnded) for epoch in read_run(folder).history)
 
 
 # --- the curve within the epochs
@@ -741,32 +744,32 @@ def test_best_and_curves_come_back(tiny, trained):
 def test_the_curve_within_the_epochs_is_kept(tiny, trained):
     """What a plot shows between two epochs' ends is there after a restart, and goes on in a resumed run."""
     folder, run = trained(CONFIG, tiny, until=2)
-    kept = checkpoint.read_run(folder).curve.points
+    kept = read_run(folder).curve.points
     assert [point.epochs for point in kept] == pytest.approx([point.epochs for point in run.curve.points[: len(kept)]])
     assert [point.smoothed for point in kept] == pytest.approx(
         [point.smoothed for point in run.curve.points[: len(kept)]], rel=1e-5
     )
-    again = resumed(checkpoint.read(folder))
+    again = resumed(read_checkpoint(folder))
     assert [point.epochs for point in again.curve.points] == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
 
 
 def test_a_diverged_run_keeps_the_batch_that_broke_it(tiny, trained):
     """Where it broke is seen after a restart, in an epoch that no checkpoint follows."""
     folder, run = trained(replace(CONFIG, lr=1e4), tiny)
-    again = checkpoint.read_run(folder)
+    again = read_run(folder)
     assert not math.isfinite(again.curve.points[-1].loss)
     assert again.diverged_at == run.diverged_at == pytest.approx(run.curve.points[-1].epochs)
-    assert checkpoint.read(folder).curve.points == []
+    assert read_checkpoint(folder).curve.points == []
 
 
 @pytest.mark.parametrize("until", [0, 2])
 def test_a_curve_goes_on_after_the_batch_that_broke_it(until, tiny, trained):
     """From the last smoothed loss that was a number, or afresh: one batch does not make no number of all to come."""
     folder, _ = trained(CONFIG, tiny, until=until)
-    broken = continued(checkpoint.read(folder), epochs=3, changes={"lr": 1e6})
+    broken = continued(read_checkpoint(folder), epochs=3, changes={"lr": 1e6})
     _, run = trained(broken.config, tiny, folder=folder, resume=broken)
     assert run.status == "diverged"
-    mended = continued(checkpoint.read(folder), epochs=3, changes={"lr": 0.01})
+    mended = continued(read_checkpoint(folder), epochs=3, changes={"lr": 0.01})
     before = len(mended.curve.points)
     _, run = trained(mended.config, tiny, folder=folder, resume=mended)
     smoothed = [point.smoothed for point in run.curve.points]
@@ -774,14 +777,14 @@ def test_a_curve_goes_on_after_the_batch_that_broke_it(until, tiny, trained):
     assert smoothed == pytest.approx([2.3] * 12, abs=0.3)
     if before:
         assert smoothed[before] == pytest.approx(0.96 * smoothed[before - 1] + 0.04 * run.curve.points[before].loss)
-    assert checkpoint.read(folder).curve.total > 0
+    assert read_checkpoint(folder).curve.total > 0
 
 
 def test_an_earlier_epoch_has_the_curve_until_its_end(tiny, trained):
     """What is told of it knows nothing of what came later."""
     folder, run = trained(CONFIG, tiny)
     told = json.loads((folder / "training.json").read_text())
-    curve = json.loads(checkpoint.until(told, 2, b""))["curve"]
+    curve = json.loads(training_json.until(told, 2, b""))["curve"]
     assert curve["points"] == told["curve"]["points"][:8]
     assert len(run.curve.points) == 12
 
@@ -809,4 +812,4 @@ def test_a_strangers_curve_is_checked(tiny, trained, damage):
     told = {**told, "curve": damage.get("curve", {**told["curve"], **damage})}
     (folder / "training.json").write_text(json.dumps(told))
     with pytest.raises(ValueError, match=r"training\.json is damaged"):
-        checkpoint.read_run(folder)
+        read_run(folder)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir
 
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.reader import read_checkpoint
 from trainer.settings.config import TrainConfig
 from ui.cleaning import clear, clear_downloads, clear_uploads
 from ui.lab import BUNDLED, OWNER
@@ -41,7 +42,7 @@ def size(folder):
 def test_nothing_is_cleared_without_a_limit(runs):
     """Years old or not."""
     clear(runs, Limits())
-    assert all(checkpoint.is_run(folder) for folder in runs)
+    assert all(run_folder.is_run(folder) for folder in runs)
 
 
 def test_the_old_go(runs):
@@ -94,14 +95,14 @@ def test_a_folder_that_goes_meanwhile(runs, monkeypatch):
 
 def test_what_its_visitor_deletes_meanwhile_is_counted(runs, monkeypatch):
     """No other run goes because the cleaner came second."""
-    deletes = checkpoint.delete
+    deletes = run_folder.delete
 
     def delete(folder):
         deletes(folder)
         if folder == runs[0]:
             raise FileNotFoundError(folder)
 
-    monkeypatch.setattr(checkpoint, "delete", delete)
+    monkeypatch.setattr(run_folder, "delete", delete)
     clear(runs, Limits(disk_gb=3.5 * size(runs[0]) / 1e9))
     assert [folder.exists() for folder in runs] == [False, True, True, True]
 
@@ -126,10 +127,10 @@ def test_runs_that_went_before_they_were_counted(runs, monkeypatch):
 
 def test_a_run_in_progress_stays(runs):
     """However old and however large: the next oldest goes in its place."""
-    with checkpoint.writing(runs[0]):
+    with run_folder.writing(runs[0]):
         clear(runs, Limits(days=15, disk_gb=2.5 * size(runs[0]) / 1e9))
         assert [folder.exists() for folder in runs] == [True, False, False, True]
-        assert checkpoint.read(runs[0]).epoch == 1
+        assert read_checkpoint(runs[0]).epoch == 1
 
 
 def test_a_folder_that_never_became_a_run_goes_after_an_hour(tmp_path):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from trainer.cli.progress import BAR_FORMAT
 from trainer.learning.distributed import World
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from trainer.runs.events import EpochEnded, Event, row
 from trainer.runs.run import Run
 
@@ -47,7 +47,7 @@ def follow(
                 print(run.warning, file=sys.stderr)
             warning = run.warning
             if options.json:
-                data = row(event, str(folder) if checkpoint.is_run(folder) else None)
+                data = row(event, str(folder) if run_folder.is_run(folder) else None)
                 if data is not None:
                     print(json.dumps(data, allow_nan=False), flush=True)
                 continue

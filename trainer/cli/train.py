@@ -26,8 +26,10 @@ from trainer.images.image_data import ImageData
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.distributed import LostRankError, World
 from trainer.learning.loop import train
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from trainer.runs.events import Event
+from trainer.runs.reader import read_checkpoint
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import ROW_SETTINGS, TrainConfig, parse
 from trainer.settings.lessons import LESSONS
@@ -58,7 +60,7 @@ def train_command(options: argparse.Namespace, world: World) -> int:
     settings = settings_of(options)
     config = lesson.config.changed(settings) if lesson else TrainConfig.from_settings(settings)
     name = options.run or f"{config.optimizer}-{config.scheduler}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    folder = (options.checkpoints or checkpoints_folder()) / checkpoint.check_name(name)
+    folder = (options.checkpoints or checkpoints_folder()) / run_folder.check_name(name)
     device = device_of(options, world)
     _check_no_run(folder, world)
     images = images_of(options.data, world)
@@ -89,13 +91,13 @@ def resume_command(options: argparse.Namespace, world: World) -> int:
     epochs = None if options.epochs is None else parse("epochs", options.epochs)
     device = device_of(options, world)
     with world.share_errors():
-        if world.rank == 0 and not checkpoint.is_run(options.run):
+        if world.rank == 0 and not run_folder.is_run(options.run):
             raise UserError("There is no run in {run}.", run=options.run)
     with _writing(options.run, world):
         saved = None
         with world.share_errors():
             if world.rank == 0:
-                saved = continued(checkpoint.read(options.run), epochs=epochs, changes=changes)
+                saved = continued(read_checkpoint(options.run), epochs=epochs, changes=changes)
         saved = world.gather(saved)[0]
         images = _images_of_run(saved, options.data, world)
         with world.share_errors():
@@ -107,7 +109,7 @@ def resume_command(options: argparse.Namespace, world: World) -> int:
 
 def _check_no_run(folder: Path, world: World) -> None:
     with world.share_errors():
-        if world.rank == 0 and checkpoint.is_run(folder):
+        if world.rank == 0 and run_folder.is_run(folder):
             raise UserError(
                 "There is a run in {folder} already; go on with it by `resume`, or choose another --run.",
                 folder=folder,
@@ -120,7 +122,7 @@ def _writing(folder: Path, world: World) -> Iterator[None]:
     with ExitStack() as lock:
         with world.share_errors():
             if world.rank == 0:
-                lock.enter_context(checkpoint.writing(folder))
+                lock.enter_context(run_folder.writing(folder))
         yield
 
 
@@ -159,7 +161,7 @@ def _record(
         if world.rank == 0:
             # The ranks of several stop together, in the training loop itself.
             stop = world.stopping.is_set if world.size == 1 else lambda: False
-            yield from checkpoint.record(events, run, folder, image_data.facts(images), resume=resume, stop=stop)
+            yield from record(events, run, folder, image_data.facts(images), resume=resume, stop=stop)
             return
         for event in events:
             run.apply(event)

@@ -25,10 +25,11 @@ from trainer.hub.repositories import FILES, check_repo_id, epoch_tag, fetch, pag
 from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE, load_weights
 from trainer.networks.model import OptimizerLabModel
 from trainer.progress import Report, ignore_progress
-from trainer.runs import checkpoint
-from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, TENSORS_FILE
-from trainer.runs.model_card import CURVE_FILE, draw_curves, model_card
+from trainer.runs import run_folder, training_json
+from trainer.runs.model_card import CARD_FILE, CURVE_FILE, draw_curves, model_card
+from trainer.runs.reader import read_checkpoint, read_files, read_run
 from trainer.runs.run import Run
+from trainer.runs.run_folder import HISTORY_FILE, TENSORS_FILE
 
 MAX_TAGS = 20
 
@@ -60,11 +61,11 @@ class _LocalRun:
     def revision(self, epoch: int, repo_id: str, *, has_untrained: bool) -> _Revision:
         run = replace(self.run, history=self.run.history[: epoch + 1])
         if epoch == self.run.epoch:
-            weights, history = self.files[WEIGHTS_FILE], checkpoint.as_json(self.content)
+            weights, history = self.files[WEIGHTS_FILE], training_json.as_json(self.content)
         else:
             load_weights(self.model, self.weights[epoch])
             weights = self.weights[epoch].read_bytes()
-            history = checkpoint.until(self.content, epoch, weights)
+            history = training_json.until(self.content, epoch, weights)
         config = self.files[CONFIG_FILE]
         card = model_card(
             run,
@@ -127,7 +128,7 @@ def publish(
     if last:
         # The folder's own card now has the curves too. A run in training is locked, and writes a new card soon.
         with suppress(ValueError):
-            checkpoint.describe(folder, {name: last[name] for name in (CARD_FILE, CURVE_FILE)})
+            run_folder.add_files(folder, {name: last[name] for name in (CARD_FILE, CURVE_FILE)})
     progress(1.0, "Published")
     return page_url(repo_id)
 
@@ -150,7 +151,7 @@ class _Publisher:
             self._tag(len(rows) - 1, remote.head)  # an earlier attempt ended between commit and tag
         tagged = choose_epochs(local.run, published, {*local.weights, local.run.epoch})
         new = [epoch for epoch in tagged if epoch > max(published, default=-1)]
-        if not new and remote.history != checkpoint.as_json(local.content):
+        if not new and remote.history != training_json.as_json(local.content):
             new = [local.run.epoch]  # the last epoch has a new state, such as "stopped"
         head, paths = remote.head, remote.paths
         files: Mapping[str, bytes] = {}
@@ -245,7 +246,7 @@ class _Publisher:
         try:
             content = json.loads(remote.history)
             rows, digest = content["history"], content["data"]["digest"]
-            is_run = content["format"] == checkpoint.FORMAT and isinstance(rows, list) and isinstance(digest, str)
+            is_run = content["format"] == training_json.FORMAT and isinstance(rows, list) and isinstance(digest, str)
         except (ValueError, TypeError, KeyError):
             is_run = False
         if not is_run or not remote.paths <= _OWN_FILES:
@@ -367,21 +368,21 @@ def choose_epochs(run: Run, published: set[int], saved: set[int]) -> list[int]:
 
 def _read_run(folder: Path) -> _LocalRun:
     """Reads and checks a run's folder. Raises UserError if it is not valid."""
-    if not checkpoint.is_run(folder):
+    if not run_folder.is_run(folder):
         raise UserError("There is no run in {folder}.", folder=folder)
-    files = checkpoint.pack(folder)
+    files = read_files(folder)
     with TemporaryDirectory() as name:
         copy = Path(name)
         for path in (CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE):
             if path in files:
                 (copy / path).write_bytes(files[path])
-        saved, run = checkpoint.read(copy), checkpoint.read_run(copy)
+        saved, run = read_checkpoint(copy), read_run(copy)
         model = OptimizerLabModel.from_pretrained(copy)
     data = dict(saved.data)
     if Path(data.get("source") or "").is_absolute():
         data["source"] = None  # a path on this disk is private
     content = {**json.loads(files[HISTORY_FILE]), "data": data}
-    weights = {epoch: path for epoch, path in checkpoint.kept_epochs(folder).items() if epoch < run.epoch}
+    weights = {epoch: path for epoch, path in run_folder.saved_epochs(folder).items() if epoch < run.epoch}
     return _LocalRun(
         run=run,
         data=data,

@@ -29,10 +29,11 @@ from trainer.networks.download import download
 from trainer.networks.files import CONFIG_FILE, LARGEST_CONFIG, WEIGHTS_FILE, largest_file
 from trainer.networks.model import TAG, OptimizerLabModel
 from trainer.progress import Report, ignore_progress
-from trainer.runs import checkpoint
-from trainer.runs.checkpoint import CARD_FILE, HISTORY_FILE, LARGEST_HISTORY, TENSORS_FILE
-from trainer.runs.model_card import CURVE_FILE, HEADLINES
+from trainer.runs import run_folder
+from trainer.runs.model_card import CARD_FILE, CURVE_FILE, HEADLINES
+from trainer.runs.reader import read_checkpoint, read_run
 from trainer.runs.run import Run
+from trainer.runs.run_folder import HISTORY_FILE, LARGEST_HISTORY, TENSORS_FILE
 
 FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, CURVE_FILE)
 
@@ -136,7 +137,7 @@ def open_run(repo_id: str, revision: str | None = None, *, token: str | None = N
     commit = find_commit(repo_id, revision, token=token)
     with retry.explain_errors(repo_id):
         path = retry.call(lambda: fetch(repo_id, HISTORY_FILE, commit, retry.checked_token(token)))
-    return checkpoint.read_run(path.parent)
+    return read_run(path.parent)
 
 
 def open_timeline(
@@ -183,7 +184,7 @@ def load(
     app, if it or the Hub cannot be reached, or if the folder already contains such files. The folder is then unchanged.
     """
     check_repo_id(repo_id)
-    checkpoint.check_free(folder, FILES)
+    run_folder.check_free(folder, FILES)
     progress(0.0, f"Asking for {repo_id}")
     commit = find_commit(repo_id, revision, token=token)
     api = HfApi(token=retry.checked_token(token))
@@ -212,9 +213,9 @@ def load(
     can_resume = _check_files(paths)
     files = {name: path.read_bytes() for name, path in paths.items()}
     if HISTORY_FILE in files:
-        epoch = checkpoint.read_run(paths[HISTORY_FILE].parent).epoch
+        epoch = read_run(paths[HISTORY_FILE].parent).epoch
         files[f"epochs/{epoch_tag(epoch)}.safetensors"] = files[WEIGHTS_FILE]
-    checkpoint.place(folder, files)
+    run_folder.create(folder, files)
     progress(1.0, "Loaded")
     return can_resume
 
@@ -225,9 +226,9 @@ def _check_files(paths: Mapping[str, Path]) -> bool:
         return False
     snapshot = paths[HISTORY_FILE].parent
     if TENSORS_FILE not in paths:
-        checkpoint.read_run(snapshot)
+        read_run(snapshot)
         return False
-    checkpoint.read(snapshot)
+    read_checkpoint(snapshot)
     return True
 
 

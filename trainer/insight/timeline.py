@@ -12,7 +12,8 @@ from trainer.images.picture import fit
 from trainer.networks.files import load_weights
 from trainer.networks.model import OptimizerLabModel
 from trainer.networks.predict import Prediction, classify
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 
 # A slider has room for about this many epochs.
@@ -58,8 +59,8 @@ class Gap:
 
 def of_folder(folder: Path) -> Timeline:
     """Returns the timeline of a run's folder. Raises UserError if it contains no valid run or no saved epochs."""
-    run, model = checkpoint.read_run(folder), OptimizerLabModel.from_pretrained(folder)
-    paths = {epoch: path for epoch, path in checkpoint.kept_epochs(folder).items() if epoch <= run.epoch}
+    run, model = read_run(folder), OptimizerLabModel.from_pretrained(folder)
+    paths = {epoch: path for epoch, path in run_folder.saved_epochs(folder).items() if epoch <= run.epoch}
     if not paths:
         raise UserError("Of this run no epochs were kept to walk through, only its last network.")
 

@@ -11,7 +11,7 @@ from trainer.images.readers import CIFAR10_JPEG_NAME, CIFAR10_NAME
 from trainer.networks.model import TAG
 from trainer.runs.run import Run
 
-CURVE_FILE = "curve.png"
+CARD_FILE, CURVE_FILE = "README.md", "curve.png"
 
 # The settings that a list of checkpoints displays, as the front matter's `optimizer_lab`.
 HEADLINES = ("optimizer", "lr", "scheduler", "epochs")

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from trainer.runs import checkpoint
 from trainer.runs.comparison import compare, differences, label
+from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
@@ -92,7 +92,7 @@ def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
 def read(folder: Path) -> Run | None:
     """The run in a folder; None where it cannot be read."""
     try:
-        return checkpoint.read_run(folder)
+        return read_run(folder)
     except ValueError:
         return None
 

@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 
 from trainer.errors import UserError
-from trainer.runs import checkpoint
 from trainer.runs.comparison import Contender, compare, to_csv
+from trainer.runs.reader import read_run, read_settings
 from trainer.runs.run import Run
 from trainer.runs.script import as_code
 from ui.charts import run_charts
@@ -122,7 +122,7 @@ def write_code(lab: Lab, visitor: str, names: list[str] | None) -> str:
     own = [name for name in checked(names) if not is_published(name)]
     if not own:
         raise UserError("Choose a run of yours first: its settings are shown as a script.")
-    return as_code(*checkpoint.read_facts(lab.own_run(visitor, own[0])))
+    return as_code(*read_settings(lab.own_run(visitor, own[0])))
 
 
 def is_published(name: str) -> bool:
@@ -150,7 +150,7 @@ def _legend(contenders: Sequence[Contender], language: str) -> str:
 
 async def _runs(lab: Lab, visitor: str, names: list[str] | None) -> dict[str, Run]:
     def own_run(key: str) -> Run:
-        return checkpoint.read_run(lab.own_run(visitor, key))
+        return read_run(lab.own_run(visitor, key))
 
     return {
         name: await (aside(open_run, name) if is_published(name) else at_once(own_run, name)) for name in checked(names)

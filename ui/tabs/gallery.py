@@ -15,7 +15,7 @@ import gradio as gr
 from trainer.errors import UserError
 from trainer.hub import repositories, retry
 from trainer.hub.repositories import PublishedCheckpoint
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
@@ -215,7 +215,7 @@ def _load(lab: Lab, visitor: str, repo_id: str) -> tuple[Path, bool]:
     try:
         with retry.short_timeouts():
             can_resume = repositories.load(repo_id, folder, token=own_token())
-        if not checkpoint.is_run(folder):
+        if not run_folder.is_run(folder):
             raise UserError("{repo} holds a network but no run: classify with it.", repo=repo_id)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from fake_hub import Fault, Repo, point_to, silent_server
 
 from trainer.hub import retry
 from trainer.learning.race import race
-from trainer.runs import checkpoint
+from trainer.runs.reader import read_checkpoint, read_run
 from ui.lab import Lab, new_visitor
 from ui.limits import Limits
 from ui.parts import run_list, run_view
@@ -76,7 +76,7 @@ def test_the_list_tells_what_is_claimed(hub, small_run):
     asking, page = anyio.run(said)
     assert "Asking the Hub" in asking
     told = Tags(page)
-    accuracy = checkpoint.read_run(small_run).history[-1].test_accuracy
+    accuracy = read_run(small_run).history[-1].test_accuracy
     assert f"claims {accuracy:.1%} of the test pictures of synthetic right" in told.text
     assert "optimizer sgd · lr 0.02 · scheduler constant · epochs 1 · 2026-01-01" in told.text
     assert listed(page) == [f"{hub.endpoint}/{ID}"]
@@ -252,7 +252,7 @@ def test_a_published_run_becomes_ones_own(hub, lab, small_run, monkeypatch):
     told, visitor = told_to(monkeypatch), new_visitor()
     updates = anyio.run(load, lab, VIEW, LISTS, visitor, ID)
     (own,) = lab.runs_of(visitor)
-    assert checkpoint.read(own).history == checkpoint.read(small_run).history
+    assert read_checkpoint(own).history == read_checkpoint(small_run).history
     assert (updates[LISTS.races]["value"], updates[LISTS.networks]["value"]) == (own.name, own.name)
     assert lab.runs_of(new_visitor()) == []
     assert told == [f"Loading {ID} …"]

@@ -17,7 +17,8 @@ from trainer.images.image_data import facts
 from trainer.learning.loop import train
 from trainer.learning.lr_finder import find_lr
 from trainer.learning.race import race
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.lab import Lab, new_visitor
@@ -34,8 +35,8 @@ def lab(tiny, tmp_path_factory):
     made = Lab(checkpoints=checkpoints, device=torch.device("cpu"), race=race, find_lr=find_lr)
     (folder,) = made.new_race(VISITOR, 1)
     config = TrainConfig(epochs=2, batch_size=13, scheduler="constant")
-    with checkpoint.writing(folder):
-        list(checkpoint.record(train(config, tiny), Run(config=config), folder, facts(tiny)))
+    with run_folder.writing(folder):
+        list(record(train(config, tiny), Run(config=config), folder, facts(tiny)))
     yield made
     while made.images is None and not made.failure:  # no thread outlives the tests
         time.sleep(0.1)

@@ -10,7 +10,8 @@ import torch
 
 from trainer.learning.lr_finder import find_lr
 from trainer.learning.race import race
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui import api
@@ -80,7 +81,7 @@ def test_a_resumed_race_takes_the_schedule_shown_and_keeps_the_rest(lab):
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01}, {"optimizer": "adam"})
     assert "Done" in resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.5, scheduler="step", step_size=1)
-    first, second = (checkpoint.read(folder).config for folder in folders)
+    first, second = (read_checkpoint(folder).config for folder in folders)
     assert (first.optimizer, first.lr, second.optimizer) == ("sgd", 0.01, "adam")
     assert (first.scheduler, second.scheduler, first.epochs) == ("step", "step", 2)
 
@@ -102,7 +103,7 @@ def test_what_was_typed_or_diverged(lab):
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 1e6})
     key = folders[0].name
-    assert [checkpoint.read_run(folder).status for folder in folders] == ["completed", "diverged"]
+    assert [read_run(folder).status for folder in folders] == ["completed", "diverged"]
     assert own_runs.resumable_epochs(lab, visitor, key, 50) == gr.skip()
     assert own_runs.resumable_epochs(lab, visitor, key, 1) == own_runs.resumable_epochs(lab, visitor, key) == 11
     assert "trained all its epochs" in resumed(lab, visitor, folders, 1, False)
@@ -133,7 +134,7 @@ def test_a_run_alone_takes_the_optimizer_too(lab):
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01})
     resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.001)
-    kept = checkpoint.read(folders[0]).config
+    kept = read_checkpoint(folders[0]).config
     assert (kept.optimizer, kept.lr) == ("rmsprop", 0.001)
 
 
@@ -142,7 +143,7 @@ def test_a_race_of_schedules_is_not_made_one_setting(lab):
     visitor = new_visitor()
     folders = trained(lab, visitor, {}, {"scheduler": "step"})
     assert "would become the same" in resumed(lab, visitor, folders, 2, True, scheduler="cosine")
-    assert [checkpoint.read(folder).config.scheduler for folder in folders] == ["constant", "step"]
+    assert [read_checkpoint(folder).config.scheduler for folder in folders] == ["constant", "step"]
 
 
 def test_settings_that_cannot_be_trained_give_no_script(lab):
@@ -183,7 +184,7 @@ def test_a_training_that_never_began_leaves_no_folder(lab, tmp_path, monkeypatch
         pass
     rows.close()
     (folder,) = tmp_path.iterdir()
-    assert checkpoint.is_run(folder)
+    assert run_folder.is_run(folder)
 
 
 def test_a_runs_script_takes_its_settings_alone(lab):
@@ -200,7 +201,7 @@ def test_a_race_goes_on_with_the_tensors_of_those_runs_alone_that_go_on(lab):
     folders = trained(lab, visitor, {}, {"lr": 1e4})
     (folders[1] / "training.safetensors").write_bytes(b"")
     resumed(lab, visitor, folders, 2, False)
-    assert [checkpoint.read_run(folder).epoch for folder in folders] == [2, 0]
+    assert [read_run(folder).epoch for folder in folders] == [2, 0]
 
 
 def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
@@ -210,7 +211,7 @@ def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
     listed = run_list.single_runs(lab, visitor)
     assert [key for _, key in listed] == [folder.name for folder in folders]
     for (title, _), folder, apart in zip(listed, folders, ("lr 0.01", "lr 0.1"), strict=True):
-        last = checkpoint.read_run(folder).history[-1].test_accuracy
+        last = read_run(folder).history[-1].test_accuracy
         assert f"1 of 1 epochs: {last:.1%} · {apart} · {folder.name[:4]}" in title
 
 

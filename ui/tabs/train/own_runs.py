@@ -9,7 +9,8 @@ import gradio as gr
 from gradio.events import Dependency
 
 from trainer.errors import UserError
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
+from trainer.runs.reader import read_files
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, in_browser
 from ui.lab import Lab
@@ -135,7 +136,7 @@ def delete(
     """
     deleted = lab.own_race(visitor, race) if race else []
     for folder in deleted:
-        checkpoint.delete(folder)
+        run_folder.delete(folder)
     left, runs = latest(lab, visitor)
     updates = {**view.show(runs, lab.images, current_language()), **lists.offer(lab, visitor, left)}
     names = [folder.name for folder in deleted]
@@ -155,6 +156,6 @@ def download(lab: Lab, visitor: str, race: str | None) -> str:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, folder in enumerate(folders, 1):
             prefix = f"run-{number}/" if len(folders) > 1 else ""
-            for name, content in checkpoint.pack(folder).items():
+            for name, content in read_files(folder).items():
                 archive.writestr(prefix + name, content)
     return str(path)

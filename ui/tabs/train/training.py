@@ -14,8 +14,10 @@ from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.race import over_seeds
-from trainer.runs import checkpoint
+from trainer.runs import run_folder
 from trainer.runs.events import CheckpointReady, EpochEnded, Event
+from trainer.runs.reader import read_checkpoint, read_run, read_settings
+from trainer.runs.recorder import Recorder, record_race
 from trainer.runs.run import Run, is_training
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
@@ -78,9 +80,9 @@ def train(
     try:
         with _writing(folders):
             yield from _watch(
-                checkpoint.record_race(
+                record_race(
                     events,
-                    _keepers(runs, folders, images),
+                    _recorders(runs, folders, images),
                     stop=partial(lab.is_stopped, visitor, requested_at),
                 ),
                 runs,
@@ -89,7 +91,7 @@ def train(
             )
     finally:
         for folder in folders:
-            checkpoint.discard_unused(folder)
+            run_folder.discard_unused(folder)
 
 
 def resume(
@@ -123,13 +125,13 @@ def resume(
         places = list(resumable)
         events = lab.race([(state.config, state) for state in resumable.values()], images)
         runs = [
-            resumed(resumable[place]) if place in resumable else checkpoint.read_run(folder)
+            resumed(resumable[place]) if place in resumable else read_run(folder)
             for place, folder in enumerate(folders)
         ]
         yield from _watch(
-            checkpoint.record_race(
+            record_race(
                 ((places[place], event) for place, event in events),
-                _keepers(runs, folders, images, resumable),
+                _recorders(runs, folders, images, resumable),
                 stop=partial(lab.is_stopped, visitor, requested_at),
             ),
             runs,
@@ -203,16 +205,16 @@ def _resumable_checkpoints(
     folders: Sequence[Path], images: ImageData, epochs: int, changes: dict[str, Any]
 ) -> dict[int, Checkpoint]:
     """The checkpoints that can be trained further, by their places in the race; ValueError if there are none."""
-    race = [checkpoint.read_run(folder) for folder in folders]
+    race = [read_run(folder) for folder in folders]
     resumable = {}
     for place, (folder, run) in enumerate(zip(folders, race, strict=True)):
-        _, data = checkpoint.read_facts(folder)
+        _, data = read_settings(folder)
         if data["digest"] != images.digest:
             raise UserError("This run was trained on other pictures ({name}) than the app has now.", name=data["name"])
         total = max(epochs, run.config.epochs)
         is_over = run.epoch >= total or (run.status == "diverged" and not changes)
         if len(race) == 1 or not is_over:
-            resumable[place] = continued(checkpoint.read(folder), epochs=total, changes=changes)
+            resumable[place] = continued(read_checkpoint(folder), epochs=total, changes=changes)
     if not resumable:
         raise UserError("Every run of this race has trained all its epochs; ask for more to go on.")
     after = {resumable.get(place, run).config for place, run in enumerate(race)}
@@ -228,17 +230,17 @@ def _resumable_checkpoints(
 def _writing(folders: Sequence[Path]) -> Iterator[None]:
     with ExitStack() as held:
         for folder in folders:
-            held.enter_context(checkpoint.writing(folder))
+            held.enter_context(run_folder.writing(folder))
         yield
 
 
-def _keepers(
+def _recorders(
     runs: Sequence[Run],
     folders: Sequence[Path],
     images: ImageData,
     resumable: Mapping[int, Checkpoint] | None = None,
-) -> list[checkpoint.Keeper]:
+) -> list[Recorder]:
     return [
-        checkpoint.Keeper(run=run, folder=folder, data=facts(images), resume=(resumable or {}).get(place))
+        Recorder(run=run, folder=folder, data=facts(images), resume=(resumable or {}).get(place))
         for place, (run, folder) in enumerate(zip(runs, folders, strict=True))
     ]

@@ -1,0 +1,90 @@
+"""Reads a run from its folder, without trusting who wrote it."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import UserError
+from trainer.learning.checkpoint import Checkpoint
+from trainer.networks.files import WEIGHTS_FILE, read_tensors
+from trainer.networks.model import OptimizerLabModel
+from trainer.runs import training_json
+from trainer.runs.run import Run
+from trainer.runs.run_folder import HISTORY_FILE, TENSORS_FILE, is_being_written
+from trainer.settings.config import TrainConfig
+
+_SNAPSHOT_TRIES = 50
+_SNAPSHOT_SECONDS = 0.02  # between two tries
+
+
+def read_run(folder: Path) -> Run:
+    """Returns the run with its curves and its status: `interrupted` if its process ended without reporting the end.
+
+    Reads no tensors, and works while the run is in training. Raises UserError if the folder has no valid run.
+    """
+    run = training_json.to_run(training_json.load(folder))
+    if run.status == "training" and not is_being_written(folder):
+        run.status = "interrupted"
+    return run
+
+
+def read_settings(folder: Path) -> tuple[TrainConfig, Mapping[str, Any]]:
+    """Returns the run's settings, and the name, source, revision and digest of its images.
+
+    Reads no tensors, and works while the run is in training. Raises UserError if the folder has no valid run.
+    """
+    content = training_json.load(folder)
+    return training_json.to_run(content).config, training_json.to_data(content)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Returns the state from which the run resumes; raises UserError if the folder has none that is complete."""
+    content = training_json.load(folder)
+    run = training_json.to_run(content)
+    if not run.history:
+        raise UserError("{file} is damaged: it has no epochs.", file=HISTORY_FILE)
+    digests = training_json.entry(content, "files", dict)
+    if digests.keys() == {WEIGHTS_FILE}:
+        raise UserError("This is an epoch in the middle of a published run; only its last one can be resumed.")
+    weights = OptimizerLabModel.from_pretrained(folder).state_dict()
+    # An optimizer has at most three tensors for each weight, and there may be an accumulated gradient.
+    size = 4 * sum(tensor.numel() for tensor in weights.values())
+    tensors = read_tensors(folder / TENSORS_FILE, at_most=4 * size)
+    state = training_json.to_state(content, run.epoch)
+    files = {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, TENSORS_FILE)}
+    for name, digest in training_json.digests(files).items():
+        if digests.get(name) != digest:
+            raise UserError(
+                "{file} is not the one that belongs to this run's {history}.", file=name, history=HISTORY_FILE
+            )
+    return Checkpoint(
+        config=run.config,
+        data=training_json.to_data(content),
+        history=tuple(run.history),
+        weights=weights,
+        tensors=tensors,
+        state=state,
+        curve=training_json.curve_until(run.curve, run.epoch),
+    )
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Returns the run's files to be published, by name, all of one state, also while the run is in training.
+
+    Raises UserError if they do not match each other.
+    """
+    for _ in range(_SNAPSHOT_TRIES):
+        try:
+            files = {
+                path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."
+            }
+            expected = training_json.entry(json.loads(files[HISTORY_FILE]), "files", dict)
+            found = training_json.digests({name: files[name] for name in expected})
+        except (FileNotFoundError, KeyError):
+            expected = found = {}
+        if expected and found == expected:
+            return files
+        time.sleep(_SNAPSHOT_SECONDS)  # a writer may be moving the files
+    raise UserError("The run's files do not belong together: some are missing or damaged.")

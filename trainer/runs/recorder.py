@@ -1,0 +1,154 @@
+"""Records the events of runs: folds them into Runs, and saves each complete state in the run's folder."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from trainer.errors import Message
+from trainer.learning.checkpoint import Checkpoint
+from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE
+from trainer.runs import run_folder, training_json
+from trainer.runs.events import CheckpointReady, EvaluationLogged, Event, Finished, GpuTime, StepLogged
+from trainer.runs.model_card import CARD_FILE, model_card
+from trainer.runs.run import Run
+from trainer.runs.run_folder import HISTORY_FILE, TENSORS_FILE
+
+_MOST_UNSAVED = 3  # epochs before the last one whose weights stay in memory while the disk refuses
+
+
+@dataclass(kw_only=True)
+class Recorder:
+    """Records the events of one run in `run` and, for each complete state, in `folder`.
+
+    `data` holds the name, source, revision and digest of the images. `resume` is the checkpoint that the run continues
+    from, if any: its settings are saved before the first epoch ends, so that a run that is interrupted there has them.
+    """
+
+    run: Run
+    folder: Path
+    data: Mapping[str, Any]
+    resume: Checkpoint | None = None
+    _unsaved: list[CheckpointReady] = field(default_factory=list)
+    _has_started: bool = False
+
+    def record(self, event: Event) -> bool:
+        """Records an event; returns False if it is a checkpoint that could not be saved.
+
+        A disk that refuses does not end the run: `run.warning` says so, and the last state is saved as soon as the disk
+        accepts it, with the weights of up to three missed epochs before it.
+        """
+        is_resumed = not self._has_started and bool(self.run.history)
+        self.run.apply(event)
+        if isinstance(event, GpuTime):  # comes before the GPU itself, where the settings may still be refused
+            return True
+        self._has_started = True
+        if isinstance(event, CheckpointReady):
+            # Runs resume from the last state only; if the disk stays full, all weights would fill the memory.
+            earlier = self._unsaved[-_MOST_UNSAVED:]
+            self._unsaved = [*(replace(ready, training=b"") for ready in earlier), event]
+        if isinstance(event, CheckpointReady | Finished):
+            return self._save() or isinstance(event, Finished)
+        if is_resumed:
+            # A crash before the next epoch ends would otherwise leave the run marked as ended.
+            self._save()
+        return True
+
+    def _save(self) -> bool:
+        run = self.run
+        try:
+            if self._unsaved:
+                run_folder.commit(self.folder, _state_files(run, self.data, self._unsaved))
+                self._unsaved.clear()
+            elif run.history:
+                content = training_json.load(self.folder)
+                run_folder.commit(self.folder, _updated_files(content, run, self.resume))
+            self.resume = None
+        except (OSError, ValueError) as error:  # ValueError: the saved training.json cannot be read now
+            run.warning = Message(self._warning(), reason=run_folder.reason(error))
+            return False
+        run.warning = ""
+        return True
+
+    def _warning(self) -> str:
+        if self.run.status == "training":
+            return (
+                "The run could not be saved: {reason}. "
+                "It goes on, and its latest state is saved as soon as the disk takes it."
+            )
+        if run_folder.is_run(self.folder):
+            return "The run could not be saved: {reason}. What was saved before is still there."
+        return "The run could not be saved: {reason}. Nothing of it has been saved."
+
+
+def record(
+    events: Iterable[Event],
+    run: Run,
+    folder: Path,
+    data: Mapping[str, Any],
+    *,
+    resume: Checkpoint | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Records the events of one run, as `record_race` does, and yields them. See Recorder for the arguments."""
+    recorders = [Recorder(run=run, folder=folder, data=data, resume=resume)]
+    for _, event in record_race(((0, event) for event in events), recorders, stop=stop):
+        yield event
+
+
+def record_race(
+    events: Generator[tuple[int, Event], None, None],
+    recorders: Sequence[Recorder],
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, Event]]:
+    """Records the events of `race` and yields them, each with the index of its run.
+
+    A CheckpointReady is yielded only after it is saved. When `stop()` returns True, unfinished runs end as `stopped` at
+    the next event within an epoch; their ended epochs, at least the first run's untrained network, are saved.
+    """
+    for index, event in events:
+        has_epochs = any(recorder.run.history for recorder in recorders)
+        if isinstance(event, StepLogged | EvaluationLogged | GpuTime) and has_epochs and stop():
+            events.close()
+            yield from _stop(recorders)
+            return
+        if recorders[index].record(event):
+            yield index, event
+
+
+def _stop(recorders: Sequence[Recorder]) -> Iterator[tuple[int, Event]]:
+    finished = Finished(reason="stopped")
+    for index, recorder in enumerate(recorders):
+        if recorder.run.status == "training":
+            recorder.record(finished)
+            yield index, finished
+
+
+def _state_files(run: Run, data: Mapping[str, Any], unsaved: Sequence[CheckpointReady]) -> dict[str, bytes]:
+    """Returns the files of the last state in `unsaved`, and the weights of all epochs in it."""
+    last = unsaved[-1]
+    tensors = {WEIGHTS_FILE: last.model, TENSORS_FILE: last.training}
+    content = training_json.from_run(run, data, state=last.state, files=tensors)
+    return {
+        **{f"epochs/epoch-{ready.epoch:04d}.safetensors": ready.model for ready in unsaved},
+        CONFIG_FILE: training_json.as_json(last.model_config),
+        **tensors,
+        HISTORY_FILE: training_json.as_json(content),
+        CARD_FILE: model_card(run, data, last.model_config).encode(),
+    }
+
+
+def _updated_files(content: Mapping[str, Any], run: Run, resume: Checkpoint | None) -> dict[str, bytes]:
+    """Returns the files that change without a further epoch. `content` is that of the saved training.json."""
+    content = {**content, **training_json.status_entries(run)}
+    if run.status == "diverged":  # within an epoch that gets no checkpoint
+        content["curve"] = training_json.curve_entry(run.curve)
+    if resume is None:
+        return {HISTORY_FILE: training_json.as_json(content)}
+    tensors = {TENSORS_FILE: save(dict(resume.tensors))}
+    content["config"], content["state"] = resume.config.settings(), dict(resume.state)
+    content["files"] = {**content["files"], **training_json.digests(tensors)}
+    return {**tensors, HISTORY_FILE: training_json.as_json(content)}

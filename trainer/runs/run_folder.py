@@ -1,0 +1,240 @@
+"""A run's folder on disk, written so that a crash at any instant leaves the previous state or the new one.
+
+A commit writes all files of the new state to `.staging` and renames it to `.committed`: from that instant on, the
+new state is valid. Then the files move to their final locations. If the process dies in between, the next writer of the
+folder finishes the move.
+"""
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from trainer.errors import UserError
+from trainer.networks.files import WEIGHTS_FILE, read_json
+
+HISTORY_FILE, TENSORS_FILE = "training.json", "training.safetensors"
+LARGEST_HISTORY = 4 << 20  # bytes; a thousand epochs take a tenth of it
+
+_LOCK_SECONDS = 1.0  # a reader that checks whether the run is in training holds the lock for an instant
+_STAGING, _COMMITTED, _LOCK = ".staging", ".committed", ".lock"
+_DISK_FAILURES = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+
+
+def check_name(name: str) -> str:
+    """Returns the name of a run's folder; raises UserError if it is not valid."""
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}", name):
+        raise UserError("A run's name may have letters, digits, '.', '_' and '-', up to 96, and no dot in front.")
+    return name
+
+
+def new_key() -> str:
+    """Returns an unguessable name for a run: 128 random bits as 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Holds the lock of the run's only writer, and finishes a commit that another writer left unfinished.
+
+    Creates a folder that does not exist, and removes it at the end if nothing was saved in it. Raises UserError if
+    another process or thread is writing the run, or if the folder cannot be written.
+    """
+    is_new = not os.path.exists(folder)
+    try:
+        with _locked(folder):
+            yield
+    finally:
+        if is_new:
+            discard_unused(folder)
+
+
+def discard_unused(folder: Path) -> None:
+    """Removes the folder of a run if nothing was saved in it.
+
+    Files whose names start with a dot do not count as saved, so the folder must contain no others' files of this kind.
+    """
+    with suppress(OSError):
+        if all(path.name[0] == "." and path.name != _COMMITTED for path in folder.iterdir()):
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not thread-local: different threads run the steps of a generator that holds the lock.
+        lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise UserError("This run is in training in another tab or command; stop it there first.") from None
+    except OSError as error:
+        raise UserError("The run's folder cannot be written: {reason}.", reason=reason(error)) from None
+    try:
+        try:
+            _finish_commit(folder)
+        except OSError as error:
+            raise UserError("The run's folder cannot be written: {reason}.", reason=reason(error)) from None
+        yield
+    finally:
+        lock.release()
+
+
+def is_being_written(folder: Path) -> bool:
+    """Returns whether a writer holds the run's lock."""
+    if not (folder / _LOCK).exists():
+        return False
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
+
+
+def is_run(folder: Path) -> bool:
+    """Returns whether the folder has a saved state of a run, at least its untrained network."""
+    # In this order, because a writer moves the file from the first location to the second, perhaps between the checks.
+    return os.path.exists(folder / _COMMITTED / HISTORY_FILE) or os.path.exists(folder / HISTORY_FILE)
+
+
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Raises UserError if the folder has a run, or a file with one of these names."""
+    if is_run(folder) or os.path.exists(folder / WEIGHTS_FILE):
+        raise UserError("There is a checkpoint in {folder} already; choose another folder.", folder=folder)
+    for name in names:
+        if os.path.exists(folder / name):
+            raise UserError(
+                "There is a file {name} in {folder} already; choose another folder.", name=name, folder=folder
+            )
+
+
+def read_history(folder: Path) -> dict[str, Any]:
+    """Returns the content of training.json, also while a writer moves the file. Only its being an object is checked.
+
+    Raises UserError if the file is missing, damaged or too large.
+    """
+    if not folder.is_dir():
+        raise UserError("There is no such run.")
+    try:
+        return read_json(folder / _COMMITTED / HISTORY_FILE, at_most=LARGEST_HISTORY)
+    except ValueError:
+        # Missing, or moved to its final location since the reading began.
+        if os.path.exists(folder / _COMMITTED / HISTORY_FILE):
+            raise
+        return read_json(folder / HISTORY_FILE, at_most=LARGEST_HISTORY)
+
+
+def saved_epochs(folder: Path) -> dict[int, Path]:
+    """Returns the epochs whose weights are in the folder, ascending, and their files."""
+    paths = {path.stem.removeprefix("epoch-"): path for path in (folder / "epochs").glob("epoch-*.safetensors")}
+    epochs = {int(digits): path for digits, path in paths.items() if re.fullmatch("[0-9]{4,9}", digits)}
+    return dict(sorted(epochs.items()))
+
+
+def create(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Creates a run's folder with these files, all or none.
+
+    Raises UserError if it has a run or one of the files already, or if it cannot be written.
+    """
+    with writing(folder):
+        check_free(folder, files)
+        _commit(folder, files)
+
+
+def add_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Adds files such as the card to a run's folder, or replaces them.
+
+    Raises UserError if the run is in training, or if the folder cannot be written.
+    """
+    with writing(folder):
+        _commit(folder, files)
+
+
+def delete(folder: Path) -> None:
+    """Deletes a run permanently; raises UserError if it is in training."""
+    with writing(folder):
+        for path in folder.iterdir():
+            if path.name != _LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _commit(folder: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        commit(folder, files)
+    except OSError as error:
+        raise UserError("The folder cannot be written: {reason}.", reason=reason(error)) from None
+
+
+def commit(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes files, by their paths in the folder, all or none. The caller holds the lock.
+
+    Raises OSError if the disk refuses; the previous state is then intact.
+    """
+    _finish_commit(folder)
+    if not os.path.exists(folder / HISTORY_FILE):
+        _sync_folder(folder.parent)  # the folder may be new itself
+    staging = folder / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        for name, content in files.items():
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for directory in sorted({staging, *((staging / name).parent for name in files)}, reverse=True):
+            _sync_folder(directory)
+        staging.rename(folder / _COMMITTED)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    _sync_folder(folder)
+    _finish_commit(folder)
+
+
+def _finish_commit(folder: Path) -> None:
+    committed = folder / _COMMITTED
+    if not committed.is_dir():
+        return
+    changed = {folder}
+    for path in sorted(committed.rglob("*")):
+        if path.is_file():
+            target = folder / path.relative_to(committed)
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+            changed.add(target.parent)
+    for directory in sorted(changed, reverse=True):
+        _sync_folder(directory)
+    shutil.rmtree(committed)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Writes a folder's list of files to the disk, if the system can; syncing the files does not write it."""
+    if os.name == "nt":  # cannot open a folder
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # Any other error means that this file system cannot sync a folder.
+        if error.errno in _DISK_FAILURES:
+            raise
+
+
+def reason(error: Exception) -> str:
+    """Returns the reason of a failed write as part of a sentence, without paths."""
+    return (getattr(error, "strerror", None) or "the disk refused").lower()
