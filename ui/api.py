@@ -19,7 +19,7 @@ from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui.lab import Lab
-from ui.parts.messages import said_plainly
+from ui.parts.messages import with_api_errors
 from ui.parts.schedule import MOST_BATCHES
 from ui.queue import TRAINING
 from ui.tabs.classify import look
@@ -76,7 +76,7 @@ class FoundLr(TypedDict):
 def add_endpoints(lab: Lab) -> None:
     """Adds the endpoints to the Blocks being built."""
 
-    @said_plainly
+    @with_api_errors
     def train(config: dict) -> Iterator[dict]:
         """Trains a new run; one row of the public stream at a time. Of the steps it sends about ten a second.
 
@@ -94,16 +94,16 @@ def add_endpoints(lab: Lab) -> None:
                     if time.monotonic() - last_step < _SECONDS_BETWEEN_STEPS:
                         continue
                     last_step = time.monotonic()
-                if (shown := public_row(event, folder.name)) is not None:
-                    yield shown
+                if (row := public_row(event, folder.name)) is not None:
+                    yield row
 
-    @said_plainly
+    @with_api_errors
     async def classify(image: gr.FileData, checkpoint: str) -> Guess:
         """What a checkpoint (a run's key, a bundled one's name, `repo_id[@revision]`) sees in an uploaded picture."""
         _, seen = await look(lab, image, checkpoint)
         return {"label": seen.label, "confidences": seen.confidences}
 
-    @said_plainly
+    @with_api_errors
     def preview_lr(config: dict) -> list[PlannedStep]:
         """The learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
@@ -115,7 +115,7 @@ def add_endpoints(lab: Lab) -> None:
             )
         return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
 
-    @said_plainly
+    @with_api_errors
     def find_lr(config: dict) -> FoundLr:
         """The range test with these settings, on the app's images: which lr suits them. Touches no run."""
         # Unlike a stream, this would go on for a client that left long ago.

@@ -1,4 +1,4 @@
-"""Clears runs, uploads and downloads that are old or too many; none in training, and not what comes with the app."""
+"""Deletes runs, uploads and downloads that are old or too large; no runs in training, and no bundled ones."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN = 600.0
 SECONDS_UPLOADED = 24 * 3600  # that a visitor's file is kept
-_GRACE_SECONDS = 3600.0  # that a folder which is no run yet is left to whoever has just made it
+_GRACE_SECONDS = 3600.0  # for which a folder that holds no run yet is kept: its training may have just begun
 
 
 def keep_clean(lab: Lab) -> None:

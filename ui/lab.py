@@ -1,4 +1,4 @@
-"""Lab: what one running app shares among its visitors, and what it keeps apart between them."""
+"""Lab: what one running app shares among its visitors, and what it keeps separate."""
 
 import hashlib
 import logging
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
-_MOST_STOPS = 10_000  # remembered: anybody may make up a visitor's key
+_MOST_STOPS = 10_000  # remembered: a stranger may send any number of made-up keys
 _SECONDS_BETWEEN_LOOKS = 0.5  # at images that are loading
 
 Race = Callable[[Sequence[tuple[TrainConfig, Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
@@ -36,11 +36,11 @@ FindLr = Callable[[TrainConfig, ImageData], Iterator[Trial | Finding]]
 
 
 class Lab:
-    """The images, loaded once in the background; the folder of runs; who trains and who asked to stop.
+    """The images, loaded once in the background; the folder of runs; the visitors' requests to stop.
 
     A visitor is known by a random key that their browser keeps. A run's folder remembers the digest of that key, so
-    that a run can be shown, resumed, downloaded and deleted by its visitor alone; the run's own key, as hard to guess,
-    lets anyone who was given it classify with it. The runs of a race remember the first one's key, and their place.
+    only its visitor can see, resume, download and delete it. The run's own key, as hard to guess, lets anyone who has
+    it classify with it. The runs of a race remember the first one's key, and their place.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Lab:
         self._race, self._find_lr = race, find_lr
         self.limits = limits or Limits()
         self._index = RunIndex(checkpoints)
-        self.forgets = forgets  # its disk is emptied at a restart
+        self.forgets = forgets  # whether its disk is emptied at a restart
         self.loading: tuple[float, str] = (0.0, "Looking for pictures to learn from")
         self.images: ImageData | None = None  # None while they are being loaded, or where there are none
         self.failure = ""  # why there are none
@@ -65,7 +65,7 @@ class Lab:
         threading.Thread(target=self._load, daemon=True).start()
 
     def loaded(self) -> ImageData | None:
-        """The images to train on; None while they are being loaded. Raises ValueError where there are none."""
+        """The images to train on; None while they are being loaded. Raises ValueError if there are none."""
         if self.failure:
             raise UserError("There are no pictures to train on: {reason}", reason=self.failure)
         return self.images
@@ -82,7 +82,7 @@ class Lab:
     def race(
         self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
     ) -> Iterator[tuple[int, Event]]:
-        """What `race` yields, within the app's limits; ValueError at once where it is above them."""
+        """What `race` yields, within the app's limits; raises ValueError at once if it is above them."""
         self.limits.check([config for config, _ in contenders])
         events = self._race(contenders, images)
         seconds = self.limits.seconds
@@ -100,20 +100,20 @@ class Lab:
     def find_lr(
         self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf
     ) -> Iterator[Trial | Finding]:
-        """What `lr_finder.find_lr` yields; ValueError at once, or where it takes longer than it may."""
+        """What `lr_finder.find_lr` yields; raises ValueError at once, or when it takes too long."""
         self.limits.check([config])
         return self._in_time(self._find_lr(config, images), seconds)
 
     def _in_time(self, facts: Iterator[Trial | Finding], seconds: float) -> Iterator[Trial | Finding]:
-        begun, most = time.monotonic(), min(seconds, self.limits.seconds)
+        begin, most = time.monotonic(), min(seconds, self.limits.seconds)
         with closing(facts):
             for fact in facts:
                 yield fact
-                if time.monotonic() - begun > most and isinstance(fact, Trial):
+                if time.monotonic() - begin > most and isinstance(fact, Trial):
                     raise UserError("The search takes too long here; a smaller batch_size or zero_grad_every helps.")
 
     def check_room(self, visitor: str, num_runs: int) -> None:
-        """ValueError where a visitor would have more runs than are kept for one."""
+        """Raises ValueError if a visitor would have more runs than the limit."""
         kept, most = len(self.runs_of(visitor)), self.limits.runs
         if kept + num_runs > most:
             raise UserError(
@@ -129,12 +129,12 @@ class Lab:
         if len(self._stops) > _MOST_STOPS:
             del self._stops[next(iter(self._stops))]
 
-    def is_stopped(self, visitor: str, asked: float) -> bool:
-        """Whether Stop was pressed after the training that was asked for at `asked` (seconds of `time.monotonic`)."""
-        return self._stops.get(visitor, -1.0) >= asked
+    def is_stopped(self, visitor: str, requested_at: float) -> bool:
+        """Whether Stop was pressed after a training was requested, at `requested_at` in seconds of `time.monotonic`."""
+        return self._stops.get(visitor, -1.0) >= requested_at
 
     def new_race(self, visitor: str, num_runs: int) -> list[Path]:
-        """Folders for a visitor's new runs, side by side; ValueError where the disk refuses."""
+        """Makes folders for a visitor's new runs, of one race; raises ValueError if the disk refuses."""
         owner = _digest(checked_visitor(visitor))
         self.check_room(visitor, num_runs)
         folders = [self.new_run() for _ in range(num_runs)]
@@ -154,7 +154,7 @@ class Lab:
         return folders
 
     def new_run(self) -> Path:
-        """The folder, not made yet, for a run that nobody owns."""
+        """The folder for a run without an owner, not made yet."""
         return self.checkpoints / run_folder.new_key()
 
     def all_runs(self) -> list[Path]:
@@ -193,7 +193,7 @@ class Lab:
         return folder
 
     def checkpoint(self, name: str | None) -> Path:
-        """The folder of a run's key or of a bundled checkpoint's name; ValueError where there is none."""
+        """The folder of a run's key or of a bundled checkpoint's name; raises ValueError if there is none."""
         if is_key(name) and (self.checkpoints / name).is_dir():
             return self.checkpoints / name
         if name in bundled():
@@ -221,7 +221,7 @@ def new_visitor() -> str:
 
 
 def checked_visitor(value: Any) -> str:
-    """The visitor's key, or ValueError where a request brought something else."""
+    """The visitor's key; raises ValueError if a request contains something else."""
     if not is_key(value):
         raise UserError("This browser is not known here: reload the page.")
     return value

@@ -1,4 +1,4 @@
-"""What a public Space lets its visitors ask for, from the environment; on one's own machine, anything."""
+"""Upper limits for the visitors of a public Space, from the environment; none on one's own machine."""
 
 import math
 import os
@@ -13,8 +13,8 @@ from trainer.settings.config import TrainConfig
 class Limits:
     """Upper limits; infinity where there is none. Each is read from OPTIMIZER_LAB_MAX_<its name in capitals>."""
 
-    epochs: float = math.inf  # of one run, in all
-    batch_size: float = math.inf  # of one run: what it takes of the memory is everybody's
+    epochs: float = math.inf  # of one run
+    batch_size: float = math.inf  # of one run, as all runs share the memory
     seconds: float = math.inf  # that one training may take at a time
     runs: float = math.inf  # that are kept for one visitor
     queue: float = 500  # requests that wait to train

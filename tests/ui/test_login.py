@@ -4,7 +4,7 @@ import pytest
 from visitor import LOGIN, OWNER, VISITOR, asked, signed_in
 
 from ui.login import Login, current_login, own_token
-from ui.tabs.publish import token_to_publish
+from ui.tabs.train.publish import token_to_publish
 
 
 @pytest.fixture(autouse=True)

@@ -74,7 +74,7 @@ def _finder_spec(language: str) -> dict[str, Any]:
     suggested = alt.Chart(alt.Data(name="suggested", values=[]))
     planned = alt.Chart(alt.Data(name="planned", values=[]))
     layers = (
-        # Not to be seen: it spreads the axes, which a domain in the spec would do only by drawing all anew.
+        # Invisible: it spreads the axes, which a domain in the spec would do only by drawing all anew.
         alt.Chart(alt.Data(name="frame", values=[])).mark_point(opacity=0).encode(x, raw)
         + diverging.mark_rect(color=_BAD, opacity=0.12).encode(x, x2="end:Q")
         + diverging.mark_text(color=_BAD, align="right", dx=-3, fontSize=11).encode(

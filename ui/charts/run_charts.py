@@ -75,11 +75,11 @@ def loss_chart(
 ) -> dict[str, Any]:
     """Train and test loss, as the mean over batches or the sum that the tutorial prints; and where guessing lies.
 
-    A lesson's own printed figures are dotted beside them.
+    A lesson's own printed figures are dotted.
     """
     measures = ("train_loss", "test_loss")
     views = {
-        "mean of the batches": _View(y="shown"),
+        "mean of the batches": _View(y="drawn"),
         "sum of the batches": _View(y="sum", title="sum of the batches' losses"),
         "logarithmic": _View(log=True),
     }
@@ -88,7 +88,7 @@ def loss_chart(
     batches = next((n for one in contenders for run in one.runs if (n := _batches(run))), 1.0)
     guess = math.log(num_classes)
     text = translate("guessing: ln {classes}", language, classes=num_classes)
-    value["data"]["guess"] = [{"shown": guess, "value": guess, "sum": guess * batches, "text": text}]
+    value["data"]["guess"] = [{"drawn": guess, "value": guess, "sum": guess * batches, "text": text}]
     printed = _printed_rows(lesson, language)
     value["data"]["printed"] = [row for row in printed if row["epoch"] <= epochs]
     return {**value, "view": list(value["specs"])[1 if sums else 0]}
@@ -98,7 +98,7 @@ def measure_chart(
     measure: str, contenders: Sequence[Contender], *, epochs: int, height: int, language: str
 ) -> dict[str, Any]:
     """One of MEASURES, of every contender, on a linear or a logarithmic axis."""
-    views = {"linear": _View(y="shown"), "logarithmic": _View(log=True)}
+    views = {"linear": _View(y="drawn"), "logarithmic": _View(log=True)}
     if measure == "test_accuracy":
         views.pop("logarithmic")
     value = _chart((measure,), contenders, views, epochs=epochs, height=height, language=language)
@@ -110,7 +110,7 @@ def accuracy_chart(
 ) -> dict[str, Any]:
     """Test accuracy per epoch, its best marked, and where guessing lies."""
     value = measure_chart("test_accuracy", contenders, epochs=epochs, height=height, language=language)
-    value["data"]["guess"] = [{"value": 1 / num_classes, "shown": 1 / num_classes, "text": ""}]
+    value["data"]["guess"] = [{"value": 1 / num_classes, "drawn": 1 / num_classes, "text": ""}]
     return value
 
 
@@ -125,7 +125,7 @@ def lr_chart(
     """The learning rate that the runs had, and the planned one, dashed, as (epochs passed, lr)."""
     value = measure_chart("lr", contenders, epochs=epochs, height=height, language=language)
     thinned = planned[:: math.ceil(len(planned) / _MOST_PLANNED) or 1]
-    value["data"]["planned"] = [{"epoch": at, "value": lr, "shown": lr} for at, lr in thinned]
+    value["data"]["planned"] = [{"epoch": at, "value": lr, "drawn": lr} for at, lr in thinned]
     return value
 
 
@@ -261,7 +261,7 @@ def _epoch_rows(measure: str, contenders: Sequence[Contender], cap: float, langu
             yield {
                 "epoch": epoch,
                 "value": spread.mean,
-                "shown": min(spread.mean, cap),
+                "drawn": min(spread.mean, cap),
                 "low": spread.mean - spread.std,
                 "high": spread.mean + spread.std,
                 "sum": spread.mean * batches if measure == "train_loss" and batches else None,
@@ -289,12 +289,12 @@ def _step_rows(measure: str, contenders: Sequence[Contender], cap: float, most: 
             for point in thinned:
                 value = getattr(point, within)
                 if math.isfinite(value):
-                    shown = min(value, cap)
+                    drawn = min(value, cap)
                     yield {
                         "epoch": round(point.epochs, 4),
                         "value": float(f"{value:.5g}"),
-                        "shown": float(f"{shown:.5g}"),
-                        "sum": float(f"{shown * batches:.7g}") if batches and measure == "train_loss" else None,
+                        "drawn": float(f"{drawn:.5g}"),
+                        "sum": float(f"{drawn * batches:.7g}") if batches and measure == "train_loss" else None,
                         "series": name,
                         "run": f"{place} {number}",
                     }
@@ -320,7 +320,7 @@ def _printed_rows(lesson: Lesson | None, language: str) -> list[dict[str, Any]]:
             {
                 "epoch": at / NUM_BATCHES if by_batch else at,
                 "value": mean,
-                "shown": mean,
+                "drawn": mean,
                 "sum": mean * NUM_BATCHES,
                 "label": translate("the notebook's figures", language),
             }
@@ -351,7 +351,7 @@ def _cap(measures: tuple[str, ...], contenders: Sequence[Contender]) -> float:
 
 
 def _batches(run: Run) -> float | None:
-    """Batches an epoch, as far as the run has told yet."""
+    """Batches an epoch, as far as the run has reported it."""
     for row in reversed(run.history):
         if row.train_loss and row.train_loss_sum:
             return round(row.train_loss_sum / row.train_loss)

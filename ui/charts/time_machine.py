@@ -11,7 +11,7 @@ from trainer.palette import PLAN
 from ui.charts.run_charts import sized
 from ui.i18n.words import translate
 
-# Vega's scheme tableau10: as many classes as can be told apart by their colour.
+# Vega's scheme tableau10: as many classes as can be distinguished by their colour.
 COLORS = (
     "#4c78a8", "#f58518", "#e45756", "#72b7b2", "#54a24b", "#eeca3b", "#b279a2", "#ff9da6", "#9d755d", "#bab0ac",
 )  # fmt: skip
@@ -28,8 +28,8 @@ def class_colors(moments: Sequence[Moment]) -> dict[str, str]:
     """
     names = moments[0].class_names if moments else ()
     peaks = {name: max(moment.prediction.confidences[name] for moment in moments) for name in names}
-    shown = sorted(names, key=lambda name: -peaks[name])[: len(COLORS)]
-    kept = [name for name in names if name in shown]
+    likeliest = sorted(names, key=lambda name: -peaks[name])[: len(COLORS)]
+    kept = [name for name in names if name in likeliest]
     return dict(zip(kept, COLORS, strict=False))
 
 

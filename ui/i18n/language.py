@@ -37,10 +37,10 @@ def current_language() -> str:
 
 def language_of(request: Any) -> str:
     """The language, "en" or "zh", of the page that a request (Gradio's or Starlette's) comes from."""
-    asked = request.query_params.get("lang", "").lower()
+    requested = request.query_params.get("lang", "").lower()
     # Browsers send the language they prefer first; navigator.language is the same one.
     accepted = request.headers.get("accept-language", "").lower()
-    language = asked if asked.startswith(("zh", "en")) else accepted
+    language = requested if requested.startswith(("zh", "en")) else accepted
     return "zh" if language.startswith("zh") else "en"
 
 

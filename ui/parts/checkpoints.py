@@ -1,4 +1,4 @@
-"""What is opened by its name: networks kept here, bundled or published on the Hub, and published runs."""
+"""Opens by their names: networks kept here, bundled or published on the Hub, and published runs."""
 
 import hashlib
 import time
@@ -18,15 +18,15 @@ from trainer.runs.run import Run
 from ui.lab import Lab
 from ui.login import own_token
 
-_MOST_OPENED = 32  # networks kept in memory, those of the Hub and others, each of some MiB
-_MOST_RUNS = 64
-_LONGEST_SECONDS = 30.0
-_SECONDS_ALIKE = 600.0
+_MAX_OPENED = 32  # networks kept in memory, of the Hub and of folders each, of some MiB each
+_MAX_RUNS = 64
+_MAX_SECONDS = 30.0
+_SECONDS_KEPT = 600.0
 
-# Threads that may wait for the Hub are counted apart from Gradio's own: a slow Hub holds nobody else up.
-_WAITING = CapacityLimiter(8)
-# And so are those that only compute, which more of them at a time would not finish sooner.
-_WORKING = CapacityLimiter(4)
+# Threads that wait for the Hub are counted separately from Gradio's own, so that a slow Hub delays nothing else.
+_HUB_THREADS = CapacityLimiter(8)
+# Those that compute are few, as more of them would not finish sooner.
+_THREADS = CapacityLimiter(4)
 
 T = TypeVar("T")
 
@@ -34,17 +34,17 @@ T = TypeVar("T")
 async def open_model(lab: Lab, name: Any) -> OptimizerLabModel:
     """The network of a run's key, of a bundled checkpoint's name or of `repo_id[@revision]`, on the lab's device.
 
-    Whatever waits for the Hub waits aside, as of `aside`. Raises ValueError with one sentence.
+    Requests to the Hub are made by `in_hub_thread`. Raises ValueError with one sentence.
     """
     if not isinstance(name, str) or "/" not in name:
         return await to_thread.run_sync(open_kept, lab, name)
-    return await aside(open_published, name, lab.device)
+    return await in_hub_thread(open_published, name, lab.device)
 
 
 def open_kept(lab: Lab, name: Any) -> OptimizerLabModel:
-    """The network of a run's key or of a bundled checkpoint's name, read once as long as its file stays the same.
+    """The network of a run's key or of a bundled checkpoint's name, read again when its file has changed.
 
-    Do not change it: others have the same one. Raises ValueError with one sentence.
+    It is shared: do not change it. Raises ValueError with one sentence.
     """
     folder = lab.checkpoint(name)
     try:
@@ -54,16 +54,16 @@ def open_kept(lab: Lab, name: Any) -> OptimizerLabModel:
     return _read(folder, (file.st_ino, file.st_mtime_ns), lab.device)
 
 
-@lru_cache(maxsize=_MOST_OPENED)
+@lru_cache(maxsize=_MAX_OPENED)
 def _read(folder: Path, file: tuple[int, int] | None, device: torch.device) -> OptimizerLabModel:
     return OptimizerLabModel.from_pretrained(folder).to(device)
 
 
 def open_published(name: str, device: torch.device) -> OptimizerLabModel:
-    """The network of `repo_id[@revision]`, fetched and checked once; do not change it: others have the same one.
+    """The network of `repo_id[@revision]`, fetched and checked once. It is shared: do not change it.
 
-    The Hub is asked each time which commit that is, and whether it may be read. Raises ValueError with one sentence,
-    within a second or so unless the Hub falls silent.
+    Each call asks the Hub which commit that is, and whether it may be read. Raises ValueError with one sentence, within
+    a second or so unless the Hub falls silent.
     """
     repo_id, revision = repositories.split_revision(name)
     with retry.short_timeouts():
@@ -71,20 +71,20 @@ def open_published(name: str, device: torch.device) -> OptimizerLabModel:
         return _open(repo_id, commit, device)
 
 
-@lru_cache(maxsize=_MOST_OPENED)
+@lru_cache(maxsize=_MAX_OPENED)
 def _open(repo_id: str, commit: str, device: torch.device) -> OptimizerLabModel:
     return repositories.open_model(repo_id, commit, token=own_token()).to(device)
 
 
 def open_run(name: str) -> Run:
-    """The settings and curves of `repo_id[@revision]`, as claimed; do not change it: others have the same one.
+    """The settings and curves of `repo_id[@revision]`, as claimed. It is shared: do not change it.
 
-    The Hub is asked anew after ten minutes at most. Raises ValueError with one sentence, as soon as `open_published`.
+    It is fetched again after ten minutes at most. Raises ValueError with one sentence, as fast as `open_published`.
     """
-    return _run(*repositories.split_revision(name), _reader(), time.monotonic() // _SECONDS_ALIKE)
+    return _run(*repositories.split_revision(name), _reader_id(), time.monotonic() // _SECONDS_KEPT)
 
 
-@lru_cache(maxsize=_MOST_RUNS)
+@lru_cache(maxsize=_MAX_RUNS)
 def _run(repo_id: str, revision: str | None, reader: str | None, period: float) -> Run:
     with retry.short_timeouts():
         run = repositories.open_run(repo_id, revision, token=own_token())
@@ -93,24 +93,24 @@ def _run(repo_id: str, revision: str | None, reader: str | None, period: float) 
     return run
 
 
-async def aside(call: Callable[..., T], *arguments: Any, seconds: float | None = _LONGEST_SECONDS) -> T:
-    """What `call` returns that waits for the Hub, made in one of a few threads that nothing else needs.
+async def in_hub_thread(call: Callable[..., T], *arguments: Any, seconds: float | None = _MAX_SECONDS) -> T:
+    """Returns what `call` returns, called in one of a few threads that are kept for requests to the Hub.
 
-    Raises ValueError where it takes more than `seconds`, its turn included; the call then goes on until it ends.
+    Raises ValueError if it takes more than `seconds`, with the wait for a thread; the call then runs on to its end.
     """
     try:
         with fail_after(seconds):
-            return await to_thread.run_sync(call, *arguments, limiter=_WAITING, abandon_on_cancel=True)
+            return await to_thread.run_sync(call, *arguments, limiter=_HUB_THREADS, abandon_on_cancel=True)
     except TimeoutError:
         raise UserError("The Hub is too slow just now, or too many are asking it; try again later.") from None
 
 
-async def at_once(call: Callable[..., T], *arguments: Any) -> T:
-    """What `call` returns that waits for nobody, made in another thread: this one serves everybody's pages."""
-    return await to_thread.run_sync(call, *arguments, limiter=_WORKING)
+async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """Returns what `call`, which waits for nothing, returns from another thread: this one serves all pages."""
+    return await to_thread.run_sync(call, *arguments, limiter=_THREADS)
 
 
-def _reader() -> str | None:
-    """Tells apart who reads, and is no token: those are remembered nowhere."""
+def _reader_id() -> str | None:
+    """Identifies who reads by a digest of their token; tokens are stored nowhere."""
     token = own_token()
     return hashlib.sha256(token.encode()).hexdigest() if token else None

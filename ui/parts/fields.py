@@ -13,7 +13,7 @@ from trainer.settings.fields import Row
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.i18n.words import i18n
-from ui.parts.messages import said
+from ui.parts.messages import with_page_errors
 
 ROWS = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
 
@@ -117,7 +117,7 @@ def follow_row(part: str, panel: Panel) -> Dependency:
     sliders = {name: slider for name, slider in panel.powers.items() if name in names}
     unit = [panel.widgets["scheduler_unit"]] if part == "scheduler" else []
 
-    @said
+    @with_page_errors
     def update(chosen: str) -> dict[gr.components.Component, Any]:
         row = _row(part, chosen)
         updates = {panel.abouts[part]: i18n(row.about)}

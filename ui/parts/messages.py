@@ -1,4 +1,4 @@
-"""What a visitor is told when something goes wrong."""
+"""Messages to a visitor when something goes wrong, and the status of a request that waits."""
 
 import functools
 import html
@@ -22,61 +22,61 @@ Updates = dict[Block, Any]  # what a handler returns: new values of components
 _logger = logging.getLogger(__name__)
 
 
-def said(handler: Callable) -> Callable:
-    """The handler with a user's mistake (ValueError) told as a message, in its one sentence."""
+def with_page_errors(handler: Callable) -> Callable:
+    """The handler of a page's event, which shows a user's mistake (ValueError) as a message in the page's language."""
 
-    def mistake(sentence: str) -> gr.Error:
+    def as_message(sentence: str) -> gr.Error:
         language = current_language()
         words = html.escape(translate(sentence, language), quote=False)
         return gr.Error(words, title=translate("Not done", language), print_exception=False)
 
-    return _telling(handler, mistake)
+    return _with_errors(handler, as_message)
 
 
-def said_plainly(handler: Callable) -> Callable:
-    """What `said` does, for whoever asks by the API: in English, and not as HTML."""
-    return _telling(handler, lambda sentence: gr.Error(sentence, print_exception=False))
+def with_api_errors(handler: Callable) -> Callable:
+    """The handler of a public endpoint, which returns a user's mistake (ValueError) in English, and not as HTML."""
+    return _with_errors(handler, lambda sentence: gr.Error(sentence, print_exception=False))
 
 
-def _telling(handler: Callable, mistake: Callable[[str], gr.Error]) -> Callable:
+def _with_errors(handler: Callable, as_error: Callable[[str], gr.Error]) -> Callable:
     @contextmanager
-    def told() -> Iterator[None]:
+    def errors() -> Iterator[None]:
         try:
             yield
         except ValueError as error:
-            raise mistake(str(error)) from None
+            raise as_error(str(error)) from None
 
     if inspect.iscoroutinefunction(handler):
 
         @functools.wraps(handler)
-        async def telling(*args, **kwargs):
-            with told():
+        async def wrapped(*args, **kwargs):
+            with errors():
                 return await handler(*args, **kwargs)
 
     elif inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
-        def telling(*args, **kwargs):
-            with told():
+        def wrapped(*args, **kwargs):
+            with errors():
                 yield from handler(*args, **kwargs)
 
     else:
 
         @functools.wraps(handler)
-        def telling(*args, **kwargs):
-            with told():
+        def wrapped(*args, **kwargs):
+            with errors():
                 return handler(*args, **kwargs)
 
-    return telling
+    return wrapped
 
 
 def waiting() -> str:
-    """The status of whatever was asked for, while the queue shows the visitor's place in it."""
+    """The status of a request that waits in the queue, as HTML; Gradio shows the visitor's place in it."""
     return status_line("Waiting for its turn", "", 0, current_language())
 
 
-def turned_away(title: str, sentence: str = "Too many people are waiting; try again in a moment.") -> str:
-    """The status of what had no turn, because the queue was full or for another reason; `title` says what it is."""
+def not_started(title: str, sentence: str = "Too many people are waiting; try again in a moment.") -> str:
+    """The status of a request that never ran, as HTML: `title` says what did not happen, `sentence` why."""
     return status_line(title, "", 0, current_language(), sentence)
 
 

@@ -1,4 +1,4 @@
-"""What a visitor should know before anything is lost: a Space's limits, and what becomes of their runs."""
+"""The notice for a visitor: a Space's limits, and whether their runs are kept."""
 
 import math
 
@@ -9,9 +9,9 @@ from ui.parts.markup import advice, duration, note
 
 
 def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:
-    """The sentences that hold here for this visitor, as HTML; none on one's own machine, where nothing is limited.
+    """The sentences for this visitor, as HTML; none on one's own machine, which limits nothing.
 
-    `had_runs` is what their browser remembers.
+    `had_runs`: whether their browser remembers any runs.
     """
     language = current_language()
     sentences = []
@@ -33,17 +33,12 @@ def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:
     return "".join(sentences)
 
 
-def remember(key: str | None) -> bool:
-    """What the browser is to remember once the list of the visitor's runs has changed: whether they have any."""
-    return bool(key)
-
-
 def _rules(lab: Lab, language: str) -> list[str]:
     limits = lab.limits
-    told = (
+    rules = (
         ("up to {number} epochs a run", limits.epochs, "{:g}".format),
         ("{number} of training at a time", limits.seconds, lambda seconds: duration(seconds, language)),
         ("{number} runs for each visitor", limits.runs, "{:g}".format),
         ("kept for {number} days", limits.days, "{:g}".format),
     )
-    return [translate(rule, language, number=say(limit)) for rule, limit, say in told if math.isfinite(limit)]
+    return [translate(rule, language, number=text(limit)) for rule, limit, text in rules if math.isfinite(limit)]

@@ -127,7 +127,7 @@ def _titles(race: Sequence[tuple[Path, Run | None]], language: str) -> list[tupl
 def _title(folder: Path, run: Run | None, apart: str, language: str) -> str:
     if run is None:
         return translate("damaged run {name}", language, name=folder.name[:6])
-    # Two runs may be alike in all but their key, and a list's entries must be told apart.
+    # Two runs may differ in their keys alone, and a list's entries must be distinguishable.
     return " · ".join(filter(None, (_run_title(run, language), apart, folder.name[:4])))
 
 

@@ -178,7 +178,7 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     title = "Training" if live else _STATUS[next(iter(open_ends))][0] if open_ends else "Done"
     won = verdict(contenders)
     if won:
-        # Between contenders that took no seeds apart, a lead of a point may be luck, and is said to be.
+        # Without several seeds a lead of a point may be luck, and the sentence says so.
         if won.is_tie:
             sentence = "Nobody is ahead: the best two have {accuracy} of the test pictures right"
         elif won.clear:
@@ -209,7 +209,7 @@ def _learned_from(run: Run, language: str) -> list[str]:
 
 
 def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:
-    """What these runs used of a GPU that is lent by the second, in all, and what is to come."""
+    """What these runs have used of a borrowed GPU, and what they will still use."""
     latest = max((run.gpu_time for run in runs if run.gpu_time), key=lambda time: time.used_seconds, default=None)
     if latest is None:
         return []

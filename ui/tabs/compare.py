@@ -19,9 +19,9 @@ from ui.charts import run_charts
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts.checkpoints import aside, at_once, open_run
+from ui.parts.checkpoints import in_hub_thread, in_thread, open_run
 from ui.parts.markup import note
-from ui.parts.messages import Updates, said
+from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run_list import MOST_COMPARED, download_path
 from ui.parts.run_view import epochs_table, legend, table
 from ui.parts.script import code_panel
@@ -80,11 +80,11 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
     shared.download_on_click(export_button, partial(export, lab), names, api_name="_export")
 
 
-@said
+@with_page_errors
 async def show(lab: Lab, comparison: Comparison, visitor: str, names: list[str] | None, measure: str) -> Updates:
     """Updates that show the chosen runs."""
     runs = await _runs(lab, visitor, names)
-    return await at_once(comparison.show, runs, measure, current_language())
+    return await in_thread(comparison.show, runs, measure, current_language())
 
 
 def _contents(runs: Mapping[str, Run], measure: str, language: str) -> dict[str, Any]:
@@ -105,18 +105,18 @@ def _contents(runs: Mapping[str, Run], measure: str, language: str) -> dict[str,
     }
 
 
-@said
+@with_page_errors
 async def export(lab: Lab, visitor: str, names: list[str] | None) -> str:
     """The path of a CSV file with every epoch of the chosen runs."""
     runs = await _runs(lab, visitor, names)
     if not runs:
         raise UserError("Choose the runs to export first.")
     path = download_path("optimizer-lab-runs.csv")
-    path.write_text(await at_once(to_csv, list(runs.values()), _repo_ids(runs)), encoding="utf-8")
+    path.write_text(await in_thread(to_csv, list(runs.values()), _repo_ids(runs)), encoding="utf-8")
     return str(path)
 
 
-@said
+@with_page_errors
 def write_code(lab: Lab, visitor: str, names: list[str] | None) -> str:
     """The first of the visitor's own runs among the chosen ones, as a plain PyTorch script."""
     own = [name for name in checked(names) if not is_published(name)]
@@ -153,7 +153,8 @@ async def _runs(lab: Lab, visitor: str, names: list[str] | None) -> dict[str, Ru
         return read_run(lab.own_run(visitor, key))
 
     return {
-        name: await (aside(open_run, name) if is_published(name) else at_once(own_run, name)) for name in checked(names)
+        name: await (in_hub_thread(open_run, name) if is_published(name) else in_thread(own_run, name))
+        for name in checked(names)
     }
 
 

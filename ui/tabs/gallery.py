@@ -21,9 +21,9 @@ from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.login import own_token
 from ui.parts import run_list
-from ui.parts.checkpoints import aside, at_once, open_run
+from ui.parts.checkpoints import in_hub_thread, in_thread, open_run
 from ui.parts.markup import advice
-from ui.parts.messages import Updates, said
+from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run_list import RunLists
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Shared, components
@@ -43,7 +43,7 @@ _PRESSED = """element.addEventListener('click', event => {
 
 
 class Answer(NamedTuple):
-    """What the Hub said: the checkpoints, or the sentence why there are none; `at` seconds of `time.monotonic`."""
+    """The Hub's answer: the checkpoints, or the sentence why there are none; `at` in seconds of `time.monotonic`."""
 
     at: float
     listed: Sequence[PublishedCheckpoint]
@@ -70,7 +70,7 @@ def _is_old(answer: Answer, seconds: float) -> bool:
 
 async def _answer(best: bool) -> Answer:
     try:
-        listed, failure = await aside(_listed, best), ""
+        listed, failure = await in_hub_thread(_listed, best), ""
     except ValueError as error:
         listed, failure = [], str(error)
     except Exception:  # or it would be the answer for ever
@@ -81,11 +81,11 @@ async def _answer(best: bool) -> Answer:
 
 def _listed(best: bool) -> list[PublishedCheckpoint]:
     with retry.short_timeouts():
-        return repositories.list_published(best=best)  # nobody's token: all visitors see the same
+        return repositories.list_published(best=best)  # without a token: all visitors see the same
 
 
 def build(lab: Lab, tab: gr.Tab, shared: Shared, view: RunView) -> None:
-    """The tab's content and its events; it is filled when it is opened. A loaded run is shown in `view`."""
+    """The tab's content and its events; it is filled when it is opened. `view` shows a loaded run."""
     catalogue = Catalogue()
     gr.Markdown(i18n("Published with this app, by anyone. Figures are what their authors claim: nobody checked them."))
     with gr.Row(elem_id="gallery-order"):
@@ -122,10 +122,12 @@ def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -
     async def load_it(visitor: str, event: gr.EventData) -> Updates:
         return {tabs: gr.Tabs(selected="train"), **await load(lab, view, lists, visitor, _repo_id(event))}
 
-    published.select(said(classify), None, [tabs, lists.networks], api_name="_classify_with", **AT_ONCE)
-    published.apply(said(compare), lists.compared, [tabs, lists.compared], api_name="_compare_with", **AT_ONCE)
+    published.select(with_page_errors(classify), None, [tabs, lists.networks], api_name="_classify_with", **AT_ONCE)
+    published.apply(
+        with_page_errors(compare), lists.compared, [tabs, lists.compared], api_name="_compare_with", **AT_ONCE
+    )
     published.download(
-        said(load_it), shared.visitor, components(tabs, view, lists), api_name="_load_published", **AT_ONCE
+        with_page_errors(load_it), shared.visitor, components(tabs, view, lists), api_name="_load_published", **AT_ONCE
     )
 
 
@@ -186,7 +188,7 @@ def _repo_id(event: gr.EventData) -> str:
 async def add(names: list[str] | None, repo_id: str) -> list[str]:
     """The names of the compared runs with a published one added; ValueError with one sentence if it cannot be read."""
     names = compare.checked([*(name for name in names or [] if name != repo_id), repo_id])
-    await aside(open_run, repo_id)
+    await in_hub_thread(open_run, repo_id)
     return names
 
 
@@ -195,11 +197,11 @@ async def load(lab: Lab, view: RunView, lists: RunLists, visitor: str, repo_id: 
 
     Raises ValueError with one sentence; no run is left then.
     """
-    await at_once(lab.check_room, visitor, 1)
+    await in_thread(lab.check_room, visitor, 1)
     language = current_language()
     gr.Info(translate("Loading {repo} …", language, repo=repo_id))
     # It ends by itself: each of its few files is given up if the Hub falls silent.
-    folder, can_resume = await aside(_load, lab, visitor, repo_id, seconds=None)
+    folder, can_resume = await in_hub_thread(_load, lab, visitor, repo_id, seconds=None)
     if not can_resume:
         gr.Info(translate("{repo} can be looked at and classified with, but not resumed.", language, repo=repo_id))
 
@@ -207,7 +209,7 @@ async def load(lab: Lab, view: RunView, lists: RunLists, visitor: str, repo_id: 
         runs = run_list.read_all([folder])
         return {**view.show(runs, lab.images, language), **lists.offer(lab, visitor, folder.name)}
 
-    return await at_once(show_run)
+    return await in_thread(show_run)
 
 
 def _load(lab: Lab, visitor: str, repo_id: str) -> tuple[Path, bool]:

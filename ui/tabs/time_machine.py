@@ -26,7 +26,7 @@ from ui.i18n.words import i18n, translate
 from ui.lab import Lab, is_key
 from ui.login import own_token
 from ui.parts import run_list
-from ui.parts.checkpoints import aside, at_once, open_published
+from ui.parts.checkpoints import in_hub_thread, in_thread, open_published
 from ui.parts.markup import advice, note
 from ui.parts.messages import Updates
 from ui.parts.run_view import NUM_CLASSES
@@ -81,22 +81,22 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
     def fill(visitor: Any, name: Any) -> Updates:
         return {run: list_runs(lab, visitor, name), gallery: classify.samples(lab.images)}
 
-    at_once = {"preprocess": False, **AT_ONCE}
+    options = {"preprocess": False, **AT_ONCE}
     walked = {
         "fn": partial(walk, lab, journey),
         "inputs_kwargs": {"visitor": shared.visitor, "name": run, "picture": picture, "turn": gr.State([0])},
         "outputs": components(journey),
-        **at_once,
+        **options,
     }
     filled = tab.select(
         fill,
         inputs_kwargs={"visitor": shared.visitor, "name": run},
         outputs=[run, gallery],
         api_name="_travel",
-        **at_once,
+        **options,
     )
     # The picture comes after the run: its own change starts a walk, with the run that the page has by then.
-    begun = filled.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **at_once)
+    begun = filled.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **options)
     begun.success(api_name="_walk_opened", **walked)
     gr.on([run.input, picture.change], trigger_mode="multiple", api_name="_walk", **walked)
 
@@ -144,7 +144,7 @@ def first_picture(lab: Lab, picture: Any) -> Any:
 
 
 async def walk(
-    lab: Lab, journey: Journey, visitor: Any, name: Any, picture: Any, turn: list[int]
+    lab: Lab, journey: Journey, *, visitor: Any, name: Any, picture: Any, turn: list[int]
 ) -> AsyncIterator[Updates]:
     """Updates that show what the network of each epoch sees in the picture, more and more of them.
 
@@ -170,11 +170,11 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
         journey.says: note(translate("Looking for the epochs", language)),
         journey.machine: {"run": name, "waiting": True},
     }
-    call = at_once if is_key(name) else aside
+    call = in_thread if is_key(name) else in_hub_thread
     try:
         if not name:
             raise UserError("Train a network first, or type the name of a published run: then its epochs are here.")
-        pixels = await at_once(read_picture, uploaded(picture))
+        pixels = await in_thread(read_picture, uploaded(picture))
         epochs = await call(_timeline, lab, visitor, name)
     except ValueError as error:
         yield journey.explain(advice(translate(str(error), language)))
@@ -188,7 +188,7 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
             left = epochs.epochs[len(seen) :]
             found, more = [Gap(epoch=epoch, reason=str(error)) for epoch in left], False
         seen += found
-        yield await at_once(_show, journey, epochs, seen, name, language, more)
+        yield await in_thread(partial(_show, more=more), journey, epochs, seen, name, language)
 
 
 def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
@@ -216,7 +216,7 @@ def _some(steps: Iterator[Moment | Gap]) -> tuple[list[Moment | Gap], bool]:
 
 
 def _show(
-    journey: Journey, epochs: Timeline, seen: Sequence[Moment | Gap], name: str, language: str, more: bool
+    journey: Journey, epochs: Timeline, seen: Sequence[Moment | Gap], name: str, language: str, *, more: bool
 ) -> Updates:
     """Updates that show the part of a timeline that was `seen`; with `more`, the rest is still to come."""
     moments = [step for step in seen if isinstance(step, Moment)]

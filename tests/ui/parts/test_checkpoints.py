@@ -14,7 +14,7 @@ from trainer.hub import retry
 from trainer.networks.model import OptimizerLabModel
 from ui.lab import BUNDLED
 from ui.parts import checkpoints
-from ui.parts.checkpoints import aside, open_kept, open_model, open_published, open_run
+from ui.parts.checkpoints import in_hub_thread, open_kept, open_model, open_published, open_run
 
 ID = "owner/run"
 CPU = torch.device("cpu")
@@ -150,7 +150,7 @@ def test_no_hub_at_all(monkeypatch, tmp_path):
 def test_a_silent_hub_holds_up_nobody_else(monkeypatch, tmp_path):
     """However many wait for it, a network that is kept here is opened at once; and none of them waits for ever."""
     monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 1.0)
-    monkeypatch.setitem(aside.__kwdefaults__, "seconds", 1.5)
+    monkeypatch.setitem(in_hub_thread.__kwdefaults__, "seconds", 1.5)
     told = []
 
     async def wait():
@@ -231,13 +231,13 @@ def test_a_private_repo_opens_for_its_owner_alone(hub, monkeypatch):
 
 
 def test_the_language_goes_along():
-    """What is called aside knows whose event it is handling."""
+    """What is called in a thread for the Hub knows whose event it is handling."""
     from contextvars import ContextVar
 
     whose = ContextVar("whose")
 
     async def handle():
         whose.set("a visitor's")
-        return await aside(partial(whose.get))
+        return await in_hub_thread(partial(whose.get))
 
     assert anyio.run(handle) == "a visitor's"

@@ -22,7 +22,7 @@ def test_every_setting_comes_back(optimizer, scheduler):
     """Alone or in a race, with rows' own settings, lists and switches."""
     config = TrainConfig(optimizer=optimizer, scheduler=scheduler, lr=0.1 + 0.2, augment=False, seed=7)
     query = permalink.write(config, [config, TrainConfig()], 3)
-    assert opened(query) == permalink.Opened(config=config, race=(config, TrainConfig()), num_seeds=3)
+    assert opened(query) == permalink.Link(config=config, race=(config, TrainConfig()), num_seeds=3)
 
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)

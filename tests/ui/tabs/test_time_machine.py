@@ -56,11 +56,12 @@ def key_of(lab) -> str:
     return lab.runs_of(VISITOR)[0].name
 
 
-def walked(lab, *inputs) -> list:
+def walked(lab, visitor, name, picture) -> list:
     """All updates of a walk."""
 
     async def collect():
-        return [updates async for updates in time_machine.walk(lab, JOURNEY, *inputs, [0])]
+        walk = time_machine.walk(lab, JOURNEY, visitor=visitor, name=name, picture=picture, turn=[0])
+        return [updates async for updates in walk]
 
     return anyio.run(collect)
 
@@ -137,7 +138,8 @@ def test_only_the_latest_walk_of_a_page_is_shown(lab, picture):
 
     async def overtaken():
         turn, first = [0], []
-        async for updates in time_machine.walk(lab, JOURNEY, VISITOR, key_of(lab), picture, turn):
+        walk = time_machine.walk(lab, JOURNEY, visitor=VISITOR, name=key_of(lab), picture=picture, turn=turn)
+        async for updates in walk:
             first.append(updates)
             turn[0] += 1  # another walk has begun
         return first

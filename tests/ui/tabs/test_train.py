@@ -116,7 +116,9 @@ def test_a_deleted_run_is_compared_no_more(lab):
     (first,) = trained(lab, visitor, {"lr": 0.01})
     list(started(lab, visitor, **page_settings(**SMALL)))
     other = next(key for key in lab.races_of(visitor) if key != first.name)
-    updates = own_runs.delete(lab, VIEW, LISTS, visitor, first.name, [first.name, other, "owner/name"])
+    updates = own_runs.delete(
+        lab, VIEW, LISTS, visitor=visitor, race=first.name, compared=[first.name, other, "owner/name"]
+    )
     assert updates[LISTS.compared]["value"] == [other, "owner/name"]
 
 

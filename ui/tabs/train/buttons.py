@@ -15,7 +15,7 @@ from trainer.settings.config import TrainConfig
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.lab import Lab, checked_visitor
-from ui.parts.messages import Updates, end_in_status, said, turned_away, waiting
+from ui.parts.messages import Updates, end_in_status, not_started, waiting, with_page_errors
 from ui.parts.shared import AT_ONCE, PRIVATE, components
 from ui.queue import TRAINING, leave_queue
 from ui.tabs.train.training import STOPPED
@@ -83,7 +83,7 @@ def start_on_click(
         return {requested_at: time.monotonic(), **buttons.while_training()}
 
     def refuse() -> Updates:
-        return {status: turned_away(training.title), **buttons.at_rest()}
+        return {status: not_started(training.title), **buttons.at_rest()}
 
     requested = button.click(
         request,
@@ -116,9 +116,9 @@ def stop_on_click(lab: Lab, page: gr.Blocks, button: gr.Button, visitor: gr.Brow
     """Makes a button stop what the visitor trains, and take what waits out of the queue at once."""
 
     def status(api_name: str) -> str:
-        return turned_away(_title(api_name), STOPPED)
+        return not_started(_title(api_name), STOPPED)
 
-    @said
+    @with_page_errors
     async def stop(visitor: str) -> Any:
         lab.stop(visitor)
         leave_queue(page, LocalContext.request.get().session_hash, status)
@@ -127,7 +127,7 @@ def stop_on_click(lab: Lab, page: gr.Blocks, button: gr.Button, visitor: gr.Brow
     button.click(stop, visitor, button, api_name="_stop", **AT_ONCE)
 
 
-@said
+@with_page_errors
 def check(
     lab: Lab,
     *,

@@ -1,4 +1,4 @@
-"""The lessons: a list to choose from, the words of the chosen one, and the button that trains it beside its fix."""
+"""The lessons: a list to choose from, and the words and the button of the chosen one."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.parts import fields
 from ui.parts.markup import note
-from ui.parts.messages import Updates, said
+from ui.parts.messages import Updates, with_page_errors
 from ui.parts.shared import AT_ONCE, components
 
 _CHOICES = [(i18n("Your own settings"), ""), *((i18n(lesson.title), lesson.name) for lesson in LESSONS.values())]
@@ -19,7 +19,7 @@ _CHOICES = [(i18n("Your own settings"), ""), *((i18n(lesson.title), lesson.name)
 
 @dataclass(frozen=True, kw_only=True)
 class Lessons:
-    """The list of lessons, what to look for in the chosen one, and the button that trains it beside its fix."""
+    """The list of lessons, what to look for in the chosen one, and the button that trains it and its fixed version."""
 
     lesson: gr.Dropdown
     words: gr.HTML
@@ -61,7 +61,7 @@ def show_on_choice(lessons: Lessons, panel: fields.Panel) -> Dependency:
     )
 
 
-@said
+@with_page_errors
 def choose(lessons: Lessons, panel: fields.Panel, name: str | None) -> Updates:
     """Updates for the lesson of that name: words, button and settings. Without a lesson the settings stay."""
     lesson = LESSONS.get(name or "")

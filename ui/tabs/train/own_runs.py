@@ -14,7 +14,7 @@ from trainer.runs.reader import read_files
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, in_browser
 from ui.lab import Lab
-from ui.parts.messages import Updates, said
+from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run_list import RunLists, download_path, latest, read_all
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Shared, components
@@ -119,16 +119,16 @@ def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | No
     return most if is_open else most + 10
 
 
-@said
+@with_page_errors
 def show(lab: Lab, view: RunView, visitor: str, race: str | None) -> Updates:
     """Updates that show the visitor's `race`."""
     runs = read_all(lab.own_race(visitor, race)) if race else []
     return view.show(runs, lab.images, current_language())
 
 
-@said
+@with_page_errors
 def delete(
-    lab: Lab, view: RunView, lists: RunLists, visitor: str, race: str | None, compared: list[str] | None
+    lab: Lab, view: RunView, lists: RunLists, *, visitor: str, race: str | None, compared: list[str] | None
 ) -> Updates:
     """Deletes all runs of the visitor's `race`; returns updates that show the latest race that is left.
 
@@ -146,7 +146,7 @@ def delete(
     return updates
 
 
-@said
+@with_page_errors
 def download(lab: Lab, visitor: str, race: str | None) -> str:
     """The path of a zip of the visitor's `race`, as it could be put on the Hub; a folder for each of several runs."""
     if not race:

@@ -1,4 +1,4 @@
-"""Permalinks: the whole setting, or a race, as the query of the page's address, and back."""
+"""Permalinks: all settings and the race as the query of the page's address, and back."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
 from trainer.settings.config import SETTINGS, TrainConfig, parse
 from ui.i18n.words import in_browser
 
-_LONGEST = 8000  # letters of a query: more than six settings take
+_MAX_LENGTH = 8000  # of a query: six contenders take less
 _RACE, _SEEDS = "race", "seeds"
 _OTHERS = {"lang", "logs", "ref", "source"}
 
@@ -45,8 +45,8 @@ def copy_script() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """What a link holds: the settings shown, those in the race, and over how many seeds."""
+class Link:
+    """What a link holds: the page's settings, those in the race, and the number of seeds."""
 
     config: TrainConfig
     race: tuple[TrainConfig, ...] = ()
@@ -55,40 +55,42 @@ class Opened:
 
 def write(config: TrainConfig, race: Sequence[TrainConfig] = (), num_seeds: int = 1) -> str:
     """The query of a link, without its question mark: what differs from the defaults, under torch's own names."""
-    told = list(config.as_text().items())
+    query = list(config.as_text().items())
     if race:
-        told.append((_RACE, ";".join(urlencode(one.as_text()) for one in race)))
+        query.append((_RACE, ";".join(urlencode(contender.as_text()) for contender in race)))
     if num_seeds != 1:
-        told.append((_SEEDS, str(num_seeds)))
-    return urlencode(told)
+        query.append((_SEEDS, str(num_seeds)))
+    return urlencode(query)
 
 
-def read(query: Mapping[str, str]) -> Opened | None:
-    """What a link's query holds; None where it holds no setting.
+def read(query: Mapping[str, str]) -> Link | None:
+    """What a link's query holds; None if it holds no setting.
 
-    Raises ValueError with one sentence where it is not one that `write` writes in this version.
+    Raises ValueError with one sentence if `write` of this version would not write it.
     """
-    # What is in an address besides: Gradio's own, the language, and where a visitor came from.
-    told = {name: text for name, text in query.items() if not name.startswith(("_", "utm_")) and name not in _OTHERS}
-    if not told:
+    # An address also has Gradio's own parameters, the language, and where a visitor comes from.
+    settings = {
+        name: text for name, text in query.items() if not name.startswith(("_", "utm_")) and name not in _OTHERS
+    }
+    if not settings:
         return None
-    if sum(map(len, told.values())) > _LONGEST:
+    if sum(map(len, settings.values())) > _MAX_LENGTH:
         raise UserError("This link does not work: it is too long.")
-    race, seeds = told.pop(_RACE, ""), told.pop(_SEEDS, "1")
+    race, seeds = settings.pop(_RACE, ""), settings.pop(_SEEDS, "1")
     try:
         parts = race.split(";") if _RACE in query else []
         if len(parts) > MAX_SETTINGS:
             raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
         if seeds not in map(str, range(1, MAX_SEEDS + 1)):
             raise UserError("A race takes from 1 to {most} seeds.", most=MAX_SEEDS)
-        return Opened(
-            config=_config(told), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
+        return Link(
+            config=_config(settings), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
         )
     except ValueError as error:
         raise UserError("This link does not work here, and the settings are the usual ones: {why}", why=error) from None
 
 
-def _config(told: Mapping[str, str]) -> TrainConfig:
+def _config(settings: Mapping[str, str]) -> TrainConfig:
     return TrainConfig.from_settings(
-        {name: parse(name, text) if name in SETTINGS else text for name, text in told.items()}
+        {name: parse(name, text) if name in SETTINGS else text for name, text in settings.items()}
     )

@@ -22,10 +22,10 @@ from trainer.progress import Report, run_in_thread
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.login import current_login, has_login, is_beside, own_token
+from ui.login import current_login, has_login, is_local_browser, own_token
 from ui.parts import run_list
 from ui.parts.markup import advice, duration, note, status_line
-from ui.parts.messages import Updates, end_in_status, turned_away, waiting
+from ui.parts.messages import Updates, end_in_status, not_started, waiting
 from ui.parts.shared import AT_ONCE, PRIVATE, components
 
 _TITLE = "Not published"
@@ -145,7 +145,7 @@ def _publish_on_click(lab: Lab, panel: Panel, visitor: gr.BrowserState, races: g
     published.success(lambda: on, None, button, api_name="_rest_publish", **AT_ONCE)
     # A full queue refuses it before it can say anything.
     published.failure(
-        lambda: {status: turned_away(_TITLE), button: on},
+        lambda: {status: not_started(_TITLE), button: on},
         None,
         [status, button],
         api_name="_refuse_publish",
@@ -163,14 +163,16 @@ def token_to_publish() -> str:
         raise UserError(
             "This Space has no login, so that nothing can be published from it: download the checkpoint instead."
         )
-    if is_beside():
+    if is_local_browser():
         raise UserError("Publishing takes a token of the Hub: run hf auth login, or set HF_TOKEN, and open this again.")
     raise UserError(
         "Here only the person at the computer that runs the app can publish: download the checkpoint instead."
     )
 
 
-def suggest(lab: Lab, visitor: str, race: str | None, run: str | None, name: str, owner: str | None = None) -> Any:
+def suggest(
+    lab: Lab, *, visitor: str, race: str | None, name: str, run: str | None = None, owner: str | None = None
+) -> Any:
     """The repo for a run: the same each time, another for each run. A name that the visitor has typed stays."""
     known = _SUGGESTED.fullmatch(name or "/")
     if known is None:
@@ -186,7 +188,10 @@ def suggest(lab: Lab, visitor: str, race: str | None, run: str | None, name: str
 
 def follow_race(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> Updates:
     """Updates for another chosen race: its runs, and the repo for its first one."""
-    return {panel.run: _offer_runs(lab, visitor, race), panel.repo_id: suggest(lab, visitor, race, None, name)}
+    return {
+        panel.run: _offer_runs(lab, visitor, race),
+        panel.repo_id: suggest(lab, visitor=visitor, race=race, name=name),
+    }
 
 
 def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> Iterator[Updates]:
@@ -225,7 +230,7 @@ def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> 
     yield {
         **updates,
         panel.login: "".join(map(note, sentences)),
-        panel.repo_id: suggest(lab, visitor, race, None, name, user),
+        panel.repo_id: suggest(lab, visitor=visitor, race=race, name=name, owner=user),
         panel.publish: gr.update(interactive=True),
     }
 

@@ -13,7 +13,7 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import zero_grad_lab
 from ui.i18n.words import i18n
 from ui.parts import fields
-from ui.parts.messages import said
+from ui.parts.messages import with_page_errors
 from ui.parts.shared import AT_ONCE
 
 
@@ -89,7 +89,7 @@ def fill_on_click(race: Race, widgets: fields.Widgets) -> None:
     )
 
 
-@said
+@with_page_errors
 def add_settings(contenders: Any, **settings: Any) -> Any:
     """The list with the page's settings added."""
     others = read_contenders(contenders)
@@ -101,13 +101,13 @@ def add_settings(contenders: Any, **settings: Any) -> Any:
     return list_contenders([*others, config])
 
 
-@said
+@with_page_errors
 def relabel(contenders: Any) -> Any:
     """The list after settings have left it: the others are named by what distinguishes them now."""
     return list_contenders(read_contenders(contenders))
 
 
-@said
+@with_page_errors
 def fill_zero_grad_lab(every: float | None, **settings: Any) -> Any:
     """The list for gradients cleared at each batch, every `every` batches, never, and one batch as large as these."""
     config = replace(fields.read_config(settings), seed=0)

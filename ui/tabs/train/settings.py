@@ -21,7 +21,7 @@ from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.parts import fields
 from ui.parts.markup import advice
-from ui.parts.messages import Updates, said
+from ui.parts.messages import Updates, with_page_errors
 from ui.parts.schedule import MOST_BATCHES, planned_lrs
 from ui.parts.script import code_panel
 from ui.parts.shared import AT_ONCE, components
@@ -141,7 +141,7 @@ def draw(lab: Lab, preview: Preview, *, contenders: Any, num_seeds: Any, **setti
         return preview.explain(error)
 
 
-@said
+@with_page_errors
 def write_code(lab: Lab, **settings: Any) -> str:
     """The settings as a plain PyTorch script on the app's images; an error for settings that cannot be trained."""
     if lab.images is None:
