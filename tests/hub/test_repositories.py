@@ -681,7 +681,7 @@ def test_what_arrives_damaged(hub, published, tmp_path, name):
     assert load(ID, tmp_path / "once") is True
     shutil.rmtree(tmp_path / "cache")
     hub.faults = [Fault(method="GET", path=f"/resolve/.*/{name}", how="garble", times=99)]
-    with pytest.raises(ValueError, match=rf"^{name} of owner/run arrived damaged, twice"):
+    with pytest.raises(ValueError, match=rf"^{name} of owner/run was damaged after two downloads"):
         load(ID, tmp_path / "twice")
     assert not (tmp_path / "twice").exists()
     assert hub.faults[0].times == 97

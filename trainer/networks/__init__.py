@@ -1,1 +1,1 @@
-"""The networks, and how one classifies a picture."""
+"""The networks, OptimizerLabModel and classification."""

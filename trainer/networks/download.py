@@ -1,9 +1,9 @@
-"""A file of a repo on the Hub, in the Hub's own cache, checked against the hash that the Hub has for it."""
+"""Downloads of files from repos on the Hub, checked against the Hub's hashes."""
 
 import re
 from hashlib import sha1, sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
@@ -16,7 +16,7 @@ _HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Downloaded(NamedTuple):
-    """A checked file, and the commit it belongs to."""
+    """A checked file, and the commit that it belongs to."""
 
     path: Path
     commit: str
@@ -33,79 +33,79 @@ def download(
     force_download: bool = False,
     local_files_only: bool = False,
 ) -> Downloaded:
-    """The file `name` of a repo, fetched where the cache has it not; the other arguments are `hf_hub_download`'s.
+    """Returns the file `name` of a repo, downloaded unless it is cached. Other arguments as of `hf_hub_download`.
 
-    Large files are checked against their SHA-256, small ones against their hash in git, where a server tells neither,
-    against their size; a damaged one is fetched again once. Raises ValueError where the repo lacks the file, where it
-    is larger than `at_most` bytes, which is known before it is fetched, and where it arrives damaged; the Hub's own
-    errors (`huggingface_hub.errors`) otherwise.
+    The content is checked against its SHA-256 (large files) or its hash in git (small ones), or against its size if the
+    server reports neither; a damaged file is downloaded once more. Raises UserError if the repo lacks the file, if it
+    is larger than `at_most` bytes, which is checked before the download, or if it is damaged twice; otherwise the Hub's
+    own errors (`huggingface_hub.errors`).
     """
     local_files_only = local_files_only or is_offline_mode()
-    asked = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    arguments: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     try:
-        told = hf_hub_download(repo_id, name, revision=revision, dry_run=True, **asked)  # its size, without fetching it
+        info = hf_hub_download(repo_id, name, revision=revision, dry_run=True, **arguments)  # the size, no download
     except RemoteEntryNotFoundError:
         raise UserError("{file} is missing in {repo}.", file=name, repo=repo_id) from None
-    if told.file_size is not None and told.file_size > at_most:
-        raise UserError("{file} is larger than what it should hold.", file=name)
-    # By the name of its revision: only so does the cache remember what that was, for the time without a network.
-    path = Path(hf_hub_download(repo_id, name, revision=revision, force_download=force_download, **asked))
+    if info.file_size is not None and info.file_size > at_most:
+        raise UserError("{file} is larger than expected.", file=name)
+    # By the name of the revision: the cache then remembers its commit, for when there is no network.
+    path = Path(hf_hub_download(repo_id, name, revision=revision, force_download=force_download, **arguments))
     commit = path.parents[name.count("/")].name
-    asked["revision"] = commit  # a branch may move
-    if not _is_sound(repo_id, name, path, commit, asked):
+    arguments["revision"] = commit  # a branch may move
+    if not _is_sound(repo_id, name, path, commit, arguments):
         if local_files_only:
             raise UserError("{file} of {repo} is damaged in the cache.", file=name, repo=repo_id)
-        _drop(path)  # or the client would leave it as it is, where it is no link
-        path = _fetched_again(repo_id, name, asked)
-        if not _is_sound(repo_id, name, path, commit, asked):
-            _drop(path)
+        _delete(path)  # the client would not replace it if it is no link
+        path = _download_again(repo_id, name, arguments)
+        if not _is_sound(repo_id, name, path, commit, arguments):
+            _delete(path)
             raise UserError(
-                "{file} of {repo} arrived damaged, twice: it is not what the Hub says it is.",
+                "{file} of {repo} was damaged after two downloads: its hash is not the one on the Hub.",
                 file=name,
                 repo=repo_id,
             )
     return Downloaded(path, commit)
 
 
-def _drop(path: Path) -> None:
-    for place in (path.resolve(), path):
-        place.unlink(missing_ok=True)
+def _delete(path: Path) -> None:
+    for file in (path.resolve(), path):
+        file.unlink(missing_ok=True)
 
 
-def _fetched_again(repo_id: str, name: str, asked: dict) -> Path:
+def _download_again(repo_id: str, name: str, arguments: dict[str, Any]) -> Path:
     try:
-        return Path(hf_hub_download(repo_id, name, force_download=True, **asked))
+        return Path(hf_hub_download(repo_id, name, force_download=True, **arguments))
     except ValueError as error:
-        # In place of what keeps it from the Hub the client says only that it could not be forced.
+        # The client raises a ValueError without the reason, which is the cause.
         raise error.__cause__ or error from None
 
 
-def _is_sound(repo_id: str, name: str, path: Path, commit: str, asked: dict) -> bool:
-    # The cache names a file's content by the ETag that the Hub gave, and links to it where the disk knows links.
-    told = path.readlink().name if path.is_symlink() else None
-    if asked["local_files_only"]:
-        return told is None or not _HASH.fullmatch(told) or told in _hashes(path)
-    if told is None:
-        told = get_hf_file_metadata(hf_hub_url(repo_id, name, revision=commit), token=asked["token"]).etag or ""
+def _is_sound(repo_id: str, name: str, path: Path, commit: str, arguments: dict[str, Any]) -> bool:
+    # The cache names the content by the Hub's ETag, and links to it on disks that support links.
+    etag = path.readlink().name if path.is_symlink() else None
+    if arguments["local_files_only"]:
+        return etag is None or not _HASH.fullmatch(etag) or etag in _hashes(path)
+    if etag is None:
+        etag = get_hf_file_metadata(hf_hub_url(repo_id, name, revision=commit), token=arguments["token"]).etag or ""
     hashes = _hashes(path)
-    if told in hashes:
+    if etag in hashes:
         return True
-    # The Hub's ETags are hashes. Another server's may be anything; what it knows of the file then stands in its tree.
-    listed = _listed(repo_id, name, commit, asked["token"])
+    # The Hub's ETags are hashes. Another server's may be anything; its tree then has the hash or the size.
+    listed = _listed(repo_id, name, commit, arguments["token"])
     known = str(listed.lfs.sha256 if listed.lfs else listed.blob_id) if listed else ""
     if _HASH.fullmatch(known):
         return known in hashes
-    return not _HASH.fullmatch(told) and (listed is None or listed.size == path.stat().st_size)
+    return not _HASH.fullmatch(etag) and (listed is None or listed.size == path.stat().st_size)
 
 
 def _hashes(path: Path) -> set[str]:
-    """What a file may be known by: its SHA-256, and its SHA-1 as git has it (`blob`, size, content) or of all of it."""
+    """Returns the hashes that a server may report: SHA-256, git's SHA-1 (of `blob`, size and content) and SHA-1."""
     content = path.read_bytes()
     return {sha256(content).hexdigest(), git_hash(content), sha1(content, usedforsecurity=False).hexdigest()}
 
 
 def _listed(repo_id: str, name: str, commit: str, token: str | bool | None) -> RepoFile | None:
-    """What a repo's tree says of a file; None where there is no tree, or it does not say it."""
+    """Returns a file's entry in the repo's tree, or None if the server has no tree or the tree no such entry."""
     try:
         tree = HfApi(token=token).list_repo_tree(repo_id, str(Path(name).parent).removeprefix("."), revision=commit)
         return next((entry for entry in tree if entry.path == name and isinstance(entry, RepoFile)), None)

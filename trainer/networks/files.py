@@ -1,7 +1,8 @@
-"""The files of a checkpoint, read without trusting who wrote them: a JSON object, and tensors that are not pickled."""
+"""Reads the files of a checkpoint, JSON and safetensors, without trusting their content."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,19 +17,19 @@ _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Fills `model` from a safetensors file; ValueError unless it holds exactly the model's tensors, all finite.
+    """Loads the weights of `model` from a safetensors file; float16 and bfloat16 are converted to the model's dtype.
 
-    float16 and bfloat16 files are accepted and widened.
+    Raises UserError unless the file holds exactly the model's tensors, in their shapes and all finite.
     """
-    wanted = model.state_dict()
-    tensors = read_tensors(path, at_most=sum(tensor.nbytes for tensor in wanted.values()))
-    if tensors.keys() != wanted.keys():
-        raise UserError("{file} does not hold the weights of this network.", file=path.name)
+    expected = model.state_dict()
+    tensors = read_tensors(path, at_most=sum(tensor.nbytes for tensor in expected.values()))
+    if tensors.keys() != expected.keys():
+        raise UserError("{file} does not contain the weights of this network.", file=path.name)
     for name, tensor in tensors.items():
-        types = _WEIGHT_TYPES if wanted[name].is_floating_point() else (wanted[name].dtype,)
-        if tensor.shape != wanted[name].shape or tensor.dtype not in types:
+        types = _WEIGHT_TYPES if expected[name].is_floating_point() else (expected[name].dtype,)
+        if tensor.shape != expected[name].shape or tensor.dtype not in types:
             raise UserError(
-                "{file} does not hold the weights of this network: {name} has another shape.",
+                "{file} does not contain the weights of this network: {name} has another shape.",
                 file=path.name,
                 name=name,
             )
@@ -40,10 +41,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_tensors(path: Path, *, at_most: int) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; ValueError if it is missing, damaged or holds over `at_most` bytes of them."""
+    """Returns all tensors of a safetensors file.
+
+    Raises UserError if it is missing, damaged or holds more than `at_most` bytes of tensors.
+    """
     try:
         if path.stat().st_size > at_most + LARGEST_CONFIG:
-            raise UserError("{file} is larger than what it should hold.", file=path.name)
+            raise UserError("{file} is larger than expected.", file=path.name)
         with safe_open(_regular(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
@@ -52,28 +56,28 @@ def read_tensors(path: Path, *, at_most: int) -> dict[str, Tensor]:
         raise UserError("{file} is damaged or not a safetensors file.", file=path.name) from None
 
 
-def read_json(path: Path, *, at_most: int) -> dict:
-    """The JSON object in a file; ValueError if it is missing, damaged or larger than `at_most` bytes."""
+def read_json(path: Path, *, at_most: int) -> dict[str, Any]:
+    """Returns the JSON object in a file. Raises UserError if it is missing, damaged or larger than `at_most` bytes."""
     try:
         if path.stat().st_size > at_most:
-            raise UserError("{file} is larger than what it should hold.", file=path.name)
+            raise UserError("{file} is larger than expected.", file=path.name)
         content = json.loads(_regular(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError("{file} is missing.", file=path.name) from None
     except (OSError, RecursionError, json.JSONDecodeError, UnicodeDecodeError):
         raise UserError("{file} is damaged: it cannot be read as JSON.", file=path.name) from None
     if not isinstance(content, dict):
-        raise UserError("{file} is damaged: it does not hold an object.", file=path.name)
+        raise UserError("{file} is damaged: it is not a JSON object.", file=path.name)
     return content
 
 
 def _regular(path: Path) -> Path:
-    """The path of a file that ends: a pipe or a device in a stranger's folder could be read forever."""
+    """Returns the path of a regular file. Raises FileNotFoundError for others: reading a pipe may never end."""
     if not path.is_file():
         raise FileNotFoundError(path)
     return path
 
 
 def largest_file(model: nn.Module) -> int:
-    """Bytes that a safetensors file of the model's weights has at most, whatever else its header says."""
+    """Returns the largest size, in bytes, of a safetensors file of the model's weights with any metadata."""
     return sum(tensor.nbytes for tensor in model.state_dict().values()) + LARGEST_CONFIG

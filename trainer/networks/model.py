@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -18,7 +19,7 @@ from trainer.networks.files import CONFIG_FILE, LARGEST_CONFIG, WEIGHTS_FILE, la
 from trainer.settings.config import ACTIVATIONS
 
 TAG = "optimizer-lab"
-"""By it the Hub lists this app's checkpoints and Spaces."""
+"""The tag by which the Hub lists this app's checkpoints and Spaces."""
 
 
 class OptimizerLabModel(
@@ -29,11 +30,12 @@ class OptimizerLabModel(
     pipeline_tag="image-classification",
     tags=[TAG],
 ):
-    """A network with its class names and preprocessing: what config.json and model.safetensors hold together.
+    """A network with its class names and its preprocessing: the content of config.json and model.safetensors.
 
-    Its arguments are config.json, checked like a stranger's; ValueError says in one sentence what is wrong with them.
-    `mean` and `std` are per channel, in units where a pixel goes from 0 to 1. `softmax` puts a Softmax layer at the
-    end: the network then gives probabilities, and `probabilities` applies no second one.
+    The arguments are those of config.json. `mean` and `std` are per channel, for pixels from 0 to 1. `image_size` is a
+    multiple of 8 from 8 to 128; `resize` is one of RESIZES. `softmax` appends a Softmax layer: the network then returns
+    probabilities, and `probabilities` applies no second softmax. Raises UserError for any other value, because
+    config.json may come from a stranger.
     """
 
     def __init__(
@@ -51,15 +53,15 @@ class OptimizerLabModel(
         super().__init__()
         if architecture not in ARCHITECTURES:
             raise UserError(
-                "This app knows the networks {names}; the checkpoint has another.", names=", ".join(ARCHITECTURES)
+                "The checkpoint has an unknown network; this app has {names}.", names=", ".join(ARCHITECTURES)
             )
         if activation not in ACTIVATIONS or not isinstance(softmax, bool) or resize not in RESIZES:
-            raise UserError("The checkpoint's activation, softmax or resize rule is not one this app knows.")
+            raise UserError("The checkpoint has an unknown activation, softmax or resize rule.")
         if type(image_size) is not int or image_size % 8 or not 8 <= image_size <= 128:
             raise UserError("The checkpoint's image size must be a multiple of 8 from 8 to 128.")
         self.class_names = check_class_names(class_names)
         self.image_size, self.resize, self.softmax = image_size, resize, softmax
-        # Not weights: they travel in config.json and only ride along to the device.
+        # Buffers, so that they move to the device with the weights; config.json holds their values.
         self.register_buffer("mean", _per_channel(mean, low=0.0), persistent=False)
         self.register_buffer("std", _per_channel(std, low=1e-4), persistent=False)
         self.network = ARCHITECTURES[architecture](len(self.class_names), image_size, activation)
@@ -68,35 +70,36 @@ class OptimizerLabModel(
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images [n, 3, image_size, image_size], 0–255, to the network's outputs, float [n, classes].
+        """Maps uint8 images [n, 3, image_size, image_size], 0–255, to the network's outputs, float [n, classes].
 
-        Images of another dtype, in the same range, are accepted too. None are changed.
+        Other dtypes with the same range are accepted too. The images are not changed.
         """
-        # A copy in every case: what has this dtype and layout already would otherwise be normalised in the caller's
-        # memory.
+        # Always a copy: an image that already has this dtype and layout would otherwise be normalised in place.
         pixels = images.to(dtype=torch.float32, memory_format=memory_format(images.device), copy=True)
         return self.network(pixels.div_(255).sub_(self.mean).div_(self.std))
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """uint8 images [n, 3, image_size, image_size] to class probabilities, float32 [n, classes]; rows add to 1."""
+        """Maps uint8 images [n, 3, image_size, image_size] to class probabilities, float32 [n, classes]."""
         outputs = self(images).float()
         return outputs if self.softmax else outputs.softmax(dim=1)
 
     @property
-    def config(self) -> dict:
-        """What config.json says: the arguments that build this network again."""
+    def config(self) -> dict[str, Any]:
+        """The content of config.json: the arguments that build this network again."""
         return dict(self._hub_mixin_config)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *, map_location="cpu", **hub) -> "OptimizerLabModel":
-        """The network of a checkpoint folder or of `repo_id` on the Hub (`revision=` chooses an epoch).
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, map_location: str | torch.device = "cpu", **hub: Any
+    ) -> "OptimizerLabModel":
+        """Returns the network of a checkpoint folder, or of `repo_id` on the Hub (`revision="epoch-0007"`: an epoch).
 
-        `hub` takes the mixin's arguments for a repo: revision, token, cache_dir, force_download, local_files_only. What
-        is downloaded is checked against the Hub's hashes. Raises ValueError where the folder or the repo is not a sound
-        checkpoint of this app; the Hub's own errors (`huggingface_hub.errors`) where it cannot be reached.
+        `hub` holds the mixin's arguments for a repo: revision, token, cache_dir, force_download, local_files_only. The
+        downloaded files are checked against the Hub's hashes. Raises UserError if the folder or the repo is not a valid
+        checkpoint of this app, and `huggingface_hub.errors` if the Hub cannot be reached.
         """
-        # The mixin's own would fall back to a pickle, load loosely and print.
+        # The mixin's own method would fall back to a pickle, accept other tensors and print.
         folder, repo_id = Path(pretrained_model_name_or_path), None
         if not folder.is_dir():
             repo_id = str(pretrained_model_name_or_path)

@@ -1,4 +1,4 @@
-"""One picture in, class probabilities out: the one way in which page, API, command line and library classify."""
+"""Classification of a picture, for the page, the API, the command line and the library."""
 
 import math
 import os
@@ -13,9 +13,9 @@ from trainer.networks.model import OptimizerLabModel
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a network thinks of a picture: the likeliest class, and every class with its probability, likeliest first.
+    """The likeliest class of a picture, and all classes with their probabilities, likeliest first.
 
-    `seen` is the picture the network really got, uint8 [3, size, size].
+    `seen` is the picture as it was passed to the network, uint8 [3, size, size].
     """
 
     label: str
@@ -24,14 +24,14 @@ class Prediction:
 
 
 def classify(model: OptimizerLabModel, picture: str | os.PathLike | Tensor) -> Prediction:
-    """Classifies an image file, or uint8 RGB pixels [3, height, width], with the model's own resize rule.
+    """Classifies an image file, or uint8 RGB pixels [3, height, width], which is resized by the model's own rule.
 
-    Raises ValueError with one sentence where the file is no picture that can be read, or the network overflows.
+    Raises UserError if the file cannot be read as a picture, or if the network's output is not finite.
     """
     pixels = picture if isinstance(picture, Tensor) else read_picture(picture)
     seen = fit(pixels, model.image_size, model.resize)
     probabilities = model.probabilities(seen.unsqueeze(0).to(model.mean.device))[0].tolist()
     if not all(map(math.isfinite, probabilities)):
-        raise UserError("The network's answer is not a number: its weights are too large.")
+        raise UserError("The network's output is not a number: its weights are too large.")
     ranked = sorted(zip(model.class_names, probabilities, strict=True), key=lambda pair: -pair[1])
     return Prediction(label=ranked[0][0], confidences=dict(ranked), seen=seen)
