@@ -79,6 +79,7 @@ def state_of(folder):
     return files, rows, content["state"], content["curve"]["points"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGALRM.")
 def test_killed_runs_resume_exactly(tiny, trained, tmp_path, monkeypatch):
     """Three deaths a run: after random events, at random instants, and soon after a resume, in its first epoch."""
@@ -99,7 +100,7 @@ def test_killed_runs_resume_exactly(tiny, trained, tmp_path, monkeypatch):
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", KILLED_AND_RESUMED, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
