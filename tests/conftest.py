@@ -1,4 +1,4 @@
-"""What several test files share: settings of the session, small image sets, and one command line in a process."""
+"""Shared fixtures: the environment of the test session, small image sets, trained runs and the command line."""
 
 import os
 import shutil
@@ -11,29 +11,29 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports huggingface_hub, which reads HF_HOME once; processes that tests start take both over.
+# Set before huggingface_hub is imported, because it reads HF_HOME only once. Child processes inherit the environment.
 _HOME = tempfile.mkdtemp(prefix="optimizer-lab-tests-")
 os.environ["HF_HOME"] = _HOME
-# The Hub of the tests (hub.py) knows the plain protocol; a token that is kept here is none of its business.
+# The Hub of the tests (fake_hub.py) implements plain HTTP, not Xet, and must never receive a real token.
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ.pop("HF_TOKEN", None)
-# Kept under a name of its own for the workers of pytest-xdist, which inherit this process's environment.
+# Saved under another name for the workers of pytest-xdist, which inherit this process's environment.
 _REAL_DATA = os.environ.setdefault("OPTIMIZER_LAB_REAL_DATA", os.environ.get("OPTIMIZER_LAB_DATA", ""))
 os.environ["OPTIMIZER_LAB_DATA"] = "synthetic"
 os.environ["OPTIMIZER_LAB_DEVICE"] = "cpu"
 os.environ.pop("OPTIMIZER_LAB_CHECKPOINTS", None)
-# Torch's threads wait for each other in a spin, which on a busy machine makes steps this small fifty times slower.
+# By default torch's threads spin while they wait, which makes steps this small fifty times slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Most networks here are so small that a second thread only costs.
+# Most networks here are so small that a second thread slows them down.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the tests whose folder or fixtures show that they are not quick, and runs those of the browser last.
+    """Marks tests as e2e, real or slow by their folder and fixtures, and runs the browser tests last.
 
-    Playwright leaves an event loop running in this thread, and no test after it could start another one.
+    Playwright leaves an event loop running in this thread, so a later test could not start its own.
     """
     for item in items:
         if "e2e" in item.path.parts:
@@ -50,7 +50,7 @@ def pytest_unconfigure():
 
 
 def _failed_in_ci(report):
-    """Where CI=true a skipped test is a failed one: a missing browser or data set must not look like a success."""
+    """Returns the report; if CI=true a skip becomes a failure, so that a missing browser does not look like success."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
@@ -70,7 +70,7 @@ def pytest_make_collect_report(collector):
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch):
-    """No test depends on how this process was started; only `real_images` knows."""
+    """Hides the caller's settings from every test; only `real_images` uses them."""
     monkeypatch.setenv("OPTIMIZER_LAB_DATA", "synthetic")
     monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", "cpu")
     monkeypatch.delenv("OPTIMIZER_LAB_CHECKPOINTS", raising=False)
@@ -78,7 +78,7 @@ def _no_settings_from_outside(monkeypatch):
 
 @pytest.fixture(scope="module")
 def all_threads():
-    """As many threads as a user's, where there is enough to do, or where their number decides the last digits."""
+    """Gives torch all cores, for heavy tests and for tests whose last digits depend on the number of threads."""
     import torch
 
     torch.set_num_threads(os.cpu_count())
@@ -94,7 +94,7 @@ def _threads_for_real_images(request):
 
 @pytest.fixture(scope="session")
 def images():
-    """512 drawn training pictures and 200 test pictures: an epoch takes well under a second."""
+    """512 synthetic training pictures and 200 test pictures; an epoch takes well under a second."""
     from trainer.images.image_data import load_images, subset
 
     data = load_images("synthetic")
@@ -103,7 +103,7 @@ def images():
 
 @pytest.fixture(scope="session")
 def tiny(images):
-    """26 training pictures and 20 test pictures of 8×8: an epoch takes some milliseconds."""
+    """26 training pictures and 20 test pictures of 8×8 pixels; an epoch takes a few milliseconds."""
     from trainer.images.image_data import Split
 
     def small(split, count):
@@ -121,7 +121,7 @@ def _channels_last():
 
 @pytest.fixture(scope="session")
 def image_folder(images, tmp_path_factory) -> Path:
-    """A folder of drawn pictures as --data takes it, so small that a command line on it takes no time."""
+    """A folder of 40 training and 20 test pictures in the layout that --data expects."""
     from torchvision.io import write_png
 
     folder = tmp_path_factory.mktemp("pictures") / "drawn"
@@ -137,7 +137,7 @@ def image_folder(images, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_images():
-    """CIFAR-10 itself, where OPTIMIZER_LAB_DATA names a folder that has it."""
+    """CIFAR-10 from the folder that OPTIMIZER_LAB_DATA names; skips the test if there is none."""
     from trainer.images.image_data import load_images
 
     if not Path(_REAL_DATA or "-").is_dir():
@@ -147,7 +147,7 @@ def real_images():
 
 @pytest.fixture
 def trained(tmp_path) -> Callable:
-    """A function that trains in a folder, as the command line does: trained(config, data, …) -> (folder, Run)."""
+    """A function that trains and records a run as the command line does: trained(config, data, …) -> (folder, Run)."""
     from trainer.images.image_data import facts
     from trainer.learning.checkpoint import resumed
     from trainer.learning.loop import train
@@ -156,7 +156,7 @@ def trained(tmp_path) -> Callable:
     from trainer.runs.run import Run
 
     def run_in_folder(config, data, *, folder=None, resume=None, until=None):
-        """`until`: stop as soon as so many epochs are on disk."""
+        """Stops as soon as `until` epochs are on disk."""
         folder = folder or tmp_path / "run"
         run = resumed(resume) if resume else Run(config=config)
         stop = (lambda: run.epoch >= until) if until is not None else (lambda: False)
@@ -171,7 +171,7 @@ def trained(tmp_path) -> Callable:
 
 @pytest.fixture
 def small_run(tiny, trained) -> Path:
-    """The folder of a run of one epoch."""
+    """The folder of a one-epoch run on `tiny`."""
     from trainer.settings.config import TrainConfig
 
     return trained(TrainConfig(epochs=1, batch_size=13, scheduler="constant"), tiny)[0]
@@ -179,25 +179,25 @@ def small_run(tiny, trained) -> Path:
 
 @pytest.fixture
 def hub_with_run(small_run, tmp_path, monkeypatch) -> Iterator:
-    """A Hub that has that run as owner/run, for this process; of it nothing was opened before, and nothing stays."""
+    """A Hub for this process that holds `small_run` as owner/run; the app's caches are empty before and after."""
     from fake_hub import Hub, Repo, point_to, serve
 
     from ui.parts import checkpoints
 
-    def forget():
+    def clear_caches():
         checkpoints._open.cache_clear()
         checkpoints._run.cache_clear()
 
-    forget()
+    clear_caches()
     with serve(Hub(repos={"owner/run": Repo.of(small_run)})) as served:
         point_to(served.endpoint, monkeypatch, tmp_path / "cache")
         yield served
-    forget()
+    clear_caches()
 
 
 @pytest.fixture
 def command_line() -> Callable:
-    """A function that runs `python -m trainer …` in a process of its own."""
+    """A function that runs `python -m trainer …` in a new process and returns the CompletedProcess."""
 
     def run(*arguments, **options) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -205,7 +205,7 @@ def command_line() -> Callable:
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             **options,
         )
 

@@ -1,4 +1,4 @@
-"""A checkout becomes a Space: what a Space runs and nothing else, in one commit, never over another's Space."""
+"""Deploying a checkout as a Space: only what a Space runs, in one commit, and never over a different Space."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from scripts.deploy import main
 
-# The client's own, of the way it hands an upload to its HTTP library.
+# huggingface_hub itself causes this warning when it uploads.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 REPOSITORY = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ def hub():
 
 @pytest.fixture
 def deploy(hub, monkeypatch, capsys):
-    """The command in this process: deploy("--private", token=…) gives its exit status and what it printed."""
+    """A function that runs the command in this process: deploy("--private", token=…) -> returncode, out, err."""
     point_to(hub.endpoint, monkeypatch)
     disable_progress_bars()
 
@@ -46,25 +46,25 @@ def deploy(hub, monkeypatch, capsys):
     enable_progress_bars()
 
 
-def deploy_as_told(hub, *arguments):
-    """The command as a person runs it."""
+def deploy_in_process(hub, *arguments):
+    """Runs the command in a new process, as a user does."""
     return subprocess.run(
         [sys.executable, "-m", "scripts.deploy", "owner/lab", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": OWNER, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
 @pytest.mark.slow
 def test_a_checkout_becomes_a_space(hub):
-    """One commit with the app, its front matter and its bundled checkpoints; no tests, no runs; its page is told."""
-    done = deploy_as_told(hub, "--hardware", "zero-a10g", "--bucket", "owner/runs")
+    """Adds one commit with the app, its front matter and bundled checkpoints, without tests or runs; prints the URL."""
+    done = deploy_in_process(hub, "--hardware", "zero-a10g", "--bucket", "owner/runs")
     assert (done.stdout, done.stderr) == (f"{hub.endpoint}/{SPACE}\n", "")
     space = hub.repos[SPACE]
-    assert len(space.commits) == 2, "the Hub's own first one, and one of ours"
+    assert len(space.commits) == 2, "the Hub's initial commit and the deployed one"
     assert {
         "app.py",
         "README.md",
@@ -91,8 +91,8 @@ def test_a_checkout_becomes_a_space(hub):
     assert hub.buckets == {"owner/runs"}
 
 
-def test_deployed_again_it_holds_what_the_checkout_holds(hub, deploy):
-    """What is gone here is gone there, in one more commit; hardware and bucket stay as they were."""
+def test_a_second_deployment_matches_the_checkout(hub, deploy):
+    """A second deployment is one more commit that also deletes files; hardware and bucket stay unchanged."""
     deploy()
     space = hub.repos[SPACE]
     space.add({**space.files, "trainer/old.py": b"", "app.py": b"old"}, "by hand")
@@ -104,7 +104,7 @@ def test_deployed_again_it_holds_what_the_checkout_holds(hub, deploy):
 
 
 def test_a_public_space_does_not_pass_for_a_private_one(hub, deploy):
-    """Who asks for a private Space and has a public one is told, before anything is sent to it."""
+    """--private with a Space that is already public is an error before anything is uploaded."""
     deploy()
     done = deploy("--private")
     assert (done.returncode, done.err.count("\n")) == (2, 1)
@@ -114,7 +114,7 @@ def test_a_public_space_does_not_pass_for_a_private_one(hub, deploy):
 
 @pytest.mark.parametrize("file", ["app.py", "Dockerfile", "index.html"])
 def test_another_space_is_left_alone(hub, deploy, file):
-    """One that is not this app's keeps its files, whatever it is made of."""
+    """A Space of another app keeps its files, whatever SDK it uses."""
     hub.repos[SPACE] = Repo()
     hub.repos[SPACE].add({file: b"other", "README.md": b"---\ntitle: Other\n---\n"}, "theirs")
     done = deploy()
@@ -122,18 +122,18 @@ def test_another_space_is_left_alone(hub, deploy, file):
     assert hub.repos[SPACE].files[file] == b"other"
 
 
-@pytest.mark.parametrize(("token", "said"), [(READER, "no right"), ("hf_wrong", "does not accept the token")])
-def test_who_may_not_is_told(hub, deploy, token, said):
-    """One line, exit status 2, the token in none of it, and no Space."""
+@pytest.mark.parametrize(("token", "sentence"), [(READER, "no right"), ("hf_wrong", "does not accept the token")])
+def test_a_token_without_the_right_is_refused(hub, deploy, token, sentence):
+    """Prints one line without the token, exits with status 2, and creates no Space."""
     done = deploy(token=token)
     assert (done.returncode, done.out, done.err.count("\n")) == (2, "", 1)
-    assert said in done.err
+    assert sentence in done.err
     assert token not in done.err
     assert hub.repos == {}
 
 
 def test_the_front_matter_is_what_a_space_needs():
-    """The versions are those of requirements.txt; a login may create repos and write to those, no more."""
+    """The versions match requirements.txt; a login may create repos and write to those, and nothing else."""
     front = yaml.safe_load((REPOSITORY / "README.md").read_text().split("---\n")[1])
     assert f"gradio[oauth]=={front['sdk_version']}\n" in (REPOSITORY / "requirements.txt").read_text()
     assert (front["sdk"], front["app_file"], front["hf_oauth"]) == ("gradio", "app.py", True)

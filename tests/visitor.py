@@ -1,4 +1,4 @@
-"""A visitor whose request a handler serves: the settings of a login on a Space, its tokens and its session."""
+"""A visitor's request to a handler: the environment of a Space with a login, its tokens and the visitor's session."""
 
 import time
 from contextlib import contextmanager
@@ -16,22 +16,22 @@ LOGIN = {
 
 
 @contextmanager
-def asked(client="127.0.0.1", host="127.0.0.1:7860", session=None, **headers):
-    """As a handler finds the request that it serves."""
-    facts = SimpleNamespace(
+def request_from(client="127.0.0.1", host="127.0.0.1:7860", session=None, **headers):
+    """Sets Gradio's current request, as a handler sees it, until the with block ends."""
+    request = SimpleNamespace(
         client=SimpleNamespace(host=client) if client else None,
         headers={"host": host, **headers},
         session=session or {},
     )
-    kept = LocalContext.request.set(facts)
+    reset = LocalContext.request.set(request)
     try:
         yield
     finally:
-        LocalContext.request.reset(kept)
+        LocalContext.request.reset(reset)
 
 
 def signed_in(seconds=3600.0):
-    """The session of a visitor whose login holds for some seconds, as Gradio keeps it."""
+    """Returns the session, as Gradio stores it, of a visitor whose login expires after `seconds`."""
     user = {"name": "A Visitor", "preferred_username": "visitor", "profile": "", "picture": ""}
     expires_at = time.time() + seconds
     return {"oauth_info": {"access_token": VISITOR, "scope": "", "expires_at": expires_at, "userinfo": user}}

@@ -1,8 +1,8 @@
 """`python app.py` in the ZeroGPU mode of `spaces`, on a machine that has no GPU.
 
-Two functions of `spaces` are replaced, both of a worker's beginning: `init`, which wakes CUDA, and `move`, which takes
-tensors to the GPU that were made before the launch (the app makes none) and waits for it. All else is as it is, but for
-how long a slice is: here about a second, or an epoch where that is longer.
+Replaces two functions that `spaces` calls when a worker starts: `init`, which initializes CUDA, and `move`, which
+copies tensors created before the launch (the app creates none) to the GPU. A slice is shortened to about one second, or
+one epoch if that is longer. Everything else is unchanged.
 """
 
 import runpy

@@ -1,7 +1,7 @@
 """Whose token of the Hub serves which request."""
 
 import pytest
-from visitor import LOGIN, OWNER, VISITOR, asked, signed_in
+from visitor import LOGIN, OWNER, VISITOR, request_from, signed_in
 
 from ui.login import Login, current_login, own_token
 from ui.tabs.train.publish import token_to_publish
@@ -36,7 +36,7 @@ def space(monkeypatch):
 )
 def test_the_owners_token_serves_the_browser_beside_it(client, host, is_beside):
     """Nobody in the room or at the end of a tunnel reads or publishes with it."""
-    with asked(client, host):
+    with request_from(client, host):
         assert own_token() == (OWNER if is_beside else None)
         if is_beside:
             assert token_to_publish() == OWNER
@@ -48,7 +48,7 @@ def test_the_owners_token_serves_the_browser_beside_it(client, host, is_beside):
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "via"])
 def test_a_proxy_on_this_computer_is_nobody_beside_it(header):
     """It may ask for the app by this computer's own name, whoever is behind it."""
-    with asked(**{header: "192.0.2.1"}):
+    with request_from(**{header: "192.0.2.1"}):
         assert own_token() is None
 
 
@@ -57,7 +57,7 @@ def test_work_that_nobody_asked_for_has_no_token():
 
 
 def test_on_a_space_a_visitor_has_their_own(space):
-    with asked(session=signed_in()):
+    with request_from(session=signed_in()):
         assert current_login() == Login(VISITOR, "visitor")
         assert own_token() == token_to_publish() == VISITOR
 
@@ -65,7 +65,7 @@ def test_on_a_space_a_visitor_has_their_own(space):
 @pytest.mark.parametrize("session", [{}, signed_in(-1.0)])
 def test_on_a_space_nobody_has_the_owners(space, session):
     """Before they sign in, and when it was too long ago, visitors have none."""
-    with asked(session=session):
+    with request_from(session=session):
         assert own_token() is None
         with pytest.raises(ValueError, match="Sign in with Hugging Face first"):
             token_to_publish()
@@ -74,7 +74,7 @@ def test_on_a_space_nobody_has_the_owners(space, session):
 def test_a_space_without_a_login_says_so(space, monkeypatch):
     """And takes no session for one, whatever is in it."""
     monkeypatch.delenv("OAUTH_CLIENT_SECRET")
-    with asked(session=signed_in()):
+    with request_from(session=signed_in()):
         assert own_token() is None
         with pytest.raises(ValueError, match="This Space has no login"):
             token_to_publish()

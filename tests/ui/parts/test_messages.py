@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 from gradio.context import LocalContext
-from visitor import LOGIN, VISITOR, asked, signed_in
+from visitor import LOGIN, VISITOR, request_from, signed_in
 
 from ui.parts.messages import end_in_status
 
@@ -32,7 +32,7 @@ def test_an_unforeseen_error_is_logged_without_the_visitors_token(space, session
         except KeyError as error:
             raise RuntimeError(f"The request with {token} failed") from error
 
-    with asked(session=session):
+    with request_from(session=session):
         LocalContext.request.get().query_params = {}
         page = end_in_status(handler, status, title="Not trained", broken="Something in the app went wrong.")
         begun, ended = page()
