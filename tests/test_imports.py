@@ -33,8 +33,6 @@ LAYERS = (
     ("hub",),
     ("cli",),
 )
-# Wrong imports that are still there. Each must be: remove it here when it is gone.
-EXCEPTIONS = {("trainer.insight.timeline", "trainer.hub.repositories")}
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -76,15 +74,14 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_one_way(module):
-    """No module imports from a layer after its own, but for the known exceptions."""
+    """No module imports from a layer after its own."""
     wrong = {name for name in imported(MODULES[module]) & MODULES.keys() if layer(name) > layer(module)}
-    assert wrong == {name for importer, name in EXCEPTIONS if importer == module}
+    assert wrong == set()
 
 
 def test_the_layers_are_those_of_the_library():
-    """Each layer has modules, each exception names two, and imports are found."""
+    """Each layer has modules, and imports are found."""
     assert {layer(module) for module in MODULES} == set(range(len(LAYERS)))
-    assert {module for pair in EXCEPTIONS for module in pair} <= MODULES.keys()
     assert {"trainer.hub.retry", "trainer.networks.model"} <= imported(MODULES["trainer.hub.repositories"])
     assert layer("trainer.runs.run") < layer("trainer.runs.run_folder")
 
