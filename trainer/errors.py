@@ -1,4 +1,4 @@
-"""Sentences for the user: each remembers the template it was made from, so that a page can translate it."""
+"""Sentences for the user: each keeps the template that it was made from, so that the page can translate it."""
 
 import re
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any
 class Message(str):
     """An English sentence, made from a template with named placeholders: Message("epoch {epoch}", epoch=3).
 
-    It is an ordinary string wherever one is expected. A translator looks up `template` and fills it with `values`, of
-    which those that are Messages themselves are translated in turn.
+    It is an ordinary string. A translator looks up `template` and fills it with `values`; values that are Messages are
+    translated too.
     """
 
     template: str
@@ -27,21 +27,21 @@ class Message(str):
         return message
 
     def __str__(self) -> str:
-        return self  # str() keeps the template, also of an exception that holds a Message
+        return self  # so that str() keeps the template, also for an exception with a Message
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Message._of, (str.__str__(self), self.template, dict(self.values))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the message as data for JSON, from which `from_json` makes it again."""
+        """Returns the message as JSON data, which `from_json` reads."""
         values = {name: value.to_json() if isinstance(value, Message) else value for name, value in self.values.items()}
         return {"text": self, "template": self.template, "values": values}
 
     @classmethod
     def from_json(cls, data: Any, depth: int = 3) -> "Message":
-        """Makes a message of what `to_json` returned. The data is not trusted: no template is filled in.
+        """Returns the message of the data that `to_json` returned. Raises ValueError for any other data.
 
-        Raises ValueError if it is anything else.
+        The data is not trusted: no template is filled in, and messages are nested at most `depth` deep.
         """
         match data:
             case {"text": str(text), "template": str(template), "values": dict(values)} if depth:
@@ -55,24 +55,24 @@ class Message(str):
 
 
 class UserError(ValueError):
-    """A mistake that the user can correct, told in one sentence: UserError("There is no run in {folder}.", folder=…).
+    """A mistake that the user can correct, as one sentence: UserError("There is no run in {folder}.", folder=…).
 
     `str(error)` is a `Message`.
     """
 
-    def __init__(self, template: str, /, **values: Any):
+    def __init__(self, template: str, /, **values: Any) -> None:
         super().__init__(Message(template, **values))
 
 
 def first_line(error: object) -> str:
-    """An error's message, as far as a sentence takes it; its type where it has none."""
-    # strerror comes without the path, which is nobody's business on a public page.
+    """Returns the first line of an error's message without a full stop, at most 200 characters, or its type's name."""
+    # strerror omits the path, which a public page must not reveal.
     message = getattr(error, "strerror", None) or re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip())
     return message.partition("\n")[0].rstrip(".")[:200] or type(error).__name__
 
 
 def as_clause(sentence: object, *, capital: bool = False) -> str:
-    """A whole sentence as part of a longer one: without its full stop and, unless it comes first, its `capital`."""
+    """Returns a sentence as a part of a longer one: without its full stop and, unless `capital`, in lower case."""
     text = str(sentence)
     clause = text.removesuffix(".")
     clause = clause if capital else clause[:1].lower() + clause[1:]

@@ -19,31 +19,31 @@ def fast(**settings):
 
 
 def layers(model):
-    """Each layer as the tutorial would write it."""
-    shown = []
+    """Returns the layers in the tutorial's notation."""
+    names = []
     for layer in model.network:
         match layer:
             case nn.Conv2d():
-                shown.append(
+                names.append(
                     f"conv{layer.kernel_size[0]}x{layer.kernel_size[1]}({layer.in_channels}→{layer.out_channels})"
                 )
                 assert (layer.padding, layer.stride) == ((2, 2), (1, 1))
             case nn.MaxPool2d():
-                shown.append(f"pool{layer.kernel_size}")
+                names.append(f"pool{layer.kernel_size}")
             case nn.Linear():
-                shown.append(f"linear({layer.in_features}→{layer.out_features})")
+                names.append(f"linear({layer.in_features}→{layer.out_features})")
             case nn.Identity():
                 pass
             case _:
-                shown.append(type(layer).__name__.lower())
-    return " ".join(shown)
+                names.append(type(layer).__name__.lower())
+    return " ".join(names)
 
 
 TUTORIAL = "conv5x5(3→32) pool2 conv5x5(32→32) pool2 conv5x5(32→64) pool2 flatten linear(1024→64) linear(64→10)"
 
 
 def test_the_network_is_the_tutorials():
-    """145,578 parameters, the tutorial's layers in its order; relu and softmax come where the settings say."""
+    """It has 145,578 parameters and the tutorial's layers in their order; settings add relu and softmax."""
     assert sum(parameter.numel() for parameter in quick().parameters()) == 145_578
     assert layers(quick(activation="none")) == TUTORIAL
     assert layers(quick(activation="none", softmax=True)) == TUTORIAL + " softmax"
@@ -53,7 +53,7 @@ def test_the_network_is_the_tutorials():
 
 @pytest.mark.parametrize("size", [8, 24, 32, 40, 128])
 def test_fast_takes_every_size(size):
-    """Logits for pictures of every size that config.json may name, from the same 1,166,506 parameters."""
+    """Every image size that config.json may have gives logits, from the same 1,166,506 parameters."""
     model = fast(image_size=size).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == 1_166_506
     outputs = model(torch.zeros(2, 3, size, size, dtype=torch.uint8))
@@ -61,21 +61,21 @@ def test_fast_takes_every_size(size):
     assert torch.equal(outputs[0], outputs[1])
 
 
-def test_fast_bends_or_not():
-    """The activation comes after each normalisation, or nowhere; softmax at the end."""
+def test_the_activations_of_fast():
+    """The activation follows each normalisation, or is absent; softmax is last."""
     kinds = [type(layer).__name__ for layer in fast(softmax=True).network]
     assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == kinds.count("ReLU") == len(FAST_LAYERS) == 7
-    assert all(kinds[place - 1] == "BatchNorm2d" for place, kind in enumerate(kinds) if kind == "ReLU")
+    assert all(kinds[index - 1] == "BatchNorm2d" for index, kind in enumerate(kinds) if kind == "ReLU")
     assert kinds[-2:] == ["Linear", "Softmax"]
     assert "ReLU" not in [type(layer).__name__ for layer in fast(activation="none").network]
 
 
-def test_a_picture_is_judged_by_its_mirror_image_too(images):
-    """In evaluation fast gives the mean of what it gives for a picture and for its mirror image; quick does not."""
+def test_fast_averages_with_the_mirror_image(images):
+    """In evaluation mode, fast returns the mean of its outputs for a picture and its mirror image; quick does not."""
     pictures = images.test.images[:8]
     mirrored = pictures.flip(-1)
     for model, is_mirrored in ((fast(), True), (fast(softmax=True), True), (quick(), False)):
-        model.train()(images.test.images[8:72])  # running statistics of its own
+        model.train()(images.test.images[8:72])  # so that it has running statistics
         assert not torch.allclose(model(pictures), model(mirrored))
         model.eval()
         layers = torch.nn.Sequential(*model.network)
@@ -85,24 +85,24 @@ def test_a_picture_is_judged_by_its_mirror_image_too(images):
         assert torch.allclose(model(pictures), model(mirrored)) == is_mirrored
 
 
-def test_the_first_filters_take_pictures_apart(images):
-    """Sixteen at right angles and their negatives, whose answers go together far less than those of random filters."""
+def test_the_first_filters_decorrelate_pictures(images):
+    """Sixteen orthonormal filters and their negatives; their outputs correlate far less than random filters'."""
     filters = cosine_filters()
     assert torch.equal(fast().network.conv1.weight, filters)
     flat = filters.flatten(1)
     torch.testing.assert_close(flat[:16] @ flat[:16].T, torch.eye(16), atol=1e-6, rtol=0)
     assert torch.equal(flat[16:], -flat[:16])
 
-    def togetherness(some):
-        answers = nn.functional.conv2d(images.train.images[:100].float(), some)
-        return torch.corrcoef(answers.transpose(0, 1).flatten(1)).abs().mean()
+    def correlation(filters):
+        outputs = nn.functional.conv2d(images.train.images[:100].float(), filters)
+        return torch.corrcoef(outputs.transpose(0, 1).flatten(1)).abs().mean()
 
     random = nn.init.normal_(torch.empty_like(filters), generator=torch.Generator().manual_seed(0))
-    assert togetherness(filters[:16]) < togetherness(random[:16]) / 2
+    assert correlation(filters[:16]) < correlation(random[:16]) / 2
 
 
-def test_a_picture_is_judged_alone():
-    """In evaluation fast's normalisation is by what it learned: the other pictures of a batch play no part."""
+def test_the_other_pictures_of_a_batch_have_no_effect():
+    """In evaluation mode, fast normalises by its running statistics."""
     model = fast().eval()
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -111,6 +111,6 @@ def test_a_picture_is_judged_alone():
 
 
 def test_only_apples_gpus_have_another_layout():
-    """Where torch's gradients are wrong in channels_last."""
+    """torch's gradients in channels_last are wrong there."""
     layouts = {name: memory_format(torch.device(name)) for name in ("cpu", "cuda", "mps")}
     assert layouts == {"cpu": torch.channels_last, "cuda": torch.channels_last, "mps": torch.contiguous_format}

@@ -1,4 +1,4 @@
-"""A file of a repo reaches its user only as the Hub has it, with or without a cache that knows links."""
+"""Downloaded files are exactly the Hub's, whether or not the cache has symbolic links."""
 
 import shutil
 from pathlib import Path
@@ -22,13 +22,13 @@ def hub(tmp_path, monkeypatch):
         yield served
 
 
-def get(name, at_most=1 << 20, **asked):
-    return download(ID, name, at_most=at_most, **asked)
+def get(name, at_most=1 << 20, **arguments):
+    return download(ID, name, at_most=at_most, **arguments)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_and_its_commit(hub, name):
-    """The content and the commit, also of large files, which the Hub knows by another hash."""
+    """The content and the commit, also of large files, for which the Hub has another kind of hash."""
     path, commit = get(name)
     assert path.read_bytes() == FILES[name]
     assert commit == hub.repos[ID].head
@@ -40,7 +40,7 @@ def test_a_file_and_its_commit(hub, name):
 
 @pytest.mark.parametrize("revision", [None, "main", "epoch-0001"])
 def test_a_revision_is_remembered_without_a_network(hub, monkeypatch, revision):
-    """A branch or a tag, once asked for by its name, is found in the cache when the Hub is not asked or not there."""
+    """A branch or a tag that was downloaded by its name is found in the cache when the Hub cannot be reached."""
     hub.repos[ID].tags["epoch-0001"] = hub.repos[ID].head
     found = get("config.json", revision=revision)
     assert get("config.json", revision=revision, local_files_only=True) == found
@@ -54,7 +54,7 @@ def test_a_revision_is_remembered_without_a_network(hub, monkeypatch, revision):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_cache_without_links(hub, name):
-    """Where the disk knows no links the Hub is asked for the hash again, and a damaged copy is made good."""
+    """Without symbolic links the hash is requested from the Hub again, and a damaged copy is replaced."""
     path, commit = get(name)
     path.unlink()
     path.write_bytes(FILES[name])
@@ -64,7 +64,7 @@ def test_a_cache_without_links(hub, name):
 
 
 def test_a_damaged_copy_without_a_network(hub):
-    """Refused, as it cannot be fetched again."""
+    """It is refused, because it cannot be downloaded again."""
     path, commit = get("config.json")
     path.resolve().write_bytes(b'{"a": 2}')
     with pytest.raises(ValueError, match=r"^config\.json of owner/repo is damaged in the cache\.$"):
@@ -78,7 +78,7 @@ def test_a_damaged_copy_without_a_network(hub):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_server_whose_etags_are_no_hashes(hub, name):
-    """Its tree has the hash, and the file is held to it; where it has none, whatever has the size is taken."""
+    """The file is checked against the hash in the server's tree or, if it has no tree, against its size."""
     hub.etag = "5f3c"
     assert get(name).path.read_bytes() == FILES[name]
     get(name).path.resolve().write_bytes(FILES[name][::-1])
@@ -92,8 +92,8 @@ def test_a_server_whose_etags_are_no_hashes(hub, name):
     assert get(name, revision=commit, local_files_only=True).path == path
 
 
-def test_a_tree_in_trouble(hub, monkeypatch):
-    """Is no leave to take a file unchecked."""
+def test_a_tree_that_cannot_be_read(hub, monkeypatch):
+    """The file is not accepted unchecked."""
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     hub.etag = "5f3c"
     hub.faults = [Fault(method="GET", path="/tree/", status=503, times=99)]
@@ -102,14 +102,14 @@ def test_a_tree_in_trouble(hub, monkeypatch):
 
 
 def test_too_large(hub):
-    """Known before a byte of it is fetched."""
+    """It is refused before the download."""
     with pytest.raises(ValueError, match=r"^model\.safetensors is larger than expected\.$"):
         get("model.safetensors", at_most=1000)
     assert not any(request.startswith("GET") for request in hub.requests)
 
 
-def test_what_is_not_there(hub):
-    """A missing file is the repo's fault, in a sentence; the rest are the Hub's own errors."""
+def test_what_does_not_exist(hub):
+    """A missing file raises a UserError; anything else the Hub's own errors."""
     with pytest.raises(ValueError, match=r"^pytorch_model\.bin is missing in owner/repo\.$"):
         get("pytorch_model.bin")
     with pytest.raises(RevisionNotFoundError):
@@ -122,8 +122,8 @@ def test_what_is_not_there(hub):
         download("owner/nothing", "config.json", at_most=9, token=OWNER)
 
 
-def test_nothing_is_left_of_what_arrives_damaged(hub, tmp_path):
-    """The next call fetches it again, and finds it sound once it is."""
+def test_a_damaged_download_is_deleted(hub, tmp_path):
+    """The next call downloads the file again."""
     hub.faults = [Fault(method="GET", path="config", how="garble", times=2)]
     with pytest.raises(ValueError, match="was damaged after two downloads"):
         get("config.json")

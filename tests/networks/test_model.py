@@ -1,4 +1,4 @@
-"""The networks are what they are said to be; two files make them again, and strangers' files are checked."""
+"""OptimizerLabModel: its outputs, its files, and the checks of files from strangers."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def fast(**settings):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.bfloat16])
 def test_no_input_is_changed(make, dtype, layout, images):
-    """Whatever its dtype and memory layout, with or without a gradient: a second call gives the same answer."""
+    """A second call returns the same, for every dtype and memory layout, with and without a gradient."""
     model = make(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4]).eval()
     pictures = images.test.images[:8].to(dtype=dtype, memory_format=layout)
     before = pictures.clone()
@@ -43,7 +43,7 @@ def test_no_input_is_changed(make, dtype, layout, images):
 
 
 def test_pixels_are_normalised_inside():
-    """uint8 goes in: the network sees (pixel / 255 - mean) / std."""
+    """The network receives (pixel / 255 - mean) / std of uint8 pixels."""
     model = quick(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     by_hand = (images / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1)
@@ -53,7 +53,7 @@ def test_pixels_are_normalised_inside():
 
 
 def test_softmax_is_applied_once():
-    """With its own softmax a network gives probabilities; without, logits; `probabilities` are the same for both."""
+    """A network with a softmax returns probabilities, one without logits; `probabilities` is the same for both."""
     plain, soft = quick(), quick(softmax=True)
     soft.load_state_dict(plain.state_dict())
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -76,7 +76,7 @@ def test_softmax_is_applied_once():
     ],
 )
 def test_it_comes_back_from_its_folder(settings, tmp_path):
-    """save_pretrained and from_pretrained: the same settings, the same weights, in evaluation mode."""
+    """from_pretrained restores the settings and weights that save_pretrained wrote, in evaluation mode."""
     model = quick(**settings)
     model.save_pretrained(tmp_path)
     again = OptimizerLabModel.from_pretrained(tmp_path)
@@ -92,8 +92,8 @@ def test_it_comes_back_from_its_folder(settings, tmp_path):
 
 @pytest.mark.parametrize("build", [quick, fast])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_files_are_widened(dtype, build, tmp_path):
-    """A smaller file is taken, and computed with as float32; what counts in whole numbers stays as it is."""
+def test_half_precision_files_are_converted(dtype, build, tmp_path):
+    """Weights in half precision become float32; integers stay as they are."""
     model = build()
     model.save_pretrained(tmp_path)
     smaller = {
@@ -158,21 +158,21 @@ HOSTILE_CONFIGS = {
 
 @pytest.mark.parametrize("case", HOSTILE_CONFIGS)
 def test_a_strangers_config_is_checked(case, folder):
-    """Whatever config.json says, it is a network of this app with bounded numbers, or one sentence."""
+    """Any other content of config.json raises an error with one sentence."""
     path = folder / "config.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, **HOSTILE_CONFIGS[case]}))
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, **HOSTILE_CONFIGS[case]}))
     with pytest.raises(ValueError, match=r"\.$") as error:
         OptimizerLabModel.from_pretrained(folder)
     assert "\n" not in str(error.value)
 
 
 def test_a_config_without_class_names(folder):
-    """What has no default must be there."""
+    """The class names have no default."""
     path = folder / "config.json"
-    told = json.loads(path.read_text())
-    del told["class_names"]
-    path.write_text(json.dumps(told))
+    config = json.loads(path.read_text())
+    del config["class_names"]
+    path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match="lacks class_names"):
         OptimizerLabModel.from_pretrained(folder)
 
@@ -182,8 +182,8 @@ def test_a_config_without_class_names(folder):
     [b"", b"{", b"[]", b"3", b"null", b'{"a": "\xff"}', b'{"a":' * 100_000, b'{"a": "' + b"x" * (2 << 20) + b'"}'],
     ids=["empty", "broken", "list", "number", "null", "not UTF-8", "deep", "2 MB"],
 )
-def test_a_config_that_is_none(content, folder):
-    """No JSON, no object, or more than a config can be: refused before anything else looks at it."""
+def test_a_config_that_is_no_object(content, folder):
+    """No JSON, no object, or a file that is too large."""
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json is .*\.$"):
         OptimizerLabModel.from_pretrained(folder)
@@ -191,7 +191,7 @@ def test_a_config_that_is_none(content, folder):
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file(name, folder):
-    """Named in the sentence."""
+    """The error names it."""
     (folder / name).unlink()
     with pytest.raises(ValueError, match=f"{name} is missing"):
         OptimizerLabModel.from_pretrained(folder)
@@ -214,7 +214,7 @@ def changed(name, function):
 
 
 class Bomb:
-    """Unpickling it leaves a trace."""
+    """Unpickling it creates a folder."""
 
     def __reduce__(self):
         return os.mkdir, ("exploded",)
@@ -243,7 +243,7 @@ HOSTILE_WEIGHTS = {
 
 @pytest.mark.parametrize("case", HOSTILE_WEIGHTS)
 def test_strangers_weights_are_checked(case, folder, monkeypatch):
-    """Exactly the network's tensors, finite, out of a safetensors file; nothing is ever unpickled."""
+    """Only a safetensors file with exactly the network's tensors, all finite, is accepted; nothing is unpickled."""
     monkeypatch.chdir(folder)
     HOSTILE_WEIGHTS[case](folder / "model.safetensors")
     with pytest.raises(ValueError, match=r"model\.safetensors .*\.$") as error:
@@ -263,7 +263,7 @@ HOSTILE_STATISTICS = {
 
 @pytest.mark.parametrize("case", HOSTILE_STATISTICS)
 def test_strangers_statistics_are_checked(case, tmp_path):
-    """What batch normalisation brings with it is no more trusted than the weights."""
+    """The buffers of batch normalisation are checked like the weights."""
     fast().save_pretrained(tmp_path)
     HOSTILE_STATISTICS[case](tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"^model\.safetensors .*\.$"):
@@ -272,21 +272,21 @@ def test_strangers_statistics_are_checked(case, tmp_path):
 
 @pytest.mark.parametrize("build", [quick, fast])
 def test_the_largest_file(build, tmp_path):
-    """A file of the weights is within the bound on a stranger's, and not by far."""
+    """The limit on the size of a file is a little above the size of the real one."""
     build().save_pretrained(tmp_path)
     size = (tmp_path / "model.safetensors").stat().st_size
     assert size < largest_file(build()) < size + (2 << 20)
 
 
-def test_no_pickle_is_looked_for(folder):
-    """Where model.safetensors is missing, pytorch_model.bin beside it is not touched."""
+def test_no_pickle_is_read(folder):
+    """If model.safetensors is missing, pytorch_model.bin is not read instead."""
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"model\.safetensors is missing"):
         OptimizerLabModel.from_pretrained(folder)
 
 
 def test_loading_does_not_depend_on_global_randomness(folder):
-    """What from_pretrained returns does not depend on torch's generator."""
+    """from_pretrained returns the same for every state of torch's generator."""
     torch.manual_seed(1)
     one = OptimizerLabModel.from_pretrained(folder).state_dict()
     torch.manual_seed(2)

@@ -1,4 +1,4 @@
-"""Every setting is checked, in one sentence; defaults follow the rows; plain data makes the same config again."""
+"""TrainConfig: the checks of its settings, their defaults, and its conversions to and from plain data and text."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from trainer.settings.schedulers import SCHEDULERS
 
 
 def assert_sentence(error) -> str:
-    """One line, with a full stop, that a page can show."""
+    """One line with a full stop."""
     text = str(error.value)
     assert text.endswith(".")
     assert "\n" not in text
@@ -67,7 +67,7 @@ BAD = [
     {"base_momentum": 0.8},
     {"cycle_momentum": True, "base_momentum": 0.9, "max_momentum": 0.8},
     {"optimizer": "adagrad", "cycle_momentum": True},
-    # What another row has, or none.
+    # Settings that the chosen optimizer or scheduler does not have.
     {"optimizer": "adam", "momentum": 0.9},
     {"optimizer": "sgd", "betas": (0.9, 0.999)},
     {"optimizer": "adadelta", "alpha": 0.9},
@@ -79,42 +79,42 @@ BAD = [
 
 @pytest.mark.parametrize("settings", BAD, ids=lambda settings: "-".join(settings))
 def test_bad_settings_are_refused_with_a_sentence(settings):
-    """Out of range, of another type, of another row, or contradictory: ValueError, one line that names the setting."""
-    with pytest.raises(ValueError) as error:  # noqa: PT011 - the sentence is looked at below
+    """Values out of range or of another type, settings of another row, and contradictions: the error names one."""
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - assert_sentence checks it
         TrainConfig.from_settings(settings)
     text = assert_sentence(error)
     assert any(name in text for name in settings)
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "suggestion"),
     [("learning_rate", ""), ("momentun", "momentum"), ("epoch", "epochs"), ("batchsize", "batch_size"), ("x" * 99, "")],
 )
-def test_unknown_setting_is_refused_with_what_was_meant(name, meant):
-    """A typo gives its nearest setting; what resembles none gives no hint; a long name is cut."""
+def test_an_unknown_setting_is_refused_with_a_suggestion(name, suggestion):
+    """The most similar setting, if there is one; a long name is cut."""
     with pytest.raises(ValueError, match="There is no setting") as error:
         TrainConfig.from_settings({name: 1})
-    text = assert_sentence(error) if not meant else str(error.value)
-    assert (f"Did you mean {meant}?" in text) if meant else ("Did you mean" not in text)
+    text = assert_sentence(error) if not suggestion else str(error.value)
+    assert (f"Did you mean {suggestion}?" in text) if suggestion else ("Did you mean" not in text)
 
 
 @pytest.mark.parametrize("settings", [None, [], "adam", 3, [("lr", 1)]])
 def test_settings_must_be_an_object(settings):
-    """The API takes anything JSON has: what is no object is refused, not tried."""
+    """A client of the API can send any JSON."""
     with pytest.raises(ValueError, match="must be an object"):
         TrainConfig.from_settings(settings)
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_unset_is_the_default(name):
-    """None means unset for what a row fills in, as an empty field of the page."""
+    """None means unset, such as an empty field of the page."""
     assert TrainConfig(optimizer=name, lr=None) == TrainConfig(optimizer=name)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_plain_data_makes_the_same_config(optimizer, scheduler):
-    """settings() -> JSON -> from_settings is the identity, for every pair of rows; its defaults are the rows'."""
+    """settings(), JSON and from_settings restore the config, for each optimizer and scheduler with its defaults."""
     config = TrainConfig(optimizer=optimizer, scheduler=scheduler, seed=7)
     again = TrainConfig.from_settings(json.loads(json.dumps(config.settings(), allow_nan=False)))
     assert again == config
@@ -129,8 +129,8 @@ def test_plain_data_makes_the_same_config(optimizer, scheduler):
 
 
 @pytest.mark.parametrize(("part", "rows"), [("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS)])
-def test_every_row_setting_is_refused_by_each_row_that_lacks_it(part, rows):
-    """A setting of another row is never ignored."""
+def test_each_row_refuses_the_settings_of_others(part, rows):
+    """They are never ignored."""
     values = {name: value for row in rows.values() for name, value in row.defaults.items() if value is not None}
     refused = 0
     for row in rows.values():
@@ -142,27 +142,27 @@ def test_every_row_setting_is_refused_by_each_row_that_lacks_it(part, rows):
 
 
 def test_every_row_setting_is_declared_once():
-    """Each setting of a row is a field with help; rows are found under their own name."""
+    """Each setting of a row is a field with a help; each row is stored under its own name."""
     assert SETTINGS.keys() >= ROW_SETTINGS
-    assert all(declared.help.endswith(".") for declared in SETTINGS.values())
+    assert all(setting.help.endswith(".") for setting in SETTINGS.values())
     assert all(row.name == name for rows in (OPTIMIZERS, SCHEDULERS) for name, row in rows.items())
 
 
-def test_numbers_take_their_own_type():
-    """An int where a number is meant becomes a float, a whole float an int, a list a tuple: equal configs are equal."""
+def test_values_are_converted_to_the_type_of_their_setting():
+    """An int becomes a float, a whole float an int and a list a tuple, so that equal configs compare equal."""
     config = TrainConfig(lr=1, epochs=3.0, optimizer="adam", betas=[0, 0.5])
     assert (type(config.lr), type(config.epochs), config.betas) == (float, int, (0.0, 0.5))
     assert hash(config) == hash(TrainConfig(lr=1.0, epochs=3, optimizer="adam", betas=(0.0, 0.5)))
 
 
 def test_configs_do_not_change():
-    """A run's settings stay what they were."""
+    """They are frozen."""
     with pytest.raises(FrozenInstanceError):
         TrainConfig().lr = 1.0
 
 
 def test_changed_optimizer_brings_its_own_defaults():
-    """SGD's lr and momentum do not follow to Adam; what belongs to the run stays."""
+    """SGD's lr and momentum are dropped; settings that belong to no optimizer stay."""
     config = TrainConfig(optimizer="sgd", lr=0.5, momentum=0.5, epochs=3, batch_size=8)
     changed = config.changed({"optimizer": "adam"})
     assert changed.lr == OPTIMIZERS["adam"].defaults["lr"]
@@ -171,8 +171,8 @@ def test_changed_optimizer_brings_its_own_defaults():
     assert config.changed({"optimizer": "adam", "lr": 0.25}).lr == 0.25
 
 
-def test_changed_keeps_what_was_chosen():
-    """Without another optimizer or scheduler only what is named changes; None gives the default back."""
+def test_changed_keeps_all_other_settings():
+    """If optimizer and scheduler stay the same; None restores the default."""
     config = TrainConfig(optimizer="sgd", lr=0.5, scheduler="step", step_size=3, scheduler_unit="batch")
     assert config.changed({"optimizer": "sgd", "epochs": 20}) == TrainConfig(
         lr=0.5, scheduler="step", step_size=3, scheduler_unit="batch", epochs=20
@@ -181,14 +181,14 @@ def test_changed_keeps_what_was_chosen():
 
 
 def test_changed_scheduler_brings_its_own_unit_and_keeps_lr():
-    """The unit was the old scheduler's; lr is the optimizer's."""
+    """The unit belongs to the scheduler, lr to the optimizer."""
     config = TrainConfig(lr=0.5, scheduler="onecycle", pct_start=0.2)
     changed = config.changed({"scheduler": "step"})
     assert (changed.scheduler_unit, changed.pct_start, changed.lr) == ("epoch", None, 0.5)
 
 
-def test_changed_refuses_like_a_new_config():
-    """No way around the checks."""
+def test_changed_checks_like_a_new_config():
+    """Ranges, names and choices."""
     with pytest.raises(ValueError, match="lr must be"):
         TrainConfig().changed({"lr": -1})
     with pytest.raises(ValueError, match="Did you mean"):
@@ -213,7 +213,7 @@ def test_changed_refuses_like_a_new_config():
     ],
 )
 def test_parse(name, text, value):
-    """What a command line or a page's field gives, in the setting's type."""
+    """The text of an option or a field becomes a value of the setting's type."""
     assert parse(name, text) == value
     assert type(parse(name, text)) is type(value)
 
@@ -232,14 +232,14 @@ def test_parse(name, text, value):
     ],
 )
 def test_parse_refuses_with_a_sentence(name, text):
-    """Text that is no value of the setting, however long, is one sentence that names it."""
+    """A text that is no value, however long, raises an error with one sentence that names the setting."""
     with pytest.raises(ValueError, match=name) as error:
         parse(name, text)
     assert_sentence(error)
 
 
 @pytest.mark.parametrize(("name", "text"), [("lr", "nan"), ("lr", "inf"), ("lr", "1e999"), ("betas", "0.9")])
-def test_what_parses_is_still_checked(name, text):
-    """parse reads, TrainConfig judges: not a number, infinity and too short a list get no further."""
+def test_parsed_values_are_checked(name, text):
+    """TrainConfig refuses NaN, infinity and a list that is too short, which parse accepts."""
     with pytest.raises(ValueError, match=name):
         TrainConfig.from_settings({"optimizer": "adam", name: parse(name, text)})

@@ -1,4 +1,4 @@
-"""The tutorial's experiments: the mistakes go wrong as they did in the notebook, and their fixed versions do not."""
+"""The lessons: the mistakes fail as in the notebook, and their fixed versions do not."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ MISTAKES = ("softmax-plateau", "adam-step-per-batch", "sgd-step-per-batch")
 
 
 def sums(config, data, epochs):
-    """The sums of batch losses of the first epochs, as the tutorial prints them; few pictures are tested on."""
+    """Returns the sums of batch losses of the first epochs, as the tutorial prints them."""
     short = config.changed({"epochs": epochs, "train_split": "train"})
     few = replace(data, train=getattr(data, config.train_split), test=subset(data.test, 100))
     return [e.train_loss_sum for e in train(short, few) if isinstance(e, EpochEnded) and e.epoch]
@@ -23,7 +23,7 @@ def sums(config, data, epochs):
 
 @pytest.fixture(scope="module")
 def drawn():
-    """2,048 drawn test pictures: 32 batches an epoch."""
+    """2,048 synthetic pictures as the test split: 32 batches per epoch."""
     from trainer.images.image_data import load_images
 
     data = load_images("synthetic")
@@ -32,7 +32,7 @@ def drawn():
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_every_lesson_is_complete(lesson):
-    """Its settings and its fixed version's are valid and differ in the mistake alone; its words are there."""
+    """It and its fixed version are valid and differ only in the mistake; its texts are not empty."""
     own, fixed = lesson.config.settings(), lesson.fixed.settings()
     assert {name for name in own if own[name] != fixed.get(name)} == set(lesson.fix)
     assert lesson.config.train_split == "test"
@@ -60,7 +60,7 @@ def test_a_lesson_as_json():
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_a_lesson_is_known_by_its_settings(lesson):
-    """Shortened, or with another seed, it is still the lesson; its fixed version is not, nor any other lesson."""
+    """With fewer epochs or another seed it is still the lesson; the fixed version and the default config are not."""
     shorter = {} if lesson.name == "one-epoch" else {"epochs": 2}
     assert lesson_of(lesson.config.changed({"seed": 5, **shorter})) is lesson
     assert lesson_of(lesson.fixed) is None
@@ -68,31 +68,31 @@ def test_a_lesson_is_known_by_its_settings(lesson):
 
 
 def test_accumulated_gradients_are_those_of_one_large_batch(images):
-    """k batches of n, their loss divided by k, equal one batch of k·n: the same losses, epoch by epoch."""
+    """k batches of n, with the loss divided by k, and one batch of k·n have the same losses in each epoch."""
     plain = {"optimizer": "sgd", "momentum": 0.0, "epochs": 2, "batch_size": 32, "lr": 0.1, "scheduler": "constant"}
     images = replace(images, train=subset(images.train, 256), test=subset(images.test, 50))
     every, accumulated, never, large = zero_grad_lab(TrainConfig.from_settings(plain), 4)
     assert (large.batch_size, accumulated.zero_grad_every, never.zero_grad_every) == (128, 4, 0)
-    by_four, at_once = (
+    accumulated_rows, large_rows = (
         [(e.train_loss, e.test_loss, e.grad_norm) for e in train(config, images) if isinstance(e, EpochEnded)][1:]
         for config in (accumulated, large)
     )
-    for (loss, test_loss, _), (its_loss, its_test_loss, _) in zip(by_four, at_once, strict=True):
+    for (loss, test_loss, _), (its_loss, its_test_loss, _) in zip(accumulated_rows, large_rows, strict=True):
         assert loss == pytest.approx(its_loss, abs=1e-5)
         assert test_loss == pytest.approx(its_test_loss, abs=1e-5)
     other = [e.test_loss for e in train(every, images) if isinstance(e, EpochEnded)]
-    assert other[-1] != pytest.approx(at_once[-1][1], abs=1e-4), "four times as many steps are another training"
+    assert other[-1] != pytest.approx(large_rows[-1][1], abs=1e-4), "four times as many steps should differ"
 
 
 @pytest.mark.parametrize("every", [1, 0, 10**6])
-def test_a_lab_that_is_none_is_told(every):
-    """Nothing to accumulate, or more than a batch may be."""
+def test_an_impossible_zero_grad_lab_is_refused(every):
+    """Nothing to accumulate, or a batch that is too large."""
     with pytest.raises(ValueError, match=r"\.$"):
         zero_grad_lab(TrainConfig(), every)
 
 
 @pytest.mark.slow
-def test_one_epoch_of_drawn_pictures_falls_a_little(drawn):
+def test_one_epoch_of_synthetic_pictures_falls_a_little(drawn):
     """Lesson 1: the last ten steps average a little below the first ten; fixed, the fifth epoch is clearly lower."""
     lesson = LESSONS["one-epoch"]
     losses = [e.loss for e in train(lesson.config, drawn) if isinstance(e, StepLogged)]
@@ -101,8 +101,8 @@ def test_one_epoch_of_drawn_pictures_falls_a_little(drawn):
 
 
 @pytest.mark.slow
-def test_softmax_plateau_on_drawn_pictures(drawn):
-    """Lesson 2 falls, but by a hundredth of what it falls without the softmax."""
+def test_softmax_plateau_on_synthetic_pictures(drawn):
+    """Lesson 2 falls by less than a fiftieth of what it falls without the softmax."""
     lesson = LESSONS["softmax-plateau"]
     plateau, fixed = (sums(config, drawn, 4) for config in (lesson.config, lesson.fixed))
     assert all(0 < a - b < 0.002 for a, b in pairwise(plateau))
@@ -112,15 +112,15 @@ def test_softmax_plateau_on_drawn_pictures(drawn):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES[1:])
-def test_a_schedule_per_batch_freezes_drawn_pictures_too(drawn, name):
-    """From the third epoch on (lr is gone after some 50 batches) nothing moves."""
+def test_a_schedule_per_batch_freezes_synthetic_pictures_too(drawn, name):
+    """From the third epoch on nothing changes: lr has run out after about 50 batches."""
     moved = sums(LESSONS[name].config, drawn, 4)
     assert abs(moved[3] - moved[2]) < 0.001
 
 
 @pytest.mark.slow
 def test_gradients_never_cleared_blow_up(drawn):
-    """Within three epochs of drawn pictures the loss is no number any more."""
+    """The loss becomes NaN."""
     events = list(train(LESSONS["zero-grad-never"].config.changed({"epochs": 30}), drawn))
     assert events[-1].reason == "diverged"
     assert "zero_grad_every" in events[-1].advice
@@ -136,7 +136,7 @@ def test_one_real_epoch_falls_a_little(real_images):
 
 
 def test_softmax_plateau_on_real_images(real_images):
-    """Lesson 2 starts at guessing and hardly moves for seven epochs; without the softmax it is clearly lower."""
+    """Lesson 2 starts at random guessing and hardly falls in seven epochs; without the softmax it is clearly lower."""
     lesson = LESSONS["softmax-plateau"]
     plateau = sums(lesson.config, real_images, 7)
     assert 359.0 <= plateau[0] <= 359.6
@@ -147,7 +147,7 @@ def test_softmax_plateau_on_real_images(real_images):
 
 @pytest.mark.parametrize("name", MISTAKES[1:])
 def test_a_schedule_per_batch_freezes_real_images(real_images, name):
-    """Lessons 3 and 4: from the second epoch on the sum stays the same; stepped per epoch it falls."""
+    """Lessons 3 and 4: from the second epoch on the sum stays the same; with a step per epoch it falls."""
     lesson = LESSONS[name]
     frozen = sums(lesson.config, real_images, 3)
     assert abs(frozen[2] - frozen[1]) < 0.001
