@@ -17,7 +17,8 @@ from torchvision.transforms import ToTensor
 from benchmarks.report import in_turns, machine, options, report, run
 from trainer.images.image_data import ImageData, Split, load_images, subset
 from trainer.learning.learner import build_model
-from trainer.learning.loop import train, training_split
+from trainer.learning.loop import train
+from trainer.learning.training_set import training_split
 from trainer.runs.events import EpochEnded, StepLogged
 from trainer.settings.config import TrainConfig
 

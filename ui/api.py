@@ -7,10 +7,9 @@ from typing import Any, TypedDict
 import gradio as gr
 
 from trainer.errors import UserError
-from trainer.images.batches import num_batches
 from trainer.images.image_data import ImageData, facts
-from trainer.learning.loop import num_training_images
 from trainer.learning.schedulers import preview
+from trainer.learning.training_set import batches_per_epoch
 from trainer.runs import run_folder
 from trainer.runs.events import StepLogged, json_fields
 from trainer.runs.events import row as public_row
@@ -107,13 +106,13 @@ def add_endpoints(lab: Lab) -> None:
     def preview_lr(config: dict) -> list[PlannedStep]:
         """The learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
-        per_epoch = num_batches(num_training_images(settings, _images(lab)), settings)
+        per_epoch = batches_per_epoch(settings, _images(lab))
         if settings.epochs * per_epoch > MOST_BATCHES:
             raise UserError(
                 "This run has over {count} batches: ask for fewer epochs or larger batches.",
                 count=f"{MOST_BATCHES:,}",
             )
-        return [{"step": step, "lr": lr} for step, lr in preview(settings, num_batches=per_epoch)]
+        return [{"step": step, "lr": lr} for step, lr in preview(settings, batches_per_epoch=per_epoch)]
 
     @with_api_errors
     def find_lr(config: dict) -> FoundLr:

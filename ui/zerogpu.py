@@ -28,8 +28,8 @@ from trainer.jobs.slices import (
     search,
 )
 from trainer.learning.checkpoint import Checkpoint
-from trainer.learning.loop import training_split
 from trainer.learning.lr_finder import Finding, Trial
+from trainer.learning.training_set import training_split
 from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished, GpuTime
 from trainer.settings.config import TrainConfig
 

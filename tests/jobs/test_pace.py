@@ -5,7 +5,8 @@ import time
 import pytest
 
 from trainer.jobs.pace import Pace, measure, pace_of
-from trainer.learning.loop import train, train_batch
+from trainer.learning.learner import train_batch
+from trainer.learning.loop import train
 from trainer.runs.events import EpochEnded
 from trainer.settings.config import TrainConfig
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from trainer.images.image_data import Split, subset
 from trainer.learning.learner import build_model
-from trainer.learning.loop import _SECONDS_BETWEEN_YIELDS, evaluate, train, training_split
+from trainer.learning.loop import _SECONDS_BETWEEN_YIELDS, evaluate, train
+from trainer.learning.training_set import training_split
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS

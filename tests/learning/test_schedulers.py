@@ -95,7 +95,7 @@ BY_HAND = [
 def test_schedules_by_hand(settings, factors):
     """The lr of each step, as parts of lr, worked out on paper; one batch an epoch, so both units say the same."""
     for unit in ("epoch", "batch")[: 1 if settings["scheduler"] == "plateau" else 2]:
-        steps = list(preview(TrainConfig(lr=2.0, scheduler_unit=unit, **settings), num_batches=1))
+        steps = list(preview(TrainConfig(lr=2.0, scheduler_unit=unit, **settings), batches_per_epoch=1))
         assert [step for step, _ in steps] == list(range(1, len(factors) + 1))
         assert [lr / 2 for _, lr in steps] == pytest.approx(factors, rel=1e-6, abs=1e-9)
 
@@ -113,7 +113,7 @@ def test_units(unit, every, lrs):
     config = TrainConfig(
         scheduler="exponential", gamma=0.5, lr=1.0, scheduler_unit=unit, epochs=2, zero_grad_every=every
     )
-    values = [lr for _, lr in preview(config, num_batches=3)]
+    values = [lr for _, lr in preview(config, batches_per_epoch=3)]
     assert values == [0.5 ** "abcdef".index(letter) for letter in lrs]
 
 
@@ -138,7 +138,7 @@ def test_preview_is_what_a_run_logs(scheduler, unit, every, warmup, tiny):
         **({"pct_start": 0.6} if scheduler == "onecycle" else {}),
     )
     logged = [(event.step, event.lr) for event in train(config, tiny) if isinstance(event, StepLogged)]
-    assert logged == list(preview(config, num_batches=4))
+    assert logged == list(preview(config, batches_per_epoch=4))
     assert len(logged) == config.epochs * 4
 
 
@@ -164,7 +164,7 @@ def test_short_runs_work_or_are_refused_with_a_sentence(scheduler):
                 **more,
             )
             try:
-                lrs = [lr for _, lr in preview(config, num_batches=num_batches)]
+                lrs = [lr for _, lr in preview(config, batches_per_epoch=num_batches)]
             except ValueError as error:
                 refusals.add(str(error))
             else:
@@ -179,14 +179,14 @@ def test_short_runs_work_or_are_refused_with_a_sentence(scheduler):
 def test_steps_are_counted_in_whole_numbers():
     """49 epochs of one batch, a step each 49 batches, are one step: in floating point 49 × (1 / 49) is less than 1."""
     config = TrainConfig(scheduler="constant", scheduler_unit="batch", epochs=49, zero_grad_every=49)
-    assert len(list(preview(config, num_batches=1))) == 49
+    assert len(list(preview(config, batches_per_epoch=1))) == 49
 
 
 def test_onecycle_after_an_odd_epoch_counts_the_steps_that_really_come():
     """With a step each 3 batches, 4 batches an epoch, epochs 2 and 3 have 3 steps, not 8 // 3: torch would raise."""
     config = TrainConfig(scheduler="onecycle", pct_start=0.5, epochs=3, zero_grad_every=3)
     optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
-    assert build_scheduler(config, optimizer, num_batches=4, after_epoch=1).total_steps == 3
+    assert build_scheduler(config, optimizer, batches_per_epoch=4, after_epoch=1).total_steps == 3
 
 
 @pytest.mark.parametrize(
@@ -204,14 +204,14 @@ def test_onecycle_after_an_odd_epoch_counts_the_steps_that_really_come():
 def test_too_short_runs_are_refused(settings, name):
     """The sentence names the setting that does not fit."""
     with pytest.raises(ValueError, match=name):
-        list(preview(TrainConfig(**settings), num_batches=10))
+        list(preview(TrainConfig(**settings), batches_per_epoch=10))
 
 
 @pytest.mark.parametrize("unit", ["epoch", "batch"])
 def test_one_step_is_enough(unit):
     """The last batch of all may be the only one after which the optimizer takes a step."""
     config = TrainConfig(scheduler="step", scheduler_unit=unit, epochs=2, zero_grad_every=20)
-    assert len(list(preview(config, num_batches=10))) == 20
+    assert len(list(preview(config, batches_per_epoch=10))) == 20
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -277,7 +277,7 @@ def trace(scheduler, settings):
     """(lr, momentum) at each of 20 scheduler steps; plateau sees a loss that falls slowly, then not at all."""
     config = TrainConfig(scheduler=scheduler, scheduler_unit=None if scheduler == "plateau" else "batch", **settings)
     optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
-    stepper = build_scheduler(config, optimizer, num_batches=2)
+    stepper = build_scheduler(config, optimizer, batches_per_epoch=2)
     seen = []
     for step in range(20):
         group = optimizer.param_groups[0]

@@ -217,7 +217,7 @@ def test_the_lr_of_every_step(settings, tiny_steps):
     """Each schedule gives the lr that preview gives, by epoch or batch, with warm-up or accumulation."""
     config = TrainConfig.from_settings({**SMALL, "epochs": 9, "lr": 0.05, **settings})
     every = config.zero_grad_every
-    lrs = [lr for step, lr in preview(config, num_batches=4) if step % every == 0]
+    lrs = [lr for step, lr in preview(config, batches_per_epoch=4) if step % every == 0]
     assert tiny_steps(as_code(config, HUB | {"source": "synthetic"})) == pytest.approx(lrs, rel=1e-9, abs=1e-15)
 
 

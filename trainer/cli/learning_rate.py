@@ -19,10 +19,9 @@ from trainer.cli.options import (
     settings_of,
 )
 from trainer.cli.progress import BAR_FORMAT
-from trainer.images.batches import num_batches
 from trainer.learning import lr_finder
-from trainer.learning.loop import num_training_images
 from trainer.learning.schedulers import preview
+from trainer.learning.training_set import batches_per_epoch
 from trainer.settings.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -78,11 +77,11 @@ def preview_lr_command(options: argparse.Namespace) -> int:
     """Prints each step of a run with its lr."""
     config = TrainConfig.from_settings(settings_of(options))
     images = images_of(options.data) if options.data else None
-    per_epoch = num_batches(num_training_images(config, images), config)
+    per_epoch = batches_per_epoch(config, images)
     if images:
         print(images.note, file=sys.stderr)
     if config.scheduler == "plateau":
         print("plateau lowers lr by the loss, which only training tells; this is where it begins.", file=sys.stderr)
-    for step, lr in preview(config, num_batches=per_epoch):
+    for step, lr in preview(config, batches_per_epoch=per_epoch):
         print(json.dumps({"step": step, "lr": lr}) if options.json else f"{step}\t{lr:g}")
     return 0

@@ -6,9 +6,11 @@ from itertools import islice
 
 import torch
 
-from trainer.images.batches import num_batches, passes
+from trainer.images.batches import passes
 from trainer.images.image_data import ImageData, subset, to_device
-from trainer.learning.loop import evaluate, prepare, train_batch, training_split
+from trainer.learning.learner import train_batch
+from trainer.learning.loop import evaluate, prepare
+from trainer.learning.training_set import batches_per_epoch, images_per_epoch
 from trainer.runs.events import EpochEnded
 from trainer.settings.config import TrainConfig
 
@@ -27,7 +29,7 @@ class Pace:
 
     def epoch_seconds(self, config: TrainConfig, data: ImageData) -> float:
         """Seconds of one epoch, evaluation included."""
-        return num_batches(len(training_split(config, data).labels), config) * self.batch_seconds + self.test_seconds
+        return batches_per_epoch(config, data) * self.batch_seconds + self.test_seconds
 
 
 def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device = "cpu") -> Pace:
@@ -52,11 +54,8 @@ def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device 
 
 def pace_of(row: EpochEnded, config: TrainConfig, data: ImageData) -> Pace:
     """The pace that an epoch was trained at; not the untrained one, which was not."""
-    count = len(training_split(config, data).labels)
-    if config.drop_last:
-        count -= count % config.batch_size
-    seconds = count / row.images_per_second
-    return Pace(batch_seconds=seconds / num_batches(count, config), test_seconds=row.seconds - seconds)
+    seconds = images_per_epoch(config, data) / row.images_per_second
+    return Pace(batch_seconds=seconds / batches_per_epoch(config, data), test_seconds=row.seconds - seconds)
 
 
 def _test_seconds(model, data: ImageData, device: str | torch.device) -> float:

@@ -14,8 +14,8 @@ from torch import Tensor
 from trainer.errors import Message
 from trainer.images.batches import passes
 from trainer.images.image_data import ImageData, Split
-from trainer.learning.learner import Learner
-from trainer.learning.loop import prepare, train_batch
+from trainer.learning.learner import Learner, train_batch
+from trainer.learning.loop import prepare
 from trainer.runs.events import json_fields
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS

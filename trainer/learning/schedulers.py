@@ -33,15 +33,15 @@ def spans_run(config: TrainConfig) -> bool:
     )
 
 
-def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: int, after_epoch: int = 0):
-    """The chosen torch scheduler, warm-up included, for the run's epochs of `num_batches` batches after `after_epoch`.
+def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, batches_per_epoch: int, after_epoch: int = 0):
+    """Returns the torch scheduler that `config` chooses, with its warm-up, for the epochs after `after_epoch`.
 
     Its step() is due after each of `config.scheduler_unit`: each optimizer step ("batch") or each epoch; plateau's
     takes the test loss. Raises ValueError where the run is too short for its warm-up or its cycle.
     """
-    first, last = after_epoch * num_batches, config.epochs * num_batches
+    first, last = after_epoch * batches_per_epoch, config.epochs * batches_per_epoch
     batches_per_update = config.zero_grad_every or 1
-    batches_per_step = num_batches if config.scheduler_unit == "epoch" else batches_per_update
+    batches_per_step = batches_per_epoch if config.scheduler_unit == "epoch" else batches_per_update
     if last // batches_per_update == first // batches_per_update:
         raise UserError("zero_grad_every must not be above the number of batches: the run would take no step at all.")
     all_steps = last // batches_per_step - first // batches_per_step
@@ -61,7 +61,7 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, num_batches: i
             _check_onecycle(config, num_steps)
         case "cyclic":
             own["base_lr"] = config.lr / 4 if own["base_lr"] is None else own["base_lr"]
-            own["step_size_up"] = own["step_size_up"] or max(1, round(2 * num_batches / batches_per_step))
+            own["step_size_up"] = own["step_size_up"] or max(1, round(2 * batches_per_epoch / batches_per_step))
             own["max_lr"] = config.lr
             if config.mode == "triangular2":
                 # torch's own 1 / 2 ** (cycle - 1) overflows after a thousand cycles; this comes to 0.
@@ -99,18 +99,18 @@ def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
         raise UserError("With three_phase, pct_start must be below 0.5: the same part again goes into the way down.")
 
 
-def preview(config: TrainConfig, *, num_batches: int) -> Iterator[tuple[int, float]]:
+def preview(config: TrainConfig, *, batches_per_epoch: int) -> Iterator[tuple[int, float]]:
     """Yields (step, lr) for each batch of the run, counted from 1, from the scheduler that would train.
 
     Plateau depends on a loss that nobody knows yet: its preview is the lr it starts with.
     """
     optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
-    scheduler = build_scheduler(config, optimizer, num_batches=num_batches)
+    scheduler = build_scheduler(config, optimizer, batches_per_epoch=batches_per_epoch)
     every = config.zero_grad_every or 1
-    for step in range(1, config.epochs * num_batches + 1):
+    for step in range(1, config.epochs * batches_per_epoch + 1):
         yield step, optimizer.param_groups[0]["lr"]
         if config.scheduler == "plateau":
             continue
-        due = step % every == 0 if config.scheduler_unit == "batch" else step % num_batches == 0
+        due = step % every == 0 if config.scheduler_unit == "batch" else step % batches_per_epoch == 0
         if due:
             scheduler.step()

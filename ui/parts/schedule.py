@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-from trainer.images.batches import num_batches
 from trainer.images.image_data import ImageData
-from trainer.learning.loop import num_training_images
 from trainer.learning.schedulers import preview
+from trainer.learning.training_set import batches_per_epoch
 from trainer.settings.config import TrainConfig
 
 MOST_BATCHES = 100_000  # of a run whose schedule is drawn: more would take seconds
@@ -16,10 +15,10 @@ def planned_lrs(config: TrainConfig, images: ImageData | None) -> list[tuple[flo
 
     Empty for a run of more than MOST_BATCHES batches. Before the images have loaded it is the schedule on CIFAR-10.
     """
-    per_epoch = num_batches(num_training_images(config, images), config)
+    per_epoch = batches_per_epoch(config, images)
     if config.scheduler_unit == "epoch":
-        points = [(step - 1, lr) for step, lr in preview(replace(config, zero_grad_every=1), num_batches=1)]
+        points = [(step - 1, lr) for step, lr in preview(replace(config, zero_grad_every=1), batches_per_epoch=1)]
         return [*points, (config.epochs, points[-1][1])]
     if config.epochs * per_epoch > MOST_BATCHES:
         return []
-    return [((step - 1) / per_epoch, lr) for step, lr in preview(config, num_batches=per_epoch)]
+    return [((step - 1) / per_epoch, lr) for step, lr in preview(config, batches_per_epoch=per_epoch)]

@@ -10,7 +10,7 @@ from gradio.blocks import Block
 from gradio.context import LocalContext
 from gradio.events import Dependency
 
-from trainer.learning.loop import training_split
+from trainer.learning.training_set import training_split
 from trainer.settings.config import TrainConfig
 from ui.i18n.language import current_language
 from ui.i18n.words import translate

@@ -10,7 +10,7 @@ from gradio.events import Dependency
 
 from trainer.errors import UserError
 from trainer.images.image_data import facts
-from trainer.learning.loop import training_split
+from trainer.learning.training_set import training_split
 from trainer.runs.script import as_code
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
