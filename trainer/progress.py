@@ -23,7 +23,7 @@ def ignore_progress(fraction: float, doing: str) -> None:
 
 @contextmanager
 def quiet(library: ModuleType) -> Iterator[None]:
-    """Without what `huggingface_hub` or `datasets` prints of its own: what matters of it comes as errors."""
+    """Silences the log and the progress bars of `huggingface_hub` or `datasets`; errors are still raised."""
     logger = logging.getLogger(library.__name__)
     level, had_bars = logger.level, not library.utils.are_progress_bars_disabled()
     logger.setLevel(logging.CRITICAL)

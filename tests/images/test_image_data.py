@@ -127,7 +127,7 @@ def test_cache_that_cannot_be_written(tmp_path):
     data = load_images(str(write_pets(tmp_path / "pets")))
     assert data.path is None
     assert len(data.train.labels) == 5
-    assert "which the disk could not keep (" in data.note
+    assert "which could not be cached (" in data.note
     assert str(tmp_path) not in data.note
 
 
@@ -140,7 +140,7 @@ def test_full_disk_leaves_no_partial_file(tmp_path, cache, monkeypatch):
 
     monkeypatch.setattr("trainer.images.image_data.save_file", fill_disk)
     data = load_images(str(write_pets(tmp_path / "pets")))
-    assert data.note.endswith("which the disk could not keep (No space left on device).")
+    assert data.note.endswith("which could not be cached (No space left on device).")
     assert list(cache.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""read_picture against Pillow, on files made here, and against files that lie, break off or are none."""
+"""Decoding pictures, compared with Pillow; forged, truncated and other files; resizing."""
 
 import io
 import random
@@ -43,7 +43,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(samples: np.ndarray, depth: int, colour: int, interlaced: bool = False, extra: bytes = b"") -> bytes:
-    """A PNG of samples [height, width, channels], of kinds that Pillow cannot write."""
+    """A PNG of samples [height, width, channels], in any colour type and bit depth; Pillow cannot write all of them."""
 
     def rows(part: np.ndarray) -> bytes:
         if depth >= 8:
@@ -60,7 +60,7 @@ def png(samples: np.ndarray, depth: int, colour: int, interlaced: bool = False, 
 
 
 def gif(image: Image.Image, screen: tuple, at: tuple, clear: int | None = None, own: bool = False) -> bytes:
-    """A GIF whose one image stands somewhere on its screen, with the file's colour table or its own."""
+    """A GIF with one image at any position of its screen, with the global colour table or its own."""
     whole = saved(image, "GIF", interlace=0)
     size = whole[10] & 7
     table = whole[13 : 13 + 3 * 2 ** (size + 1)]
@@ -142,7 +142,7 @@ for format in ("JPEG", "PNG", "WEBP"):
 
 @pytest.fixture
 def read(tmp_path):
-    """read_picture on bytes; the name of the file says nothing of its format."""
+    """A function that calls read_picture on bytes, in a file whose name does not reveal the format."""
 
     def read(data: bytes) -> torch.Tensor:
         path = tmp_path / "upload.tmp"
@@ -166,7 +166,7 @@ def assert_same(mine: torch.Tensor, reference: np.ndarray, within: int = 0) -> N
 
 @pytest.mark.parametrize("name", FILES)
 def test_reads_what_pillow_reads(read, name):
-    """Pixels, size, orientation, transparency over white; 1 level for rounding and another JPEG decoder."""
+    """Pixels, size, orientation and transparency over white agree to 1 level: rounding and JPEG decoders differ."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(FILES[name])))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -181,7 +181,7 @@ PNG_KINDS = [(colour, depth) for colour, depths in PNG_DEPTHS.items() for depth 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("colour", "depth"), PNG_KINDS)
 def test_png_of_every_kind(read, colour, depth, interlaced):
-    """The PNG specification's 15 kinds, plain and interlaced, with transparency, against its formulas."""
+    """The PNG specification's 15 kinds, plain and interlaced, with transparency, compared with its formulas."""
     chance = np.random.default_rng(0)
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     samples = chance.integers(0, 2**depth, (HEIGHT, WIDTH, channels))
@@ -203,13 +203,13 @@ def test_png_of_every_kind(read, colour, depth, interlaced):
 
 
 def test_16_bit_levels_are_rounded(read):
-    """Each of the 65,536 levels becomes the nearest of the 256, white stays white."""
+    """Each of the 65,536 levels becomes the nearest of the 256."""
     levels = np.arange(65536).reshape(256, 256, 1)
     assert_same(read(png(levels, 16, 0)), np.rint(levels / 257).repeat(3, -1))
 
 
 def test_gif_index_beyond_its_colours(read):
-    """A colour table of 2 and indices up to 255: greys, and nothing that lies behind the table in memory."""
+    """Indices beyond a colour table of 2 become greys, not the memory behind the table."""
     levels = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
     whole = saved(levels, "GIF", optimize=False, interlace=0)
     start = 13 + 3 * 256
@@ -219,14 +219,14 @@ def test_gif_index_beyond_its_colours(read):
 
 
 @pytest.mark.parametrize("exif", [b"", b"II*", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
-def test_damaged_exif_turns_nothing(read, exif):
-    """What cannot be read in EXIF costs the orientation, not the picture."""
+def test_damaged_exif(read, exif):
+    """If the EXIF block cannot be read, the picture is decoded without its orientation."""
     start = PNG.index(b"IDAT") - 4
     assert torch.equal(read(PNG[:start] + chunk(b"eXIf", exif) + PNG[start:]), read(PNG))
 
 
 def test_exif_of_motorola_order(read):
-    """A big-endian EXIF block, between two other blocks that are APP1 too."""
+    """A big-endian EXIF block between two other APP1 blocks."""
     exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     other = b"http://ns.adobe.com/xap/1.0/\0<x/>"
     blocks = (other, b"Exif\0\0" + exif, other)
@@ -235,7 +235,7 @@ def test_exif_of_motorola_order(read):
 
 
 def header_only(format: str, width: int, height: int) -> bytes:
-    """A picture that claims a size and has next to no data."""
+    """A picture whose header claims a size that its data does not have."""
     if format == "jpeg":
         size = JPEG.index(b"\xff\xc0") + 5
         return JPEG[:size] + struct.pack(">HH", height, width) + JPEG[size + 4 :]
@@ -260,7 +260,7 @@ HEADERS = ["jpeg", "png", "gif, screen", "gif, image", "webp, VP8", "webp, VP8L"
 
 @pytest.mark.parametrize("format", HEADERS)
 def test_too_many_pixels_are_refused_from_the_header(read, format, monkeypatch):
-    """A small file of an enormous picture is refused at once, and no decoder is asked."""
+    """A small file of an enormous picture is refused without calling a decoder."""
     for decoder in ("decode_jpeg", "decode_png", "decode_gif", "decode_webp"):
         monkeypatch.delattr(picture, decoder)
     side = 16_000 if "VP8" in format else 20_000  # a VP8 side has 14 bits
@@ -288,7 +288,7 @@ def test_no_pixels_are_refused(read, format):
     ],
 )
 def test_every_truncation_is_refused(read, name):
-    """Cut anywhere, a picture is refused; only a GIF's last byte says nothing of the picture."""
+    """A picture cut at any byte is refused, except that a GIF's last byte does not belong to the picture."""
     data = FILES[name]
     for end in {*range(1, len(data), 11), *range(1, 64), len(data) - 2, len(data) - 1}:
         if name == "gif" and end == len(data) - 1:
@@ -309,7 +309,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_files_are_told_which_formats_are_read(read, name):
+def test_other_files_are_refused(read, name):
     with pytest.raises(ValueError, match="JPEG, PNG, WebP or GIF"):
         read(OTHERS[name])
 
@@ -335,13 +335,13 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_files_are_called_damaged(read, name):
-    """Right first bytes, and no right picture behind them."""
+    """Files with a valid signature but without a valid picture."""
     with pytest.raises(ValueError, match="damaged"):
         read(BROKEN[name])
 
 
-def test_what_is_not_a_file_with_a_picture(tmp_path, monkeypatch):
-    """A missing, empty, large or unopenable file, a folder: one sentence each, without the server's path."""
+def test_refused_paths(tmp_path, monkeypatch):
+    """A missing, empty, large or unopenable file, or a folder: one sentence each, without the path."""
     monkeypatch.setattr(picture, "MAX_BYTES", 2**20)
     secret = tmp_path / "secret-run"
     secret.mkdir()
@@ -383,8 +383,8 @@ TINY_PARTS = {
 
 
 @pytest.mark.parametrize("name", TINY_PARTS)
-def test_many_tiny_parts_take_no_time(read, name):
-    """8 MiB of nothing is walked once, and compressed text is never inflated."""
+def test_many_tiny_parts(read, name):
+    """8 MiB of tiny parts are walked once, and compressed text is not decompressed."""
     data = TINY_PARTS[name]()
     start = time.process_time()
     result = answer(read, data)
@@ -396,7 +396,7 @@ def test_many_tiny_parts_take_no_time(read, name):
 
 
 def test_a_jpeg_of_too_many_scans_is_refused(read):
-    """Each scan of a progressive JPEG passes over the whole picture, however few bytes it has."""
+    """Each scan of a progressive JPEG costs a pass over the whole picture, even if it has few bytes."""
     data = FILES["jpeg, progressive"]
     scan = data[data.rindex(b"\xff\xda") : -2]
     with pytest.raises(ValueError, match="damaged"):
@@ -404,14 +404,14 @@ def test_a_jpeg_of_too_many_scans_is_refused(read):
 
 
 def test_only_the_first_frame_is_decoded(read):
-    """A thousand more frames, of which the first already is nonsense, change nothing and cost nothing."""
+    """A thousand more frames, invalid ones, change nothing."""
     end = GIF.rindex(b";")
     frame = struct.pack("<B4HB", 0x2C, 0, 0, 65535, 65535, 0) + b"\x08\x02\xff\xff\0"
     assert torch.equal(read(GIF[:end] + frame * 1000 + b";"), read(GIF))
 
 
 def test_random_damage_is_refused_or_read(read, monkeypatch):
-    """A thousand files with changed, missing or added bytes: a sentence or a picture, never anything else."""
+    """A thousand files with changed, missing or added bytes give a picture or an error of one sentence."""
     monkeypatch.setattr(picture, "MAX_PIXELS", 100_000)
     chance = random.Random(0)
     for _ in range(1000):
@@ -434,7 +434,7 @@ def test_random_damage_is_refused_or_read(read, monkeypatch):
 
 
 def with_right_checksums(data: bytes) -> bytes:
-    """So that damage reaches the decoder and not only the checksum's test."""
+    """Corrects the checksums, so that the damage reaches the decoder."""
     right, at = bytearray(data[:8]), 8
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -450,14 +450,14 @@ def test_fit_leaves_the_right_size_alone(resize):
 
 
 def test_fit_crop_is_scale_and_centre_crop(read):
-    """Cutting before scaling differs from torchvision's Resize and CenterCrop by rounding alone."""
+    """Cutting before scaling differs from torchvision's Resize and CenterCrop only by rounding."""
     pixels = read(saved(smooth(3, size=(300, 200)), "PNG"))
     usual = F.center_crop(F.resize(pixels, [32], antialias=True), [32, 32])
     assert (fit(pixels, 32, "crop").int() - usual.int()).abs().max() <= 4
 
 
 def test_fit_squash_is_pillows_bilinear(read):
-    """Both sides scaled, antialiased as Pillow does."""
+    """Both sides are scaled, antialiased as in Pillow."""
     image = smooth(3, size=(300, 200))
     reference = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
     assert_same(fit(read(saved(image, "PNG")), 32, "squash").contiguous(), reference, within=1)
@@ -466,7 +466,7 @@ def test_fit_squash_is_pillows_bilinear(read):
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("shape", [(1, 10_000), (10_000, 1), (1, 1), (7, 3), (1, 200_000)])
 def test_fit_any_shape(resize, shape):
-    """A strip and a dot become squares, in no more memory than they had."""
+    """A strip or a dot becomes a square, without using more memory than the picture."""
     square = fit(torch.full((3, *shape), 77, dtype=torch.uint8), 32, resize)
     assert torch.equal(square, torch.full((3, 32, 32), 77, dtype=torch.uint8))
 

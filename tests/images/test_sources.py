@@ -57,7 +57,7 @@ def serve_folder(folder: Path):
         ("\0", "no image source"),
         ("x" * 5000, "no image source"),
         (__file__, "is a file"),
-        ("someone/something", "no folder someone/something here, and the Hub was not asked"),
+        ("someone/something", "no folder someone/something here, and the Hub was not contacted"),
     ],
 )
 def test_unknown_sources_are_refused(address, complaint, unreachable):
@@ -144,9 +144,9 @@ def test_hub(tmp_path):
     assert [answer["error"] for answer in failed] == [
         "There is no folder someone/similar here, and the Hub's dataset someone/similar has no revision v2.",
         "The dataset someone/no-test has no test split.",
-        "There is no folder someone/nothing here, and the Hub has no dataset someone/nothing, or it is a private one.",
+        "There is no folder someone/nothing here, and the Hub has no dataset someone/nothing, or it is private.",
     ]
-    assert auto["note"].endswith("10 training and 10 test images: it was kept from an earlier download.")
+    assert auto["note"].endswith("10 training and 10 test images: it was downloaded earlier.")
     assert hub.requests[-1].endswith("/someone/nothing")
 
 
@@ -244,7 +244,7 @@ def test_auto_when_a_server_fails(tmp_path, monkeypatch, unreachable, sent, reas
         data = load_images()
     assert data.source == "synthetic"
     assert data.note.endswith(
-        ": the Hub was not asked, because HF_HUB_OFFLINE is set; "
+        ": the Hub was not contacted, because HF_HUB_OFFLINE is set; "
         f"the server that torchvision gets CIFAR-10 from {reason}."
     )
 
@@ -261,9 +261,9 @@ def test_auto_without_the_hub(tmp_path, monkeypatch, unreachable):
     assert first.source == second.source == "torchvision"
     assert first.note == (
         "Training on CIFAR-10 from torchvision, 2 training and 2 test images: "
-        "the Hub was not asked, because HF_HUB_OFFLINE is set."
+        "the Hub was not contacted, because HF_HUB_OFFLINE is set."
     )
-    assert second.note.endswith(": it was kept from an earlier download.")
+    assert second.note.endswith(": it was downloaded earlier.")
 
 
 def test_stalled_server(monkeypatch):

@@ -12,14 +12,14 @@ from trainer.images.image_data import Split
 from trainer.settings.config import TrainConfig
 
 PADDING = 2
-"""The augmentation shifts an image by at most this many pixels in each direction."""
+"""The largest shift of the augmentation, in pixels, in each direction."""
 
-# Small batches are gathered several at a time, about this many images together.
-_TOGETHER = 1024
+# Small batches are gathered several at a time, about this many images at once.
+_IMAGES_AT_ONCE = 1024
 
 
 def num_batches(num_images: int, config: TrainConfig) -> int:
-    """How many batches an epoch over `num_images` images has; none where drop_last drops the only one."""
+    """Returns the number of batches in an epoch over `num_images` images; 0 if drop_last drops the only one."""
     whole, rest = divmod(num_images, config.batch_size)
     return whole + (rest > 0 and not config.drop_last)
 
@@ -27,45 +27,48 @@ def num_batches(num_images: int, config: TrainConfig) -> int:
 def batches(
     split: Split, config: TrainConfig, epoch: int, *, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch's batches: images uint8 [b, 3, size, size] in channels_last memory, labels int64 [b], on its device.
+    """Yields the batches of an epoch, on the split's device.
 
-    Each image once, in an order and with an augmentation that depend on (config.seed, epoch) alone: the same on every
-    device, in a run that is resumed at an epoch's beginning, and however many ranks there are. Of every batch, which
-    has config.batch_size images but for the last, rank `rank` of `world_size` gets its share, which may be empty.
+    Each batch is a pair of images, uint8 [b, 3, size, size] in channels_last memory, and labels, int64 [b]. All but the
+    last have config.batch_size images; rank `rank` of `world_size` gets its share of each, which may be empty.
 
-    With config.augment each image is moved by up to 2 pixels in each direction, its border mirrored to fill the gap,
-    and half of the images are flipped. It is what He et al. (2015, arXiv:1512.03385, section 4.2) do for CIFAR-10,
-    with the milder crop of Jordan (2024, arXiv:2404.00498), whose mirrored border leaves no black edge to learn from.
+    Each image occurs once. Order and augmentation depend only on (config.seed, epoch): they are the same on every
+    device, in a resumed run, and with any number of ranks.
+
+    With config.augment each image is shifted by up to PADDING pixels in each direction, with a mirrored border, and
+    half of the images are flipped. This is the augmentation of He et al. (2015, arXiv:1512.03385, section 4.2) for
+    CIFAR-10, with the smaller shift and the mirrored border of Jordan (2024, arXiv:2404.00498), which leaves no black
+    edge to learn from.
     """
     images, labels = split.images.permute(0, 2, 3, 1), split.labels
     used = num_batches(len(labels), config) * config.batch_size
     draws = torch.from_numpy(_draw_epoch(len(labels), config, epoch)[:, :used]).to(labels.device)
-    # Several small batches are gathered at once: the few steps it takes cost more than the pixels they move.
-    together = max(1, _TOGETHER // config.batch_size) * config.batch_size
-    for start in range(0, used, together):
-        whole = draws[:, start : start + together].split(config.batch_size, 1)
-        shares = [share(batch, rank, world_size, dim=1) for batch in whole]
+    # For a small batch the calls cost more than moving the pixels, so several batches are gathered at once.
+    step = max(1, _IMAGES_AT_ONCE // config.batch_size) * config.batch_size
+    for start in range(0, used, step):
+        wholes = draws[:, start : start + step].split(config.batch_size, 1)
+        shares = [share(whole, rank, world_size, dim=1) for whole in wholes]
         sizes = [part.shape[1] for part in shares]
         order, flips, down, across = torch.cat(shares, 1)
-        chosen = _moved(images, order, flips, down, across) if config.augment else images[order]
-        yield from zip(chosen.permute(0, 3, 1, 2).split(sizes), labels[order].split(sizes), strict=True)
+        gathered = _augmented(images, order, flips, down, across) if config.augment else images[order]
+        yield from zip(gathered.permute(0, 3, 1, 2).split(sizes), labels[order].split(sizes), strict=True)
 
 
 def passes(split: Split, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch after the other, without end."""
+    """Yields the batches of one epoch after another, endlessly."""
     for epoch in itertools.count(1):
         yield from batches(split, config, epoch)
 
 
 def share(whole: Tensor, rank: int, world_size: int, dim: int = 0) -> Tensor:
-    """A rank's part of a tensor, cut along `dim`: the parts differ in length by at most one, and may be empty."""
+    """Returns a rank's part of a tensor, split along `dim`; the parts' lengths differ by at most 1 and may be 0."""
     return whole.tensor_split(world_size, dim)[rank]
 
 
 def _draw_epoch(num_images: int, config: TrainConfig, epoch: int) -> np.ndarray:
-    """All of an epoch's chance at once, int64 [4, num_images]: order, flips 0 or 1, shifts down and across."""
-    # NumPy's generator, because torch's for the CPU keeps 32 bits of its seed, too few to keep all pairs of seed and
-    # epoch apart. A hash, because NumPy's own mixing takes (2**32 + 5, 0) and (5, 1) for the same.
+    """Draws an epoch's random numbers, int64 [4, num_images]: order, flips (0 or 1), shifts down and across."""
+    # NumPy's generator, because torch's CPU generator uses only 32 bits of its seed, so that pairs of seed and epoch
+    # would collide. A hash, because NumPy's own seeding treats (2**32 + 5, 0) and (5, 1) as equal.
     pair = hashlib.sha256(f"{config.seed}/{epoch}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(pair, "big"))
     draws = np.zeros((4, num_images), np.int64)
@@ -76,16 +79,16 @@ def _draw_epoch(num_images: int, config: TrainConfig, epoch: int) -> np.ndarray:
     return draws
 
 
-def _moved(images: Tensor, order: Tensor, flips: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """The images [n, size, size, 3] of `order`, shifted and flipped: reads each pixel from where it comes from."""
+def _augmented(images: Tensor, order: Tensor, flips: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Returns images[order], uint8 [n, size, size, 3], shifted and flipped: gathers each pixel from its origin."""
     size = images.shape[1]
-    places = torch.arange(size, device=images.device)
-    rows = _mirrored(places + down[:, None], size)
-    columns = _mirrored(places + across[:, None], size)
+    positions = torch.arange(size, device=images.device)
+    rows = _reflected(positions + down[:, None], size)
+    columns = _reflected(positions + across[:, None], size)
     columns = torch.where(flips[:, None] == 1, columns.flip(1), columns)
     return images[order[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _mirrored(places: Tensor, size: int) -> Tensor:
-    """Places beyond 0..size-1 reflected at the edge's pixel, as numpy.pad's "reflect" does."""
-    return size - 1 - (size - 1 - places.abs()).abs()
+def _reflected(positions: Tensor, size: int) -> Tensor:
+    """Reflects positions outside 0..size-1 at the edge pixel, as numpy.pad's "reflect" mode does."""
+    return size - 1 - (size - 1 - positions.abs()).abs()

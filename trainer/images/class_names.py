@@ -1,4 +1,4 @@
-"""Which class names a data set and a network may have."""
+"""The class names that an image set and a network may have."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -9,7 +9,10 @@ _MOST_CLASSES, _LONGEST_NAME = 1000, 100
 
 
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The class names as a tuple, or ValueError: two to a thousand different, short, printable names."""
+    """Returns the class names as a tuple.
+
+    Raises UserError unless they are 2 to 1,000 different printable strings of 1 to 100 characters.
+    """
     if isinstance(names, str) or not isinstance(names, Sequence) or not 2 <= len(names) <= _MOST_CLASSES:
         raise UserError("There must be from 2 to {most} class names.", most=f"{_MOST_CLASSES:,}")
     for name in names:

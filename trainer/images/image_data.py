@@ -1,4 +1,4 @@
-"""Image sets as uint8 tensors: loaded once, kept as safetensors, cut into batches without a loop over images."""
+"""Image sets as uint8 tensors, and their cache: a safetensors file for each set."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from trainer.images.sources import Source, find_source
 from trainer.progress import Report, ignore_progress
 from trainer.settings.config import SPLITS
 
-# What `auto` tries, in this order, before it settles for drawn shapes.
+# The sources that `auto` tries, in this order, before it draws shapes.
 _REAL = ("hub", "torchvision")
 _METADATA = "optimizer-lab"
 
@@ -36,83 +36,86 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
-    """An image set and all that is known of where it comes from."""
+    """An image set and its origin."""
 
     name: str
-    """CIFAR-10, CIFAR-10 (JPEG), synthetic, or else the name of the dataset's repository or of the folder."""
+    """CIFAR-10, CIFAR-10 (JPEG), synthetic, or the name of the dataset's repository or folder."""
     source: str
-    """What load_images takes to load exactly this again: hub, torchvision, synthetic, owner/name@commit, or the
+    """The argument of load_images that loads exactly this set: hub, torchvision, synthetic, owner/name@commit, or the
     absolute path of a folder."""
     revision: str | None
-    """The commit on the Hub; None for what does not come from there."""
+    """The commit on the Hub; None for other sources."""
     digest: str
-    """SHA-256, in hex, over class names, shapes, pixels and labels of both splits."""
+    """SHA-256, in hex, of the class names, and the shapes, pixels and labels of both splits."""
     class_names: tuple[str, ...]
     train: Split
     test: Split
     path: Path | None
-    """The file that both splits are mapped from; None where the disk has not taken one."""
+    """The cache file that both splits are memory-mapped from; None if it could not be written."""
     note: str
-    """One sentence for page and command line: which images these are and, where `auto` chose them, why."""
+    """One sentence for the user: which images these are and, if `auto` chose them, why."""
 
 
 def load_images(source: str | None = None, *, progress: Report = ignore_progress) -> ImageData:
-    """The images of a source: hub, torchvision, synthetic, a folder, a dataset's owner/name[@revision], or auto.
+    """Loads an image set from hub, torchvision, synthetic, a folder, a dataset's owner/name[@revision], or auto.
 
-    None is the environment's OPTIMIZER_LAB_DATA, or else auto: hub or torchvision, whichever was kept or answers
-    first, or else synthetic, which is decided within 15 seconds. What was loaded once is kept beside the Hugging Face
-    cache, and mapped from there the next time. `progress` is called with a fraction 0..1 and what is being done, in
-    this thread, about twice a second or more.
+    The default is the environment variable OPTIMIZER_LAB_DATA, or auto if it is not set. auto takes hub or torchvision,
+    the first that is cached or that answers, and synthetic if neither does; it decides within 15 seconds.
 
-    Raises ValueError with one sentence where there is no such source, or where it is no image set or out of reach.
+    A loaded set is cached in the folder optimizer-lab of HF_HOME and memory-mapped from there the next time. `progress`
+    is called in this thread, at least about twice a second, with a fraction 0–1 and what is being done.
+
+    Raises UserError if there is no such source, it cannot be reached, or it is not an image set.
     """
     source = source or os.environ.get("OPTIMIZER_LAB_DATA") or "auto"
     return _load_any(progress) if source == "auto" else _load(find_source(source), progress)
 
 
-def open_images(path: str | os.PathLike) -> ImageData:
-    """The images that load_images has kept in a file, its ImageData.path. The file is mapped, not copied to memory.
+def open_images(path: str | os.PathLike[str]) -> ImageData:
+    """Opens a cache file of load_images, an ImageData.path. The file is memory-mapped, not copied.
 
-    Raises FileNotFoundError where there is none, ValueError where it is not what was written.
+    Raises FileNotFoundError if there is no such file, UserError if it is damaged.
     """
     path = Path(path)
     try:
         with safe_open(path, "pt") as file:
-            kept = json.loads(file.metadata()[_METADATA])
-            images = [(file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels")) for split in SPLITS]
-        pictures = Pictures(kept["name"], tuple(kept["class_names"]), *images)
-        is_damaged = _digest(pictures) != kept["digest"]
+            metadata = json.loads(file.metadata()[_METADATA])
+            splits = [(file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels")) for split in SPLITS]
+        pictures = Pictures(metadata["name"], tuple(metadata["class_names"]), *splits)
+        is_damaged = _digest(pictures) != metadata["digest"]
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError("The file {name} is damaged.", name=path.name) from error
     if is_damaged:
         raise UserError("The file {name} is damaged.", name=path.name)
-    return _image_data(pictures, kept["source"], kept["revision"], kept["digest"], path)
+    return _image_data(
+        pictures, source=metadata["source"], revision=metadata["revision"], digest=metadata["digest"], path=path
+    )
 
 
 def facts(data: ImageData) -> dict[str, Any]:
-    """What a run remembers of its images, ready for JSON: name, source, revision and digest."""
+    """Returns what a run records of its images, ready for JSON: name, source, revision and digest."""
     return {"name": data.name, "source": data.source, "revision": data.revision, "digest": data.digest}
 
 
 def to_device(split: Split, device: str | torch.device) -> Split:
-    """The split on a device; the same tensors where they are there already."""
+    """Returns the split on a device: the same tensors if they are there already."""
     return Split(images=split.images.to(device), labels=split.labels.to(device))
 
 
 def subset(split: Split, num_images: int) -> Split:
-    """The first `num_images` of a split, or all there are: 0, too, means all. Nothing is copied."""
+    """Returns the first `num_images` images of a split as a view; 0 means all."""
     assert num_images >= 0
     end = num_images or None
     return Split(images=split.images[:end], labels=split.labels[:end])
 
 
 def pixel_statistics(split: Split) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and population standard deviation of each channel over all pixels of a split, in units of 0..1.
+    """Returns the mean and population standard deviation of each channel over all pixels of a split, as 0–1.
 
-    Exact up to the last rounding: both come from whole numbers, how often each of the 256 values occurs. The deviation
-    is 0 where all pixels are alike.
+    Both are computed from the number of times that each of the 256 values occurs: with integers, and so without error
+    up to the last rounding. The deviation of equal pixels is exactly 0.
     """
     mean, std = zip(*(_channel_statistics(channel) for channel in split.images.unbind(1)), strict=True)
     return mean, std
@@ -129,8 +132,8 @@ def _channel_statistics(channel: Tensor) -> tuple[float, float]:
 def _load_any(progress: Report) -> ImageData:
     sources = [find_source(address) for address in _REAL]
     for source in sources:
-        if kept := _open_kept(source):
-            return _because(kept, Message("it was kept from an earlier download"))
+        if data := _open_cached(source):
+            return _with_reasons(data, Message("it was downloaded earlier"))
     reasons: list[str] = []
     for source in sources:
         try:
@@ -138,32 +141,33 @@ def _load_any(progress: Report) -> ImageData:
         except ValueError as error:
             reasons.append(as_clause(error))
         else:
-            return _because(data, *(reasons or [Message("the Hub answered")]))
-    return _because(_load(find_source("synthetic"), progress), *reasons)
+            return _with_reasons(data, *(reasons or [Message("the Hub answered")]))
+    return _with_reasons(_load(find_source("synthetic"), progress), *reasons)
 
 
 def _load(source: Source, progress: Report) -> ImageData:
-    if kept := _open_kept(source):
-        return kept
+    if data := _open_cached(source):
+        return data
     pictures = source.read(progress)
     digest = _digest(pictures)
     try:
-        path = _keep(source, pictures, digest)
+        path = _write_cache(source, pictures, digest)
     except (OSError, SafetensorError) as error:
-        return _image_data(pictures, source.address, source.revision, digest, None, unkept=first_line(error))
-    del pictures  # before the same are mapped
+        reason = first_line(error)
+        return _image_data(
+            pictures, source=source.address, revision=source.revision, digest=digest, path=None, cache_error=reason
+        )
+    del pictures  # before the cache file is mapped: only one copy in memory
     return open_images(path)
 
 
-def _because(data: ImageData, *reasons: str) -> ImageData:
-    """The images with the one or two reasons why they were chosen in their note."""
+def _with_reasons(data: ImageData, *reasons: str) -> ImageData:
+    """Returns the images with the one or two reasons for choosing them in their note."""
+    note = as_clause(data.note, capital=True)
     if len(reasons) == 1:
-        return replace(data, note=Message("{note}: {why}.", note=as_clause(data.note, capital=True), why=reasons[0]))
+        return replace(data, note=Message("{note}: {why}.", note=note, why=reasons[0]))
     hub, torchvision = reasons
-    note = Message(
-        "{note}: {hub}; {torchvision}.", note=as_clause(data.note, capital=True), hub=hub, torchvision=torchvision
-    )
-    return replace(data, note=note)
+    return replace(data, note=Message("{note}: {hub}; {torchvision}.", note=note, hub=hub, torchvision=torchvision))
 
 
 def _cache_file(source: Source) -> Path:
@@ -172,18 +176,18 @@ def _cache_file(source: Source) -> Path:
     return Path(HF_HOME, "optimizer-lab", f"{source.key}.safetensors")
 
 
-def _open_kept(source: Source) -> ImageData | None:
-    """The source's images from the cache; None where they are not there, or damaged, and must be read again."""
+def _open_cached(source: Source) -> ImageData | None:
+    """Returns the source's images from the cache; None if they are missing or damaged."""
     try:
         return open_images(_cache_file(source))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, UserError):
         return None
 
 
-def _keep(source: Source, pictures: Pictures, digest: str) -> Path:
-    """Writes the pictures to the cache, in such a way that nobody ever sees half a file."""
+def _write_cache(source: Source, pictures: Pictures, digest: str) -> Path:
+    """Writes the pictures to the cache atomically, and returns the file's path."""
     path = _cache_file(source)
-    kept = {
+    metadata = {
         "name": pictures.name,
         "source": source.address,
         "revision": source.revision,
@@ -193,36 +197,38 @@ def _keep(source: Source, pictures: Pictures, digest: str) -> Path:
     tensors = {}
     for split in SPLITS:
         tensors[f"{split}.images"], tensors[f"{split}.labels"] = getattr(pictures, split)
-    # A name of its own: another process may be writing the same set.
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    # A unique name: another process may be writing the same set.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, unfinished, metadata={_METADATA: json.dumps(kept)})
-        unfinished.replace(path)
+        save_file(tensors, temporary, metadata={_METADATA: json.dumps(metadata)})
+        temporary.replace(path)
     finally:
         with suppress(OSError):
-            unfinished.unlink()
+            temporary.unlink()
     return path
 
 
 def _image_data(
-    pictures: Pictures, source: str, revision: str | None, digest: str, path: Path | None, unkept: str = ""
+    pictures: Pictures, *, source: str, revision: str | None, digest: str, path: Path | None, cache_error: str = ""
 ) -> ImageData:
-    train, test = (Split(images=images.permute(0, 3, 1, 2), labels=labels) for images, labels in pictures[2:])
+    train, test = (
+        Split(images=images.permute(0, 3, 1, 2), labels=labels) for images, labels in (pictures.train, pictures.test)
+    )
     origin = "{name} from the Hub" if revision else "{name} from a folder"
     if source in ("synthetic", "torchvision"):
         origin = {"synthetic": "drawn shapes (synthetic)", "torchvision": "{name} from torchvision"}[source]
-    facts_of_it = {
+    values = {
         "what": Message(origin, name=pictures.name),
         "train": f"{len(train.labels):,}",
         "test": f"{len(test.labels):,}",
     }
-    note = Message("Training on {what}, {train} training and {test} test images.", **facts_of_it)
-    if unkept:
+    note = Message("Training on {what}, {train} training and {test} test images.", **values)
+    if cache_error:
         note = Message(
-            "Training on {what}, {train} training and {test} test images, which the disk could not keep ({reason}).",
-            **facts_of_it,
-            reason=unkept,
+            "Training on {what}, {train} training and {test} test images, which could not be cached ({reason}).",
+            **values,
+            reason=cache_error,
         )
     return ImageData(
         name=pictures.name,
@@ -238,9 +244,9 @@ def _image_data(
 
 
 def _digest(pictures: Pictures) -> str:
-    shapes = [list(tensor.shape) for split in pictures[2:] for tensor in split]
+    tensors = [*pictures.train, *pictures.test]
+    shapes = [list(tensor.shape) for tensor in tensors]
     digest = hashlib.sha256(json.dumps([pictures.class_names, shapes]).encode())
-    for split in pictures[2:]:
-        for tensor in split:
-            digest.update(tensor.numpy())
+    for tensor in tensors:
+        digest.update(tensor.numpy().data)
     return digest.hexdigest()

@@ -1,16 +1,15 @@
-"""An untrusted image file in, RGB pixels out.
+"""Decodes untrusted image files to RGB pixels.
 
-Nothing in the file is believed before it is checked. Each reader below walks its format's own structure,
-checks the size, and gives the decoder a fresh file of the few parts that make the (first) picture: metadata,
-later frames, compressed comments and trailing bytes never reach it. A walk past the end of the file raises
-LookupError or struct.error, a decoder that gives up RuntimeError; read_picture makes one sentence of all of
-them.
+Nothing in a file is trusted before it is checked. Each reader below walks its format's structure, checks the size,
+and passes a new file to the decoder that has only the parts of the (first) picture: metadata, later frames,
+compressed comments and trailing bytes never reach it. A walk past the end of the file raises LookupError or
+struct.error, and a failing decoder RuntimeError; decode_picture turns all of them into a UserError.
 
 Why not Pillow, which would make this module much shorter: a plain reader on Pillow 12.3 fails 26 of the 170
 tests of this module. It decodes any number of progressive JPEG scans, takes 14 seconds of processor time for 8 MiB
 of empty PNG chunks, inflates compressed PNG text, and accepts some truncated PNG and GIF files. It also renders
-16-bit samples, and a transparent level of 2-, 4- and 16-bit grey, otherwise than the PNG specification says. To
-refuse such files first takes the same walk through their structure, so Pillow would replace only its last step.
+16-bit samples, and a transparent level of 2-, 4- and 16-bit grey, differently from the PNG specification. Refusing
+such files beforehand needs the same walk through their structure, so Pillow would replace only the last step.
 """
 
 import os
@@ -32,17 +31,17 @@ RESIZES = ("crop", "squash")
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
-# Real files stay far below these two; without them a small file could keep a processor busy for minutes.
+# Real files stay far below these limits, without which a small file could keep a processor busy for minutes.
 MAX_PARTS = 500_000
 MAX_SCANS = 64
 
 DAMAGED = "The picture is damaged or incomplete: please try another copy of it."
 UNREADABLE = "The file is not a picture that can be read here: please use JPEG, PNG, WebP or GIF."
 
-Read = tuple[Tensor, bytes]  # the picture, uint8 [3, height, width], and its EXIF block, which may be empty
+Decoded = tuple[Tensor, bytes]  # the picture, uint8 [3, height, width], and its EXIF block, which may be empty
 
 
-def read_picture(path: str | os.PathLike) -> Tensor:
+def read_picture(path: str | os.PathLike[str]) -> Tensor:
     """Reads a JPEG, PNG, WebP or GIF file and decodes it as `decode_picture` does, to a contiguous tensor.
 
     Raises UserError if there is no such file, if it has more than MAX_BYTES, or if it cannot be decoded.
@@ -76,13 +75,13 @@ def decode_picture(data: bytes) -> Tensor:
 
 
 def fit(picture: Tensor, size: int, resize: str) -> Tensor:
-    """`picture`, uint8 [3, height, width], made square: uint8 [3, size, size], antialiased bilinear.
+    """Resizes a picture, uint8 [3, height, width], to uint8 [3, size, size]: bilinear, antialiased.
 
-    "crop" scales the shorter side to `size` and keeps the centre square, "squash" scales each side by itself.
-    A picture that has the size already is returned as it is. "crop" cuts before it scales: up to rounding the
-    same pixels, but a strip of 1 x 10,000 never becomes one of size x 10,000·size.
+    "crop" scales the shorter side to `size` and keeps the centre square; "squash" scales each side on its own. A
+    picture of the right size is returned as it is. "crop" cuts before it scales, which gives the same pixels up to
+    rounding, but never scales a strip of 1×10,000 to size × 10,000·size.
 
-    Raises ValueError for another rule.
+    Raises UserError for another rule.
     """
     if resize not in RESIZES:
         raise UserError(
@@ -95,8 +94,8 @@ def fit(picture: Tensor, size: int, resize: str) -> Tensor:
     return v2.functional.resize(picture, [size, size], antialias=True)
 
 
-def _file_bytes(path: str | os.PathLike) -> bytes:
-    path = Path(path)  # a server's, perhaps: no message repeats it
+def _file_bytes(path: str | os.PathLike[str]) -> bytes:
+    path = Path(path)  # it may be a server's: no message contains it
     try:
         if path.is_dir():
             raise UserError("This is a folder, not a picture: please choose a file.")
@@ -125,16 +124,16 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-# What has no body is passed over: a byte stuffed into coded data, a fill, a restart, TEM and SOI.
+# Skips markers without a body: bytes stuffed into coded data, fill bytes, restarts, TEM and SOI.
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-_SOF = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive; the rare rest is not read
+_SOF = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive; the rare others are refused
 _SOS, _EOI, _EXIF = 0xDA, 0xD9, 0xE1
-_KEPT = {*_SOF, _SOS, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE}  # and DHT, DQT, DRI, JFIF, Adobe
+_ESSENTIAL = {*_SOF, _SOS, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE}  # and DHT, DQT, DRI, JFIF, Adobe
 
 
-def _jpeg(data: bytes) -> Read:
+def _jpeg(data: bytes) -> Decoded:
     """ITU-T T.81, annex B: segments of marker, length and body; a scan's data lasts to the next marker."""
-    kept, exif, scans = bytearray(b"\xff\xd8"), b"", 0
+    file, exif, scans = bytearray(b"\xff\xd8"), b"", 0
     marker = _MARKER.search(data, 2)
     for _ in range(MAX_PARTS):
         if marker is None or data[marker.start() + 1] == _EOI:
@@ -149,16 +148,17 @@ def _jpeg(data: bytes) -> Read:
             scans, end = scans + 1, marker.start()
         elif kind == _EXIF and not exif and data.startswith(b"Exif\0\0", start + 4):
             exif = data[start + 4 : end]
-        if kind in _KEPT:
-            kept += data[start:end]
+        if kind in _ESSENTIAL:
+            file += data[start:end]
     if marker is None or data[marker.start() + 1] != _EOI or scans > MAX_SCANS:
         raise UserError(DAMAGED)
-    return decode_jpeg(_tensor(kept + b"\xff\xd9"), mode="RGB"), exif
+    return decode_jpeg(_tensor(file + b"\xff\xd9"), mode="RGB"), exif
 
 
-def _png(data: bytes) -> Read:
-    """PNG specification, 5.3 (chunks of length, type, body and checksum) and 11 (what is in them)."""
-    chunks, at, kind = defaultdict(bytearray), 8, b""
+def _png(data: bytes) -> Decoded:
+    """PNG specification, 5.3 (chunks: length, type, body and checksum) and 11 (their content)."""
+    chunks: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+    at, kind = 8, b""
     for _ in range(MAX_PARTS):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 8 + length
@@ -176,10 +176,10 @@ def _png(data: bytes) -> Read:
     file = data[:8] + _png_chunk(b"IHDR", header)
     if colour == 3:
         file += _png_chunk(b"PLTE", _INDICES[: 3 << depth])
-    file = _tensor(file + _png_chunk(b"IDAT", chunks[b"IDAT"]) + _png_chunk(b"IEND", b""))
+    encoded = _tensor(file + _png_chunk(b"IDAT", chunks[b"IDAT"]) + _png_chunk(b"IEND", b""))
     if colour == 3:  # "UNCHANGED" would leave the indices packed, several to a byte
-        return _painted(decode_png(file, mode="RGB")[0], chunks[b"PLTE"], clear), exif
-    samples, alpha = decode_png(file), None
+        return _painted(decode_png(encoded, mode="RGB")[0], chunks[b"PLTE"], clear), exif
+    samples, alpha = decode_png(encoded), None
     if colour >= 4:
         samples, alpha = samples[:-1], _eight_bit(samples[-1:])[0]
     elif clear:
@@ -191,22 +191,22 @@ def _png(data: bytes) -> Read:
     return (samples if alpha is None else _over_white(samples, alpha)).expand(3, -1, -1), exif
 
 
-def _png_chunk(kind: bytes, body: bytes) -> bytes:
+def _png_chunk(kind: bytes, body: bytes | bytearray) -> bytes:
     return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
 def _eight_bit(samples: Tensor) -> Tensor:
-    """uint8 or uint16 [channels, height, width] as uint8: PNG specification, 13.12, in integers."""
+    """Converts uint8 or uint16 [channels, height, width] to uint8: PNG specification, 13.12, in integers."""
     if samples.dtype == torch.uint8:
         return samples
     return torch.stack([((sample.int() * 255 + 32895) >> 16).byte() for sample in samples])
 
 
-def _gif(data: bytes) -> Read:
-    """GIF89a, 18 to 23: a logical screen, extensions, and the first image, which may cover a part of it.
+def _gif(data: bytes) -> Decoded:
+    """GIF89a, 18 to 23: a logical screen, extensions, and the first image, which may cover only a part of the screen.
 
-    The decoder gets that image alone, with colours that are its indices: by itself it paints the background
-    colour where nothing is, and reads past the end of a colour table that is too short for the indices.
+    The decoder gets only that image, with a colour table that maps each index to itself. Given the whole file it would
+    paint the background colour on uncovered pixels, and read past the end of a colour table that is too short.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     table = _gif_table(data, 13, flags)
@@ -220,7 +220,7 @@ def _gif(data: bytes) -> Read:
     if data[at] != 0x2C:
         raise UserError(DAMAGED)
     left, top, columns, rows, flags = struct.unpack_from("<4HB", data, at + 1)
-    # As in Pillow, an image that goes beyond the screen widens it.
+    # As in Pillow, an image that extends beyond the screen enlarges it.
     width, height = max(width, left + columns), max(height, top + rows)
     _check_size(width, height)
     own = _gif_table(data, at + 10, flags)
@@ -228,7 +228,7 @@ def _gif(data: bytes) -> Read:
     screen = struct.pack("<6sHHBBB", b"GIF89a", columns, rows, 0xF7, 0, 0) + _INDICES
     image = struct.pack("<B4HB", 0x2C, 0, 0, columns, rows, flags & 0x40)
     image += data[at : _gif_blocks_end(data, at + 1)]
-    # As in Pillow, what the image leaves uncovered is transparent, or where nothing is, the first colour.
+    # As in Pillow, uncovered pixels are transparent, or have the first colour if the image has no transparency.
     indices = torch.full((height, width), clear or 0, dtype=torch.uint8)
     indices[top : top + rows, left : left + columns] = decode_gif(_tensor(screen + image + b";"))[0]
     return _painted(indices, own or table, b"" if clear is None else b"\xff" * clear + b"\0"), b""
@@ -244,8 +244,8 @@ def _gif_blocks_end(data: bytes, at: int) -> int:
     return at + 1
 
 
-def _webp(data: bytes) -> Read:
-    """RFC 9649: a RIFF file of one image, VP8 (with its ALPH) or VP8L, or of ANMF frames on a VP8X canvas."""
+def _webp(data: bytes) -> Decoded:
+    """RFC 9649: a RIFF file with one image, VP8 (with its ALPH) or VP8L, or with ANMF frames on a VP8X canvas."""
     (size,) = struct.unpack_from("<I", data, 4)
     if 8 + size > len(data):
         raise UserError(DAMAGED)
@@ -264,7 +264,8 @@ def _webp(data: bytes) -> Read:
 
 
 def _webp_image(chunks: dict[bytes, bytes]) -> Tensor:
-    """One image, of a still file's or a frame's chunks, over white; RFC 9649, 2.5 to 2.7, for the headers."""
+    """Decodes an image from the chunks of a still file or a frame, over white; headers: RFC 9649, 2.5 to 2.7."""
+    parts: dict[bytes, bytes]
     if b"VP8 " in chunks:
         width, height = (n & 0x3FFF for n in struct.unpack_from("<HH", chunks[b"VP8 "], 6))
         parts = {kind: chunks[kind] for kind in (b"ALPH", b"VP8 ") if kind in chunks}
@@ -284,8 +285,9 @@ def _webp_image(chunks: dict[bytes, bytes]) -> Tensor:
 
 
 def _webp_chunks(data: bytes) -> dict[bytes, bytes]:
-    """The first chunk of each kind that matters: its body by its type."""
-    chunks, at = {}, 0
+    """Returns the body of the first chunk of each relevant type, by type."""
+    chunks: dict[bytes, bytes] = {}
+    at = 0
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
             return chunks
@@ -302,23 +304,23 @@ def _tensor(data: bytes | bytearray) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-_INDICES = bytes(i for i in range(256) for _ in "RGB")  # a colour table whose colours are their own indices
+_INDICES = bytes(i for i in range(256) for _ in "RGB")  # a colour table that maps each index to itself
 
 
-def _painted(indices: Tensor, table: bytes, alphas: bytes) -> Tensor:
-    """The colours, over white, of uint8 `indices` [height, width] in `table`; past its end, opaque greys."""
+def _painted(indices: Tensor, table: bytes | bytearray, alphas: bytes | bytearray) -> Tensor:
+    """Looks up uint8 indices [height, width] in a colour table, over white; beyond its end they are opaque greys."""
     colours = _tensor((table + _INDICES[len(table) :])[:768]).view(256, 3).T
     colours = _over_white(colours, _tensor((alphas + b"\xff" * 256)[:256]))
     return colours.index_select(1, indices.flatten().int()).view(3, *indices.shape)
 
 
 def _over_white(samples: Tensor, alpha: Tensor) -> Tensor:
-    # Channel by channel: a product needs four times a channel's memory.
+    # Channel by channel, because the int32 product needs four times a channel's memory.
     return torch.stack([255 - (((255 - channel).int() * alpha + 127) // 255).byte() for channel in samples])
 
 
 def _orientation(exif: bytes) -> int:
-    """TIFF 6.0: the SHORT of tag 274 in the first directory; 1, upright, where none can be found."""
+    """Returns the SHORT of tag 274 in the first directory (TIFF 6.0); 1, upright, if there is none."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
@@ -334,7 +336,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _upright(picture: Tensor, orientation: int) -> Tensor:
-    """TIFF 6.0, Orientation: 5 to 8 have rows and columns exchanged, then each is mirrored in its own way."""
+    """Applies TIFF 6.0's Orientation: 5 to 8 transpose, then each value has its own mirroring."""
     if 5 <= orientation <= 8:
         picture = picture.transpose(1, 2)
     mirrored = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation, [])

@@ -1,6 +1,6 @@
-"""Pictures out of files: the rows of a dataset's repository, or an image folder with a folder for each class.
+"""Reads pictures from the rows of a dataset, or from an image folder with a folder for each class.
 
-Either way they are fitted to SIZE by SIZE, and decoded by torchvision alone, never by a Pillow plugin.
+All are decoded by `decode_picture` and cropped to SIZE×SIZE.
 """
 
 import random
@@ -22,7 +22,7 @@ from trainer.progress import Report, quiet
 from trainer.settings.config import SPLITS
 
 SIZE = 32
-# CIFAR-10 has 60,000; this many take 0.9 GB of memory.
+# CIFAR-10 has 60,000; 300,000 take 0.9 GB of memory.
 MAX_IMAGES = 300_000
 CIFAR10_REPO = "uoft-cs/cifar10"
 CIFAR10_NAME, CIFAR10_JPEG_NAME = "CIFAR-10", "CIFAR-10 (JPEG)"
@@ -34,7 +34,7 @@ _BYTES = SIZE * SIZE * 3
 
 
 class Pictures(NamedTuple):
-    """Two splits of one set: pictures uint8 [n, SIZE, SIZE, 3] and labels int64 [n] of each."""
+    """An image set as it was read: each split is pictures, uint8 [n, SIZE, SIZE, 3], and labels, int64 [n]."""
 
     name: str
     class_names: tuple[str, ...]
@@ -43,31 +43,31 @@ class Pictures(NamedTuple):
 
 
 def read_dataset(path: str, revision: str | None, name: str, what: str, report: Report) -> Pictures:
-    """A dataset, on the Hub or in a folder, with a column of encoded pictures and one of ClassLabels.
+    """Reads a dataset, on the Hub or in a folder, that has an Image and a ClassLabel column.
 
-    Raises ValueError, with one sentence that begins with `what`, where it is no such dataset.
+    Raises UserError, with a sentence that begins with `what`, if it cannot be read or lacks a column or split.
     """
     report(0.0, Message("Opening {name}", name=name))
     import datasets  # takes a second or more
 
-    # Streamed: `datasets` downloads without a word, and leaves the set on the disk twice, as files and as Arrow.
+    # Streaming, because a download reports no progress and leaves the set on the disk twice, as files and as Arrow.
     with quiet(datasets), quiet(huggingface_hub), tempfile.TemporaryDirectory(prefix="optimizer-lab-") as scratch:
-        with _explained(what):
+        with _dataset_errors(what):
             splits = datasets.load_dataset(path, revision=revision, streaming=True, cache_dir=scratch)
         for split in SPLITS:
             if split not in splits:
                 raise UserError("{what} has no {split} split.", what=what, split=split)
-        features = splits["train"].features or {}  # of both: `datasets` casts one split to the other's
+        features = splits["train"].features or {}  # `datasets` casts the other splits to the same features
         image = _column(features, datasets.Image, what)
         label = _column(features, datasets.ClassLabel, what)
         class_names = _checked(features[label].names, what)
 
         sizes = splits["train"].info.splits or {}
         expected = sum(sizes[split].num_examples or 0 for split in SPLITS if split in sizes)
-        done, formats, read = 0, set(), []
+        done, formats, results = 0, set(), []
         for split in SPLITS:
             rows = splits[split].select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
-            # A bytearray grows in place; joining tensors would need all the pixels twice.
+            # A bytearray grows in place; torch.cat would need memory for all pixels twice.
             pixels, labels = bytearray(), []
             for table in _tables(rows, what):
                 for encoded in table.column(image).to_pylist():
@@ -86,15 +86,16 @@ def read_dataset(path: str, revision: str | None, name: str, what: str, report: 
                 labels += table.column(label).to_pylist()
                 done += len(table)
                 _check_count(done, what)
-                report(_share(done, expected), Message("Reading {name}: {done} pictures", name=name, done=f"{done:,}"))
-            read.append(
+                doing = Message("Reading {name}: {done} pictures", name=name, done=f"{done:,}")
+                report(_fraction(done, expected), doing)
+            results.append(
                 _as_tensors(pixels, labels, len(class_names), Message("in its {split} split", split=split), what)
             )
-    return Pictures(_honest_name(name, class_names, formats), class_names, *read)
+    return Pictures(_accurate_name(name, class_names, formats), class_names, *results)
 
 
 def find_tables(folder: Path) -> list[Path]:
-    """The Parquet files of a folder that is laid out as a dataset's repository; none where it is an image folder."""
+    """Returns the Parquet files of a folder that is laid out as a dataset's repository; [] for an image folder."""
     return [*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]
 
 
@@ -103,10 +104,10 @@ Files = list[tuple[Path, int]]
 
 
 def find_pictures(folder: Path, what: str) -> tuple[tuple[str, ...], tuple[Files, Files]]:
-    """The class names of an image folder, {train,test}/<class>/*, and the files of both splits.
+    """Returns the class names of an image folder, {train,test}/<class>/*, and the files of both splits.
 
-    Raises ValueError, with one sentence that begins with `what`, where it is no such folder, OSError where it cannot
-    be listed.
+    Raises UserError, with a sentence that begins with `what`, if the folder has another layout, and OSError if it
+    cannot be listed.
     """
     found = {split: _folders(folder / split) for split in SPLITS}
     if not any(found.values()):
@@ -123,8 +124,9 @@ def find_pictures(folder: Path, what: str) -> tuple[tuple[str, ...], tuple[Files
                 folder=split,
             )
     class_names, test_names = (tuple(classes) for classes in found.values())
-    if lonely := sorted(set(class_names) ^ set(test_names)):
-        raise UserError("{what} has the class {name} in only one of train and test.", what=what, name=f"{lonely[0]!r}")
+    if unmatched := sorted(set(class_names) ^ set(test_names)):
+        name = repr(unmatched[0])
+        raise UserError("{what} has the class {name} in only one of train and test.", what=what, name=name)
     _checked(class_names, what)
     train, test = (_files(classes, split, what) for split, classes in found.items())
     _check_count(len(train) + len(test), what)
@@ -132,8 +134,8 @@ def find_pictures(folder: Path, what: str) -> tuple[tuple[str, ...], tuple[Files
 
 
 def read_pictures(name: str, class_names: tuple[str, ...], splits: tuple[Files, Files], report: Report) -> Pictures:
-    """The pictures find_pictures has found. Raises ValueError, with the file's name, for one that cannot be read."""
-    done, total, read = 0, sum(map(len, splits)), []
+    """Reads the files that find_pictures returns. Raises UserError, with the file's name, if one cannot be read."""
+    done, total, results = 0, sum(map(len, splits)), []
     pool = ThreadPoolExecutor()
     try:
         for files in splits:
@@ -147,16 +149,16 @@ def read_pictures(name: str, class_names: tuple[str, ...], splits: tuple[Files, 
                         "Reading {name}: {done} of {total} pictures", name=name, done=f"{done:,}", total=f"{total:,}"
                     ),
                 )
-            read.append((images, torch.tensor([label for _, label in files])))
+            results.append((images, torch.tensor([label for _, label in files])))
     finally:
-        # Or an interrupt would wait for all the pictures still to be read.
+        # On an interrupt, do not wait for the remaining pictures.
         pool.shutdown(cancel_futures=True)
-    return Pictures(name, class_names, *read)
+    return Pictures(name, class_names, *results)
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Makes one sentence of whatever `datasets` and the libraries below it raise."""
+def _dataset_errors(what: str) -> Iterator[None]:
+    """Turns any error of `datasets` and the libraries below it into a UserError."""
     try:
         yield
     except Exception as error:
@@ -164,12 +166,12 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _tables(rows: Any, what: str) -> Iterator[Any]:
-    with _explained(what):
+    with _dataset_errors(what):
         yield from rows.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE)
 
 
 def _column(features: Mapping[str, Any], kind: type, what: str) -> str:
-    """The first column of a kind; a set with several labels, as CIFAR-100 is, has the finest one first."""
+    """Returns the name of the first column of a type; of several labels, as in CIFAR-100, the first is the finest."""
     for column, feature in features.items():
         if isinstance(feature, kind):
             return column
@@ -195,44 +197,44 @@ def _as_tensors(
 ) -> tuple[Tensor, Tensor]:
     if not labels:
         raise UserError("{what} has no pictures {where}.", what=what, where=where)
-    # -1 stands for a label that is withheld, as the test splits of competitions have it.
+    # -1 is a withheld label, as in the test splits of competitions.
     if not all(label is not None and 0 <= label < num_classes for label in labels):
         raise UserError("{what} has pictures without a label {where}.", what=what, where=where)
     return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, SIZE, SIZE, 3), torch.tensor(labels)
 
 
-def _honest_name(name: str, class_names: tuple[str, ...], formats: set[str]) -> str:
-    """CIFAR-10 that went through JPEG is not CIFAR-10, nor is someone's repository with the same ten classes."""
+def _accurate_name(name: str, class_names: tuple[str, ...], formats: set[str]) -> str:
+    """Names CIFAR-10 in JPEG differently from CIFAR-10; another repository with its ten classes keeps its own name."""
     if class_names != CIFAR10_CLASSES:
         return name
     if "JPEG" in formats:
         return CIFAR10_JPEG_NAME
-    is_someones = "/" in name and name != CIFAR10_REPO
-    return CIFAR10_NAME if formats == {"PNG"} and not is_someones else name
+    is_other_repo = "/" in name and name != CIFAR10_REPO
+    return CIFAR10_NAME if formats == {"PNG"} and not is_other_repo else name
 
 
 def _folders(folder: Path) -> dict[str, Path]:
-    """The folders in a folder by name, sorted; none where it is none."""
+    """Returns a folder's subfolders by name, sorted; {} if it is not a folder."""
     return {entry.name: entry for entry in _visible(folder) if entry.is_dir()} if folder.is_dir() else {}
 
 
 def _files(classes: dict[str, Path], split: str, what: str) -> Files:
-    """The files of a split, in a random order that is always the same."""
+    """Returns the files of a split, in a random order that is always the same."""
     files = []
     for label, (name, folder) in enumerate(classes.items()):
-        of_class = [(file, label) for file in _visible(folder)]
-        if not of_class:
+        class_files = [(file, label) for file in _visible(folder)]
+        if not class_files:
             raise UserError(
                 "{what} has no pictures {where}.", what=what, where=Message("in {folder}", folder=f"{split}/{name}")
             )
-        files += of_class
-    # In the order of their classes the first n, which num_images trains on, would all be of one.
+        files += class_files
+    # num_images takes the first n files: in the order of the classes they would all be of one class.
     random.Random(0).shuffle(files)  # noqa: S311
     return files
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What a folder holds, sorted, but for .DS_Store and the like."""
+    """Returns a folder's entries, sorted, without dot files such as .DS_Store."""
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
@@ -245,11 +247,9 @@ def _read_file(file: Path) -> Tensor:
 
 def _check_count(num: int, what: str) -> None:
     if num > MAX_IMAGES:
-        raise UserError(
-            "{what} has more than {most} pictures, the most that are taken here.", what=what, most=f"{MAX_IMAGES:,}"
-        )
+        raise UserError("{what} has more than {most} pictures, which is the limit.", what=what, most=f"{MAX_IMAGES:,}")
 
 
-def _share(done: int, expected: int) -> float:
-    """Progress in 0..1; where nobody says how much there is, a bar that slows down and never arrives."""
+def _fraction(done: int, expected: int) -> float:
+    """Returns the progress, 0–1; if the total is unknown, a fraction that grows ever more slowly and stays below 1."""
     return min(1.0, done / expected) if expected else done / (done + 20_000)

@@ -1,4 +1,4 @@
-"""Where image sets come from: the Hub, torchvision, a folder, or drawn here."""
+"""The sources of image sets: the Hub, torchvision, a folder, and drawn shapes."""
 
 import hashlib
 import math
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -32,15 +32,17 @@ from trainer.images.readers import (
 from trainer.progress import Report, ignore_progress, run_with_timeout
 
 CIFAR10_REVISION = "0b2714987fa478483af9968de7c934580d0bb9a2"
-# `auto` may ask both before it draws shapes instead, and 15 seconds from a start that itself takes a few are all that
-# anyone should wait for it. The Hub has the most to answer: several requests, on two hosts.
+# `auto` may try both before it draws shapes, and the app should be usable within 15 seconds, of which its start takes a
+# few. The Hub needs longer: it gets several requests, on two hosts.
 HUB_SECONDS = 5.0
 TORCHVISION_SECONDS = 3.0
-# Patience for a slow line and for the Hub client's retries, which would go on for minutes.
+# Long enough for a slow connection; the Hub client's own retries would take minutes.
 STALL_SECONDS = 30.0
 
-# As the Hub has them: neither part begins or ends with a dot or a dash, so that ./here is no repository.
 _HUB = Message("The Hub")
+_UNREACHABLE = "{server} could not be reached within {seconds} seconds."
+_STALLED = "{server} answered, then was silent for {seconds} seconds."
+# The Hub's rule: neither part begins or ends with a dot or a dash, so ./here is not a repository.
 _REPO_ID = re.compile(r"(\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b)(?:@([\w./-]{1,250}))?", re.ASCII)
 _COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -49,42 +51,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An image set that can be read, and how."""
+    """An image set and how to read it."""
 
     address: str
-    """What find_source takes to find exactly this one again."""
+    """The argument of find_source that finds exactly this source."""
     key: str
-    """Names the content, as a file name can: wherever the pictures may differ, it does."""
+    """Part of the cache file's name: different for any two sources whose pictures may differ."""
     fetch: Callable[[Report], Pictures]
     revision: str | None = None
     server: str | None = None
-    """What to call the server that it takes, in a sentence; None where it takes none."""
+    """The server's name in sentences; None if the source needs no server."""
     reach: Callable[[Report], Any] | None = None
-    """Returns as soon as the server has answered."""
+    """Returns as soon as the server answers."""
     reach_seconds: float = 0.0
 
     def read(self, progress: Report) -> Pictures:
-        """Asks the server, if it takes one, then fetches.
+        """Contacts the server, if there is one, then fetches the pictures.
 
-        Raises ValueError with one sentence where the server does not answer within reach_seconds or falls silent for
-        STALL_SECONDS, and where what it sends, or what is in the folder, is no image set.
+        Raises UserError if the server does not answer within reach_seconds or sends nothing for STALL_SECONDS, or if
+        the content is not an image set.
         """
         try:
             if self.reach is None:
                 return run_with_timeout(self.fetch, progress, math.inf)
-            unreached = "{server} could not be reached within {seconds} seconds."
-            _within(self.reach_seconds, self.reach, progress, unreached, server=self.server)
-            silent_since = "{server} answered, then was silent for {seconds} seconds."
-            return _within(STALL_SECONDS, self.fetch, progress, silent_since, server=self.server)
+            _within(self.reach_seconds, self.reach, progress, _UNREACHABLE, server=self.server)
+            return _within(STALL_SECONDS, self.fetch, progress, _STALLED, server=self.server)
         except (OSError, RuntimeError, HTTPException) as error:
             raise UserError("The images could not be read ({reason}).", reason=first_line(error)) from error
 
 
 def find_source(address: str) -> Source:
-    """The source of an address: hub, torchvision, synthetic, a folder, or a dataset's owner/name[@revision].
+    """Returns the source of an address: hub, torchvision, synthetic, a folder, or a dataset's owner/name[@revision].
 
-    Only a revision that is no full commit hash is looked up on the Hub. Raises ValueError with one sentence where
-    there is no such source.
+    Contacts the Hub only for a revision that is not a full commit hash. Raises UserError if there is no such source.
     """
     if address == "hub":
         return _hub(CIFAR10_REPO, CIFAR10_REVISION)
@@ -111,16 +110,14 @@ def find_source(address: str) -> Source:
 
 def _commit(repo_id: str, revision: str | None) -> str:
     try:
-        ask = partial(_ask_hub, repo_id, revision)
-        return _within(
-            HUB_SECONDS, ask, ignore_progress, "{server} could not be reached within {seconds} seconds.", server=_HUB
-        )
+        contact = partial(_contact_hub, repo_id, revision)
+        return _within(HUB_SECONDS, contact, ignore_progress, _UNREACHABLE, server=_HUB)
     except ValueError as error:
-        # Whoever mistyped a folder did not mean the Hub.
+        # It may be a mistyped folder.
         raise UserError("There is no folder {folder} here, and {why}.", folder=repo_id, why=as_clause(error)) from error
 
 
-def _within(seconds: float, work: Callable[[Report], T], progress: Report, complaint: str, *, server: str) -> T:
+def _within(seconds: float, work: Callable[[Report], T], progress: Report, complaint: str, *, server: str | None) -> T:
     try:
         return run_with_timeout(work, progress, seconds)
     except TimeoutError:
@@ -135,21 +132,21 @@ def _hub(repo_id: str, revision: str) -> Source:
         fetch=partial(read_dataset, repo_id, revision, repo_id, Message("The dataset {repo}", repo=repo_id)),
         revision=revision,
         server=_HUB,
-        reach=partial(_ask_hub, repo_id, revision),
+        reach=partial(_contact_hub, repo_id, revision),
         reach_seconds=HUB_SECONDS,
     )
 
 
-def _ask_hub(repo_id: str, revision: str | None, report: Report) -> str:
-    """The commit of a revision, None the newest, once the Hub has named it and let a data file's first byte through.
+def _contact_hub(repo_id: str, revision: str | None, report: Report) -> str:
+    """Returns the commit of a revision (None: the newest) after downloading the first byte of a data file.
 
-    The byte because the Hub refers whoever wants a file to another host, which a firewall may not know.
+    The byte tests the connection to the host that the Hub redirects file requests to, which a firewall may block.
     """
-    from huggingface_hub import HfApi, errors, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub import HfApi, errors, get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-    report(0.0, "Asking the Hub")
-    # For each step; all of them have HUB_SECONDS, and the caller is the one to say so.
+    report(0.0, "Contacting the Hub")
+    # For a single request; the caller limits all of them to HUB_SECONDS and reports the timeout.
     timeout = 2 * HUB_SECONDS
     try:
         info = HfApi().dataset_info(repo_id, revision=revision, timeout=timeout)
@@ -160,14 +157,14 @@ def _ask_hub(repo_id: str, revision: str | None, report: Report) -> str:
             with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
                 hf_raise_for_status(answer)
     except errors.OfflineModeIsEnabled as error:
-        raise UserError("The Hub was not asked, because HF_HUB_OFFLINE is set.") from error
+        raise UserError("The Hub was not contacted, because HF_HUB_OFFLINE is set.") from error
     except errors.GatedRepoError as error:
         raise UserError(
-            "The Hub wants an agreement before it gives out {repo}: see its page there.",
+            "The dataset {repo} is gated: accept its conditions on its page on the Hub.",
             repo=repo_id,
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise UserError("The Hub has no dataset {repo}, or it is a private one.", repo=repo_id) from error
+        raise UserError("The Hub has no dataset {repo}, or it is private.", repo=repo_id) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(
             "The Hub's dataset {repo} has no revision {revision}.", repo=repo_id, revision=revision
@@ -178,13 +175,13 @@ def _ask_hub(repo_id: str, revision: str | None, report: Report) -> str:
         ) from error
     except Exception as error:
         raise UserError("{server} could not be reached ({reason}).", server=_HUB, reason=first_line(error)) from error
-    return info.sha
+    return cast(str, info.sha)  # every answer of the Hub has it
 
 
-def _ask_torchvision(report: Report) -> None:
+def _contact_torchvision(report: Report) -> None:
     from torchvision.datasets import CIFAR10
 
-    report(0.0, "Asking torchvision's server")
+    report(0.0, "Contacting torchvision's server")
     with _open(CIFAR10.url, method="HEAD"):
         pass
 
@@ -194,13 +191,13 @@ def _fetch_torchvision(report: Report) -> Pictures:
     from torchvision.datasets.utils import check_integrity
 
     with tempfile.TemporaryDirectory(prefix="optimizer-lab-") as root:
-        # torchvision's own download has no timeout and prints; an archive with the right MD5 it takes as it is.
+        # torchvision's own download has no timeout and prints; it uses an existing archive if the MD5 is right.
         archive = Path(root, CIFAR10.filename)
         _download(CIFAR10.url, archive, report)
         report(0.9, "Unpacking CIFAR-10")
         if not check_integrity(archive, CIFAR10.tgz_md5):
             raise UserError("{server} sent something other than CIFAR-10.", server=_TORCHVISION.server)
-        # The archive holds pickles, which torchvision opens only after it has checked the MD5 of each.
+        # The archive contains pickles: torchvision checks the MD5 of each before it loads it.
         train, test = (CIFAR10(root, train=is_train, download=True) for is_train in (True, False))
         splits = [(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in (train, test)]
         return Pictures(CIFAR10_NAME, CIFAR10_CLASSES, *splits)
@@ -209,7 +206,7 @@ def _fetch_torchvision(report: Report) -> Pictures:
 def _download(url: str, path: Path, report: Report) -> None:
     with _open(url) as answer, path.open("wb") as file:
         size = int(answer.headers.get("Content-Length") or 0)
-        # read1 returns what has come: a slow line reports as often as a fast one.
+        # read1 returns what has arrived, so that a slow connection reports progress as often as a fast one.
         while chunk := answer.read1(2**18):
             file.write(chunk)
             done = file.tell()
@@ -242,7 +239,7 @@ _TORCHVISION = Source(
     key="torchvision-cifar10",
     fetch=_fetch_torchvision,
     server=Message("The server that torchvision gets CIFAR-10 from"),
-    reach=_ask_torchvision,
+    reach=_contact_torchvision,
     reach_seconds=TORCHVISION_SECONDS,
 )
 
@@ -264,7 +261,7 @@ def _folder(folder: Path) -> Source:
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        raise UserError("The folder's path is not UTF-8, and no run could tell where its pictures are.") from None
+        raise UserError("The folder's path is not UTF-8, so a run could not record it.") from None
     try:
         if tables := find_tables(folder):
             files = [*tables, *folder.glob("README.md")]
@@ -280,15 +277,15 @@ def _folder(folder: Path) -> Source:
 
 
 def _fingerprint(folder: Path, files: list[Path]) -> str:
-    """Another one for another folder, and as soon as a file is added, removed, renamed or written to."""
+    """Returns a hash that differs between folders and changes if a file is added, removed, renamed or written to."""
     listing = [str(folder)]
     for file in sorted(files):
         stat = file.stat()
         listing.append(f"{file.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}")
-    # Names on a disk need not be UTF-8.
+    # File names may be other than UTF-8.
     return hashlib.sha256("\0".join(listing).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _slug(name: str) -> str:
-    """A name as part of a file name."""
+    """Returns a name with all unusual characters replaced, for use in a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "--", name)[:80]

@@ -1,8 +1,8 @@
 """Drawn shapes: ten classes of small pictures that need no network, no download and no licence.
 
-Each picture shows one shape in a random colour, place, size and rotation, on a shaded background with a few
-strokes and some noise. Nothing gives the class away but the outline: colours, brightness and position are drawn
-alike for all classes. A linear model gets a quarter of them right, a small convolutional network nearly all.
+Each picture has one shape of random colour, position, size and rotation, on a shaded background with a few strokes and
+some noise. Only the outline depends on the class: colours, brightness and position have the same distribution for all.
+A linear model classifies a quarter of the pictures correctly, a small convolutional network nearly all.
 """
 
 import math
@@ -27,15 +27,15 @@ CLASS_NAMES = (
 SIZE = 32
 NUM_TRAIN = 10_000
 NUM_TEST = 2_000
-# Part of the cache's file name: raise it whenever a change here changes a pixel.
+# Part of the cache file's name: increase it with any change to this module that changes a pixel.
 VERSION = 1
 
-# float64, and of the random draws only rand, randint and randperm: unlike float32's sines and normal draws, which
-# depend on the processor's vector width, these round to the same bytes nearly everywhere, so that a run begun on
-# one machine finds the same pixels on another.
+# float64, and only rand, randint and randperm for random numbers. Unlike float32's sines and normal random numbers,
+# which depend on the processor's vector width, these round to the same bytes on nearly every machine, so that a run can
+# be resumed on another one.
 _FLOAT = torch.float64
-# Pictures drawn at once: few enough that their arrays stay in the processor's cache and are used again, where larger
-# ones would be asked of the system anew for every step.
+# Pictures drawn at once: few enough for their arrays to stay in the processor's cache, and for the allocator to reuse
+# them instead of requesting memory from the system in each step.
 _AT_ONCE = 60
 # Lengths in pixels, brightness in 0..1.
 _MAX_SHIFT = 3.0
@@ -48,25 +48,25 @@ _NOISE = 0.05
 
 
 def draw_shapes(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """All pictures, uint8 [NUM_TRAIN + NUM_TEST, SIZE, SIZE, 3], and their labels, int64, in random order.
+    """Draws the pictures, uint8 [NUM_TRAIN + NUM_TEST, SIZE, SIZE, 3], and returns them with their labels, int64.
 
-    Each class has the same number of pictures, in the whole set, not in each split.
+    They are in random order; each class has the same number of pictures in the whole set, not in each split.
     """
     rng = torch.Generator().manual_seed(seed)
     labels = torch.randperm(NUM_TRAIN + NUM_TEST, generator=rng) % len(CLASS_NAMES)
     images = torch.empty(len(labels), SIZE, SIZE, 3, dtype=torch.uint8)
     with _one_thread():
         for label, outline in enumerate(_OUTLINES):
-            for places in (labels == label).nonzero()[:, 0].split(_AT_ONCE):
-                images[places] = _draw(outline, len(places), rng)
+            for indices in (labels == label).nonzero()[:, 0].split(_AT_ONCE):
+                images[indices] = _draw(outline, len(indices), rng)
     return images, labels
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keeps torch from sharing out its work: of many small steps each would wait for the slowest thread.
+    """Limits torch to one thread: each of the many small steps would wait for the slowest thread.
 
-    On two busy cores that made ten seconds and more of the one second that the drawing takes.
+    On two busy cores, drawing would take more than ten seconds instead of one.
     """
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -77,7 +77,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _draw(outline: Callable[[Tensor, Tensor], Tensor], num: int, rng: torch.Generator) -> Tensor:
-    """`num` pictures of one outline, uint8 [num, SIZE, SIZE, 3]."""
+    """Draws `num` pictures of one outline, uint8 [num, SIZE, SIZE, 3]."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(num, *shape, generator=rng, dtype=_FLOAT)
@@ -101,11 +101,11 @@ def _draw(outline: Callable[[Tensor, Tensor], Tensor], num: int, rng: torch.Gene
 
 
 def _colours(num: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two RGB colours in 0..1 a picture, [num, 3] each, whose brightness differs by at least _MIN_CONTRAST."""
+    """Draws two RGB colours, 0–1, for each picture, [num, 3] each, at least _MIN_CONTRAST apart in brightness."""
     brightness = torch.rand(2, num, generator=rng, dtype=_FLOAT)
     low, high = brightness.amin(0), brightness.amax(0)
     low, high = low * (1 - _MIN_CONTRAST), _MIN_CONTRAST + high * (1 - _MIN_CONTRAST)
-    # Mostly light on dark: where both are as frequent, plain SGD on raw pixels takes ten epochs to begin to learn.
+    # Mostly light on dark: if both were equally frequent, plain SGD on raw pixels would learn nothing for ten epochs.
     swap = torch.rand(num, generator=rng, dtype=_FLOAT) < _LIGHT_ON_DARK
     tint = 0.5 * (torch.rand(2, num, 3, generator=rng, dtype=_FLOAT) - 0.5)
     tint -= tint.mean(2, keepdim=True)
@@ -115,12 +115,12 @@ def _colours(num: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _shade(across: Tensor, down: Tensor, uniform: Callable[..., Tensor]) -> Tensor:
-    """A slope of brightness over the picture, at most ±0.15 at the middle of an edge."""
+    """A linear gradient of brightness over each picture, at most ±0.15 at the middle of an edge."""
     return (across * uniform(-0.15, 0.15, 1, 1) + down * uniform(-0.15, 0.15, 1, 1)) / (SIZE / 2)
 
 
 def _stroke(across: Tensor, down: Tensor, uniform: Callable[..., Tensor]) -> Tensor:
-    """How far each pixel is covered by a short thin line somewhere in the picture."""
+    """The fraction of each pixel that a short thin line covers, at a random position."""
     turn = uniform(0, math.pi, 1, 1)
     x, y = across - uniform(-SIZE / 2, SIZE / 2, 1, 1), down - uniform(-SIZE / 2, SIZE / 2, 1, 1)
     along, aside = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
@@ -128,13 +128,13 @@ def _stroke(across: Tensor, down: Tensor, uniform: Callable[..., Tensor]) -> Ten
 
 
 def _coverage(distance: Tensor) -> Tensor:
-    """The share of a pixel inside an outline `distance` pixels away (negative: inside): one pixel of antialiasing."""
+    """The fraction of a pixel inside an outline at `distance` pixels (negative: inside): one pixel of antialiasing."""
     return (0.5 - distance).clamp(0, 1)
 
 
-# Each outline gives, for points in units of the shape's radius (x to the right, y down), a signed distance to the
-# shape's edge in the same units: negative inside. Exact along straight edges, near enough at corners.
-# Union is the minimum of two such functions, intersection the maximum, a hole the maximum with a negated one.
+# Each outline maps points, in units of the shape's radius (x to the right, y down), to their signed distance from the
+# shape's edge in the same units, negative inside: exact along straight edges, approximate at corners. The minimum of
+# two such functions is a union, the maximum an intersection, and the maximum with a negated one cuts a hole.
 
 
 def _circle(x: Tensor, y: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def _triangle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    # A pentagram is where at most one of the five lines through its edges has the point on its outer side.
+    # A point is inside a pentagram if it is outside at most one of the five lines through the edges.
     return _by_sides(x, y, 5).topk(2, dim=0).values[1] - 0.38
 
 
@@ -164,7 +164,7 @@ def _ring(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _heart(x: Tensor, y: Tensor) -> Tensor:
-    # A square standing on its corner, with a half disc on each of its two upper sides.
+    # A square rotated by 45°, with a half disc on each of its two upper sides.
     half, y = 0.5, y - 0.15
     s, t = (x - y) / math.sqrt(2), (-x - y) / math.sqrt(2)
     square = torch.maximum(s.abs(), t.abs()) - half
@@ -187,13 +187,13 @@ def _checkerboard(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _by_sides(x: Tensor, y: Tensor, num: int) -> Tensor:
-    """Each point's distance from the centre along the normals of a regular polygon's sides, [num, …]."""
+    """Each point's distance from the centre along the normal of each side of a regular polygon, [num, …]."""
     turns = [2 * math.pi * side / num + math.pi / 2 for side in range(num)]
     return torch.stack([x * math.cos(turn) + y * math.sin(turn) for turn in turns])
 
 
 def _bands(x: Tensor, period: float = 0.6) -> Tensor:
-    """Signed distance to upright bands, as wide as the gaps between them, one centred on x = 0."""
+    """Signed distance to vertical bands, as wide as the gaps between them, one of them centred on x = 0."""
     return (torch.remainder(x + period / 2, period) - period / 2).abs() - period / 4
 
 
