@@ -187,7 +187,7 @@ def test_a_wrong_picture_or_checkpoint_is_told_in_one_sentence(client, rows, tmp
     with pytest.raises(AppError, match="picture"):
         client.predict(handle_file(text), rows[-1]["checkpoint"], api_name="/classify")
     for name in ("0" * 32, "", "../..", rows[-1]["checkpoint"] + "/../x", f"{tmp_path}"):
-        with pytest.raises(AppError, match=r"no such checkpoint|no name of a repo"):
+        with pytest.raises(AppError, match=r"no such checkpoint|not the name of a repo"):
             client.predict(handle_file(text), name, api_name="/classify")
 
 

@@ -133,11 +133,11 @@ def test_a_run_is_published_through_trouble(hub, home, local, page, screenshots)
     assert re.fullmatch("owner/optimizer-lab-adam-[0-9a-f]{4}", name)
     page.fill("#repo-id :is(input, textarea)", "owner/a b")
     page.click("#publish")
-    told(page, "Not published[^]*'owner/a b' is no name of a repo")
+    told(page, "Not published[^]*'owner/a b' is not the name of a repo")
     page.fill("#repo-id :is(input, textarea)", name)
     hub.faults = [Fault(method="POST", path=COMMIT, status=403, times=99)]
     page.click("#publish")
-    told(page, "Not published[^]*The token has no right to do this with")
+    told(page, "Not published[^]*The token has no permission to do this with")
     assert hub.repos[name].titles == ["initial commit"]
 
     page.click("#private input")
@@ -150,7 +150,7 @@ def test_a_run_is_published_through_trouble(hub, home, local, page, screenshots)
         Fault(method="POST", path=COMMIT, how="lose"),
     ]
     page.click("#publish")
-    told(page, r"Publishing[^]*The Hub is asked again in \d s")
+    told(page, r"Publishing[^]*Retrying in \d s")
     assert not page.locator("#publish").is_enabled()
     told(page, r"left$")
     told(page, "^Published")

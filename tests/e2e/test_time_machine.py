@@ -282,7 +282,7 @@ def test_a_published_run_is_walked_and_each_epoch_fetched_once(elsewhere, publis
     last = told(new_page)[1]
     hub.faults.append(Fault(method="HEAD", path="epoch-0002/config.json", status=500, times=1000))
     new_page.locator("#travel-samples button.thumbnail-item").nth(4).click()
-    new_page.wait_for_selector("#travel-says >> text=Epoch 2 is left out: The Hub is in trouble (status 500)")
+    new_page.wait_for_selector("#travel-says >> text=Epoch 2 is left out: The Hub has a problem (status 500)")
     assert new_page.locator("#machine input").get_attribute("max") == "2"
     assert told(new_page)[1] != last
     assert len(fetched(hub)) == len(EPOCHS)

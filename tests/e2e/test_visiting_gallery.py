@@ -130,11 +130,11 @@ def test_one_press_classifies(page, picture, screenshots):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("pickles/only", "holds no checkpoint of this app"),
+        ("pickles/only", "contains no checkpoint of this app"),
         ("gated/run", "is gated"),
         ("owner/nothing", "There is no owner/nothing on the Hub"),
         (f"{ID}@epoch-0009", "has no such revision"),
-        ("<img src=x onerror=window.pwned=5>/x", "is no name of a repo on the Hub"),
+        ("<img src=x onerror=window.pwned=5>/x", "is not the name of a repo on the Hub"),
     ],
 )
 def test_what_cannot_be_opened_is_told_where_the_answer_would_be(page, hub, picture, name, sentence):
@@ -196,7 +196,7 @@ def test_a_hostile_card_does_nothing(page, hub):
     page.locator("#published li").hover()
     assert page.locator("#published img, #published script, #published b").count() == 0
     page.get_by_role("button", name="Compare its curve").click()
-    page.wait_for_selector("text=evil/card holds no checkpoint of this app")
+    page.wait_for_selector("text=evil/card contains no checkpoint of this app")
     assert page.evaluate("window.pwned") is None
 
 
@@ -212,7 +212,7 @@ def test_a_hub_in_trouble_and_one_that_is_back(page, hub):
         Fault(method="GET", path="/api/models", status=503, times=2),
         Fault(method="GET", path="/api/models", how="lose", times=2),
     ]
-    look(page, r"The Hub is in trouble \(status 503\)")
+    look(page, r"The Hub has a problem \(status 503\)")
     look(page, "The Hub cannot be reached")
     look(page, ID)
 
@@ -246,7 +246,7 @@ def test_page_api_command_line_and_library_agree(app, hub, picture, command_line
         assert library == pytest.approx(api, abs=1e-6)
         seen.append(api)
     assert seen[1] == seen[2] != seen[0]
-    for name, sentence in (("owner/nothing", "There is no owner/nothing"), ("../../x", "no name of a repo")):
+    for name, sentence in (("owner/nothing", "There is no owner/nothing"), ("../../x", "not the name of a repo")):
         with pytest.raises(AppError, match=sentence):
             client.predict(handle_file(picture), name, api_name="/classify")
     client.close()

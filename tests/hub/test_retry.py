@@ -118,20 +118,20 @@ def test_what_the_client_says_of_an_answer_is_no_sentence():
     ("error", "sentence"),
     [
         (refusal(401), "The Hub does not accept the token, or a/b needs one: log in again."),
-        (refusal(403), "The token has no right to do this with a/b."),
-        (refusal(404), "There is no a/b on the Hub, or it is private and not open to you."),
+        (refusal(403), "The token has no permission to do this with a/b."),
+        (refusal(404), "There is no a/b on the Hub, or it is private and you have no access to it."),
         (refusal(409), "a/b is being changed by someone else; try again in a moment."),
         (refusal(412), "a/b was changed by someone else meanwhile; try again."),
-        (refusal(429), "The Hub has been asked too much; try again later."),
-        (refusal(429, {"Retry-After": "90"}), "The Hub has been asked too much; try again in 90 seconds."),
-        (refusal(503), "The Hub is in trouble (status 503); try again later."),
+        (refusal(429), "The Hub has received too many requests; try again later."),
+        (refusal(429, {"Retry-After": "90"}), "The Hub has received too many requests; try again in 90 seconds."),
+        (refusal(503), "The Hub has a problem (status 503); try again later."),
         (refusal(413, message="Too big\nby far"), "The Hub refused (status 413: Too big)."),
         (refusal(418, message="no hf_secret"), "The Hub refused (status 418: no …)."),
         (httpx2.ConnectError("x"), "The Hub cannot be reached; try again later."),
-        (OfflineModeIsEnabled("x"), "The Hub is not asked while HF_HUB_OFFLINE is set."),
-        (TimeoutError(), "The Hub has said nothing for 60 seconds; try again later."),
-        (retry.AnswerError("x"), "What the Hub answered cannot be understood; try again later."),
-        (OSError(28, "No space left on device"), "The files of a/b cannot be kept here: no space left on device."),
+        (OfflineModeIsEnabled("x"), "The Hub is not used while HF_HUB_OFFLINE is set."),
+        (TimeoutError(), "The Hub has not answered for 60 seconds; try again later."),
+        (retry.AnswerError("x"), "The Hub's answer cannot be read; try again later."),
+        (OSError(28, "No space left on device"), "The files of a/b cannot be stored here: no space left on device."),
     ],
 )
 def test_sentences(error, sentence):
@@ -154,7 +154,7 @@ def test_whoever_is_hurried_is_told_soon(monkeypatch):
                 retry.call(calls)
             assert retry.status(told.value) == status
         began = time.monotonic()
-        with pytest.raises(ValueError, match=r"nothing for 0\.2 seconds"), retry.explain_errors("x"):
+        with pytest.raises(ValueError, match=r"not answered for 0\.2 seconds"), retry.explain_errors("x"):
             retry.call(lambda: time.sleep(1))
         assert time.monotonic() - began < 0.8
     assert retry.call(calls) == 5
@@ -163,5 +163,5 @@ def test_whoever_is_hurried_is_told_soon(monkeypatch):
 @pytest.mark.parametrize("answer", [b"<html>", b"\xa2", b"[" * 100_000, b"{}", b"3"])
 def test_what_cannot_be_read_is_an_answer_all_the_same(answer):
     """Of a login page in between, say: in one sentence."""
-    with retry.short_timeouts(), pytest.raises(ValueError, match="cannot be understood"), retry.explain_errors("x"):
+    with retry.short_timeouts(), pytest.raises(ValueError, match="cannot be read"), retry.explain_errors("x"):
         retry.call(lambda: json.loads(answer)[0])

@@ -101,7 +101,7 @@ def test_a_private_run_is_walked_by_those_alone_who_may_read_it(hub, picture):
     """Also once its weights are in the cache."""
     hub.repos[ID].private = True
     assert len(list(walk(open_timeline(ID, token=OWNER), picture))) == len(EPOCHS)
-    with pytest.raises(ValueError, match="not open to you"):
+    with pytest.raises(ValueError, match="no access to it"):
         open_timeline(ID)
 
 

@@ -124,7 +124,7 @@ def test_a_folder_without_a_run_or_without_epochs_is_told(folder, tmp_path):
     with pytest.raises(ValueError, match="no such run"):
         of_folder(tmp_path / "nothing")
     shutil.rmtree(folder / "epochs")
-    with pytest.raises(ValueError, match="no epochs were kept"):
+    with pytest.raises(ValueError, match="no saved epochs"):
         of_folder(folder)
 
 

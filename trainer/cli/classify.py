@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 def add_classify(commands: "Commands") -> None:
     """Adds the command `classify`."""
-    parser = add_command(commands, "classify", classify_command, "say what a trained network sees in pictures")
+    parser = add_command(commands, "classify", classify_command, "classify pictures with a trained network")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or repo_id[@revision] on the Hub")
     parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (default: 5)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to print (default: 5)")
     add_json(parser)
     add_device(parser)
 

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 def add_publish(commands: "Commands") -> None:
     """Adds the command `publish`."""
     parser = add_command(
-        commands, "publish", publish_command, "publish a run on the Hub, as far as it is not there yet"
+        commands, "publish", publish_command, "publish a run, or the new epochs of a published one, on the Hub"
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name, a new repo or the one of this run")
-    parser.add_argument("--private", action="store_true", help="make the new repo one that only you can read")
+    parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name of a new repo or of the run's own")
+    parser.add_argument("--private", action="store_true", help="make the new repo visible to you only")
 
 
 def publish_command(options: argparse.Namespace) -> int:
     """Publishes a run and prints the address of its page."""
     token = huggingface_hub.get_token()
     if token is None:
-        raise UserError("Publishing takes a token of the Hub: log in with `hf auth login`, or set HF_TOKEN.")
+        raise UserError("Publishing needs a token for the Hub: log in with `hf auth login`, or set HF_TOKEN.")
     with progress_bar() as report, quiet(huggingface_hub):
         url = publish.publish(options.run, options.repo_id, token=token, private=options.private, progress=report)
     print(url)
@@ -39,7 +39,9 @@ def publish_command(options: argparse.Namespace) -> int:
 
 def add_load(commands: "Commands") -> None:
     """Adds the command `load`."""
-    parser = add_command(commands, "load", load_command, "load a published checkpoint, to classify with or to resume")
+    parser = add_command(
+        commands, "load", load_command, "download a published checkpoint, to classify with or to resume"
+    )
     parser.add_argument("checkpoint", metavar="REPO_ID[@REVISION]")
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="default: checkpoints/ and the repo's name")
 

@@ -32,7 +32,7 @@ _MAX_ROWS = 24
 
 def add_find_lr(commands: "Commands") -> None:
     """Adds the command `find-lr`."""
-    about = "try the learning rates, lowest first, and suggest one"
+    about = "try the learning rates from low to high and suggest one"
     parser = add_command(commands, "find-lr", find_lr_command, about)
     add_settings(parser)
     add_data(parser)
@@ -67,9 +67,11 @@ def find_lr_command(options: argparse.Namespace) -> int:
 
 def add_preview_lr(commands: "Commands") -> None:
     """Adds the command `preview-lr`."""
-    parser = add_command(commands, "preview-lr", preview_lr_command, "print the lr of each step a run would take")
+    parser = add_command(commands, "preview-lr", preview_lr_command, "print the lr of each step of a run")
     add_settings(parser)
-    parser.add_argument("--data", metavar="SOURCE", help="count this data's pictures (default: CIFAR-10's numbers)")
+    parser.add_argument(
+        "--data", metavar="SOURCE", help="take the number of pictures from this data (default: CIFAR-10's)"
+    )
     add_json(parser)
 
 

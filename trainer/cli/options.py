@@ -92,13 +92,13 @@ def images_of(source: str | None, world: World = ALONE) -> ImageData:
                 images = load_images(source, progress=report)
         source = world.gather(images and images.source)[world.rank - world.local_rank]
     if len(set(world.gather(images.digest))) > 1:
-        raise UserError("The machines have found different pictures; name the same for all with --data.")
+        raise UserError("The machines found different pictures; give --data the same source on all of them.")
     return images
 
 
 def add_device(parser: Parser) -> None:
     """Adds --device, read by `device_of`."""
-    parser.add_argument("--device", choices=DEVICES, help="default: the fastest there is")
+    parser.add_argument("--device", choices=DEVICES, help="default: the fastest available")
 
 
 def device_of(options: argparse.Namespace, world: World = ALONE) -> torch.device:

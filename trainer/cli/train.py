@@ -43,12 +43,12 @@ _CHANGEABLE = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} |
 
 def add_train(commands: "Commands") -> None:
     """Adds the command `train`."""
-    about = "train a network and keep its checkpoints"
+    about = "train a network and save its checkpoints"
     parser = add_command(commands, "train", train_command, about, is_distributed=True)
-    parser.add_argument("--lesson", choices=LESSONS, metavar="NAME", help="begin with a lesson's settings; see lessons")
+    parser.add_argument("--lesson", choices=LESSONS, metavar="NAME", help="start from a lesson's settings; see lessons")
     add_settings(parser)
     add_data(parser)
-    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="where runs are kept (default: checkpoints)")
+    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="the folder for runs (default: checkpoints)")
     parser.add_argument("--run", metavar="NAME", help="the run's name (default: from the settings and the time)")
     add_json(parser)
     add_device(parser)
@@ -75,10 +75,10 @@ def train_command(options: argparse.Namespace, world: World) -> int:
 
 def add_resume(commands: "Commands") -> None:
     """Adds the command `resume`."""
-    about = "go on with a run, exactly where its last epoch ended"
+    about = "continue a run exactly where its last epoch ended"
     parser = add_command(commands, "resume", resume_command, about, is_distributed=True)
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    parser.add_argument("--epochs", metavar="N", help="the new total (default: what was asked for at first)")
+    parser.add_argument("--epochs", metavar="N", help="the new total (default: the run's own)")
     add_settings(parser, sorted(_CHANGEABLE))
     add_data(parser)
     add_json(parser)
@@ -111,7 +111,7 @@ def _check_no_run(folder: Path, world: World) -> None:
     with world.share_errors():
         if world.rank == 0 and run_folder.is_run(folder):
             raise UserError(
-                "There is a run in {folder} already; go on with it by `resume`, or choose another --run.",
+                "There is a run in {folder} already; continue it with `resume`, or choose another --run.",
                 folder=folder,
             )
 

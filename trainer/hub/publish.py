@@ -120,7 +120,7 @@ def publish(
     """
     check_repo_id(repo_id)
     if not token:
-        raise UserError("Publishing takes a token of the Hub: log in first.")
+        raise UserError("Publishing needs a token for the Hub: log in first.")
     api = HfApi(token=retry.checked_token(token))
     local = _read_run(folder)
     with retry.explain_errors(repo_id):
@@ -222,10 +222,10 @@ class _Publisher:
         rows, local_rows = published["history"], local.content["history"]
         is_same_data = published["data"]["digest"] == local.data["digest"]
         if not is_same_data or rows[: len(local_rows)] != local_rows[: len(rows)]:
-            raise UserError("{repo} holds another run; choose another name.", repo=self.repo_id)
+            raise UserError("{repo} contains another run; choose another name.", repo=self.repo_id)
         if len(rows) > len(local_rows):
             raise UserError(
-                "{repo} has {number} epochs of this run already, and this folder fewer.",
+                "{repo} already has {number} epochs of this run, more than this folder.",
                 repo=self.repo_id,
                 number=len(rows) - 1,
             )
@@ -236,7 +236,7 @@ class _Publisher:
         Raises UserError if the repo contains anything but a run of this app.
         """
         foreign = UserError(
-            "{repo} holds something else than a run of this app; choose another name.", repo=self.repo_id
+            "{repo} contains something other than a run of this app; choose another name.", repo=self.repo_id
         )
         if remote.history is None:
             has_card = CARD_FILE in remote.paths and self._has_text(remote.head)
@@ -318,7 +318,7 @@ class _Publisher:
                 raise
             refs = self._call(lambda: self.api.list_repo_refs(self.repo_id))
             if all((tag.name, tag.target_commit) != (name, commit) for tag in refs.tags):
-                raise UserError("{repo} has a tag {tag} of something else.", repo=self.repo_id, tag=name) from None
+                raise UserError("{repo} has a tag {tag} on another commit.", repo=self.repo_id, tag=name) from None
 
     def _delete_tags(self, epochs: Iterable[int]) -> None:
         # The run is published even if this fails. The next publishing deletes the tags that are left.
@@ -342,8 +342,8 @@ def _is_refusal(error: Exception) -> bool:
 
 def _unknown_outcome(epoch: int) -> UserError:
     return UserError(
-        "The Hub fell silent: whether epoch {epoch} has arrived is not known. Publish again later, "
-        "and what is missing is added.",
+        "The Hub stopped answering: it is not known whether epoch {epoch} has arrived. Publish again later to add "
+        "what is missing.",
         epoch=epoch,
     )
 

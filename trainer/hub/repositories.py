@@ -73,7 +73,9 @@ def split_revision(checkpoint_id: str) -> tuple[str, str | None]:
     """Splits `owner/name[@revision]` into repo id and revision, None if there is no @. Raises UserError if invalid."""
     repo_id, at, revision = checkpoint_id.partition("@")
     if at and (len(revision) > 250 or not _REVISION.fullmatch(revision)):
-        raise UserError("{name} is no revision of a repo on the Hub, such as epoch-0003.", name=f"{revision[:200]!r}")
+        raise UserError(
+            "{name} is not a revision of a repo on the Hub, such as epoch-0003.", name=f"{revision[:200]!r}"
+        )
     return check_repo_id(repo_id), revision or None
 
 

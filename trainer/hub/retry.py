@@ -60,7 +60,7 @@ def checked_token(token: str | None) -> str | Literal[False]:
     """
     # Check here: the errors of the HTTP library would contain the token.
     if token and not re.fullmatch(r"[\w.~+/-]+=*", token, re.ASCII):
-        raise UserError("The token is malformed: it holds a space, a line break or a letter that no token has.")
+        raise UserError("The token is malformed: it contains a space, a line break or a character that no token has.")
     return token or False
 
 
@@ -182,7 +182,7 @@ def wait(seconds: float, progress: Report, fraction: float, doing: str) -> None:
     while (remaining := end - time.monotonic()) > 0:
         progress(
             fraction,
-            Message("The Hub is asked again in {number} s ({what})", number=f"{remaining:.0f}", what=Message(doing)),
+            Message("Retrying in {number} s ({what})", number=f"{remaining:.0f}", what=Message(doing)),
         )
         time.sleep(min(0.5, remaining))
 
@@ -225,7 +225,7 @@ def explain_errors(repo: str) -> Iterator[None]:
         yield
     except HFValidationError:
         raise UserError(
-            "{name} is no name of a repo on the Hub, which looks like owner/name.", name=f"{repo[:200]!r}"
+            "{name} is not the name of a repo on the Hub, such as owner/name.", name=f"{repo[:200]!r}"
         ) from None
     except (HTTPError, OSError) as error:
         raise UserError(_sentence(error, repo)) from None
@@ -236,18 +236,18 @@ def _sentence(error: Exception, repo: str) -> Message:
         case HfHubHTTPError():
             return _refusal(error, repo)
         case OfflineModeIsEnabled():
-            return Message("The Hub is not asked while HF_HUB_OFFLINE is set.")
+            return Message("The Hub is not used while HF_HUB_OFFLINE is set.")
         case TimeoutError():
-            return Message("The Hub has said nothing for {number} seconds; try again later.", number=f"{_timeout():g}")
+            return Message("The Hub has not answered for {number} seconds; try again later.", number=f"{_timeout():g}")
         case LocalEntryNotFoundError() if isinstance(error.__cause__, HTTPError | OSError):
             return _sentence(error.__cause__, repo)
         case LocalEntryNotFoundError():
-            return Message("{repo} has not been downloaded to here yet.", repo=repo)
+            return Message("{repo} has not been downloaded yet.", repo=repo)
         case AnswerError():
-            return Message("What the Hub answered cannot be understood; try again later.")
+            return Message("The Hub's answer cannot be read; try again later.")
         case OSError() if error.strerror:
             return Message(
-                "The files of {repo} cannot be kept here: {reason}.", repo=repo, reason=error.strerror.lower()
+                "The files of {repo} cannot be stored here: {reason}.", repo=repo, reason=error.strerror.lower()
             )
     return Message("The Hub cannot be reached; try again later.")
 
@@ -256,30 +256,30 @@ def _refusal(error: HfHubHTTPError, repo: str) -> Message:
     match error:
         case GatedRepoError():
             return Message(
-                "{repo} is gated: its owner must let you in first, on its page on the Hub.",
+                "{repo} is gated: ask its owner for access, on its page on the Hub.",
                 repo=repo,
             )
         case RevisionNotFoundError():
             return Message("{repo} has no such revision.", repo=repo)
         case RemoteEntryNotFoundError():
-            return Message("{repo} holds no checkpoint of this app.", repo=repo)
+            return Message("{repo} contains no checkpoint of this app.", repo=repo)
         case DisabledRepoError():
             return Message("{repo} has been disabled on the Hub.", repo=repo)
     code = error.response.status_code
     if code == 401 and error.response.headers.get("X-Error-Code") != "RepoNotFound":
         return Message("The Hub does not accept the token, or {repo} needs one: log in again.", repo=repo)
     if isinstance(error, RepositoryNotFoundError) or code == 404:
-        return Message("There is no {repo} on the Hub, or it is private and not open to you.", repo=repo)
+        return Message("There is no {repo} on the Hub, or it is private and you have no access to it.", repo=repo)
     known = {
-        403: Message("The token has no right to do this with {repo}.", repo=repo),
+        403: Message("The token has no permission to do this with {repo}.", repo=repo),
         409: Message("{repo} is being changed by someone else; try again in a moment.", repo=repo),
         412: Message("{repo} was changed by someone else meanwhile; try again.", repo=repo),
-        429: Message("The Hub has been asked too much; try again {when}.", when=_when(retry_after(error))),
+        429: Message("The Hub has received too many requests; try again {when}.", when=_when(retry_after(error))),
     }
     if code in known:
         return known[code]
     if code >= 500:
-        return Message("The Hub is in trouble (status {status}); try again later.", status=code)
+        return Message("The Hub has a problem (status {status}); try again later.", status=code)
     if reason := _reason(error):
         return Message("The Hub refused (status {status}: {reason}).", status=code, reason=reason)
     return Message("The Hub refused (status {status}).", status=code)

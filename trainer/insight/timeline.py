@@ -62,7 +62,7 @@ def of_folder(folder: Path) -> Timeline:
     run, model = read_run(folder), OptimizerLabModel.from_pretrained(folder)
     paths = {epoch: path for epoch, path in run_folder.saved_epochs(folder).items() if epoch <= run.epoch}
     if not paths:
-        raise UserError("Of this run no epochs were kept to walk through, only its last network.")
+        raise UserError("This run has no saved epochs to walk through, only its last network.")
 
     def open_epoch(epoch: int) -> OptimizerLabModel:
         load_weights(model, paths[epoch])
@@ -85,7 +85,7 @@ def walk(timeline: Timeline, picture: Tensor) -> Iterator[Moment | Gap]:
         try:
             model = timeline.open(epoch)
             if model.class_names != (class_names or model.class_names):
-                raise UserError("Its network knows other classes than the epochs before it.")
+                raise UserError("Its network has other classes than the epochs before it.")
             if input_format != (model.image_size, model.resize):
                 input_format = model.image_size, model.resize
                 pixels = fit(picture, *input_format)

@@ -111,13 +111,13 @@ def test_what_is_refused_is_refused_at_once(hub, case):
     [
         ("owner/nothing", "There is no owner/nothing on the Hub"),
         (f"{ID}@epoch-0009", "no such revision"),
-        ("/etc/passwd", "no name of a repo"),
-        ("../..", "no name of a repo"),
-        ("owner/../run", "no name of a repo"),
-        ("https://huggingface.co/owner/run", "no name of a repo"),
-        (f"{ID}@../../x", "no such revision|no revision"),
-        ("x" * 100_000 + "/y", "no name of a repo"),
-        ("<script>/x", "no name of a repo"),
+        ("/etc/passwd", "not the name of a repo"),
+        ("../..", "not the name of a repo"),
+        ("owner/../run", "not the name of a repo"),
+        ("https://huggingface.co/owner/run", "not the name of a repo"),
+        (f"{ID}@../../x", "no such revision|not a revision"),
+        ("x" * 100_000 + "/y", "not the name of a repo"),
+        ("<script>/x", "not the name of a repo"),
     ],
 )
 def test_what_is_no_repo(hub, name, sentence):
@@ -174,7 +174,7 @@ def test_a_silent_hub_holds_up_nobody_else(monkeypatch, tmp_path):
         point_to(endpoint, monkeypatch, tmp_path)
         anyio.run(visit)
     assert set(told) == {
-        "The Hub has said nothing for 1 seconds; try again later.",
+        "The Hub has not answered for 1 seconds; try again later.",
         "The Hub is too slow just now, or too many are asking it; try again later.",
     }
     assert len(told) == 50

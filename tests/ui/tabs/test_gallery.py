@@ -117,11 +117,14 @@ def test_nothing_is_published(hub):
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"status": 500}, "The Hub is in trouble (status 500)"),
-        ({"status": 429, "headers": {"Retry-After": "40"}}, "The Hub has been asked too much; try again in 40 seconds"),
+        ({"status": 500}, "The Hub has a problem (status 500)"),
+        (
+            {"status": 429, "headers": {"Retry-After": "40"}},
+            "The Hub has received too many requests; try again in 40 seconds",
+        ),
         ({"how": "lose"}, "The Hub cannot be reached"),
         ({"how": "cut"}, "The Hub cannot be reached"),
-        ({"how": "garble"}, "What the Hub answered cannot be understood"),
+        ({"how": "garble"}, "The Hub's answer cannot be read"),
     ],
 )
 def test_a_failing_hub_is_told_at_once(hub, fault, sentence):
@@ -164,7 +167,7 @@ def test_a_silent_hub_is_given_up(monkeypatch):
     monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 0.5)
     with silent_server() as endpoint:
         point_to(endpoint, monkeypatch)
-        assert "The Hub has said nothing for 0.5 seconds" in anyio.run(said)[-1]
+        assert "The Hub has not answered for 0.5 seconds" in anyio.run(said)[-1]
 
 
 def test_what_nobody_foresaw_is_not_the_answer_for_ever(hub, monkeypatch):

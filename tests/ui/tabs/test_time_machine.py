@@ -111,7 +111,7 @@ def test_what_is_no_run_is_said_so(lab, picture, name):
     """One sentence, without a look at the disk or the Hub."""
     updates = walked(lab, VISITOR, name, picture)[-1]
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
-    assert "There is no such run among yours" in says or "is no name of a repo" in says
+    assert "There is no such run among yours" in says or "is not the name of a repo" in says
     assert machine == {}
 
 

@@ -164,7 +164,9 @@ def token_to_publish() -> str:
             "This Space has no login, so that nothing can be published from it: download the checkpoint instead."
         )
     if is_local_browser():
-        raise UserError("Publishing takes a token of the Hub: run hf auth login, or set HF_TOKEN, and open this again.")
+        raise UserError(
+            "Publishing needs a token for the Hub: run hf auth login, or set HF_TOKEN, and open this again."
+        )
     raise UserError(
         "Here only the person at the computer that runs the app can publish: download the checkpoint instead."
     )
