@@ -134,7 +134,7 @@ MISTAKES = {
     "another row's setting": (["train", "--optimizer", "adam", "--momentum", "0.9"], "momentum is not a setting"),
     "an unknown optimizer": (["train", "--optimizer", "sdg"], "optimizer must be one of"),
     "a switch that is neither": (["train", "--shuffle", "maybe"], "either true or false"),
-    "a bad name": (["train", "--run", "../x"], "A run's name may have"),
+    "a bad name": (["train", "--run", "../x"], "A run's name has"),
     "no such data": (["train", "--data", "nowhere"], "There is no image source"),
     "a batch too large": (["train", "--batch-size", "41"], "batch_size must not be above the 40 pictures"),
     "float16 on a CPU": (["train", "--precision", "float16", "--batch-size", "8"], "float16 needs a CUDA GPU"),
@@ -305,7 +305,7 @@ def test_resume_while_another_writes(finished, tmp_path, capsys):
     folder = shutil.copytree(finished, tmp_path / "run")
     with run_folder.writing(folder):
         assert main(["resume", str(folder), "--epochs", "3"]) == 2
-    assert "in training in another tab or command" in assert_one_line(capsys.readouterr().err)
+    assert "being trained in another tab or command" in assert_one_line(capsys.readouterr().err)
 
 
 # --- classify and preview-lr

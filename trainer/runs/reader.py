@@ -47,7 +47,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise UserError("{file} is damaged: it has no epochs.", file=HISTORY_FILE)
     digests = training_json.entry(content, "files", dict)
     if digests.keys() == {WEIGHTS_FILE}:
-        raise UserError("This is an epoch in the middle of a published run; only its last one can be resumed.")
+        raise UserError("This is an intermediate epoch of a published run; only its last epoch can be resumed.")
     weights = OptimizerLabModel.from_pretrained(folder).state_dict()
     # An optimizer has at most three tensors for each weight, and there may be an accumulated gradient.
     size = 4 * sum(tensor.numel() for tensor in weights.values())
@@ -56,9 +56,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     files = {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, TENSORS_FILE)}
     for name, digest in training_json.digests(files).items():
         if digests.get(name) != digest:
-            raise UserError(
-                "{file} is not the one that belongs to this run's {history}.", file=name, history=HISTORY_FILE
-            )
+            raise UserError("{file} does not belong to this run's {history}.", file=name, history=HISTORY_FILE)
     return Checkpoint(
         config=run.config,
         data=training_json.to_data(content),
@@ -87,4 +85,4 @@ def read_files(folder: Path) -> dict[str, bytes]:
         if expected and found == expected:
             return files
         time.sleep(_SNAPSHOT_SECONDS)  # a writer may be moving the files
-    raise UserError("The run's files do not belong together: some are missing or damaged.")
+    raise UserError("The run's files do not match each other: some are missing or damaged.")

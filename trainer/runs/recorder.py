@@ -76,11 +76,11 @@ class Recorder:
         if self.run.status == "training":
             return (
                 "The run could not be saved: {reason}. "
-                "It goes on, and its latest state is saved as soon as the disk takes it."
+                "It continues, and its latest state is saved as soon as the disk accepts it."
             )
         if run_folder.is_run(self.folder):
             return "The run could not be saved: {reason}. What was saved before is still there."
-        return "The run could not be saved: {reason}. Nothing of it has been saved."
+        return "The run could not be saved: {reason}. Nothing has been saved."
 
 
 def record(

@@ -31,7 +31,7 @@ _DISK_FAILURES = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 def check_name(name: str) -> str:
     """Returns the name of a run's folder; raises UserError if it is not valid."""
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}", name):
-        raise UserError("A run's name may have letters, digits, '.', '_' and '-', up to 96, and no dot in front.")
+        raise UserError("A run's name has at most 96 letters, digits, '.', '_' and '-', and does not start with a dot.")
     return name
 
 
@@ -74,7 +74,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS, thread_local=False)
         lock.acquire()
     except Timeout:
-        raise UserError("This run is in training in another tab or command; stop it there first.") from None
+        raise UserError("This run is being trained in another tab or command; stop it there first.") from None
     except OSError as error:
         raise UserError("The run's folder cannot be written: {reason}.", reason=reason(error)) from None
     try:
@@ -109,12 +109,10 @@ def is_run(folder: Path) -> bool:
 def check_free(folder: Path, names: Iterable[str]) -> None:
     """Raises UserError if the folder has a run, or a file with one of these names."""
     if is_run(folder) or os.path.exists(folder / WEIGHTS_FILE):
-        raise UserError("There is a checkpoint in {folder} already; choose another folder.", folder=folder)
+        raise UserError("{folder} already contains a checkpoint; choose another folder.", folder=folder)
     for name in names:
         if os.path.exists(folder / name):
-            raise UserError(
-                "There is a file {name} in {folder} already; choose another folder.", name=name, folder=folder
-            )
+            raise UserError("{folder} already contains a file {name}; choose another folder.", name=name, folder=folder)
 
 
 def read_history(folder: Path) -> dict[str, Any]:

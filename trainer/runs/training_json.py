@@ -85,7 +85,7 @@ def load(folder: Path) -> dict[str, Any]:
     """
     content = read_history(folder)
     if content.get("format") != FORMAT:
-        raise UserError("{file} was written by another version of this app, or by something else.", file=HISTORY_FILE)
+        raise UserError("{file} was written by another version of this app or by another program.", file=HISTORY_FILE)
     return content
 
 
@@ -95,7 +95,7 @@ def to_run(content: Mapping[str, Any]) -> Run:
     try:
         history = [EpochEnded(**{part.name: row.get(part.name) for part in fields(EpochEnded)}) for row in rows]
     except AttributeError:
-        raise UserError("{file} is damaged: an epoch is no object.", file=HISTORY_FILE) from None
+        raise UserError("{file} is damaged: an epoch is not a JSON object.", file=HISTORY_FILE) from None
     config = TrainConfig.from_settings(entry(content, "config", dict))
     for number, row in enumerate(history):
         if (
@@ -105,12 +105,12 @@ def to_run(content: Mapping[str, Any]) -> Run:
             or not all(_is_valid(name, value) for name, value in asdict(row).items())
         ):
             raise UserError(
-                "{file} is damaged: its epochs are not in order, or have entries of another kind.",
+                "{file} is damaged: its epochs are out of order or have invalid entries.",
                 file=HISTORY_FILE,
             )
     status = content.get("status")
     if status not in STATUSES:
-        raise UserError("{file} is damaged: its status is not one this app knows.", file=HISTORY_FILE)
+        raise UserError("{file} is damaged: its status is unknown.", file=HISTORY_FILE)
     return Run(config=config, history=history, status=status, advice=_to_advice(content), curve=_to_curve(content))
 
 
@@ -120,7 +120,7 @@ def to_data(content: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(data.get(name), str) for name in ("name", "digest")) or not all(
         value is None or isinstance(value, str) for value in data.values()
     ):
-        raise UserError("{file} is damaged: its data is not told in words.", file=HISTORY_FILE)
+        raise UserError("{file} is damaged: its description of the data is invalid.", file=HISTORY_FILE)
     return data
 
 
@@ -128,16 +128,16 @@ def to_state(content: Mapping[str, Any], epoch: int) -> dict[str, Any]:
     """Returns the state of the training at the end of `epoch`; raises UserError if it is invalid."""
     state = entry(content, "state", dict)
     if state.get("schedule_from") not in range(epoch + 1):
-        raise UserError("{file} is damaged: its schedule has no beginning.", file=HISTORY_FILE)
+        raise UserError("{file} is damaged: the start of its schedule is missing or out of range.", file=HISTORY_FILE)
     if not _is_valid("continued_with", state.get("continued_with")):
-        raise UserError("{file} is damaged: it went on with settings that there are not.", file=HISTORY_FILE)
+        raise UserError("{file} is damaged: it continues with unknown settings.", file=HISTORY_FILE)
     return state
 
 
 def entry(content: Mapping[str, Any], name: str, kind: type) -> Any:
     """Returns an entry of the content; raises UserError if it is missing or not of this type."""
     if not isinstance(content.get(name), kind):
-        raise UserError("{file} is damaged: it lacks {name}.", file=HISTORY_FILE, name=name)
+        raise UserError("{file} is damaged: {name} is missing.", file=HISTORY_FILE, name=name)
     return content[name]
 
 
@@ -176,7 +176,7 @@ def _to_curve(content: Mapping[str, Any]) -> Curve:
         or not _is_number(weight)
         or not 0 <= weight <= 1
     ):
-        raise UserError("{file} is damaged: its curve has entries of another kind.", file=HISTORY_FILE)
+        raise UserError("{file} is damaged: its curve has invalid entries.", file=HISTORY_FILE)
     *rows, (total,) = ([math.nan if value is None else value for value in row] for row in [*rows, [total]])
     return Curve(points=[Point(*row) for row in rows], stride=stride, total=total, weight=weight)
 
