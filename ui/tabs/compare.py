@@ -121,7 +121,7 @@ def write_code(lab: Lab, visitor: str, names: list[str] | None) -> str:
     """The first of the visitor's own runs among the chosen ones, as a plain PyTorch script."""
     own = [name for name in checked(names) if not is_published(name)]
     if not own:
-        raise UserError("Choose a run of yours first: its settings are shown as a script.")
+        raise UserError("Choose a run of yours first: the script has its settings.")
     return as_code(*read_settings(lab.own_run(visitor, own[0])))
 
 

@@ -222,5 +222,5 @@ def test_a_fixed_lesson_has_no_fixed_version():
     name = "softmax-plateau"
     mistaken = LESSONS[name].config.settings()
     assert len(training.with_fixed(lesson=name, **mistaken)) == 2
-    with pytest.raises(ValueError, match="choose the lesson anew"):
+    with pytest.raises(ValueError, match="choose the lesson again"):
         training.with_fixed(lesson=name, **{**mistaken, "softmax": False})

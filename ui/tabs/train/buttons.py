@@ -20,7 +20,7 @@ from ui.parts.shared import AT_ONCE, PRIVATE, components
 from ui.queue import TRAINING, leave_queue
 from ui.tabs.train.training import STOPPED
 
-_TITLES = {"_find_lr": "No lr was looked for"}
+_TITLES = {"_find_lr": "Search not started"}
 _NOT_TRAINED = "Not trained"
 
 

@@ -46,7 +46,7 @@ def build() -> Lessons:
                 elem_id="lesson",
             ),
             words=gr.HTML(visible=False, elem_id="lesson-words"),
-            start=gr.Button(i18n("Run it beside its mended twin"), visible=False, size="sm", elem_id="twin"),
+            start=gr.Button(i18n("Train it next to its fixed version"), visible=False, size="sm", elem_id="twin"),
         )
 
 

@@ -38,18 +38,18 @@ def build(races: gr.Dropdown) -> OwnRuns:
         races.render()
         with gr.Row():
             total_epochs = gr.Number(
-                label=i18n("epochs in all"),
-                info=i18n("Resume trains until so many."),
+                label=i18n("total epochs"),
+                info=i18n("Resume trains up to this total."),
                 value=10,
                 precision=0,
                 minimum=1,
                 elem_id="more-epochs",
             )
             uses_settings = gr.Checkbox(
-                label=i18n("with the settings shown"),
+                label=i18n("with the page's settings"),
                 info=i18n(
-                    "Go on with the optimizer and scheduler chosen here: needed once the run's own schedule is spent. "
-                    "In a race each keeps its own optimizer and lr."
+                    "Continue with the optimizer and scheduler chosen here: needed once the run's own schedule has "
+                    "ended. In a race each run keeps its own optimizer and lr."
                 ),
                 elem_id="anew",
             )

@@ -44,7 +44,7 @@ def build() -> Race:
                 info=i18n("All start from the same weights and see the same batches. Up to six; × takes one out."),
                 elem_id="race",
             ),
-            add=gr.Button(i18n("Add the settings shown"), size="sm", elem_id="add-to-race"),
+            add=gr.Button(i18n("Add the page's settings"), size="sm", elem_id="add-to-race"),
             num_seeds=gr.Slider(
                 1,
                 MAX_SEEDS,
@@ -61,8 +61,8 @@ def build() -> Race:
                 minimum=2,
                 label=i18n("zero_grad lab: clear every … batches"),
                 info=i18n(
-                    "Fills the race with the settings shown: gradients cleared at each batch, every so many, never, "
-                    "and one batch as large as so many."
+                    "Fills the race with the page's settings: gradients cleared at each batch, every so many batches, "
+                    "never, and one batch as large as those together."
                 ),
                 elem_id="every",
             ),
@@ -129,4 +129,4 @@ def read_contenders(contenders: Any) -> list[TrainConfig]:
     try:
         return [TrainConfig.from_settings(json.loads(text)) for text in contenders or []]
     except (TypeError, RecursionError, json.JSONDecodeError):
-        raise UserError("The race's list is damaged: clear it, and add the settings anew.") from None
+        raise UserError("The race's list is damaged: clear it, and add the settings again.") from None

@@ -56,7 +56,7 @@ def with_fixed(*, lesson: Any, **settings: Any) -> list[TrainConfig]:
         raise UserError("Choose a lesson first.")
     fixed = config.changed(LESSONS[lesson].fix)
     if fixed == config:
-        raise UserError("The settings shown have not the lesson's mistake any more: choose the lesson anew.")
+        raise UserError("The page's settings no longer contain the lesson's mistake: choose the lesson again.")
     return over_seeds([config, fixed], 1)
 
 
