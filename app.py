@@ -1,17 +1,17 @@
-"""The Space's front door: finds the GPU, or has it lent; builds the page, launches."""
+"""The app's entry point: chooses where trainings run, builds the page and serves it."""
 
 import os
 
-# Torch's threads spin while they wait for each other; beside a page to serve, that makes the small steps of these
-# networks many times slower. Read once, when torch is loaded.
+# Torch's threads busy-wait for each other by default, which makes the small steps of these networks many times slower
+# while the same cores serve a page. Torch reads the variable once, when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import spaces  # isort: skip - before torch, which a ZeroGPU Space must not wake in this process
+import spaces  # isort: skip - before torch, whose CUDA must not be initialized in this process on a ZeroGPU Space
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-# Or else each request would sum up the ten thousand before it, for a summary that nobody reads.
+# Gradio would otherwise summarize the last ten thousand requests at each request, for a summary that is not used.
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the page shows them
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the page displays the progress
 
 import logging
 import sys
@@ -38,9 +38,9 @@ from ui.parts.markup import interrupted
 from ui.queue import limit_queue
 from ui.zerogpu import BorrowedGpu
 
-_MOST_AT_ONCE = 400  # handlers; most of them wait: for pictures, for the Hub, for the next second
-_MOST_SESSIONS = 1000  # whose state Gradio keeps, at up to 1 MB each; the one that was used least recently goes first
-_MOST_WAITING = 10_000  # requests of any kind; ZeroGPU's own default is one
+_MAX_THREADS = 400  # of handlers; most of them wait, for example for the Hub
+_MAX_SESSIONS = 1000  # whose state Gradio keeps, up to 1 MB each; the least recently used is dropped first
+_MAX_QUEUED = 10_000  # requests of any kind; the default on ZeroGPU is 1
 
 
 @spaces.GPU(duration=gpu_seconds)
@@ -52,29 +52,32 @@ def run_on_gpu(job: Job) -> Iterator[Any]:
 
 
 def build_lab() -> Lab:
-    """Trains in this process on the fastest device there is or, on ZeroGPU, in slices in a worker that has the GPU."""
+    """Returns the lab, which trains in this process on the fastest available device or, on ZeroGPU, on a borrowed GPU.
+
+    Raises UserError if an environment variable has an invalid value.
+    """
     folder = os.environ.get("OPTIMIZER_LAB_CHECKPOINTS")
     if Config.zero_gpu:
         gpu = BorrowedGpu(run_on_gpu)
-        # A picture is a millisecond's work: not worth seconds of a visitor's quota.
-        device, trains, searches = torch.device("cpu"), gpu.race, gpu.find_lr
+        # Classifying a picture takes a millisecond on the CPU and would cost seconds of the visitor's GPU quota.
+        device, train, search = torch.device("cpu"), gpu.race, gpu.find_lr
     else:
         device = choose_device()
         allow_tf32(device)
-        trains, searches = partial(race, device=device), partial(find_lr, device=device)
+        train, search = partial(race, device=device), partial(find_lr, device=device)
     return Lab(
         checkpoints=Path(folder or "checkpoints"),
         device=device,
-        race=trains,
-        find_lr=searches,
+        race=train,
+        find_lr=search,
         limits=find_limits(),
         forgets=bool(os.environ.get("SPACE_ID")) and not folder,
     )
 
 
 def log_to_stderr() -> None:
-    """Writes what the app logs to stderr, from level INFO; of other libraries only warnings and errors."""
-    # httpx logs each address at INFO, and some of the Hub's carry a signature.
+    """Logs to stderr: the app's own records from level INFO, those of other libraries from WARNING."""
+    # httpx logs each URL at INFO, and some URLs of the Hub contain a signature.
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     for package in ("trainer", "ui"):
         logging.getLogger(package).setLevel(logging.INFO)
@@ -89,8 +92,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     keep_clean(lab)
     page = build_page(lab)
-    # Not api_open: what was sent past the queue would train beside others, and count in no line.
-    page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8, api_open=False)
+    # With api_open, requests could bypass the queue and train at the same time as the job whose turn it is.
+    page.queue(max_size=_MAX_QUEUED, default_concurrency_limit=8, api_open=False)
     limit_queue(page, lab.limits.queue, status_of_absent=interrupted)
     uploads.refuse_addresses()
     largest_file = int(min(lab.limits.upload_mb, 1e6) * 2**20)
@@ -98,12 +101,12 @@ def main() -> None:
         css=STYLE,
         i18n=i18n,
         app_kwargs={"middleware": [*language.MIDDLEWARE, *uploads.middleware(largest_file)]},
-        ssr_mode=False,  # the server would draw the page before the browser has told its language
+        ssr_mode=False,  # rendered on the server, the page would not know the browser's language
         footer_links=[],
         run_history=False,
-        max_threads=_MOST_AT_ONCE,
+        max_threads=_MAX_THREADS,
         max_file_size=largest_file,
-        state_session_capacity=_MOST_SESSIONS,
+        state_session_capacity=_MAX_SESSIONS,
         show_error=False,
     )
 
