@@ -172,7 +172,7 @@ class Lab:
         """The visitor's races by key, the latest first: the folders of each in their places. A run alone is a race."""
         races: dict[str, dict[Path, int]] = {}
         for run in self._own_runs(visitor):
-            races.setdefault(run.race, {})[run.folder] = run.place
+            races.setdefault(run.race, {})[run.folder] = run.index
         return {key: sorted(places, key=places.get) for key, places in races.items()}
 
     def _own_runs(self, visitor: str | None) -> list[OwnRun]:

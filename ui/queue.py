@@ -1,4 +1,4 @@
-"""The queue for training: its length, who may wait in it, and how a waiting request leaves it."""
+"""The training queue: limits its length, drops requests of absent pages, and lets a page leave it."""
 
 import asyncio
 import math
@@ -8,59 +8,65 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from fastapi import Request
+from gradio.data_classes import PredictBodyInternal
 from gradio.queueing import Event, Queue
 from gradio.server_messages import EventMessage, ProcessCompletedMessage, ProcessGeneratingMessage
 
 from ui.i18n.language import language_of
 
-TRAINING = "train"  # the concurrency id of all handlers that train, one at a time
+TRAINING = "train"  # the concurrency id of all handlers that train; they run one at a time
 
 _MOST_SESSIONS = 2000
-_SECONDS_TO_LISTEN = 30.0  # from a request to the first reading of its messages; Gradio's own reader polls every ten
-_SECONDS_AWAY = 600.0  # for which a session that has listened may be silent, such as a phone asleep
-_MOST_OF_A_SESSION = 4  # requests to train that wait
-_MOST_UNREAD = 1000  # messages of a session that does not listen; above that, its requests are refused
-_ABSENT = "Nobody was there for too long: others had the turn. A run that had begun is kept, and goes on with Resume."
+_SECONDS_TO_LISTEN = 30.0  # from a request until its session must read its messages; Gradio's client polls every 10 s
+_SECONDS_AWAY = 600.0  # that a session which has read messages may be silent: a phone may be asleep
+_MOST_WAITING_PER_SESSION = 4  # training requests
+_MOST_UNREAD = 1000  # messages; a session with more that does not read them gets its requests refused
+_ABSENT = "This page was closed or away for too long, and its turn has passed. A started run is saved; press Resume."
 
 
 def limit_queue(page: gr.Blocks, most: float, *, status_of_absent: Callable[[str, str], str]) -> None:
-    """Lets up to `most` requests wait to train, and refuses further ones at once. Call it after page.queue.
+    """Limits the queue for training to `most` requests; further ones are refused at once. Call it after page.queue.
 
-    Gradio's own limit counts the requests that wait for any handler: a queue that long would keep everybody else from
-    classifying, from opening the page, and from leaving the queue by Stop. Nor does Gradio notice that a session no
-    longer reads its messages: here its waiting requests lose their turn, and its running ones end. A page then shows
-    `status_of_absent(sentence, language)`, as HTML.
+    Gradio's own limit counts the requests waiting for any handler: a full training queue would stop other visitors from
+    classifying, opening the page and leaving the queue by Stop. Gradio also does not notice that a session has stopped
+    reading its messages. Here the waiting requests of such a session lose their turn, and its running ones end; its
+    page then shows `status_of_absent(sentence, language)`, which is HTML.
     """
     queue = page._queue
     push, get_events, send = queue.push, queue.get_events, queue.send_message
-    sessions = queue.pending_messages_per_session = _Sessions(queue)
+    sessions = _Sessions(queue)
+    queue.pending_messages_per_session = sessions  # type: ignore[assignment]  # Gradio wants its own LRUCache
 
     def waiting() -> list[Event]:
         training = queue.event_queue_per_concurrency_id.get(TRAINING)
         return training.queue if training else []
 
-    def end_of_absent(event: Event) -> ProcessCompletedMessage:
+    def absent_message(event: Event) -> ProcessCompletedMessage:
         if event.fn.api_visibility != "private":
             return ProcessCompletedMessage(output={"error": _ABSENT}, success=False)
         return _end_with(event, status_of_absent(_ABSENT, language_of(event.request)))
 
-    async def push_within(body: Any, request: Any, username: str | None) -> tuple:
-        handler = page.fns.get(body.fn_index)
+    async def push_within(
+        body: PredictBodyInternal, request: Request, username: str | None
+    ) -> tuple[bool, str | list[dict[str, Any]], str]:
+        handler = page.fns.get(body.fn_index) if body.fn_index is not None else None
         if handler and handler.concurrency_id == TRAINING:
-            if sum(event.session_hash == body.session_hash for event in waiting()) >= _MOST_OF_A_SESSION:
-                return False, f"{_MOST_OF_A_SESSION} of your trainings wait already; let one begin first.", "queue_full"
+            most_own = _MOST_WAITING_PER_SESSION
+            if sum(event.session_hash == body.session_hash for event in waiting()) >= most_own:
+                return False, f"{most_own} of your trainings are waiting already; let one start first.", "queue_full"
             if len(waiting()) >= most:
                 for event in [event for event in waiting() if not sessions.is_listening(event)]:
-                    _leave(queue, event, end_of_absent(event))
+                    _leave(queue, event, absent_message(event))
             if len(waiting()) >= most:
                 return False, "Too many people are waiting to train; try again in a moment.", "queue_full"
         if sessions.num_unread(body.session_hash) > _MOST_UNREAD:
-            return False, "Read the answers to what was asked before, and ask again then.", "queue_full"
+            return False, "Read the results of your earlier requests first.", "queue_full"
         return await push(body=body, request=request, username=username)
 
-    def get_events_of_listeners() -> tuple | None:
+    def get_events_of_listeners() -> tuple[list[Event], bool, str] | None:
         while waiting() and not sessions.is_listening(waiting()[0]):
-            _leave(queue, waiting()[0], end_of_absent(waiting()[0]))
+            _leave(queue, waiting()[0], absent_message(waiting()[0]))
         return get_events()
 
     def send_to_listeners(event: Event, message: EventMessage) -> None:
@@ -70,17 +76,20 @@ def limit_queue(page: gr.Blocks, most: float, *, status_of_absent: Callable[[str
         send(event, message)
         is_running = event.concurrency_id == TRAINING and isinstance(message, ProcessGeneratingMessage)
         if is_running and not sessions.is_listening(event):
-            send(event, end_of_absent(event))
+            send(event, absent_message(event))
             event.alive = False
 
-    queue.push, queue.get_events, queue.send_message = push_within, get_events_of_listeners, send_to_listeners
+    # Gradio's Queue has no hooks for these.
+    queue.push = push_within  # type: ignore[method-assign,assignment]
+    queue.get_events = get_events_of_listeners  # type: ignore[method-assign]
+    queue.send_message = send_to_listeners  # type: ignore[method-assign,assignment]
 
 
 def leave_queue(page: gr.Blocks, session: str, status: Callable[[str], str]) -> None:
-    """Removes the requests to train of a session's page from the queue, as if they had ended.
+    """Removes a page's training requests from the queue, as if they had ended.
 
-    The first output of each shows `status(api_name)`, the others stay as they are. Requests by the API stay. Call it in
-    the event loop.
+    The first output of each then shows `status(api_name)`; the others are unchanged. Requests of the public API stay in
+    the queue. Call it in the event loop.
     """
     queue = page._queue
     training = queue.event_queue_per_concurrency_id.get(TRAINING)
@@ -88,7 +97,7 @@ def leave_queue(page: gr.Blocks, session: str, status: Callable[[str], str]) -> 
         return
     for event in list(training.queue):
         if event.session_hash == session and event.fn.api_visibility == "private":
-            _leave(queue, event, _end_with(event, status(event.fn.api_name)))
+            _leave(queue, event, _end_with(event, status(str(event.fn.api_name))))
     queue.broadcast_estimations(TRAINING)
 
 
@@ -99,20 +108,20 @@ def _leave(queue: Queue, event: Event, message: ProcessCompletedMessage) -> None
 
 
 def _end_with(event: Event, status: str) -> ProcessCompletedMessage:
-    """The end of a page's event: its first output shows `status`, the others stay as they are."""
+    """The message that ends a page's event: its first output shows `status`, the others are unchanged."""
     outputs = [gr.update(value=status), *(gr.skip() for _ in event.fn.outputs[1:])]
     return ProcessCompletedMessage(output={"data": outputs}, success=True)
 
 
-class _Messages(asyncio.Queue):
-    """The messages for a session, and when it last listened, in seconds of `time.monotonic`."""
+class _Messages(asyncio.Queue[EventMessage]):
+    """The messages for a session, and when it last read them, in seconds of `time.monotonic`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.listened, self.num_listening = -math.inf, 0
 
     async def get(self) -> EventMessage:
-        """The next message, once there is one."""
+        """Waits for the next message and returns it."""
         self.num_listening += 1
         try:
             return await super().get()
@@ -121,36 +130,36 @@ class _Messages(asyncio.Queue):
             self.listened = time.monotonic()
 
 
-class _Sessions(OrderedDict):
-    """Gradio's messages by session. When there are too many, it forgets the oldest session that has nothing running.
+class _Sessions(OrderedDict[str, _Messages]):
+    """Messages by session. At the limit, a new session replaces the oldest one that neither waits nor runs.
 
-    Gradio's own also forgets sessions that wait or train; its queue then stops for ever when that session's turn comes.
+    Gradio's own dict also drops sessions that wait or train; its queue then hangs when that session's turn comes.
     """
 
     def __init__(self, queue: Queue):
         super().__init__()
         self.queue = queue
 
-    def __setitem__(self, session: str, messages: asyncio.Queue) -> None:
+    def __setitem__(self, session: str, messages: asyncio.Queue[EventMessage]) -> None:
         if session not in self and len(self) >= _MOST_SESSIONS:
             waiting = [queue.queue for queue in self.queue.event_queue_per_concurrency_id.values()]
             busy = {event.session_hash for events in (*waiting, *self.queue.active_jobs) for event in events or ()}
             idle = [session for session in self if session not in busy]
             pending = self.queue.pending_event_ids_session
-            # A session that has not read its answers goes last.
+            # Sessions with unread results go last.
             for oldest in sorted(idle, key=lambda session: bool(pending.get(session)))[:1]:
                 del self[oldest]
                 pending.pop(oldest, None)
         super().__setitem__(session, _Messages())
 
     def num_unread(self, session: str | None) -> int:
-        """The number of messages that wait for a session that does not listen."""
-        messages = self.get(session)
+        """The number of unread messages of a session; 0 while it is reading them."""
+        messages = self.get(session) if session else None
         return 0 if messages is None or messages.num_listening else messages.qsize()
 
     def is_listening(self, event: Event) -> bool:
-        """Whether the session of an event reads its messages, or has stopped only a short while ago."""
-        messages = self.get(event.session_hash)
+        """Whether the session of an event reads its messages, or did so a short while ago."""
+        messages = self.get(event.session_hash) if event.session_hash else None
         if messages is None or messages.num_listening:
             return messages is not None
         has_listened = messages.listened > event.enqueue_time

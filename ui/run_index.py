@@ -1,83 +1,86 @@
-"""RunIndex: the owners of all stored runs, in memory: a list of one visitor's runs reads no other visitor's folder."""
+"""RunIndex: the owners of all stored runs, in memory, so that listing one visitor's runs reads no other folders."""
 
 import os
 import re
 import threading
 import time
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeGuard
 
 from trainer.runs import run_folder
 
 OWNER, RACE = ".owner", ".race"
 _KEY = re.compile(r"[0-9a-f]{32}")
 
-# A folder's time of change may be as coarse as two seconds: what changes within them is known by a second look alone.
+# A file system may keep modification times to two seconds only. A change within them is found by listing again later.
 _SECONDS_TO_SETTLE = 5.0
 
 
-class OwnRun(NamedTuple):
-    """A visitor's run: its folder, and the key of its race and its place there."""
+@dataclass(frozen=True, slots=True)
+class OwnRun:
+    """A visitor's run: its folder, the key of its race, and its index within the race."""
 
     folder: Path
     race: str
-    place: int
+    index: int
 
 
 class RunIndex:
-    """The owned runs in a folder of runs, by the digests of their owners. May be used by several threads at a time.
+    """The owned runs in a folder, by the digests of their owners. Thread-safe.
 
-    Runs come and go in other threads, in other processes and by hand. A change of the folder is known by its time,
-    which is all that is looked at where nothing has changed; then its names are listed, and only new runs are read.
+    Other threads, other processes and people add and delete runs. The folder's modification time reveals a change; only
+    then are its names listed, and only the new runs are read.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._lock = threading.Lock()
-        self._owners: dict[str, str | None] = {}  # by the names of the runs; None of one that nobody owns
-        self._runs: dict[str, dict[str, OwnRun]] = {}  # by owners and names
-        self._changed: int | None = None  # the folder's time of change, in ns, at the last look
-        self._looked = -1.0  # when that was, in seconds as `time.time`
+        self._owners: dict[str, str | None] = {}  # by run name; None for a run without an owner
+        self._runs: dict[str, dict[str, OwnRun]] = {}  # by owner and run name
+        self._modified: int | None = None  # the folder's modification time in ns at the last refresh
+        self._refreshed_at = -1.0  # in seconds of `time.time`
 
     def refresh(self) -> None:
-        """Looks for runs that came or went, so that the next look costs less: the first one reads every run's owner."""
+        """Updates the index. The first call reads the owner of every run; later ones only those of new runs."""
         with self._lock:
             self._refresh()
 
     def add(self, owner: str, run: OwnRun) -> None:
-        """Takes in a run that this process has just made."""
+        """Adds a run that this process has just created."""
         with self._lock:
             self._remember(owner, run)
 
     def runs_of(self, owner: str) -> list[OwnRun]:
-        """The owner's runs that are there now and have begun, the latest first."""
+        """The owner's runs that exist and have started, the latest first."""
         with self._lock:
             self._refresh()
             runs = list(self._runs.get(owner, {}).values())
-        made = {run: _changed(run.folder / OWNER) for run in runs if run_folder.is_run(run.folder)}
-        there = [run for run, changed in made.items() if changed is not None]
-        return sorted(there, key=made.__getitem__, reverse=True)
+        created = {run: _modified(run.folder / OWNER) for run in runs if run_folder.is_run(run.folder)}
+        dated = [(time, run) for run, time in created.items() if time is not None]
+        return [run for _, run in sorted(dated, key=itemgetter(0), reverse=True)]
 
     def _refresh(self) -> None:
-        now, changed = time.time(), _changed(self._folder)
-        if changed == self._changed and (_is_settled(changed, self._looked) or not _is_settled(changed, now)):
+        now, modified = time.time(), _modified(self._folder)
+        if modified == self._modified and (_is_settled(modified, self._refreshed_at) or not _is_settled(modified, now)):
             return
         try:
-            names = set() if changed is None else {entry.name for entry in os.scandir(self._folder)}
-        except OSError:  # the next look may find them
+            names = set() if modified is None else {entry.name for entry in os.scandir(self._folder)}
+        except OSError:  # the next refresh tries again
             return
         for name in self._owners.keys() - names:
             self._runs.get(self._owners.pop(name) or "", {}).pop(name, None)
         for name in filter(is_key, names - self._owners.keys()):
             self._read(self._folder / name, now)
-        self._changed, self._looked = changed, now
+        self._modified, self._refreshed_at = modified, now
 
     def _read(self, folder: Path, now: float) -> None:
         if owner := read(folder / OWNER):
-            race, _, place = (read(folder / RACE) or "").partition(" ")
-            is_whole = is_key(race) and place.isdecimal() and len(place) < 9
-            self._remember(owner, OwnRun(folder, race, int(place)) if is_whole else OwnRun(folder, folder.name, 0))
-        elif _is_settled(_changed(folder), now):  # else another process may be about to write its owner
+            race, _, index = (read(folder / RACE) or "").partition(" ")
+            is_valid = is_key(race) and index.isdecimal() and len(index) < 9
+            self._remember(owner, OwnRun(folder, race, int(index)) if is_valid else OwnRun(folder, folder.name, 0))
+        elif _is_settled(_modified(folder), now):  # else another process may be about to write its owner
             self._owners[folder.name] = None
 
     def _remember(self, owner: str, run: OwnRun) -> None:
@@ -85,26 +88,26 @@ class RunIndex:
         self._runs.setdefault(owner, {})[run.folder.name] = run
 
 
-def is_key(value: Any) -> bool:
-    """Whether a value, which anyone may have sent, has the form of a visitor's or a run's key."""
+def is_key(value: Any) -> TypeGuard[str]:
+    """Whether an untrusted value has the form of a visitor's or a run's key: 32 hexadecimal digits."""
     return isinstance(value, str) and _KEY.fullmatch(value) is not None
 
 
 def read(path: Path) -> str | None:
-    """The text of a small file; None where there is none, or it cannot be read."""
+    """The text of a small file; None if it does not exist or cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
         return None
 
 
-def _changed(path: Path) -> int | None:
-    """When a file or folder was last changed, in nanoseconds; None where there is none."""
+def _modified(path: Path) -> int | None:
+    """The modification time of a file or folder in nanoseconds; None if it does not exist."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return None
 
 
-def _is_settled(changed: int | None, at: float) -> bool:
-    return changed is None or at - changed / 1e9 > _SECONDS_TO_SETTLE
+def _is_settled(modified: int | None, at: float) -> bool:
+    return modified is None or at - modified / 1e9 > _SECONDS_TO_SETTLE

@@ -1,4 +1,4 @@
-"""What a visitor sends: files that they upload, nothing by its address, and no more than a page has to say."""
+"""Limits on requests: no files fetched from addresses, no oversized bodies, no endpoints that the page does not use."""
 
 import re
 from pathlib import Path
@@ -14,14 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.errors import UserError
 
-# For which Gradio would fetch an address for anybody, keep a recording for ever, or make a new session's state.
+# Paths at which Gradio would fetch any address, keep a recording for ever, or create state for a made-up session.
 _REFUSED = re.compile(r"/file[=/]https?:|/gradio_api/(process_recording|component_server)", re.IGNORECASE)
 _LARGEST_REQUEST = 4 << 20  # bytes
-_AROUND_A_FILE = 1 << 16  # bytes of an upload that are not the file's
+_UPLOAD_OVERHEAD = 1 << 16  # bytes of an upload besides the file
 
 
 def uploaded(value: Any) -> Path:
-    """The file a visitor uploaded; ValueError for any other path, which a hand-made request can hold."""
+    """Returns the path of an uploaded file. Raises UserError for any other path: a handcrafted request may hold one."""
     path = value.get("path") if isinstance(value, dict) else value
     if not isinstance(path, str) or not path or "\0" in path:
         raise UserError("Send a picture file.")
@@ -32,21 +32,22 @@ def uploaded(value: Any) -> Path:
 
 
 def refuse_addresses() -> None:
-    """Lets Gradio fetch no file from an address that a request names in place of one.
+    """Stops Gradio from downloading a file whose address a request gives instead of an upload. Call it before launch.
 
-    It would hold all of it in memory first, whatever its size. To be called before the launch.
+    Gradio would read all of it into memory first, whatever its size.
     """
 
     async def refuse(url: str, cache_dir: str) -> NoReturn:
-        raise gr.Error("Send a picture file: what stands at an address is not fetched.", print_exception=False)
+        raise gr.Error("Upload the picture as a file; addresses are not fetched.", print_exception=False)
 
     processing_utils.async_ssrf_protected_download = refuse
 
 
 class _LimitedRequests:
-    """Reads no more of a request than a page or a client would send, and takes none that neither sends.
+    """Refuses requests larger than those of the page and the Python client, and paths that neither uses.
 
-    Gradio holds in memory what is sent, and of an upload all that is no file. Page and client send one file at a time.
+    Gradio reads a request into memory: all of it, or of an upload all but the file. Page and client send one file per
+    request.
     """
 
     def __init__(self, app: ASGIApp, largest_file: int):
@@ -57,10 +58,10 @@ class _LimitedRequests:
             await self.app(scope, receive, send)
             return
         if _REFUSED.search(scope["path"]):
-            await PlainTextResponse("This app does nothing of the kind.", 403)(scope, receive, send)
+            await PlainTextResponse("This app does not offer this.", 403)(scope, receive, send)
             return
         is_upload = scope["path"].rstrip("/").endswith("/gradio_api/upload")
-        left = self.largest_file + _AROUND_A_FILE if is_upload else _LARGEST_REQUEST
+        left = self.largest_file + _UPLOAD_OVERHEAD if is_upload else _LARGEST_REQUEST
 
         async def receive_within() -> Message:
             nonlocal left
@@ -74,5 +75,5 @@ class _LimitedRequests:
 
 
 def middleware(largest_file: int) -> list[Middleware]:
-    """For launch(app_kwargs={"middleware": …}), where files of up to `largest_file` bytes may be uploaded."""
+    """The middleware for launch(app_kwargs={"middleware": …}) that allows uploads of up to `largest_file` bytes."""
     return [Middleware(_LimitedRequests, largest_file=largest_file)]

@@ -1,11 +1,11 @@
-"""A GPU that is lent by the second, as ZeroGPU does: trainings in slices, and what is said when no more is lent."""
+"""BorrowedGpu: race and learning-rate finder in short jobs on a GPU that is borrowed by the second, as on ZeroGPU."""
 
 import logging
 import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -35,31 +35,34 @@ from trainer.settings.config import TrainConfig
 
 _logger = logging.getLogger(__name__)
 
-# Short enough that others get their turn, and that a visitor's daily minutes are asked for as they are needed.
+# Short, so that other visitors get their turn and a visitor's daily quota is requested only as it is needed.
 LONGEST_SECONDS = 60
 
+_Kind = tuple[str | int | bool, ...]
 
-class GpuUnavailableError(ValueError):
-    """The GPU was not lent, or was taken back. `at_most`: the seconds that may be lent instead, 0 for none.
 
-    `paced`: what was asked for was what the pace says, and it did not do: the pace may be wrong.
+class GpuUnavailableError(UserError):
+    """The GPU was refused, or was taken back during a job.
+
+    `at_most` is the number of seconds that a smaller job may request instead, 0 for none. `pace_is_suspect` says that
+    the time computed from the measured pace was too long or too short, so that the pace should be measured again.
     """
 
-    def __init__(self, sentence: str, at_most: float = 0.0, *, paced: bool = False):
+    def __init__(self, sentence: str, at_most: float = 0.0, *, pace_is_suspect: bool = False):
         super().__init__(sentence)
-        self.at_most, self.paced = at_most, paced
+        self.at_most, self.pace_is_suspect = at_most, pace_is_suspect
 
 
 class BorrowedGpu:
     """Race and learning-rate finder, as a Lab takes them, on a GPU that is borrowed job by job.
 
-    `on_gpu` runs a job there and yields what it has to say: `slices.run_job` behind `spaces.GPU`. The paces
-    that were measured are kept for whoever trains the same kind of batch next.
+    `on_gpu` runs a job there and yields its events: `slices.run_job` behind `spaces.GPU`. Measured paces are kept for
+    later trainings with the same kind of batch.
     """
 
-    def __init__(self, on_gpu: Callable[[Job], Iterator[Any]]):
+    def __init__(self, on_gpu: Callable[[Job], Generator[Any, None, None]]):
         self._on_gpu = on_gpu
-        self._paces: dict[tuple, Pace] = {}
+        self._paces: dict[_Kind, Pace] = {}
 
     def race(
         self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
@@ -72,11 +75,11 @@ class BorrowedGpu:
         ImageFile.of(images)
         for config, _ in contenders:
             training_split(config, images)
-        states = {place: RunState.of(*contender) for place, contender in enumerate(contenders)}
+        states = {index: RunState.of(*contender) for index, contender in enumerate(contenders)}
         return self._race(states, images)
 
     def find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
-        """What `trainer.learning.lr_finder.find_lr` yields; GpuUnavailableError where no GPU time is lent."""
+        """What `trainer.learning.lr_finder.find_lr` yields. Raises GpuUnavailableError if no GPU time is available."""
         training_split(config, images)
         return self._find_lr(config, images)
 
@@ -86,18 +89,18 @@ class BorrowedGpu:
         while kind not in self._paces:
             job = measurement(config, images, longest)
             try:
-                _, self._paces[kind] = self._done(job)
+                _, self._paces[kind] = self._run(job)
             except GpuUnavailableError as refusal:
                 longest = refusal.at_most
                 if not _is_less(measurement(config, images, longest), job, refusal):
                     raise
         try:
-            with closing(self._done(search(config, self._paces[kind], images))) as facts:
-                for fact in facts:
-                    if not isinstance(fact, Started):
-                        yield fact
+            with closing(self._run(search(config, self._paces[kind], images))) as events:
+                for event in events:
+                    if not isinstance(event, Started):
+                        yield event
         except GpuUnavailableError as refusal:
-            if refusal.paced:
+            if refusal.pace_is_suspect:
                 self._paces.pop(kind, None)
             raise
 
@@ -107,50 +110,51 @@ class BorrowedGpu:
             job = self._next(states, images, longest)
             if isinstance(job, Slice):
                 yield min(states), self._time(used, states, images)
-            begun, ended = math.nan, {}
+            start = math.nan
+            rows: dict[int, EpochEnded] = {}
             try:
-                with closing(self._done(job)) as facts:
-                    for fact in facts:
-                        if isinstance(fact, Started):
-                            begun = time.monotonic()
-                        elif isinstance(fact, Pace):
-                            self._paces[_kind(job.config)] = fact
+                with closing(self._run(job)) as events:
+                    for reported in events:
+                        if isinstance(reported, Started):
+                            start = time.monotonic()
+                        elif isinstance(job, Measurement):
+                            self._paces[_kind(job.config)] = reported
                         else:
-                            place, event = fact
-                            yield place, event
+                            index, event = reported
+                            yield index, event
                             if isinstance(event, EpochEnded):
-                                ended[place] = event
+                                rows[index] = event
                             elif isinstance(event, CheckpointReady):
-                                self._advance(states, place, ended[place], event, images)
-                                yield place, self._time(used + time.monotonic() - begun, states, images)
+                                self._advance(states, index, rows[index], event, images)
+                                yield index, self._time(used + time.monotonic() - start, states, images)
                             elif isinstance(event, Finished):
-                                del states[place]
+                                del states[index]
             except GpuUnavailableError as refusal:
                 longest = refusal.at_most
                 if _is_less(self._next(states, images, longest), job, refusal):
                     continue
-                if refusal.paced:
+                if refusal.pace_is_suspect:
                     for state in states.values():
                         self._paces.pop(_kind(state.config), None)
                 if not any(state.ready for state in states.values()):
                     raise
                 yield from self._out_of_time(states, images, refusal)
                 return
-            used += time.monotonic() - begun
+            used += time.monotonic() - start
 
     def _next(self, states: dict[int, RunState], images: ImageData, longest: float) -> Measurement | Slice:
-        """The next job of a race: a measurement where a contender's pace is not known yet."""
+        """The next job of a race: a measurement if a contender's pace is unknown, else a slice."""
         for state in states.values():
             if _kind(state.config) not in self._paces:
                 return measurement(state.config, images, longest)
-        paces = {place: self._paces[_kind(state.config)] for place, state in states.items()}
+        paces = {index: self._paces[_kind(state.config)] for index, state in states.items()}
         return next_slice(states, paces, images, longest)
 
     def _advance(
-        self, states: dict[int, RunState], place: int, row: EpochEnded, ready: CheckpointReady, images: ImageData
+        self, states: dict[int, RunState], index: int, row: EpochEnded, ready: CheckpointReady, images: ImageData
     ) -> None:
-        config = states[place].config
-        states[place] = RunState(config=config, ended=row, ready=ready)
+        config = states[index].config
+        states[index] = RunState(config=config, ended=row, ready=ready)
         if row.epoch > 0:
             self._paces[_kind(config)] = pace_of(row, config, images)
 
@@ -158,7 +162,7 @@ class BorrowedGpu:
         return GpuTime(used_seconds=used, left_seconds=self._left(states, images))
 
     def _left(self, states: dict[int, RunState], images: ImageData) -> float:
-        """Seconds that the epochs take that are left."""
+        """The GPU seconds that the remaining epochs take."""
         return sum(
             state.epochs_left * self._paces[_kind(state.config)].epoch_seconds(state.config, images)
             for state in states.values()
@@ -167,82 +171,82 @@ class BorrowedGpu:
     def _out_of_time(
         self, states: dict[int, RunState], images: ImageData, refusal: GpuUnavailableError
     ) -> Iterator[tuple[int, Event]]:
-        advice = Message("{reason} The run waits at its last epoch; press Resume to go on.", reason=refusal)
+        reason = str(refusal)  # a Message, which the page translates
+        advice = Message("{reason} The run is saved up to its last epoch; press Resume to continue.", reason=reason)
         if all(_kind(state.config) in self._paces for state in states.values()):
             left = math.ceil(self._left(states, images))
             advice = Message(
-                "{reason} The run waits at its last epoch, about {number} s of GPU time from its end; press Resume.",
-                reason=refusal,
+                "{reason} The run is saved up to its last epoch and needs about {number} s more of GPU time; "
+                "press Resume to continue.",
+                reason=reason,
                 number=left,
             )
-        for place in states:
-            yield place, Finished(reason="out_of_time", advice=advice)
+        for index in states:
+            yield index, Finished(reason="out_of_time", advice=advice)
 
-    def _done(self, job: Job) -> Iterator[Any]:
-        """What the job has to say; ValueError and GpuUnavailableError with a sentence where it cannot be done."""
-        facts = self._on_gpu(job)
+    def _run(self, job: Job) -> Generator[Any, None, None]:
+        """Yields the job's events. Raises UserError or GpuUnavailableError, with a sentence, if it cannot run."""
+        events = self._on_gpu(job)
         try:
-            for fact in facts:
-                if isinstance(fact, Refused):
-                    facts.close()
-                    raise UserError(fact.sentence)
-                yield fact
+            for event in events:
+                if isinstance(event, Refused):
+                    events.close()
+                    raise UserError(event.sentence)
+                yield event
         except GeneratorExit:
-            # All of the app stands still until this is done, and giving the GPU back can take as long as it will.
-            threading.Thread(target=facts.close, daemon=True).start()
+            # In a thread: returning the GPU can take long, and the whole app would wait for it.
+            threading.Thread(target=events.close, daemon=True).start()
             raise
         except gr.Error as error:
-            raise _not_lent(job, str(error.message)) from None
+            raise _refusal(job, str(error.message)) from None
         except (httpx.HTTPError, RuntimeError):
-            _logger.exception("What lends the GPU does not answer.")
-            raise GpuUnavailableError(
-                Message("The GPU cannot be had at the moment: what lends it does not answer.")
-            ) from None
+            _logger.exception("The GPU service does not answer.")
+            raise GpuUnavailableError("The GPU is not available right now: its service does not answer.") from None
 
 
-def _not_lent(job: Job, message: str) -> GpuUnavailableError:
-    """What spaces says in its own words, in ours; it has no other way to say it."""
+def _refusal(job: Job, message: str) -> GpuUnavailableError:
+    """The error for a message of `spaces`, recognized by its words: it has no error codes."""
     if "larger than the maximum allowed" in message:
         return GpuUnavailableError(
             Message(
-                "This needs the GPU for {number} s at a time, longer than it is lent: fewer pictures, a "
-                "larger batch_size or fewer settings side by side take less.",
+                "This needs the GPU for {number} s at a time, longer than is allowed. Use fewer pictures, a larger "
+                "batch_size or fewer settings side by side.",
                 number=job.seconds,
             ),
             job.seconds / 2,
-            paced=True,
+            pace_is_suspect=True,
         )
     if match := re.search(r"\((\d+)s requested vs\. (\d+)s left\)\. Try again in ([\w:, ]+)", message):
-        asked, left, wait = int(match[1]), int(match[2]), match[3].strip()
+        requested, left, wait = int(match[1]), int(match[2]), match[3].strip()
         return GpuUnavailableError(
             Message(
                 "Your GPU time for today is used up: {left} s are left, {number} s are needed, more in {wait}.",
                 left=left,
-                number=asked,
+                number=requested,
                 wait=wait,
             ),
-            left * job.seconds / max(asked, 1),  # a second on a larger GPU counts for more than one
+            left * job.seconds / max(requested, 1),  # a second on a larger GPU counts for more than one
         )
     if "limit" in message or "exceeded" in message or "credits" in message:
-        return GpuUnavailableError("The GPU time for today is used up; signed in to Hugging Face you have more.")
+        return GpuUnavailableError("The GPU time for today is used up. You have more when signed in to Hugging Face.")
     if "No GPU was available" in message:
-        return GpuUnavailableError("No GPU is free at the moment.")
+        return GpuUnavailableError("No GPU is free right now; try again in a moment.")
     if "aborted" in message:
-        return GpuUnavailableError("The GPU was taken back in the middle of an epoch.", paced=True)
+        return GpuUnavailableError("The GPU was taken back in the middle of an epoch.", pace_is_suspect=True)
     if "Expired" in message:
-        return GpuUnavailableError("This page's pass to the GPU has run out; press the button again.")
-    _logger.error("The work on the GPU broke off: %s", message)
-    return GpuUnavailableError("The work on the GPU broke off; the app's log says more.")
+        return GpuUnavailableError("This page's access to the GPU has expired; press the button again.")
+    _logger.error("The job on the GPU failed: %s", message)
+    return GpuUnavailableError("The job on the GPU failed; see the app's log for details.")
 
 
 def _is_less(wanted: Job, refused: Job, refusal: GpuUnavailableError) -> bool:
-    """Whether a job may be requested after a refusal: only ever for less, and for no more than may be lent.
+    """Whether a job may be requested after a refusal: it must need less time than the refused one and fit `at_most`.
 
-    What counts the seconds differently would refuse the same again for ever.
+    Without the first condition, a service that counts seconds differently could refuse the same job for ever.
     """
     return wanted.seconds <= min(refusal.at_most, refused.seconds - 1)
 
 
-def _kind(config: TrainConfig) -> tuple:
-    """What the pace depends on."""
+def _kind(config: TrainConfig) -> _Kind:
+    """The settings that a pace depends on."""
     return (config.model, config.optimizer, config.batch_size, config.augment, config.precision, config.zero_grad_every)

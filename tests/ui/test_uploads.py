@@ -1,4 +1,4 @@
-"""What a visitor sends is read as far as it may be, and no further."""
+"""Requests are read up to their size limit, and paths that the page does not use are refused."""
 
 import pytest
 from fastapi import FastAPI
@@ -9,9 +9,9 @@ from ui import uploads
 
 @pytest.fixture
 def client(monkeypatch):
-    """A server with a place for JSON and one for uploads, which tell how much came."""
+    """A server with one path for JSON and one for uploads, which both return the length of the data."""
     monkeypatch.setattr(uploads, "_LARGEST_REQUEST", 1000)
-    monkeypatch.setattr(uploads, "_AROUND_A_FILE", 100)
+    monkeypatch.setattr(uploads, "_UPLOAD_OVERHEAD", 100)
     app = FastAPI(middleware=uploads.middleware(largest_file=2000))
 
     @app.post("/join")
@@ -26,12 +26,12 @@ def client(monkeypatch):
 
 
 def in_pieces(text):
-    """Without a length that is told beforehand."""
+    """The body as chunks, so that the request has no Content-Length."""
     return (text[at : at + 100].encode() for at in range(0, len(text), 100))
 
 
 def test_a_request_is_read_up_to_its_limit(client):
-    """Whether its length is told or not; a file may be larger, up to its own."""
+    """With or without a Content-Length; uploads have a limit of their own, which is larger."""
     small, large, largest = ('{"data": "%s"}' % ("x" * count) for count in (900, 2000, 2100))
     headers = {"content-type": "application/json"}
     assert client.post("/join", content=small, headers=headers).json() == 900
@@ -44,12 +44,12 @@ def test_a_request_is_read_up_to_its_limit(client):
 
 @pytest.mark.parametrize("address", ["=https://example.com/x", "=HTTP://x.com", "=http:/x.com/x", "/https://x.com"])
 def test_no_address_is_opened(client, address):
-    """As Gradio's way to files would for anybody."""
+    """Gradio's file route would fetch it for any client."""
     assert client.get(f"/gradio_api/file{address}").status_code == 403
     assert client.get("/gradio_api/file=/tmp/x").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/process_recording", "/gradio_api/component_server"])
-def test_what_no_page_asks_for_is_refused(client, path):
-    """Gradio would keep a recording on the disk for ever, and a state for each session that is made up."""
+def test_paths_that_the_page_does_not_use_are_refused(client, path):
+    """Gradio would keep recordings on the disk for ever, and state for every made-up session."""
     assert client.post(path, content=b"x").status_code == 403

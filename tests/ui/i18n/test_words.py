@@ -24,7 +24,7 @@ from ui.i18n.words import DYNAMIC, STATIC, translate
 REPOSITORY = Path(__file__).parents[3]
 MARKED = re.compile(r'__i18n__\{"__type__": "translation_metadata", "key": ("(?:[^"\\]|\\.)*")\}')
 # The functions whose first argument is a sentence for the user.
-SAYING = ("translate", "say", "i18n", "in_browser", "Message", "UserError", "Error")
+SAYING = ("translate", "say", "i18n", "in_browser", "Message", "UserError", "GpuUnavailableError", "Error")
 CODE = [*(REPOSITORY / "ui").rglob("*.py"), *(REPOSITORY / "trainer").rglob("*.py")]
 # What the page never says: the command line's own words, and errors that are caught and told in other words.
 COMMAND_LINE = (
