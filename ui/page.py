@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ui import api
-from ui.charts import run_charts
+from ui.charts import live
 from ui.cleaning import SECONDS_UPLOADED
 from ui.i18n.language import SWITCH, current_language
 from ui.i18n.words import i18n
@@ -32,7 +32,7 @@ _HEADER = (
 
 def build_page(lab: Lab) -> gr.Blocks:
     """The page and the public endpoints over one Lab; launch it with `STYLE` as its css."""
-    gr.set_static_paths([run_charts.static_path()])
+    gr.set_static_paths([live.static_path()])
     with gr.Blocks(title="Optimizer Lab", analytics_enabled=False, delete_cache=(3600, SECONDS_UPLOADED)) as page:
         shared = _build_top(lab, page)
         with shared.tabs:

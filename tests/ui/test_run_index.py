@@ -72,7 +72,7 @@ def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
 
     That holds for the first page too: the app looks through all runs as it starts.
     """
-    visitor, costs = new_visitor(), {}
+    visitor, costs, lists = new_visitor(), {}, run_list.build()
     for stored in (5, 300):
         lab = make_lab(tmp_path / str(stored))
         for _ in range(stored // 5):
@@ -87,7 +87,7 @@ def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
                 begun(lab, new_visitor())
                 settle(lab.checkpoints)
             accesses.clear()
-            run_list.choices(lab, visitor, None)
+            lists.offer(lab, visitor, None)
             run_list.latest(lab, visitor)
             notice(lab, visitor, True)
             costs[stored, step] = [name for name, _ in accesses]

@@ -1,1 +1,1 @@
-"""Vega-Lite charts, and what keeps one drawn while its data moves."""
+"""The page's charts: Vega-Lite specs, their data, and the component that shows them."""

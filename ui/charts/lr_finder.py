@@ -9,20 +9,20 @@ import altair as alt
 
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.palette import PLAN, TEST, TRAIN
-from ui.charts.run_charts import sized
+from ui.charts.live import sized
 from ui.i18n.words import translate
 
 _BAD = "#ef4444"
-_ROOM = 100  # times the trials' range, to both sides, that a planned schedule may take
+_ROOM = 100  # the factor by which a planned schedule may extend the trials' range, on either side
 
 
 def finder_chart(
     trials: Sequence[Trial], finding: Finding | None, planned: tuple[float, float] | None, language: str
 ) -> dict[str, Any]:
-    """Loss over lr, which is logarithmic: each batch faint, their smoothed mean as a line; later trials only move them.
+    """Loss over learning rate on a logarithmic axis: a faint point for each batch, a line for their smoothed mean.
 
-    `finding` adds the suggestion and, shaded, where it diverges; `planned` (lowest, highest lr of the schedule) a bar
-    along the axis, cut off where it leads far away from the trials. The loss is cut off where it explodes.
+    `finding` adds the suggested lr and shades the range that diverges. `planned` (lowest and highest lr of the
+    schedule) adds a bar along the axis, which is clipped far away from the trials. Exploded losses are left out.
     """
     diverging = finding.diverges_at if finding else None
     suggested = finding.suggestion if finding else None
@@ -30,16 +30,16 @@ def finder_chart(
     if diverging is not None:
         high = max(high, 2 * diverging)
     if planned is not None:
-        # Many a schedule ends at 0, to which no logarithmic axis goes, or so near to it that the trials would be a dot.
-        begin, end = (min(max(lr, low / _ROOM), high * _ROOM) for lr in planned)
-        planned, low, high = (begin, end), min(low, begin), max(high, end)
+        # Many schedules end at 0, which a logarithmic axis cannot show, or so near that the trials would become a dot.
+        start_lr, end_lr = (min(max(lr, low / _ROOM), high * _ROOM) for lr in planned)
+        planned, low, high = (start_lr, end_lr), min(low, start_lr), max(high, end_lr)
     losses = [trial.smoothed for trial in trials if math.isfinite(trial.smoothed)]
-    # The worst worth telling apart is a loss somewhat above that of the start.
+    # The axis ends a little above the loss at the start.
     start, lowest = (losses[0], min(losses)) if losses else (math.log(10), math.log(10))
     span = max(start - lowest, 0.05)
     bottom, top = lowest - 0.4 * span, start + 0.6 * span
     rows = [
-        {"lr": trial.lr, "loss": _drawn(trial.loss, bottom, top), "smoothed": _drawn(trial.smoothed, bottom, top)}
+        {"lr": trial.lr, "loss": _visible(trial.loss, bottom, top), "smoothed": _visible(trial.smoothed, bottom, top)}
         for trial in trials
     ]
     return {
@@ -64,17 +64,20 @@ def finder_chart(
 @functools.cache
 def _finder_spec(language: str) -> dict[str, Any]:
     axis = alt.Axis(format="~g", labelOverlap=True, tickCount=8)
-    x = alt.X("lr:Q", title="lr", scale=alt.Scale(type="log", nice=False), axis=axis)
+    x = alt.X("lr:Q", title=translate("learning rate", language), scale=alt.Scale(type="log", nice=False), axis=axis)
     scale = alt.Scale(zero=False, nice=False)
     raw = alt.Y("loss:Q", title=translate("loss", language), scale=scale, axis=alt.Axis(format=".3~g", minExtent=32))
     smoothed = alt.Y("smoothed:Q", title=translate("loss", language), scale=scale)
-    tip = [alt.Tooltip("lr:Q", format=".3~g"), alt.Tooltip("smoothed:Q", format=".4f")]
+    tip = [
+        alt.Tooltip("lr:Q", title=translate("learning rate", language), format=".3~g"),
+        alt.Tooltip("smoothed:Q", title=translate("smoothed loss", language), format=".4f"),
+    ]
     trials = alt.Chart(alt.Data(name="trials", values=[]))
     diverging = alt.Chart(alt.Data(name="diverging", values=[]))
     suggested = alt.Chart(alt.Data(name="suggested", values=[]))
     planned = alt.Chart(alt.Data(name="planned", values=[]))
     layers = (
-        # Invisible: it spreads the axes, which a domain in the spec would do only by drawing all anew.
+        # Invisible points that set the range of the axes; a domain in the spec would redraw the chart when it changes.
         alt.Chart(alt.Data(name="frame", values=[])).mark_point(opacity=0).encode(x, raw)
         + diverging.mark_rect(color=_BAD, opacity=0.12).encode(x, x2="end:Q")
         + diverging.mark_text(color=_BAD, align="right", dx=-3, fontSize=11).encode(
@@ -94,5 +97,5 @@ def _finder_spec(language: str) -> dict[str, Any]:
     return sized(layers, 300)
 
 
-def _drawn(loss: float, bottom: float, top: float) -> float | None:
+def _visible(loss: float, bottom: float, top: float) -> float | None:
     return round(loss, 4) if bottom <= loss <= top else None

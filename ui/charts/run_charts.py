@@ -1,95 +1,59 @@
-"""The page's charts: Vega-Lite specs made with Altair, and the component that keeps one drawn while its data moves."""
+"""The charts of runs over their epochs: loss, accuracy, learning rate and gradient norm.
+
+Each function returns the value of a `live_chart`.
+"""
 
 import functools
 import math
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
-import gradio as gr
-import orjson
-import vl_convert
-from huggingface_hub.constants import HF_HOME
 
 from trainer.palette import COLORS, PLAN, TEST, TRAIN
 from trainer.runs.comparison import Contender
-from trainer.runs.run import Run
-from trainer.settings.lessons import NUM_BATCHES, Lesson
-from ui.i18n.words import i18n, translate
+from trainer.settings.lessons import Lesson
+from ui.charts.curves import (
+    MEASURES,
+    batches_per_epoch,
+    clip_level,
+    diverged_rows,
+    epoch_rows,
+    printed_rows,
+    step_rows,
+)
+from ui.charts.live import sized
+from ui.i18n.words import translate
 
-_MOST_PLANNED = 400  # points of a planned schedule: more than a plot has pixels for
-_STEPS_A_PIXEL = 3  # points within the epochs, of all runs in a chart together, for each pixel of its height
+_MOST_PLANNED = 400  # points of a planned schedule; a chart has about as many pixels
+_STEPS_PER_PIXEL = 3  # points at batches, of all runs together, for each pixel of the chart's height
 
-
-class Measure(NamedTuple):
-    """One figure of a run: its name on an axis, how numbers of it are written, and what of a Point it is."""
-
-    title: str
-    format: str
-    within: str | None  # the field of trainer.runs.run.Point; None for what is known at epochs' ends alone
-
-
-MEASURES = {
-    "train_loss": Measure("train loss", ".4f", "smoothed"),
-    "test_loss": Measure("test loss", ".4f", None),
-    "test_accuracy": Measure("test accuracy", ".2%", None),
-    "lr": Measure("lr", ".3~g", "lr"),
-    "grad_norm": Measure("gradient norm", ".3~g", "grad_norm"),
-}
 _AXIS_FORMATS = {"test_accuracy": ".0%"}
 
-# Altair takes some 25 ms to make and check a spec, and a live page would ask for several of the same at each update.
-_MADE_ONCE = functools.lru_cache(maxsize=256)
-
-
-def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) -> gr.HTML:
-    """A chart whose value is {"specs": {view: Vega-Lite}, "view": the first to show, "data": {name: rows}}.
-
-    `height` is in pixels; where there are several views, buttons choose. gr.Plot draws anew at each value: a stall on a
-    phone, and the end of a tooltip one is reading. Here a new spec draws anew, and new data only moves the lines.
-    `static_path()` must be among Gradio's static paths.
-    """
-    chart = gr.HTML(
-        _as_text(value),
-        html_template='<div class="views"></div>'
-        f'<live-chart class="chart" role="img" aria-label="${{label}}" style="display:block;height:{height}px">'
-        "</live-chart>",
-        js_on_load=(Path(__file__).parent / "chart.js").read_text(),
-        head=f'<script src="gradio_api/file={static_path()}"></script>',
-        label=i18n(label),
-        elem_id=elem_id,
-    )
-    chart.postprocess = _as_text  # not in a subclass: Gradio would write an interface file beside this one
-    return chart
-
-
-def _as_text(value: dict[str, Any]) -> str:
-    """The page would wrap every object and list in a proxy, which takes it longer than to draw them."""
-    return orjson.dumps(value).decode()
+# Altair takes about 25 ms to build and validate a spec, and a live page needs several at each update.
+_CACHED = functools.lru_cache(maxsize=256)
 
 
 def loss_chart(
     contenders: Sequence[Contender], *, epochs: int, num_classes: int, lesson: Lesson | None, language: str
 ) -> dict[str, Any]:
-    """Train and test loss, as the mean over batches or the sum that the tutorial prints; and where guessing lies.
+    """Train and test loss, as the mean per batch or the sum per epoch that the tutorial prints.
 
-    A lesson's own printed figures are dotted.
+    A line marks the loss of random guessing; the values that a lesson's notebook printed are dotted.
     """
     measures = ("train_loss", "test_loss")
     views = {
-        "mean of the batches": _View(y="drawn"),
-        "sum of the batches": _View(y="sum", title="sum of the batches' losses"),
+        "mean per batch": _View(y="drawn"),
+        "sum per epoch": _View(y="sum", title="loss, sum per epoch"),
         "logarithmic": _View(log=True),
     }
     sums = lesson is not None and lesson.printed_unit == "epoch" and bool(lesson.printed)
     value = _chart(measures, contenders, views, epochs=epochs, height=300, language=language)
-    batches = next((n for one in contenders for run in one.runs if (n := _batches(run))), 1.0)
+    batches = next((n for one in contenders for run in one.runs if (n := batches_per_epoch(run))), 1.0)
     guess = math.log(num_classes)
-    text = translate("guessing: ln {classes}", language, classes=num_classes)
+    text = translate("random guessing: ln {classes}", language, classes=num_classes)
     value["data"]["guess"] = [{"drawn": guess, "value": guess, "sum": guess * batches, "text": text}]
-    printed = _printed_rows(lesson, language)
+    printed = printed_rows(lesson, language)
     value["data"]["printed"] = [row for row in printed if row["epoch"] <= epochs]
     return {**value, "view": list(value["specs"])[1 if sums else 0]}
 
@@ -97,7 +61,7 @@ def loss_chart(
 def measure_chart(
     measure: str, contenders: Sequence[Contender], *, epochs: int, height: int, language: str
 ) -> dict[str, Any]:
-    """One of MEASURES, of every contender, on a linear or a logarithmic axis."""
+    """One of MEASURES for every contender, on a linear or logarithmic axis."""
     views = {"linear": _View(y="drawn"), "logarithmic": _View(log=True)}
     if measure == "test_accuracy":
         views.pop("logarithmic")
@@ -108,7 +72,7 @@ def measure_chart(
 def accuracy_chart(
     contenders: Sequence[Contender], *, epochs: int, num_classes: int, height: int, language: str
 ) -> dict[str, Any]:
-    """Test accuracy per epoch, its best marked, and where guessing lies."""
+    """Test accuracy per epoch. A star marks the best epoch, a line the accuracy of random guessing."""
     value = measure_chart("test_accuracy", contenders, epochs=epochs, height=height, language=language)
     value["data"]["guess"] = [{"value": 1 / num_classes, "drawn": 1 / num_classes, "text": ""}]
     return value
@@ -122,7 +86,7 @@ def lr_chart(
     height: int,
     language: str,
 ) -> dict[str, Any]:
-    """The learning rate that the runs had, and the planned one, dashed, as (epochs passed, lr)."""
+    """The learning rate of the runs and, dashed, the planned one, given as (epochs passed, lr)."""
     value = measure_chart("lr", contenders, epochs=epochs, height=height, language=language)
     thinned = planned[:: math.ceil(len(planned) / _MOST_PLANNED) or 1]
     value["data"]["planned"] = [{"epoch": at, "value": lr, "drawn": lr} for at, lr in thinned]
@@ -149,13 +113,13 @@ def _chart(
         translate(name, language): _spec(measures, series, view, epochs, height, language)
         for name, view in views.items()
     }
-    cap = _cap(measures, contenders)
+    cap = clip_level(measures, contenders)
     data = {
-        "epochs": [row for measure in measures for row in _epoch_rows(measure, contenders, cap, language)],
+        "epochs": [row for measure in measures for row in epoch_rows(measure, contenders, cap, language)],
         "steps": [
-            row for measure in measures for row in _step_rows(measure, contenders, cap, most=_STEPS_A_PIXEL * height)
+            row for measure in measures for row in step_rows(measure, contenders, cap, most=_STEPS_PER_PIXEL * height)
         ],
-        "diverged": _diverged_rows(contenders, series),
+        "diverged": diverged_rows(contenders, series),
         "planned": [],
         "guess": [],
         "printed": [],
@@ -164,14 +128,14 @@ def _chart(
 
 
 def _series(measures: tuple[str, ...], contenders: Sequence[Contender]) -> Iterator[tuple[str, str]]:
-    """The chart's colours, by the names its rows go under: a colour a curve for one contender, else one a contender."""
+    """Yields (name in the rows, color): one for each measure of a single contender, else one for each contender."""
     if len(contenders) < 2:
         yield from ((measure, TRAIN if measure in ("train_loss", "lr", "grad_norm") else TEST) for measure in measures)
     else:
-        yield from ((str(place), COLORS[place % len(COLORS)]) for place in range(len(contenders)))
+        yield from ((str(index), COLORS[index % len(COLORS)]) for index in range(len(contenders)))
 
 
-@_MADE_ONCE
+@_CACHED
 def _spec(
     measures: tuple[str, ...],
     series: tuple[tuple[str, str], ...],
@@ -206,8 +170,8 @@ def _spec(
         tip.append(alt.Tooltip("sum:Q", format=".4f", title=translate("sum", language)))
 
     def data(name: str) -> alt.Chart:
-        can_be_drawn = f"datum.{view.y} > 0" if view.log else f"isValid(datum.{view.y})"
-        return alt.Chart(alt.Data(name=name, values=[])).transform_filter(can_be_drawn)
+        is_drawable = f"datum.{view.y} > 0" if view.log else f"isValid(datum.{view.y})"
+        return alt.Chart(alt.Data(name=name, values=[])).transform_filter(is_drawable)
 
     ended, steps, guess, plan = data("epochs"), data("steps"), data("guess"), data("planned")
     broken = alt.Chart(alt.Data(name="diverged", values=[]))
@@ -239,133 +203,3 @@ def _spec(
         + alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=2, color=PLAN).encode(x)
     )
     return sized(layers, height)
-
-
-def sized(layers: alt.LayerChart, height: int) -> dict[str, Any]:
-    """The Vega-Lite spec of a chart that fills its place, `height` pixels high with its axes."""
-    return layers.properties(height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding")).to_dict()
-
-
-def _epoch_rows(measure: str, contenders: Sequence[Contender], cap: float, language: str) -> Iterator[dict[str, Any]]:
-    if measure == "lr" and any(run.curve.points for one in contenders for run in one.runs):
-        return  # drawn batch by batch
-    title = translate(MEASURES[measure].title, language)
-    for place, one in enumerate(contenders):
-        name = _name(place, measure, contenders)
-        batches = _batches(one.runs[0])
-        best = one.best_epoch if measure == "test_accuracy" and one.epoch else None
-        for epoch in range(one.epoch + 1):
-            spread = one.at(epoch, measure)
-            if spread is None or not math.isfinite(spread.mean):
-                continue
-            yield {
-                "epoch": epoch,
-                "value": spread.mean,
-                "drawn": min(spread.mean, cap),
-                "low": spread.mean - spread.std,
-                "high": spread.mean + spread.std,
-                "sum": spread.mean * batches if measure == "train_loss" and batches else None,
-                "series": name,
-                "curve": measure,
-                "run": f"{place} {measure}",
-                "label": f"{title} · {one.label}" if one.label else title,
-                "best": epoch == best,
-            }
-
-
-def _step_rows(measure: str, contenders: Sequence[Contender], cap: float, most: int) -> Iterator[dict[str, Any]]:
-    within = MEASURES[measure].within
-    if within is None:
-        return
-    budget = max(60, most // max(1, sum(len(one.runs) for one in contenders)))
-    for place, one in enumerate(contenders):
-        name = _name(place, measure, contenders)
-        for number, run in enumerate(one.runs):
-            batches = _batches(run)
-            points = run.curve.points
-            thinned = points[:: math.ceil(len(points) / budget) or 1]
-            if thinned and thinned[-1] is not points[-1]:
-                thinned = [*thinned, points[-1]]
-            for point in thinned:
-                value = getattr(point, within)
-                if math.isfinite(value):
-                    drawn = min(value, cap)
-                    yield {
-                        "epoch": round(point.epochs, 4),
-                        "value": float(f"{value:.5g}"),
-                        "drawn": float(f"{drawn:.5g}"),
-                        "sum": float(f"{drawn * batches:.7g}") if batches and measure == "train_loss" else None,
-                        "series": name,
-                        "run": f"{place} {number}",
-                    }
-
-
-def _diverged_rows(contenders: Sequence[Contender], series: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    return [
-        {"epoch": run.diverged_at, "series": series[place][0] if len(contenders) > 1 else series[0][0]}
-        for place, one in enumerate(contenders)
-        for run in one.runs
-        if run.diverged_at is not None
-    ]
-
-
-def _printed_rows(lesson: Lesson | None, language: str) -> list[dict[str, Any]]:
-    if lesson is None:
-        return []
-    by_batch = lesson.printed_unit == "batch"
-    rows = []
-    for at, printed in zip(lesson.printed_at, lesson.printed, strict=True):
-        mean = printed if by_batch else printed / NUM_BATCHES
-        rows.append(
-            {
-                "epoch": at / NUM_BATCHES if by_batch else at,
-                "value": mean,
-                "drawn": mean,
-                "sum": mean * NUM_BATCHES,
-                "label": translate("the notebook's figures", language),
-            }
-        )
-    return rows
-
-
-def _name(place: int, measure: str, contenders: Sequence[Contender]) -> str:
-    return str(place) if len(contenders) > 1 else measure
-
-
-def _cap(measures: tuple[str, ...], contenders: Sequence[Contender]) -> float:
-    """What a linear axis shows of a loss at most: an explosion within an epoch must not flatten all the rest."""
-    if measures[0] not in ("train_loss", "test_loss", "grad_norm"):
-        return math.inf
-    ends = [
-        spread.mean
-        for one in contenders
-        for epoch in range(one.epoch + 1)
-        for measure in measures
-        if (spread := one.at(epoch, measure)) is not None and math.isfinite(spread.mean)
-    ]
-    within = MEASURES[measures[0]].within
-    begins = [
-        getattr(run.curve.points[0], within) for one in contenders for run in one.runs if run.curve.points and within
-    ]
-    return 1.5 * max(filter(math.isfinite, [*ends, *begins]), default=math.inf)
-
-
-def _batches(run: Run) -> float | None:
-    """Batches an epoch, as far as the run has reported it."""
-    for row in reversed(run.history):
-        if row.train_loss and row.train_loss_sum:
-            return round(row.train_loss_sum / row.train_loss)
-    return run.last_step.num_steps / run.config.epochs if run.last_step else None
-
-
-def static_path() -> Path:
-    """Vega and its embedder as one script, made once from the offline copy in vl-convert: the page needs no CDN."""
-    path = Path(HF_HOME, "optimizer-lab", f"vega-{vl_convert.__version__}.js")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Its globals would collide with the page's own; only the embedder may leave the function.
-        script = vl_convert.javascript_bundle(snippet="window.vegaEmbed=vegaEmbed;")
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text("(()=>{" + script + "})();")
-        unfinished.replace(path)
-    return path

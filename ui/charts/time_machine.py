@@ -1,4 +1,4 @@
-"""The time machine's charts: how sure of each class the network was, after every epoch and at the one looked at."""
+"""The time machine's charts: the probability of each class after every epoch, and at the selected one."""
 
 import functools
 from collections.abc import Sequence
@@ -8,55 +8,55 @@ import altair as alt
 
 from trainer.insight.timeline import Moment
 from trainer.palette import PLAN
-from ui.charts.run_charts import sized
+from ui.charts.live import sized
 from ui.i18n.words import translate
 
-# Vega's scheme tableau10: as many classes as can be distinguished by their colour.
+# Vega's color scheme tableau10. More colors could not be distinguished.
 COLORS = (
     "#4c78a8", "#f58518", "#e45756", "#72b7b2", "#54a24b", "#eeca3b", "#b279a2", "#ff9da6", "#9d755d", "#bab0ac",
 )  # fmt: skip
 HEIGHT = 270
 
-# A class is drawn over the epochs if it was likelier than this at one of them, or is the likeliest in the end.
-_WORTH_A_LINE = 0.2
+# A class gets a line if its probability ever exceeded this, or if it is the likeliest in the end.
+_LINE_THRESHOLD = 0.2
 
 
 def class_colors(moments: Sequence[Moment]) -> dict[str, str]:
-    """The classes to show, in the network's own order, and the colour of each: at most ten, the ones that came highest.
+    """The colors of the classes to draw: at most ten, those with the highest probabilities, in the network's order.
 
-    A class keeps its colour while more moments come in, as long as there are ten classes or fewer.
+    With ten classes or fewer, a class keeps its color when more moments arrive.
     """
     names = moments[0].class_names if moments else ()
     peaks = {name: max(moment.prediction.confidences[name] for moment in moments) for name in names}
     likeliest = sorted(names, key=lambda name: -peaks[name])[: len(COLORS)]
-    kept = [name for name in names if name in likeliest]
-    return dict(zip(kept, COLORS, strict=False))
+    ordered = [name for name in names if name in likeliest]
+    return dict(zip(ordered, COLORS, strict=False))
 
 
 def shares(moment: Moment, colors: dict[str, str]) -> list[dict[str, Any]]:
-    """The rows that both charts show of one moment."""
-    sure = moment.prediction.confidences
+    """The data rows of one moment, for both charts."""
+    confidences = moment.prediction.confidences
     return [
-        {"epoch": moment.epoch, "class": name, "share": round(sure[name], 5), "color": color}
+        {"epoch": moment.epoch, "class": name, "share": round(confidences[name], 5), "color": color}
         for name, color in colors.items()
     ]
 
 
 def lines_chart(moments: Sequence[Moment], last: int, language: str) -> dict[str, Any]:
-    """The probability of each class that ever mattered, over the epochs up to `last`.
+    """The probability of each class that ever exceeded the threshold, over the epochs up to `last`.
 
-    The epoch looked at is fed in as the data `mark` and `now`.
+    The page feeds the selected epoch in as the data sets `mark` and `now`.
     """
     colors = class_colors(moments)
     peaks = {name: max(moment.prediction.confidences[name] for moment in moments) for name in colors}
     first = moments[-1].prediction.label if moments else None
-    worth = {name: color for name, color in colors.items() if name == first or peaks[name] > _WORTH_A_LINE}
-    rows = [row for moment in moments for row in shares(moment, worth)]
+    drawn = {name: color for name, color in colors.items() if name == first or peaks[name] > _LINE_THRESHOLD}
+    rows = [row for moment in moments for row in shares(moment, drawn)]
     return {"specs": {"": _lines_spec(last, language)}, "view": "", "data": {"shares": rows}}
 
 
 def bars_chart(moments: Sequence[Moment], language: str) -> dict[str, Any]:
-    """Every class's probability at the epoch looked at, which is fed in as the data `now`."""
+    """The probability of each class at the selected epoch, which the page feeds in as the data set `now`."""
     return {"specs": {"": _bars_spec(tuple(class_colors(moments)), language)}, "view": "", "data": {}}
 
 
@@ -68,7 +68,8 @@ def _lines_spec(last: int, language: str) -> dict[str, Any]:
         scale=alt.Scale(domain=[0, max(last, 1)], nice=False),
         axis=alt.Axis(tickMinStep=1, tickCount=min(max(last, 1), 12), format="d", labelFlush=False),
     )
-    y = _share(alt.Y, language, alt.Axis(format=".0%", minExtent=36, tickCount=5))
+    axis = alt.Axis(format=".0%", minExtent=36, tickCount=5)
+    y = alt.Y("share:Q", title=translate("probability", language), scale=alt.Scale(domain=[0, 1]), axis=axis)
     color = alt.Color("color:N", scale=None)
     tip = [
         alt.Tooltip("class:N", title=translate("class", language)),
@@ -76,21 +77,20 @@ def _lines_spec(last: int, language: str) -> dict[str, Any]:
         alt.Tooltip("share:Q", title=translate("probability", language), format=".1%"),
     ]
     rows, now = alt.Chart(alt.Data(name="shares", values=[])), alt.Chart(alt.Data(name="now", values=[]))
-    name = now.transform_filter(f"datum.share > {_WORTH_A_LINE}")
-    written = {"dy": -9, "fontSize": 12, "fontWeight": "bold"}
+    name = now.transform_filter(f"datum.share > {_LINE_THRESHOLD}")
     layers = (
         alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=2, color=PLAN).encode(x)
         + rows.mark_line(strokeWidth=2.5).encode(x, y, color, detail="class:N")
         + rows.mark_point(opacity=0, size=60).encode(x, y, tooltip=tip)
-        + now.transform_filter(f"datum.share > {_WORTH_A_LINE / 4}")
+        + now.transform_filter(f"datum.share > {_LINE_THRESHOLD / 4}")
         .mark_point(filled=True, size=70, opacity=1)
         .encode(x, y, color, tooltip=tip)
-        # Written towards the middle, where there is room.
+        # Labels lie towards the middle, where there is room.
         + name.transform_filter(f"datum.epoch <= {last / 2}")
-        .mark_text(align="left", dx=8, **written)
+        .mark_text(align="left", dx=8, dy=-9, fontSize=12, fontWeight="bold")
         .encode(x, y, color, text="class:N")
         + name.transform_filter(f"datum.epoch > {last / 2}")
-        .mark_text(align="right", dx=-8, **written)
+        .mark_text(align="right", dx=-8, dy=-9, fontSize=12, fontWeight="bold")
         .encode(x, y, color, text="class:N")
     )
     return sized(layers, HEIGHT)
@@ -100,7 +100,8 @@ def _lines_spec(last: int, language: str) -> dict[str, Any]:
 def _bars_spec(names: tuple[str, ...], language: str) -> dict[str, Any]:
     axis = alt.Axis(labelLimit=110, ticks=False, domain=False, labelFontSize=12)
     y = alt.Y("class:N", title=None, scale=alt.Scale(domain=list(names), paddingInner=0.25), axis=axis)
-    x = _share(alt.X, language, alt.Axis(format=".0%", tickCount=4))
+    share = alt.Axis(format=".0%", tickCount=4)
+    x = alt.X("share:Q", title=translate("probability", language), scale=alt.Scale(domain=[0, 1]), axis=share)
     bars = alt.Chart(alt.Data(name="now", values=[]))
     likely = "datum.share > 0.85"
     layers = (
@@ -113,7 +114,3 @@ def _bars_spec(names: tuple[str, ...], language: str) -> dict[str, Any]:
         .encode(x, y, text=alt.Text("share:Q", format=".1%"))
     )
     return sized(layers, HEIGHT)
-
-
-def _share(channel: type, language: str, axis: alt.Axis):
-    return channel("share:Q", title=translate("probability", language), scale=alt.Scale(domain=[0, 1]), axis=axis)

@@ -9,12 +9,14 @@ import gradio as gr
 
 from trainer.errors import Message
 from trainer.images.image_data import ImageData
+from trainer.palette import COLORS, TEST, TRAIN
 from trainer.runs.comparison import Contender, Spread, compare, verdict
 from trainer.runs.events import EpochEnded
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import Lesson, lesson_of
 from ui.charts import run_charts
+from ui.charts.live import live_chart
 from ui.i18n.words import translate
 from ui.parts.markup import advice, bar, duration, note, status_line
 
@@ -63,7 +65,7 @@ def build() -> RunView:
     empty = _contents([], None, "en")
 
     def chart(name: str, height: int, label: str, elem_id: str) -> gr.HTML:
-        return run_charts.live_chart(empty[name], height=height, label=label, elem_id=elem_id)
+        return live_chart(empty[name], height=height, label=label, elem_id=elem_id)
 
     status = gr.HTML(empty["status"], elem_id="status")
     legend = gr.HTML(empty["legend"], elem_id="legend")
@@ -241,11 +243,11 @@ def legend(contenders: Sequence[Contender], language: str) -> str:
     if not contenders:
         return ""
     if len(contenders) == 1:
-        named = [(run_charts.TRAIN, translate("train", language)), (run_charts.TEST, translate("test", language))]
+        named = [(TRAIN, translate("train", language)), (TEST, translate("test", language))]
         more = ""
     else:
-        named = [(run_charts.COLORS[place % len(run_charts.COLORS)], one.label) for place, one in enumerate(contenders)]
-        dashes = translate("loss: solid in training, dashed on the test", language)
+        named = [(COLORS[place % len(COLORS)], one.label) for place, one in enumerate(contenders)]
+        dashes = translate("solid: training; dashed: test", language)
         more = f"<span class='quiet'>{html.escape(dashes)}</span>"
     keys = [f"<span class='key'>{_swatch(color)}{html.escape(name)}</span>" for color, name in named]
     return f"<div class='legend'>{''.join(keys)}{more}</div>"
@@ -262,7 +264,7 @@ def table(contenders: Sequence[Contender], language: str) -> str:
         best = one.at(one.best_epoch, "test_accuracy") if end else None
         spent = sum(row.seconds for run in one.runs for row in run.history)
         cells = [
-            f"{_swatch(run_charts.COLORS[place % len(run_charts.COLORS)])}{html.escape(one.label)}"
+            f"{_swatch(COLORS[place % len(COLORS)])}{html.escape(one.label)}"
             + (f" <span class='quiet'>({translate('diverged', language)})</span>" if one.diverged else ""),
             f"{end}" + (f" × {len(one.runs)}" if len(one.runs) > 1 else ""),
             _spread(one.at(end, "train_loss"), ".4f"),

@@ -11,11 +11,14 @@ from typing import Any
 import gradio as gr
 
 from trainer.errors import UserError
+from trainer.palette import COLORS
 from trainer.runs.comparison import Contender, compare, to_csv
 from trainer.runs.reader import read_run, read_settings
 from trainer.runs.run import Run
 from trainer.runs.script import as_code
 from ui.charts import run_charts
+from ui.charts.curves import MEASURES
+from ui.charts.live import live_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
@@ -48,7 +51,7 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
     chosen = shared.lists.compared
     chosen.render()
     measure = gr.Radio(
-        [(i18n(measure.title.capitalize()), name) for name, measure in run_charts.MEASURES.items()],
+        [(i18n(measure.title.capitalize()), name) for name, measure in MEASURES.items()],
         value="test_accuracy",
         label=i18n("Curve"),
         elem_id="measure",
@@ -56,9 +59,7 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
     empty = _contents({}, "test_accuracy", "en")
     comparison = Comparison(
         legend=gr.HTML(empty["legend"], elem_id="compared-legend"),
-        chart=run_charts.live_chart(
-            empty["chart"], height=_HEIGHT, label="The runs side by side", elem_id="comparison"
-        ),
+        chart=live_chart(empty["chart"], height=_HEIGHT, label="The runs side by side", elem_id="comparison"),
         table=gr.HTML(empty["table"], elem_id="compared-table"),
     )
     export_button = gr.Button(i18n("Export as CSV"), size="sm", elem_id="export")
@@ -89,13 +90,13 @@ async def show(lab: Lab, comparison: Comparison, visitor: str, names: list[str] 
 
 def _contents(runs: Mapping[str, Run], measure: str, language: str) -> dict[str, Any]:
     """The values of a Comparison's components, by their names."""
-    if measure not in run_charts.MEASURES:
+    if measure not in MEASURES:
         raise UserError("Choose what to compare.")
     contenders = compare(list(runs.values()), _repo_ids(runs))
-    if len(contenders) > len(run_charts.COLORS):
+    if len(contenders) > len(COLORS):
         raise UserError(
             "Compare up to {count} different settings at a time: no more can be told apart.",
-            count=len(run_charts.COLORS),
+            count=len(COLORS),
         )
     epochs = max((run.config.epochs for run in runs.values()), default=10)
     return {

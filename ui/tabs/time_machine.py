@@ -20,6 +20,7 @@ from trainer.networks.model import OptimizerLabModel
 from trainer.runs.comparison import compare
 from trainer.runs.run import Run
 from ui.charts import run_charts
+from ui.charts.live import live_chart
 from ui.charts.time_machine import HEIGHT, bars_chart, class_colors, lines_chart, shares
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
@@ -113,16 +114,12 @@ def _build_journey() -> Journey:
     with gr.Column(elem_id="moments"):
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                lines = run_charts.live_chart(
-                    empty["lines"], height=HEIGHT, label="How sure the network was", elem_id="lines"
-                )
+                lines = live_chart(empty["lines"], height=HEIGHT, label="How sure the network was", elem_id="lines")
             with gr.Column(scale=2, min_width=260):
-                bars = run_charts.live_chart(
-                    empty["bars"], height=HEIGHT, label="How sure it was at this epoch", elem_id="bars"
-                )
+                bars = live_chart(empty["bars"], height=HEIGHT, label="How sure it was at this epoch", elem_id="bars")
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                accuracy = run_charts.live_chart(
+                accuracy = live_chart(
                     empty["accuracy"], height=_ACCURACY_HEIGHT, label="Test accuracy per epoch", elem_id="learned"
                 )
             with gr.Column(scale=2, min_width=260):

@@ -18,7 +18,7 @@ from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
-from ui.charts.run_charts import MEASURES
+from ui.charts.curves import MEASURES
 from ui.i18n.words import DYNAMIC, STATIC, translate
 
 REPOSITORY = Path(__file__).parents[3]

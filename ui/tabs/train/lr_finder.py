@@ -9,7 +9,7 @@ import gradio as gr
 
 from trainer.errors import UserError
 from trainer.learning.lr_finder import Finding, Trial
-from ui.charts import run_charts
+from ui.charts.live import live_chart
 from ui.charts.lr_finder import finder_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
@@ -46,9 +46,7 @@ def build() -> Finder:
         )
         search = gr.Button(i18n("Search"), size="sm", elem_id="find-lr")
         status = gr.HTML(elem_id="found")
-        chart = run_charts.live_chart(
-            empty_chart("en"), height=300, label="Loss over the learning rate", elem_id="finder-chart"
-        )
+        chart = live_chart(empty_chart("en"), height=300, label="Loss over the learning rate", elem_id="finder-chart")
         take = gr.Button("lr", visible=False, variant="primary", size="sm", elem_id="take-lr")
     return Finder(search=search, status=status, chart=chart, take=take, suggestion=gr.State(None))
 

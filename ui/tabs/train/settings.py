@@ -16,6 +16,7 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.charts import run_charts
+from ui.charts.live import live_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
@@ -77,9 +78,7 @@ def build(lab: Lab, query: gr.Textbox) -> Settings:
     with gr.Group():
         _add(panel, ["scheduler"])
         chart, words = _draw(lab, TrainConfig(), "en")
-        chart = run_charts.live_chart(
-            chart, height=_PREVIEW_HEIGHT, label="The learning rate as planned", elem_id="preview"
-        )
+        chart = live_chart(chart, height=_PREVIEW_HEIGHT, label="The learning rate as planned", elem_id="preview")
         note = gr.HTML(words, elem_id="preview-word")
         _add_row(panel, "scheduler", "onecycle", SCHEDULERS)
         _add(panel, ["scheduler_unit", "num_warmup_steps"])
