@@ -1,4 +1,4 @@
-"""Imports run one way: the library knows nothing of the page, and its plain parts nothing but Python."""
+"""What the library imports, in which order, and what importing it changes."""
 
 import ast
 import json
@@ -45,23 +45,24 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 @pytest.mark.slow
 def test_the_library_does_not_load_the_page():
-    """Every module of trainer, imported in a fresh process, brings in neither gradio nor spaces nor ui."""
-    shown = subprocess.run(
+    """Importing all modules of trainer in a fresh process loads neither gradio nor spaces nor ui."""
+    result = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=120
-    ).stdout.split()
-    assert {"trainer", "torch"} <= set(shown)
-    assert {"gradio", "spaces", "ui", "app"}.isdisjoint(shown)
+    )
+    loaded = set(result.stdout.split())
+    assert {"trainer", "torch"} <= loaded
+    assert {"gradio", "spaces", "ui", "app"}.isdisjoint(loaded)
 
 
 def layer(module: str) -> int:
-    """The number of a module's layer; a layer that names the module itself comes before one that names its package."""
+    """Returns the number of a module's layer: the one that names the module itself or, failing that, its package."""
     _, package, *names = module.split(".")
     own = ".".join((package, *names))
     return next(number for name in (own, package) for number, layer in enumerate(LAYERS) if name in layer)
 
 
 def imported(path: Path) -> set[str]:
-    """The modules that a file imports, also within its functions; for `from a import b` both a and a.b."""
+    """Returns the modules that a file imports, also within its functions; for `from a import b` both a and a.b."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -94,7 +95,7 @@ def test_plain_modules_import_only_the_standard_library(module):
 
 
 def test_the_public_names():
-    """What `from trainer import …` promises to people outside the code."""
+    """Code outside the app depends on `from trainer import …`."""
     assert trainer.__all__ == [
         "ImageData",
         "OptimizerLabModel",
@@ -109,9 +110,9 @@ def test_the_public_names():
 
 
 def in_fresh_process(code: str) -> dict:
-    """What `code` prints, as JSON, in a process whose environment has no OMP_WAIT_POLICY."""
+    """Returns the JSON that `code` prints in a process whose environment has no OMP_WAIT_POLICY."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    shown = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,
         env=environment,
@@ -120,11 +121,11 @@ def in_fresh_process(code: str) -> dict:
         check=True,
         timeout=120,
     )
-    return json.loads(shown.stdout.splitlines()[-1])
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def test_importing_the_library_changes_nothing():
-    """Neither the environment nor, before anything of it is used, what is loaded; the names are listed all the same."""
+    """Not the environment; torch is loaded only once a public name is used, but all are listed before."""
     found = in_fresh_process(
         "import json, os, sys; before = dict(os.environ); import trainer;"
         "listed = [name for name in dir(trainer) if name in trainer.__all__];"
@@ -136,14 +137,14 @@ def test_importing_the_library_changes_nothing():
     assert listed == trainer.__all__
     assert is_light
     assert is_used
-    # torch's own import may set its own variables.
+    # Importing torch may set variables of its own.
     assert "OMP_WAIT_POLICY" not in changed
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = trainer.nonsense
 
 
-# Notes OMP_WAIT_POLICY at the moment when torch is first looked for, which is before it is loaded.
-NOTED = """
+# Prints OMP_WAIT_POLICY as it is when the import of torch begins.
+PRINT_POLICY = """
 import json, os, runpy, sys
 class Finder:
     policies = []
@@ -168,30 +169,30 @@ print(json.dumps(Finder.policies))
     ],
     ids=["python -m trainer", "app.py"],
 )
-def test_threads_wait_passively_where_the_library_is_run(start):
-    """Torch's OpenMP reads the environment once: the command line and the app set it before they load torch."""
-    assert in_fresh_process(NOTED.format(start=start)) == ["passive"]
+def test_the_policy_of_waiting_threads_is_set_before_torch_is_loaded(start):
+    """OpenMP reads OMP_WAIT_POLICY once, when torch is loaded; the command line and the app set it."""
+    assert in_fresh_process(PRINT_POLICY.format(start=start)) == ["passive"]
 
 
-# Packages that are imported by another name than they are installed by.
+# Packages whose modules have another name.
 IMPORTED_AS = {
     "markdown-it-py": "markdown_it",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "vl-convert-python": "vl_convert",
 }
-# What scripts/check runs as commands, or as a plugin of one.
+# Commands of scripts/check, and their plugins.
 NOT_IMPORTED = {"mypy", "pytest_xdist", "ruff"}
 
 
 def declared(lines: list[str]) -> set[str]:
-    """The modules of the packages that requirements name."""
+    """Returns the modules of the packages in a list of requirements."""
     names = {re.match(r"[\w.-]+", line)[0].lower() for line in lines if re.match(r"\w", line)}
     return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
 
 
 def installed(*places: str) -> set[str]:
-    """The modules of other packages that Python files in folders of the repository import, anywhere in them."""
+    """Returns the modules of other packages that the Python files in some folders of the repository import."""
     folders = [REPOSITORY / place for place in places]
     files = [file for folder in folders for file in (folder.rglob("*.py") if folder.is_dir() else [folder])]
     modules = {name.partition(".")[0] for file in files for name in imported(file)}
@@ -203,8 +204,8 @@ def requirements(name: str) -> list[str]:
     return (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
 
 
-def test_all_that_is_imported_is_declared():
-    """And nothing else: by the library in pyproject.toml, by the app in requirements.txt, by the tests beside it."""
+def test_exactly_the_imported_packages_are_declared():
+    """The library's in pyproject.toml, the app's in requirements.txt, the others in requirements-dev.txt."""
     project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     (dependencies,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
     assert declared(re.findall(r'^ *"(.*?)"', dependencies, re.MULTILINE)) == installed("trainer")

@@ -65,7 +65,7 @@ def fast(num_classes: int, image_size: int, activation: str) -> Mirrored:
         width = filters
     layers |= {"pool": nn.MaxPool2d(image_size // 8), "flatten": nn.Flatten(), "linear": nn.Linear(width, num_classes)}
     with torch.no_grad():
-        layers["conv1"].weight.copy_(cosine_filters())
+        layers["conv1"].get_parameter("weight").copy_(cosine_filters())
     return Mirrored(layers)
 
 

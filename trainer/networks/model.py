@@ -38,6 +38,9 @@ class OptimizerLabModel(
     config.json may come from a stranger.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         *,
@@ -67,7 +70,7 @@ class OptimizerLabModel(
         self.network = ARCHITECTURES[architecture](len(self.class_names), image_size, activation)
         if softmax:
             self.network.append(nn.Softmax(dim=1))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps uint8 images [n, 3, image_size, image_size], 0–255, to the network's outputs, float [n, classes].
@@ -87,6 +90,7 @@ class OptimizerLabModel(
     @property
     def config(self) -> dict[str, Any]:
         """The content of config.json: the arguments that build this network again."""
+        assert isinstance(self._hub_mixin_config, dict)
         return dict(self._hub_mixin_config)
 
     @classmethod

@@ -23,7 +23,7 @@ class Prediction:
     seen: Tensor
 
 
-def classify(model: OptimizerLabModel, picture: str | os.PathLike | Tensor) -> Prediction:
+def classify(model: OptimizerLabModel, picture: str | os.PathLike[str] | Tensor) -> Prediction:
     """Classifies an image file, or uint8 RGB pixels [3, height, width], which is resized by the model's own rule.
 
     Raises UserError if the file cannot be read as a picture, or if the network's output is not finite.

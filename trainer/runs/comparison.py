@@ -132,16 +132,18 @@ def verdict(contenders: Sequence[Contender]) -> Verdict | None:
     """
     if len(contenders) < 2 or is_training(run for one in contenders for run in one.runs):
         return None
-    finished = [one for one in contenders if not one.diverged and one.epoch > 0]
-    ranked = sorted(finished, key=lambda one: -one.accuracy.mean)
+    accuracies = [(one, one.accuracy) for one in contenders if not one.diverged and one.epoch > 0]
+    ranked = sorted(
+        ((one, accuracy) for one, accuracy in accuracies if accuracy is not None), key=lambda pair: -pair[1].mean
+    )
     if not ranked:
         return None
-    first, *others = ranked
+    (winner, best), *others = ranked
     if not others:  # the others diverged
-        return Verdict(first, first.accuracy.mean, True)
-    margin = first.accuracy.mean - others[0].accuracy.mean
-    doubt = first.accuracy.std + others[0].accuracy.std or _CLEAR_FOR_ONE_SEED
-    return Verdict(first, margin, margin > doubt)
+        return Verdict(winner, best.mean, True)
+    _, second = others[0]
+    margin = best.mean - second.mean
+    return Verdict(winner, margin, margin > (best.std + second.std or _CLEAR_FOR_ONE_SEED))
 
 
 def to_csv(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> str:

@@ -305,7 +305,7 @@ class TrainConfig:
         "it; float16 needs a GPU.",
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
             value = getattr(self, name)
             if value is not None or setting.default is not None:
@@ -431,6 +431,7 @@ def _check_together(config: TrainConfig) -> None:
             )
     if config.scheduler == "cyclic" and config.mode != "exp_range" and config.gamma != 1:
         raise UserError("gamma does nothing in this mode of the cyclic scheduler; only mode exp_range uses it.")
+    assert config.lr is not None  # each optimizer has a default
     for name in ("base_lr", "eta_min", "min_lr"):
         if (getattr(config, name) or 0) > config.lr:
             raise UserError("{name} must not be above lr, which is {lr}.", name=name, lr=f"{config.lr:g}")
