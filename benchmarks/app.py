@@ -1,4 +1,4 @@
-"""The app as a process, for as long as a benchmark needs it."""
+"""Runs the app in a process, and a browser, for a benchmark."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """Where a running app listens, and the seconds from its start to its first answer."""
+    """The URL of a running app, and the seconds from its start to its first answer."""
 
     url: str
     seconds: float
@@ -29,20 +29,20 @@ class App:
 
 @contextmanager
 def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iterator[App]:
-    """`python app.py` on a free port, with its pictures from `data`, which os.environ chooses where it is None.
+    """Runs `python app.py` on a free port with the pictures of `data`; None leaves the choice to the environment.
 
-    The pictures are loaded once before, so that the app finds them on the disk; ValueError where there are none.
+    Loads the pictures beforehand, so that the app finds them in the cache. Raises UserError if that fails.
     """
     load_images(data)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    chosen = {"OPTIMIZER_LAB_CHECKPOINTS": str(checkpoints), "GRADIO_SERVER_PORT": str(port), **environment}
+    settings = {"OPTIMIZER_LAB_CHECKPOINTS": str(checkpoints), "GRADIO_SERVER_PORT": str(port), **environment}
     if data:
-        chosen["OPTIMIZER_LAB_DATA"] = data
-    begun = time.perf_counter()
+        settings["OPTIMIZER_LAB_DATA"] = data
+    start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=REPOSITORY, env={**os.environ, **chosen}, stdout=subprocess.DEVNULL
+        [sys.executable, "app.py"], cwd=REPOSITORY, env={**os.environ, **settings}, stdout=subprocess.DEVNULL
     )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -50,7 +50,7 @@ def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iter
             if process.poll() is not None:
                 sys.exit("The app ended before it listened.")
             time.sleep(0.02)
-        yield App(url=url, seconds=time.perf_counter() - begun)
+        yield App(url=url, seconds=time.perf_counter() - start)
     finally:
         process.terminate()
         process.wait(30)
@@ -58,7 +58,7 @@ def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iter
 
 @contextmanager
 def new_page() -> Iterator[Page]:
-    """An empty page of Debian's Chromium."""
+    """Yields an empty page of Debian's Chromium."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page()
@@ -68,15 +68,15 @@ def new_page() -> Iterator[Page]:
 
 
 def chromium() -> str:
-    """The browser's path."""
+    """Returns Chromium's path, or exits if it is not installed."""
     path = shutil.which("chromium")
     if path is None:
-        sys.exit("Install chromium: this benchmark looks at the page.")
+        sys.exit("Install chromium: this benchmark drives a browser.")
     return path
 
 
 def visit(page: Page, address: str) -> None:
-    """Opens a page of the app, and waits until it can be used: pictures, chart and the visitor's key are there."""
+    """Opens a page of the app and waits until it is usable: it has the pictures' note, a chart and a visitor key."""
     page.goto(address)
     page.wait_for_selector("#note >> text=Training on")
     page.wait_for_selector("#loss svg")

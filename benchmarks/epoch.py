@@ -1,7 +1,7 @@
-"""One epoch of the tutorial's settings: this app against the tutorial's loop as a user would write it.
+"""Compares an epoch of the tutorial's settings in this app with the tutorial's loop as a user would write it.
 
-Both train the same network from the same first weights on the same batches in the same order, in turns, in random
-order. Beside them a matrix product of the same machine is timed: the ceiling of what it can compute.
+Both train the same network from the same initial weights on the same batches, and are measured alternately, in random
+order. A matrix product on the same machine gives the upper limit of its speed.
 """
 
 import time
@@ -23,15 +23,15 @@ from trainer.runs.events import EpochEnded, StepLogged
 from trainer.settings.config import TrainConfig
 
 _BATCH_SIZE, _LR = 64, 0.01
-_SIDE = 2048  # of the matrices of the ceiling: large enough that nothing but arithmetic counts
+_SIDE = 2048  # of the matrices of the ceiling: so large that only arithmetic takes time
 
 
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--num-images", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is measured, after one that is not")
-    asked = parser.parse_args()
-    data = load_images(asked.data)
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each, after a warm-up")
+    args = parser.parse_args()
+    data = load_images(args.data)
     config = TrainConfig(
         activation="none",
         normalize=False,
@@ -43,16 +43,16 @@ def main() -> None:
         weight_decay=0.0,
         batch_size=_BATCH_SIZE,
         epochs=1,
-        num_images=asked.num_images,
+        num_images=args.num_images,
     )
-    ways = {
+    variants = {
         "tutorial": lambda _: _tutorial(config, data),
         "app": lambda _: _app(config, data),
         "ceiling": lambda _: (_matrix_product(), []),
     }
-    losses = {way: measure(0)[1] for way, measure in ways.items()}
-    measured = in_turns(ways, asked.rounds, asked.seed)
-    seconds = {way: [one for one, _ in values] for way, values in measured.items()}
+    losses = {variant: measure(0)[1] for variant, measure in variants.items()}
+    measured = in_turns(variants, args.rounds, args.seed)
+    seconds = {variant: [one for one, _ in values] for variant, values in measured.items()}
 
     flop, count = _flop_per_image(config, data), len(training_split(config, data).labels)
     ceiling = [2 * _SIDE**3 / one for one in seconds["ceiling"]]
@@ -67,7 +67,7 @@ def main() -> None:
             "app's part of the ceiling": [flop * count / ours / most for _, ours, most in rounds],
         },
         on=machine(),
-        to=asked.json,
+        to=args.json,
         images=count,
         mflop_per_image=flop / 1e6,
         largest_difference_of_a_loss=max(
@@ -78,8 +78,8 @@ def main() -> None:
 
 
 def _tutorial(config: TrainConfig, data: ImageData) -> tuple[float, list[float]]:
-    """Seconds of an epoch, and its losses."""
-    # The class as a user has it, without its files, which not every machine has: only the pictures are put in.
+    """Returns the seconds of an epoch and its losses."""
+    # torchvision's class with our pictures, because not every machine has its files.
     pictures = CIFAR10.__new__(CIFAR10)
     split = training_split(config, data)
     pictures.data, pictures.targets = split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist()
@@ -102,7 +102,7 @@ def _tutorial(config: TrainConfig, data: ImageData) -> tuple[float, list[float]]
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=_LR)
     losses = []
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for images, labels in DataLoader(pictures, batch_size=_BATCH_SIZE):
         outputs = network(images)
         loss = loss_function(outputs, labels)
@@ -110,31 +110,31 @@ def _tutorial(config: TrainConfig, data: ImageData) -> tuple[float, list[float]]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return time.perf_counter() - begun, losses
+    return time.perf_counter() - start, losses
 
 
 def _app(config: TrainConfig, data: ImageData) -> tuple[float, list[float]]:
-    """Seconds of an epoch, as the app's own history has them, and its losses."""
-    few = replace(data, test=subset(data.test, 100))
-    events = list(train(config, few))
+    """Returns the seconds of an epoch, from the run's history, and its losses."""
+    small_test = replace(data, test=subset(data.test, 100))
+    events = list(train(config, small_test))
     losses = [event.loss for event in events if isinstance(event, StepLogged)]
     (epoch,) = [event for event in events if isinstance(event, EpochEnded) and event.epoch == 1]
     return len(training_split(config, data).labels) / epoch.images_per_second, losses
 
 
 def _matrix_product() -> float:
-    """Seconds of one product of two square matrices, the best of some."""
+    """Returns the seconds of a product of two square matrices, the fastest of five."""
     one, other = torch.rand(2, _SIDE, _SIDE)
     best = float("inf")
     for _ in range(5):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         torch.mm(one, other)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - start)
     return best
 
 
 def _flop_per_image(config: TrainConfig, data: ImageData) -> float:
-    """Floating-point operations of training on one picture: forward and backward, a multiplication and its sum two."""
+    """Returns the floating-point operations of a training step per picture; a multiply-add counts as two."""
     model = build_model(config, data, data.train)
     batch = Split(images=data.train.images[:_BATCH_SIZE], labels=data.train.labels[:_BATCH_SIZE])
     with FlopCounterMode(display=False) as counter:

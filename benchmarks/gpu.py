@@ -1,8 +1,8 @@
-"""Both networks on a GPU: the app's loop against a plain one on the same device, and how good the result is.
+"""Compares the app's loop with a plain one on a GPU, for both networks, and measures the accuracy they reach.
 
-The plain loop is the tutorial's: a DataLoader over pictures in memory, each batch sent to the device, each loss read
-back. Both train the same network with the same settings, the app's in its own order. How busy the GPU is comes from
-torch's profiler, as the time of its kernels in a run of one epoch, evaluations included, over what such a run takes
+The plain loop is the tutorial's: a DataLoader over pictures in memory that moves each batch to the device and reads
+back each loss. Both train the same network with the same settings, in different orders. GPU utilization is the time of
+the kernels in a run of one epoch, evaluations included, from torch's profiler, divided by the time of such a run
 without the profiler. The accuracy is that of each network's own settings: the default, and those of the bundled `fast`.
 """
 
@@ -30,49 +30,49 @@ _SETTINGS = {
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to see that the benchmark runs")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu only tests the benchmark itself")
     parser.add_argument("--num-images", type=int, default=50_000)
-    parser.add_argument("--batch-size", type=int, default=64, help="of what is measured in images per second")
+    parser.add_argument("--batch-size", type=int, default=64, help="for images per second")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=12, help="of the training that is judged by its accuracy")
-    parser.add_argument("--wanted", type=float, default=0.9, help="the accuracy whose seconds are told")
-    asked = parser.parse_args()
-    device = choose_device(asked.device)
+    parser.add_argument("--epochs", type=int, default=12, help="for the accuracy")
+    parser.add_argument("--wanted", type=float, default=0.9, help="the accuracy for which the time is measured")
+    args = parser.parse_args()
+    device = choose_device(args.device)
     allow_tf32(device)
-    data = load_images(asked.data)
-    few = replace(data, test=subset(data.test, 500))
+    data = load_images(args.data)
+    small_test = replace(data, test=subset(data.test, 500))
     rows: dict[str, list[float]] = {}
     for model in MODELS:
         speed = TrainConfig(
-            model=model, epochs=1, batch_size=asked.batch_size, num_images=asked.num_images, augment=False
+            model=model, epochs=1, batch_size=args.batch_size, num_images=args.num_images, augment=False
         )
-        ways = {
-            "app": lambda _, config=speed: images_per_second(config, few, device),
+        variants = {
+            "app": lambda _, config=speed: images_per_second(config, small_test, device),
             "plain loop": lambda _, config=speed: _plain(config, data, device),
         }
-        for way in ways.values():
-            way(0)  # warms the device up
-        measured = in_turns(ways, asked.rounds, asked.seed)
-        rows |= {f"{model}, {way}, images/s": values for way, values in measured.items()}
+        for variant in variants.values():
+            variant(0)  # warm-up
+        measured = in_turns(variants, args.rounds, args.seed)
+        rows |= {f"{model}, {variant}, images/s": values for variant, values in measured.items()}
         pairs = zip(measured["app"], measured["plain loop"], strict=True)
         rows[f"{model}, times as fast"] = [ours / plain for ours, plain in pairs]
-        if asked.device == "cuda":
-            rows[f"{model}, GPU busy"] = [_busy(speed, few, device)]
-        judged = TrainConfig(model=model, epochs=asked.epochs).changed(_SETTINGS[model])
-        ends = [_accuracy(judged.changed({"seed": seed}), data, device, asked.wanted) for seed in range(asked.rounds)]
-        rows[f"{model}, seconds to {asked.wanted:.0%}"] = [seconds for seconds, _ in ends]
+        if args.device == "cuda":
+            rows[f"{model}, GPU busy"] = [_busy(speed, small_test, device)]
+        own = TrainConfig(model=model, epochs=args.epochs).changed(_SETTINGS[model])
+        ends = [_accuracy(own.changed({"seed": seed}), data, device, args.wanted) for seed in range(args.rounds)]
+        rows[f"{model}, seconds to {args.wanted:.0%}"] = [seconds for seconds, _ in ends]
         rows[f"{model}, accuracy at the end"] = [accuracy for _, accuracy in ends]
-    report("gpu", rows, on=machine(asked.device), to=asked.json, batch_size=asked.batch_size, pictures=data.note)
+    report("gpu", rows, on=machine(args.device), to=args.json, batch_size=args.batch_size, pictures=data.note)
 
 
 def _plain(config: TrainConfig, data: ImageData, device: torch.device) -> float:
-    """Images per second of an epoch."""
+    """Returns the images per second of an epoch of the plain loop."""
     split = subset(data.train, config.num_images)
     pictures = TensorDataset(split.images.contiguous().float() / 255, split.labels)
     network = build_model(config, data, data.train).network.to(device, memory_format=torch.contiguous_format)
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), **config.row_settings["optimizer"])
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for images, labels in DataLoader(pictures, batch_size=config.batch_size, shuffle=True):
         images, labels = images.to(device), labels.to(device)
         loss = loss_function(network(images), labels)
@@ -80,11 +80,11 @@ def _plain(config: TrainConfig, data: ImageData, device: torch.device) -> float:
         loss.backward()
         optimizer.step()
         loss.item()
-    return len(split.labels) / (time.perf_counter() - begun)
+    return len(split.labels) / (time.perf_counter() - start)
 
 
 def _busy(config: TrainConfig, data: ImageData, device: torch.device) -> float:
-    """The part of a run's epochs, 0..1, in which the GPU computes."""
+    """Returns the fraction of a run's epochs, 0–1, in which the GPU computes."""
     seconds = sum(epoch.seconds for epoch in epochs(config, data, device))
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         list(epochs(config, data, device))
@@ -93,7 +93,7 @@ def _busy(config: TrainConfig, data: ImageData, device: torch.device) -> float:
 
 
 def _accuracy(config: TrainConfig, data: ImageData, device: torch.device, wanted: float) -> tuple[float, float]:
-    """Seconds until `wanted` of the test pictures are right, evaluation included, and the accuracy at the end."""
+    """Returns the seconds to a test accuracy of `wanted`, evaluation included, and the accuracy at the end."""
     seconds, reached = 0.0, math.inf
     for epoch in epochs(config, data, device):
         seconds += epoch.seconds

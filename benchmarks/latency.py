@@ -1,6 +1,6 @@
-"""How long one waits: for the page, for the first sign of a training, for what a network sees in a large picture.
+"""Measures waiting times: for a usable page, for the first progress of a training, and to classify a large picture.
 
-The page is usable when it says which pictures it trains on; that they are loaded for the first time does not count.
+The page is usable once it names its pictures, which are loaded beforehand.
 """
 
 import statistics
@@ -20,26 +20,26 @@ _HEIGHT, _WIDTH = 3000, 4000
 
 def main() -> None:
     parser = options(__doc__, has_order=False)
-    parser.add_argument("--rounds", type=int, default=5, help="how often the app is started")
-    parser.add_argument("--pictures", type=int, default=100, help="how often a picture is classified")
-    parser.add_argument("--checkpoint", default="quick", help="one of the networks that come with the app")
-    asked = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=5, help="starts of the app")
+    parser.add_argument("--pictures", type=int, default=100, help="classifications of the picture")
+    parser.add_argument("--checkpoint", default="quick", help="a network bundled with the app")
+    args = parser.parse_args()
     listening, usable, moving = [], [], []
     with tempfile.TemporaryDirectory() as folder, new_page() as page:
-        for _ in range(asked.rounds):
-            begun = time.perf_counter()
-            with running_app(asked.data, Path(folder)) as app:
+        for _ in range(args.rounds):
+            start = time.perf_counter()
+            with running_app(args.data, Path(folder)) as app:
                 listening.append(app.seconds)
                 visit(page, app.url)
-                usable.append(time.perf_counter() - begun)
+                usable.append(time.perf_counter() - start)
                 pressed = time.perf_counter()
                 page.click("#train")
                 page.wait_for_function("parseFloat(document.querySelector('#status .fill')?.style.width) > 0")
                 moving.append(time.perf_counter() - pressed)
                 page.click("#stop")
                 page.wait_for_selector("#status >> text=Stopped")
-        with running_app(asked.data, Path(folder)) as app:
-            classified = _classified(app.url, asked.checkpoint, asked.pictures)
+        with running_app(args.data, Path(folder)) as app:
+            classified = _classified(app.url, args.checkpoint, args.pictures)
     report(
         "latency",
         {
@@ -49,16 +49,16 @@ def main() -> None:
             "classify, seconds": classified,
         },
         on=machine(),
-        to=asked.json,
+        to=args.json,
         classify_p50=statistics.median(classified),
         classify_p99=percentile(classified, 0.99),
         megapixels=_HEIGHT * _WIDTH / 1e6,
-        checkpoint=asked.checkpoint,
+        checkpoint=args.checkpoint,
     )
 
 
 def _classified(url: str, checkpoint: str, count: int) -> list[float]:
-    """Seconds of each call of /classify, its upload included, after one that is not counted."""
+    """Returns the seconds of each call of /classify, its upload included, after a warm-up."""
     pixels = torch.randint(0, 256, (3, _HEIGHT // 20, _WIDTH // 20), generator=torch.Generator().manual_seed(0))
     picture = torch.nn.functional.interpolate(pixels[None].float(), (_HEIGHT, _WIDTH), mode="bilinear")[0].byte()
     seconds = []
@@ -67,9 +67,9 @@ def _classified(url: str, checkpoint: str, count: int) -> list[float]:
         write_jpeg(picture, path, quality=90)
         client = Client(url, verbose=False)
         for _ in range(count + 1):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             client.predict(handle_file(path), checkpoint, api_name="/classify")
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - start)
     return seconds[1:]
 
 

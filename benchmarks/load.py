@@ -1,7 +1,7 @@
-"""A crowd at the door: how the app does while many classify beside a training, open the page, or want to train too.
+"""Measures the app under load: many clients classify during a training, open the page, or train at the same time.
 
-The clients are real ones of gradio_client, the pages are Chromium's, all on the machine that also runs the app. What
-goes wrong for anybody is counted, and told.
+The clients are gradio_client's, the pages are Chromium's, and all run on the same machine as the app. Errors are
+counted and printed.
 """
 
 import asyncio
@@ -33,32 +33,32 @@ _IS_USABLE = "() => { const train = document.querySelector('#train'); return tra
 def main() -> None:
     parser = options(__doc__, data="synthetic", has_order=False)
     parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--pictures", type=int, default=50, help="that each client classifies, twice")
-    parser.add_argument("--rate", type=float, default=10.0, help="pictures a second in all, the second time")
-    parser.add_argument("--pages", type=int, default=100, help="that are opened within a second")
-    parser.add_argument("--queue", type=int, default=20, help="requests that may wait, of twice as many")
-    parser.add_argument("--checkpoint", default="quick", help="what they classify with: one that comes with the app")
-    asked = parser.parse_args()
+    parser.add_argument("--pictures", type=int, default=50, help="pictures for each client, in both measurements")
+    parser.add_argument("--rate", type=float, default=10.0, help="total pictures a second, in the second measurement")
+    parser.add_argument("--pages", type=int, default=100, help="pages opened within a second")
+    parser.add_argument("--queue", type=int, default=20, help="limit of the queue; twice as many requests are sent")
+    parser.add_argument("--checkpoint", default="quick", help="the network that classifies, bundled with the app")
+    args = parser.parse_args()
     rows: dict[str, list[float]] = {}
     errors: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "picture.png")
         write_png(torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), str(picture))
-        with running_app(asked.data, Path(folder, "checkpoints")) as app:
+        with running_app(args.data, Path(folder, "checkpoints")) as app:
 
-            def classify(pace: float, clients: int = asked.clients) -> list[float]:
-                return _classified(app.url, picture, asked.checkpoint, clients, asked.pictures, pace, errors)
+            def classify(pace: float, clients: int = args.clients) -> list[float]:
+                return _classified(app.url, picture, args.checkpoint, clients, args.pictures, pace, errors)
 
             rows["classify, idle app, seconds"] = classify(math.inf, clients=1)
             with _training(app.url, errors) as steps:
                 rows["classify as fast as they can, seconds"] = classify(math.inf)
                 time.sleep(_SECONDS_TO_SETTLE)
                 alone = [_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0]]
-                paced, rows["classify at the rate, seconds"] = _speed(steps, lambda: classify(asked.rate))
+                paced, rows["classify at the rate, seconds"] = _speed(steps, lambda: classify(args.rate))
                 alone.append(_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0])
-            rows["pages opened at once until usable, seconds"] = asyncio.run(_opened(app.url, asked.pages, errors))
-        with running_app(asked.data, Path(folder, "others"), OPTIMIZER_LAB_MAX_QUEUE=str(asked.queue)) as app:
-            refused, trained = _crowd(app.url, 2 * asked.queue, errors)
+            rows["pages opened at once until usable, seconds"] = asyncio.run(_opened(app.url, args.pages, errors))
+        with running_app(args.data, Path(folder, "others"), OPTIMIZER_LAB_MAX_QUEUE=str(args.queue)) as app:
+            refused, trained = _crowd(app.url, 2 * args.queue, errors)
             rows |= {"refused by a full queue, seconds": refused, "trained in turn, seconds": trained}
     for error in sorted(set(errors)):
         print(f"{errors.count(error)} × {error}")
@@ -69,9 +69,9 @@ def main() -> None:
         "load",
         {name: values or [math.inf] for name, values in rows.items()},
         on=machine(),
-        to=asked.json,
-        clients=asked.clients,
-        pictures_per_second=asked.rate,
+        to=args.json,
+        clients=args.clients,
+        pictures_per_second=args.rate,
         training_at_the_rate_times_as_fast_as_alone=paced / max(statistics.mean(alone), 1e-9),
         errors=len(errors),
         **p99,
@@ -79,13 +79,13 @@ def main() -> None:
 
 
 def _client(url: str) -> Client:
-    # It would load the certificates anew for every request, which takes it ten times as long as all else.
+    # With verification it would load the certificates for every request, which takes ten times as long as the rest.
     return Client(url, verbose=False, ssl_verify=False)
 
 
 @contextmanager
 def _training(url: str, errors: list[str]) -> Iterator[list[int]]:
-    """A training that goes on meanwhile; the list holds the number of its latest batch."""
+    """Trains in the background; yields a list with the number of the latest batch."""
     steps, is_wanted = [0], True
     job = _client(url).submit(_LONG, api_name="/train")
 
@@ -93,10 +93,10 @@ def _training(url: str, errors: list[str]) -> Iterator[list[int]]:
         try:
             for row in job:
                 steps[0] = row.get("step", steps[0])
-            job.result()  # a loop over a job ends without an error, whatever has ended the job
+            job.result()  # iterating over a job does not raise its error
         except Exception as error:
             if is_wanted:
-                errors.append(f"the training broke off: {type(error).__name__}: {error}")
+                errors.append(f"the training failed: {type(error).__name__}: {error}")
 
     threading.Thread(target=follow, daemon=True).start()
     while not steps[0]:
@@ -108,29 +108,29 @@ def _training(url: str, errors: list[str]) -> Iterator[list[int]]:
     job.cancel()
 
 
-def _speed(steps: list[int], meanwhile: Callable[[], list[float] | None]) -> tuple[float, list[float] | None]:
-    """Batches a second that are trained while something is done, and what that gives."""
-    begun, before = time.perf_counter(), steps[0]
-    done = meanwhile()
-    return (steps[0] - before) / (time.perf_counter() - begun), done
+def _speed(steps: list[int], call: Callable[[], list[float] | None]) -> tuple[float, list[float] | None]:
+    """Returns the batches a second that are trained during a call, and the call's result."""
+    start, before = time.perf_counter(), steps[0]
+    result = call()
+    return (steps[0] - before) / (time.perf_counter() - start), result
 
 
 def _classified(
     url: str, picture: Path, checkpoint: str, num_clients: int, count: int, rate: float, errors: list[str]
 ) -> list[float]:
-    """Seconds of every picture that each of the clients has classified, `rate` a second in all."""
+    """Returns the seconds of each classification by all clients, which together send `rate` pictures a second."""
     seconds: list[float] = []
     with ThreadPoolExecutor(num_clients) as threads:
         clients = list(threads.map(lambda _: _client(url), range(num_clients)))
-        begun = time.perf_counter()
+        start = time.perf_counter()
 
-        def work(place: int) -> None:
+        def work(index: int) -> None:
             for turn in range(count):
-                due = begun + (turn * num_clients + place) / rate
+                due = start + (turn * num_clients + index) / rate
                 time.sleep(max(0.0, due - time.perf_counter()))
                 sent = time.perf_counter()
                 try:
-                    clients[place].predict(handle_file(picture), checkpoint, api_name="/classify")
+                    clients[index].predict(handle_file(picture), checkpoint, api_name="/classify")
                 except Exception as error:
                     errors.append(f"{type(error).__name__}: {error}")
                 else:
@@ -141,42 +141,42 @@ def _classified(
 
 
 async def _opened(url: str, count: int, errors: list[str]) -> list[float]:
-    """Seconds until each of the pages, all opened within a second, can be used."""
+    """Returns the seconds until each page is usable; all are opened within a second."""
 
-    async def open_one(browser: Browser, place: int) -> float:
-        page = await browser.new_page()  # as another visitor: of one, a browser opens six connections at most
-        await asyncio.sleep(place / count)
-        begun = time.perf_counter()
+    async def open_one(browser: Browser, index: int) -> float:
+        page = await browser.new_page()  # with its own context, because a browser opens at most six connections for one
+        await asyncio.sleep(index / count)
+        start = time.perf_counter()
         try:
             await page.goto(url, wait_until="commit", timeout=600_000)
             await page.wait_for_function(_IS_USABLE, polling=500, timeout=600_000)
         except Exception as error:
             errors.append(f"{type(error).__name__}: {error}")
             return math.inf
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         async with browser:
-            return await asyncio.gather(*(open_one(browser, place) for place in range(count)))
+            return await asyncio.gather(*(open_one(browser, index) for index in range(count)))
 
 
 def _crowd(url: str, count: int, errors: list[str]) -> tuple[list[float], list[float]]:
-    """Many want to train at once: seconds until a full queue has refused some, and until the others had their turn."""
+    """Starts many trainings at once; returns the seconds until each refusal by the full queue and until each end."""
     refused, trained = [], []
 
     def train(client: Client) -> None:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
             last = client.submit(_SHORT, api_name="/train").result()
         except QueueError:
-            refused.append(time.perf_counter() - begun)
+            refused.append(time.perf_counter() - start)
             return
         except Exception as error:
             errors.append(f"{type(error).__name__}: {error}")
             return
         if last.get("reason") == "completed":
-            trained.append(time.perf_counter() - begun)
+            trained.append(time.perf_counter() - start)
         else:
             errors.append(f"a training ended with {last}")
 

@@ -1,6 +1,6 @@
-"""The memory of a training: its peak with all of the data set, and whether it grows from epoch to epoch.
+"""Measures the memory of a training: its peak with the whole image set, and its growth from epoch to epoch.
 
-Each is a process of its own; what is told is the memory that the system says it held at most (its peak RSS).
+Each is measured in a separate process, as the resident set size that the system reports.
 """
 
 import json
@@ -19,26 +19,26 @@ _MEBIBYTE = 1 << 20
 
 def main() -> None:
     parser = options(__doc__, has_order=False)
-    parser.add_argument("--epochs", type=int, default=30, help="of the drawn shapes, for the growth; 3 or more")
-    parser.add_argument("--num-images", type=int, default=0, help="of the drawn shapes; 0: all")
-    asked = parser.parse_args()
-    peak, _ = _training("--epochs", "1", *(["--data", asked.data] if asked.data else []))
-    drawn = ["--data", "synthetic", "--num-images", str(asked.num_images)]
-    _, held = _training("--epochs", str(asked.epochs), *drawn)
+    parser.add_argument("--epochs", type=int, default=30, help="epochs over drawn shapes, for the growth; at least 3")
+    parser.add_argument("--num-images", type=int, default=0, help="number of drawn shapes; 0: all")
+    args = parser.parse_args()
+    peak, _ = _training("--epochs", "1", *(["--data", args.data] if args.data else []))
+    drawn = ["--data", "synthetic", "--num-images", str(args.num_images)]
+    _, held = _training("--epochs", str(args.epochs), *drawn)
     third = len(held) // 3
     report(
         "memory",
         {"an epoch of the data set, MiB at most": [peak], "at each epoch's end, MiB": held},
         on=machine(),
-        to=asked.json,
-        epochs=asked.epochs,
-        images=asked.num_images or "all",
+        to=args.json,
+        epochs=args.epochs,
+        images=args.num_images or "all",
         growth_from_second_to_last_third_mib=statistics.median(held[-third:]) - statistics.median(held[third:-third]),
     )
 
 
 def _training(*settings: str) -> tuple[float, list[float]]:
-    """The peak of a process that trains, and what it held at the end of each epoch, in MiB."""
+    """Returns the peak memory of a training process, and its memory at the end of each epoch, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "trainer", "train", "--json", "--checkpoints", folder, *settings]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -1,7 +1,7 @@
-"""What the page costs: a training started in a browser against the same one on the command line, in turns.
+"""Compares a training started on the page with the same one on the command line.
 
-Both are timed alike, by their own files: from the untrained network on disk to the last epoch's. The browser runs on
-the same machine, and its drawing is part of what is measured.
+Both are measured by the times of their files, from the untrained network to the last epoch's. The browser runs on the
+same machine, so its rendering is part of the measurement.
 """
 
 import subprocess
@@ -22,27 +22,27 @@ def main() -> None:
     parser = options(__doc__, data="synthetic")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Path(folder)
-        with running_app(asked.data, checkpoints) as app, new_page() as page:
-            _on_page(page, app, checkpoints, 1)  # what only the first one waits for
-            ways = {
-                "page": lambda _: _on_page(page, app, checkpoints, asked.epochs),
-                "command line": lambda _: _on_command_line(asked.data, checkpoints, asked.epochs),
+        with running_app(args.data, checkpoints) as app, new_page() as page:
+            _on_page(page, app, checkpoints, 1)  # warm-up
+            variants = {
+                "page": lambda _: _on_page(page, app, checkpoints, args.epochs),
+                "command line": lambda _: _on_command_line(args.data, checkpoints, args.epochs),
             }
-            seconds = in_turns(ways, asked.rounds, asked.seed)
+            seconds = in_turns(variants, args.rounds, args.seed)
     rounds = zip(seconds["page"], seconds["command line"], strict=True)
     report(
         "page",
         {
-            **{f"{way}, seconds": values for way, values in seconds.items()},
+            **{f"{variant}, seconds": values for variant, values in seconds.items()},
             "the page takes more, %": [100 * (on_page / alone - 1) for on_page, alone in rounds],
         },
         on=machine(),
-        to=asked.json,
-        epochs=asked.epochs,
-        data=asked.data,
+        to=args.json,
+        epochs=args.epochs,
+        data=args.data,
     )
 
 
@@ -50,10 +50,10 @@ def _on_page(page: Page, app: App, checkpoints: Path, epochs: int) -> float:
     before = set(checkpoints.iterdir())
     visit(page, f"{app.url}/?epochs={epochs}")
     page.click("#train")
-    # Not the page's word: it says Done of the run before, until this one begins.
-    latest = time.monotonic() + _MOST_SECONDS
+    # Not the page's status, which says Done for the previous run until this one starts.
+    deadline = time.monotonic() + _MOST_SECONDS
     while not (runs := [folder for folder in set(checkpoints.iterdir()) - before if _weights(folder, epochs).exists()]):
-        if time.monotonic() > latest:
+        if time.monotonic() > deadline:
             sys.exit(f"The page's training has not ended within {_MOST_SECONDS} seconds.")
         page.wait_for_timeout(200)
     return _between(runs[0], epochs)
@@ -68,7 +68,7 @@ def _on_command_line(data: str, checkpoints: Path, epochs: int) -> float:
 
 
 def _between(run: Path, epochs: int) -> float:
-    """Seconds between the first and the last weights of a run."""
+    """Returns the seconds between the first and the last weights of a run."""
     first, last = (_weights(run, epoch).stat().st_mtime_ns for epoch in (0, epochs))
     return (last - first) / 1e9
 

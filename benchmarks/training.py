@@ -1,4 +1,4 @@
-"""A training by the app's own loop, for the benchmarks that want no more of it than its epochs."""
+"""Runs a training for the benchmarks that need only its epochs."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,11 @@ from trainer.settings.config import TrainConfig
 
 
 def epochs(config: TrainConfig, data: ImageData, device: str | torch.device = "cpu") -> Iterator[EpochEnded]:
-    """The end of each epoch, of the untrained network's evaluation first."""
+    """Returns the end of each epoch, the first of which is the untrained network's evaluation."""
     return (event for event in train(config, data, device=device) if isinstance(event, EpochEnded))
 
 
 def images_per_second(config: TrainConfig, data: ImageData, device: str | torch.device = "cpu") -> float:
-    """Those of a training's last epoch, as the app's own history has them."""
+    """Returns the images per second of a training's last epoch, from the run's history."""
     *_, last = epochs(config, data, device)
     return last.images_per_second

@@ -1,6 +1,6 @@
-"""What each of the default settings is good for: trained as they are, and with one thing changed, on the same pictures.
+"""Measures the effect of each default setting: trains with the defaults, and with one setting changed.
 
-Told is the part of the test pictures that is right at the end. A change of `batch_size` brings an lr in proportion.
+The result is the test accuracy at the end. A change of `batch_size` changes `lr` in proportion.
 """
 
 from functools import partial
@@ -31,12 +31,12 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=1, help="seeds for each")
-    asked = parser.parse_args()
-    data = load_images(asked.data)
-    trials = {_name(changes): TrainConfig().changed({"epochs": asked.epochs, **changes}) for changes in _CHANGES}
-    ways = {name: partial(_trained, name, trial, data) for name, trial in trials.items()}
-    right = in_turns(ways, asked.rounds, asked.seed)
-    report("trials", right, on=machine(), to=asked.json, epochs=asked.epochs, pictures=data.note)
+    args = parser.parse_args()
+    data = load_images(args.data)
+    trials = {_name(changes): TrainConfig().changed({"epochs": args.epochs, **changes}) for changes in _CHANGES}
+    variants = {name: partial(_trained, name, trial, data) for name, trial in trials.items()}
+    accuracies = in_turns(variants, args.rounds, args.seed)
+    report("trials", accuracies, on=machine(), to=args.json, epochs=args.epochs, pictures=data.note)
 
 
 def _name(changes: dict[str, Any]) -> str:
@@ -44,7 +44,7 @@ def _name(changes: dict[str, Any]) -> str:
 
 
 def _trained(name: str, config: TrainConfig, data: ImageData, seed: int) -> float:
-    """The test accuracy at a training's end, which it also tells."""
+    """Returns the test accuracy at the end of a training, and prints it."""
     trained = list(epochs(config.changed({"seed": seed}), data))
     accuracy, seconds = trained[-1].test_accuracy, sum(epoch.seconds for epoch in trained)
     print(f"{name}, seed {seed}: {accuracy:.2%} in {seconds:.0f} s", flush=True)
