@@ -69,7 +69,7 @@ def until_asked(events, world):
             world.stopping.set()
         yield event
 
-distributed._PATIENCE = datetime.timedelta(seconds=8)
+distributed._TIMEOUT = datetime.timedelta(seconds=8)
 images, configs = pickle.load(open(sys.argv[1], "rb"))
 with distributed.join() as world:
     told = [world.gather(seen(train(config, images, world=world))) for config in configs]
@@ -336,7 +336,7 @@ def test_alone_without_torchrun(monkeypatch):
 
 @pytest.mark.parametrize(
     ("rank", "device", "sentence"),
-    [(2, "cuda", "more processes on this machine than GPUs, of which it has 2"), (0, "mps", "add --device cpu")],
+    [(2, "cuda", "This machine has 2 GPUs, fewer than processes"), (0, "mps", "add --device cpu")],
 )
 def test_a_device_for_each_rank(rank, device, sentence, monkeypatch):
     """The CPU is shared, a GPU is not, and what cannot be is said."""

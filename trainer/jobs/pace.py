@@ -1,4 +1,4 @@
-"""How long training takes, from a short measurement of these settings on this device."""
+"""The time that training takes, from a short measurement of a config on a device."""
 
 import time
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from trainer.images.image_data import ImageData, subset, to_device
 from trainer.learning.learner import train_batch
 from trainer.learning.loop import evaluate, prepare
 from trainer.learning.training_set import batches_per_epoch, images_per_epoch
+from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import EpochEnded
 from trainer.settings.config import TrainConfig
 
-# The first batch only warms the device up; then so many more at a time that what it costs to wait is not measured.
+# Batches per round. The first one only warms the device up; longer rounds make the wait for the device negligible.
 _ROUNDS = (1, 1, 4, 16, 64)
 _ENOUGH_SECONDS = 0.25
 _TEST_IMAGES = 1000
@@ -22,47 +23,51 @@ _TEST_IMAGES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """Seconds that one batch of training and one evaluation of the whole test split take."""
+    """The seconds that one training batch and one evaluation on the whole test split take."""
 
     batch_seconds: float
     test_seconds: float
 
     def epoch_seconds(self, config: TrainConfig, data: ImageData) -> float:
-        """Seconds of one epoch, evaluation included."""
+        """Returns the seconds of one epoch, with its evaluation."""
         return batches_per_epoch(config, data) * self.batch_seconds + self.test_seconds
 
 
 def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device = "cpu") -> Pace:
-    """The pace of `config`'s batches on the device, from up to some dozens of them on a network of its own.
+    """Returns the pace of `config` on the device, measured on a new network in at most 86 batches.
 
-    Raises ValueError where the config does not fit the data or the device.
+    Raises UserError if the config does not fit the data or the device.
     """
     constant = config.unscheduled()
     split, learner = prepare(constant, data, device=torch.device(device), resume=None)
     learner.model.train()
     batches = enumerate(passes(split, constant), 1)
-    for number, count in enumerate(_ROUNDS):
-        begun = time.perf_counter()
-        for step, (images, labels) in islice(batches, count):
+    for round_index, num_batches in enumerate(_ROUNDS):
+        started = time.perf_counter()
+        for step, (images, labels) in islice(batches, num_batches):
             loss, _ = train_batch(constant, learner, images, labels, step)
         loss.item()  # waits for the device
-        spent = time.perf_counter() - begun
-        if number and spent > _ENOUGH_SECONDS:
+        seconds = time.perf_counter() - started
+        if round_index and seconds > _ENOUGH_SECONDS:
             break
-    return Pace(batch_seconds=spent / count, test_seconds=_test_seconds(learner.model, data, device))
+    return Pace(batch_seconds=seconds / num_batches, test_seconds=_test_seconds(learner.model, data, device))
 
 
 def pace_of(row: EpochEnded, config: TrainConfig, data: ImageData) -> Pace:
-    """The pace that an epoch was trained at; not the untrained one, which was not."""
-    seconds = images_per_epoch(config, data) / row.images_per_second
-    return Pace(batch_seconds=seconds / batches_per_epoch(config, data), test_seconds=row.seconds - seconds)
+    """Returns the pace of a completed epoch other than 0, in which nothing is trained."""
+    assert row.images_per_second is not None
+    training_seconds = images_per_epoch(config, data) / row.images_per_second
+    return Pace(
+        batch_seconds=training_seconds / batches_per_epoch(config, data),
+        test_seconds=row.seconds - training_seconds,
+    )
 
 
-def _test_seconds(model, data: ImageData, device: str | torch.device) -> float:
-    some = to_device(subset(data.test, _TEST_IMAGES), device)
-    for _ in range(2):  # the first warms up
-        begun = time.perf_counter()
-        for _ in evaluate(model, some):
+def _test_seconds(model: OptimizerLabModel, data: ImageData, device: str | torch.device) -> float:
+    sample = to_device(subset(data.test, _TEST_IMAGES), device)
+    for _ in range(2):  # the first pass only warms up
+        started = time.perf_counter()
+        for _ in evaluate(model, sample):
             pass
-        spent = time.perf_counter() - begun
-    return spent * len(data.test.labels) / len(some.labels)
+        seconds = time.perf_counter() - started
+    return seconds * len(data.test.labels) / len(sample.labels)

@@ -1,7 +1,7 @@
-"""Work for a GPU that is lent by the second, in jobs of a declared duration.
+"""Jobs for a GPU that is borrowed for a declared number of seconds: a measurement, a slice of a race, an lr search.
 
-Each job is done in another process, which may have served somebody else before and will again: what goes in and what
-comes out is plain data and bytes, the images are mapped there from their file, and nothing else is kept.
+A job runs in another process, which runs other visitors' jobs before and after it. Jobs and their events are therefore
+plain data and bytes; the process maps the images from their file, and keeps nothing else.
 """
 
 import functools
@@ -25,69 +25,72 @@ from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished
 from trainer.runs.run import Curve
 from trainer.settings.config import TrainConfig
 
-# Seconds to declare: the longer suits a device that is slow to start, the shorter a quota that has no more left.
+# Seconds to declare for a measurement: long enough for a device that starts slowly, shorter if the quota demands it.
 LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT = 15, 8
-# A new process, the device's own start and the images' way to it come out of the declared duration as well.
+# The declared duration includes starting the process and the device, and loading the images.
 START_SECONDS = 5
-_MARGIN = 1.25  # of what an epoch takes: others use the device too
+_MARGIN = 1.25  # factor on estimated seconds: other processes can slow the device down
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """The first thing that comes from a piece of work: the device is there."""
+    """The first event of every job: the device is available."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """The last thing that comes from work that cannot be done: a sentence for whoever asked for it."""
+    """The last event of a job that cannot be run, with the reason as a sentence for the user."""
 
     sentence: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFile:
-    """The app's images, as they cross: the file that they are mapped from, and what must be in it."""
+    """The app's images as part of a job: the file to map them from, and its digest."""
 
     path: Path
     digest: str
 
     @classmethod
     def of(cls, images: ImageData) -> "ImageFile":
-        """ValueError where they are in no file."""
+        """Returns the file of `images`. Raises UserError if they are not in a file."""
         if images.path is None:
-            raise UserError("The disk has not kept the pictures, and the GPU can read them only from there.")
+            raise UserError("The pictures could not be saved on the disk, and the GPU can read them only from there.")
         return cls(path=images.path, digest=images.digest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
-    """A contender between two slices: its settings and, once an epoch has ended, all that the next one needs."""
+    """A contender between two slices: its config and, after its first epoch, what it resumes from.
+
+    `ended` and `ready` are the events of the last epoch that has ended.
+    """
 
     config: TrainConfig
     ended: EpochEnded | None = None
     ready: CheckpointReady | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig, kept: Checkpoint | None) -> "RunState":
-        """The contender as a race takes it, made ready to cross."""
-        if kept is None:
+    def of(cls, config: TrainConfig, checkpoint: Checkpoint | None) -> "RunState":
+        """Returns the state of a contender that starts from `checkpoint`, if any."""
+        if checkpoint is None:
             return cls(config=config)
         ready = CheckpointReady(
-            epoch=kept.epoch,
+            epoch=checkpoint.epoch,
             model_config={},
-            model=_bytes(kept.weights),
-            training=_bytes(kept.tensors),
-            state=dict(kept.state),
+            model=_to_bytes(checkpoint.weights),
+            training=_to_bytes(checkpoint.tensors),
+            state=dict(checkpoint.state),
         )
-        return cls(config=config, ended=kept.history[-1], ready=ready)
+        return cls(config=config, ended=checkpoint.history[-1], ready=ready)
 
     @property
     def epochs_left(self) -> int:
-        """Epochs that it has still to train."""
+        """The number of epochs still to train."""
         return self.config.epochs - (self.ready.epoch if self.ready else 0)
 
     def checkpoint(self) -> Checkpoint | None:
-        """What `train` resumes from; None for a contender that has not begun."""
+        """Returns what `train` resumes from; None if no epoch has ended."""
         if self.ready is None:
             return None
         return Checkpoint(
@@ -103,20 +106,20 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """Finds out the pace of one setting."""
+    """Measures the pace of a config."""
 
     images: ImageFile
     config: TrainConfig
     seconds: int = LONGEST_MEASUREMENT
 
     def run(self, device: torch.device) -> Iterator[Pace]:
-        """Yields the Pace, and nothing else."""
-        yield measure(self.config, _mapped(self.images), device=device)
+        """Yields the Pace."""
+        yield measure(self.config, _open_images(self.images), device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """A part of a race, as long as declared: ends for each contender, by its place, where an epoch ends."""
+    """A part of a race that fits in `seconds`. Each contender, known by its index, stops at the end of an epoch."""
 
     images: ImageFile
     states: Mapping[int, RunState]
@@ -124,30 +127,31 @@ class Slice:
     seconds: int
 
     def run(self, device: torch.device) -> Iterator[tuple[int, Event]]:
-        """Yields the events of `race`; every contender trains an epoch at least, and as many more as there is time for.
+        """Yields the events of `race`; every contender trains at least one epoch, and more as time permits.
 
-        Who has epochs left in the end is resumed exactly by another slice, from its last CheckpointReady.
+        Another slice can resume the contenders that have epochs left, exactly, from their last CheckpointReady.
         """
-        begun = time.perf_counter()
-        images = _mapped(self.images)
-        places = list(self.states)
-        epoch_seconds = {place: self.paces[place].epoch_seconds(self.states[place].config, images) for place in places}
+        started = time.perf_counter()
+        images = _open_images(self.images)
+        indices = list(self.states)
+        epoch_seconds = {index: self.paces[index].epoch_seconds(self.states[index].config, images) for index in indices}
 
-        def pause(at: int) -> bool:
-            # Whoever goes on, the others end the epoch that they are in: all of it together is a round at most.
-            time_left = self.seconds - START_SECONDS - (time.perf_counter() - begun)
-            if _MARGIN * sum(epoch_seconds.values()) <= time_left:
+        def pause(position: int) -> bool:
+            # If this contender continues, the others still complete their epochs: at most an epoch of each remains.
+            seconds_left = self.seconds - START_SECONDS - (time.perf_counter() - started)
+            if _MARGIN * sum(epoch_seconds.values()) <= seconds_left:
                 return False
-            del epoch_seconds[places[at]]
+            del epoch_seconds[indices[position]]
             return True
 
         contenders = [(state.config, state.checkpoint()) for state in self.states.values()]
-        for at, event in race(contenders, images, device=device, pause=pause):
+        for position, event in race(contenders, images, device=device, pause=pause):
+            index = indices[position]
             if isinstance(event, EpochEnded) and event.epoch > 0:
-                epoch_seconds[places[at]] = event.seconds
+                epoch_seconds[index] = event.seconds
             elif isinstance(event, Finished):
-                del epoch_seconds[places[at]]
-            yield places[at], event
+                del epoch_seconds[index]
+            yield index, event
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,15 +163,15 @@ class Search:
     seconds: int
 
     def run(self, device: torch.device) -> Iterator[Trial | Finding]:
-        """Yields what `find_lr` yields."""
-        yield from find_lr(self.config, _mapped(self.images), device=device)
+        """Yields the events of `find_lr`."""
+        yield from find_lr(self.config, _open_images(self.images), device=device)
 
 
 Job = Measurement | Slice | Search
 
 
 def gpu_seconds(job: Job) -> int:
-    """The duration to declare for a piece of work, in whole seconds."""
+    """Returns the duration to declare for a job, in whole seconds."""
     return job.seconds
 
 
@@ -184,46 +188,46 @@ def run_job(job: Job, device: torch.device) -> Iterator[Any]:
 
 
 def measurement(config: TrainConfig, images: ImageData, longest: float) -> Measurement:
-    """A measurement of `config`'s pace, in `longest` seconds if that is enough for any."""
+    """Returns a measurement of `config`, of at most `longest` seconds if a measurement can be that short."""
     seconds = max(SHORTEST_MEASUREMENT, min(LONGEST_MEASUREMENT, math.floor(longest)))
     return Measurement(images=ImageFile.of(images), config=config, seconds=seconds)
 
 
 def next_slice(states: Mapping[int, RunState], paces: Mapping[int, Pace], images: ImageData, longest: float) -> Slice:
-    """The next slice of a race: all that is left where that fits in `longest` seconds, else as much as does.
+    """Returns the next slice of a race: all remaining epochs, or as many as fit in `longest` seconds.
 
-    It is longer than `longest` where a single epoch of every contender is.
+    It takes longer than `longest` if one epoch of every contender does.
     """
-    epoch_seconds = {place: pace.epoch_seconds(states[place].config, images) for place, pace in paces.items()}
-    needed = seconds_to_declare(sum(epoch_seconds[place] * state.epochs_left for place, state in states.items()))
-    least = seconds_to_declare(sum(epoch_seconds[place] for place in states))
+    epoch_seconds = {index: pace.epoch_seconds(states[index].config, images) for index, pace in paces.items()}
+    all_epochs = seconds_to_declare(sum(epoch_seconds[index] * state.epochs_left for index, state in states.items()))
+    one_epoch = seconds_to_declare(sum(epoch_seconds[index] for index in states))
     return Slice(
         images=ImageFile.of(images),
         states=dict(states),
         paces=dict(paces),
-        seconds=max(least, min(needed, math.floor(longest))),
+        seconds=max(one_epoch, min(all_epochs, math.floor(longest))),
     )
 
 
 def search(config: TrainConfig, pace: Pace, images: ImageData) -> Search:
-    """The range test of `config`, with the duration that its batches will take."""
+    """Returns the range test of `config`, with a duration that is enough for its batches."""
     seconds = seconds_to_declare(num_trials(config) * pace.batch_seconds)
     return Search(images=ImageFile.of(images), config=config, seconds=seconds)
 
 
 def seconds_to_declare(working_seconds: float) -> int:
-    """The duration to declare for work that takes so many seconds once it has begun."""
+    """Returns the duration to declare for a job whose work takes `working_seconds` after its start."""
     return math.ceil(START_SECONDS + _MARGIN * working_seconds)
 
 
 @functools.lru_cache(maxsize=1)
-def _mapped(file: ImageFile) -> ImageData:
-    """The app's images, which are everybody's, are all that stays from one piece of work to the next."""
+def _open_images(file: ImageFile) -> ImageData:
+    """Returns the app's images. Only these stay in the process between jobs, because all visitors share them."""
     images = open_images(file.path)
     if images.digest != file.digest:
-        raise UserError("The file of the pictures has changed since the app was started.")
+        raise UserError("The file of the pictures has changed since the app started.")
     return images
 
 
-def _bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+def _to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in tensors.items()})

@@ -60,22 +60,22 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
     changes, also with those of an earlier continuation that has not ended an epoch yet, the schedule starts anew and
     covers the remaining epochs.
 
-    Raises UserError if no epochs remain, or if more epochs are wanted from a schedule that covered the whole run
-    and is finished.
+    Raises UserError if no epochs remain, or if the run gets more epochs without changes although its schedule covered
+    exactly the first ones.
     """
     config, done = checkpoint.config, checkpoint.epoch
     total = config.epochs if epochs is None else epochs
     config = replace(config, epochs=total)
     if total <= done:
         raise UserError(
-            "This run has trained {done} epochs already; ask for more than that to go on.",
+            "This run has trained {done} epochs already; choose a larger total to continue it.",
             done=done,
         )
     if not changes and not checkpoint.continued_with:
         if spans_run(checkpoint.config) and total != checkpoint.config.epochs:
             raise UserError(
-                "The {scheduler} schedule of this run was as long as the run, and is spent; choose the "
-                "scheduler to go on with, for example constant and a small lr.",
+                "The {scheduler} schedule of this run covered the whole run and is finished; choose the scheduler to "
+                "continue with, for example constant and a small lr.",
                 scheduler=config.scheduler,
             )
         return replace(checkpoint, config=config)
@@ -178,14 +178,14 @@ def _optimizer_state(learner: Learner, tensors: Mapping[str, Tensor]) -> dict[in
         parameter_name, key = rest.rsplit(".", 1)
         parameter = model.get_parameter(parameter_name)
         if tensor.dtype != torch.float32 or tensor.shape not in ((), parameter.shape):
-            raise UserError("{name} has another kind or shape than its parameter.", name=name)
+            raise TypeError(f"{name} has another type or shape than its parameter")
         # Scalars are copied too: torch uses Adam's `step` as it gets it and increments it in place, and the
         # checkpoint may be saved again.
         copied = _laid_out_as(parameter, tensor) if tensor.dim() else tensor.clone()
         state.setdefault(indices[parameter_name], {})[key] = copied
     names = _state_names(learner.optimizer) if state else set()
     if state and (len(state) < len(indices) or any(values.keys() != names for values in state.values())):
-        raise UserError("Some of the optimizer's tensors are missing, or too many.")
+        raise KeyError("the optimizer's tensors are incomplete, or not its own")
     return state
 
 

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""The device to compute on, and a plain error if its memory is too small."""
 
 import os
 from collections.abc import Iterator
@@ -16,17 +16,20 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device of a name in DEVICES; None: of OPTIMIZER_LAB_DEVICE, or else `auto`, the fastest there is.
+    """Returns the device that `name`, one of DEVICES, stands for; `auto` is the fastest of this machine.
 
-    Raises ValueError for another name, or one this machine does not have.
+    `name` None stands for the value of OPTIMIZER_LAB_DEVICE, or `auto` if it is not set. Raises UserError for an
+    unknown name, or if this machine has no such device.
     """
     name = name or os.environ.get("OPTIMIZER_LAB_DEVICE") or "auto"
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name not in DEVICES:
-        raise UserError("The device must be one of {join}, not {name}.", join=", ".join(DEVICES), name=f"{name[:40]!r}")
+        raise UserError(
+            "The device must be one of {devices}, not {name}.", devices=", ".join(DEVICES), name=f"{name[:40]!r}"
+        )
     if name == "auto":
-        name = next(device for device, there in found.items() if there)
-    if not found[name]:
+        name = next(device for device, is_available in available.items() if is_available)
+    if not available[name]:
         raise UserError(
             "This machine has no {name} device that PyTorch can use; cpu always works.",
             name=name,
@@ -35,9 +38,10 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def allow_tf32(device: torch.device) -> None:
-    """Makes this process multiply float32 in TF32 on an NVIDIA GPU: faster, with ten bits of mantissa.
+    """Lets this process compute float32 convolutions and matrix products in TF32 on an NVIDIA GPU.
 
-    That holds for convolutions (as torch does anyway) and for matrices alike. Any other device changes nothing.
+    TF32 is faster and has 10 bits of mantissa. torch uses it for convolutions by default. Has no effect on any other
+    device.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
@@ -45,14 +49,14 @@ def allow_tf32(device: torch.device) -> None:
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Around work on a device: where its memory does not suffice, a ValueError that says what takes less."""
+    """Turns an out-of-memory error raised inside into a UserError that says which settings need less memory."""
     try:
         yield
     except RuntimeError as error:
-        # torch.OutOfMemoryError is what CUDA raises most often; all else is a RuntimeError, known by its words alone.
+        # CUDA usually raises torch.OutOfMemoryError; the others are RuntimeErrors that differ in their message only.
         if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
         raise UserError(
-            "The device ran out of memory. A smaller batch_size takes less, and so do fewer pictures "
-            "(num_images), a smaller model, or fewer settings side by side."
+            "The device ran out of memory. A smaller batch_size needs less, and so do fewer pictures (num_images), "
+            "a smaller model, or fewer settings in a race."
         ) from error

@@ -1,4 +1,4 @@
-"""Several processes that train one network together: torch.distributed behind one small World value."""
+"""Training one network in several processes: torch.distributed behind one small World value."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,9 +16,9 @@ from torch import Tensor
 from trainer.errors import UserError
 from trainer.images.batches import share
 
-# One that dies is noticed at once, by its closed connection; this is for a machine that has gone silent, and leaves
-# time for a download that the others wait for.
-_PATIENCE = timedelta(minutes=10)
+# A rank that dies closes its connection and is noticed at once. This limit is for a machine that no longer answers; it
+# leaves time for one rank to download images while the others wait.
+_TIMEOUT = timedelta(minutes=10)
 
 T = TypeVar("T")
 
@@ -29,47 +29,47 @@ class LostRankError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The processes (torch: ranks) that train one network together, seen from one of them; World(0, 1) is alone.
+    """The processes (ranks) that train one network together, as one of them sees it; World(0, 1) is a single process.
 
-    All but `share` and `claim` is an exchange: every rank must take part in it, in the same order. It raises
-    LostRankError where one does not.
+    All methods but `share` and `claim` are collective: every rank must call them, in the same order. They raise
+    LostRankError if one does not.
     """
 
     rank: int
     size: int
-    local_rank: int = 0  # among those on the same machine
-    store: "dist.Store | None" = None  # torchrun's own memory, which outlives each rank
-    stopping: Event = field(default_factory=Event)  # set where this rank has been asked to stop: all will
+    local_rank: int = 0  # among the ranks on this machine
+    store: "dist.Store | None" = None  # torchrun's, which outlives each rank
+    stopping: Event = field(default_factory=Event)  # set on any rank to stop all
 
     def share(self, whole: Tensor, dim: int = 0) -> Tensor:
-        """This rank's part of a tensor; the parts differ in length by one at most, and may be empty."""
+        """Returns this rank's part of a tensor; the parts differ in length by at most one, and may be empty."""
         return share(whole, self.rank, self.size, dim)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Puts the mean over all ranks into each of the tensors, the same to the last bit on every rank."""
+        """Replaces each tensor by its mean over all ranks, bit for bit the same on every rank."""
         if self.size == 1:
             return
-        together = torch.cat([tensor.flatten() for tensor in tensors])
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
         with _peers():
-            dist.all_reduce(together)  # a sum: gloo knows no mean
-        parts = (together / self.size).split([tensor.numel() for tensor in tensors])
-        for tensor, mean in zip(tensors, parts, strict=True):
+            dist.all_reduce(flat)  # the sum: gloo has no mean
+        means = (flat / self.size).split([tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
             tensor.copy_(mean.view(tensor.shape))
 
-    def gather(self, fact: T) -> list[T]:
-        """What each rank has to say, by rank: anything that can be pickled, small or a checkpoint."""
+    def gather(self, value: T) -> list[T]:
+        """Returns the `value` of each rank, in the order of ranks; it can be anything that can be pickled."""
         if self.size == 1:
-            return [fact]
-        facts: list = [None] * self.size
+            return [value]
+        values: list[Any] = [None] * self.size
         with _peers():
-            dist.all_gather_object(facts, fact)
-        return facts
+            dist.all_gather_object(values, value)
+        return values
 
     @contextmanager
     def share_errors(self) -> Iterator[None]:
-        """Makes a ValueError that is raised inside on any rank one that is raised on all of them.
+        """Raises a ValueError that is raised inside on any rank on all of them, as a UserError.
 
-        There must be no other exchange inside.
+        The block must not contain another collective call.
         """
         error = None
         try:
@@ -78,15 +78,18 @@ class World:
             if self.size == 1:
                 raise
             error = caught
-        told = [sentence for sentence in self.gather(error and str(error)) if sentence is not None]
-        if told:
-            raise UserError(told[0]) from error
+        sentences = [sentence for sentence in self.gather(error and str(error)) if sentence is not None]
+        if sentences:
+            raise UserError(sentences[0]) from error
 
     def claim(self) -> bool:
-        """Whether this rank is the first to ask: the one that says what several see. Needs no other rank to answer."""
+        """Whether this rank is the first to call this, so that one of several reports what all notice.
+
+        Needs no other rank to answer.
+        """
         try:
             return self.store is None or self.store.add("claimed", 1) == 1
-        except RuntimeError:  # torchrun has died too
+        except RuntimeError:  # torchrun has ended too
             return True
 
 
@@ -95,36 +98,37 @@ ALONE = World(0, 1)
 
 @contextmanager
 def join() -> Iterator[World]:
-    """This process's place among those that torchrun has started with it; World(0, 1) where it has started no other.
+    """Joins the processes that torchrun started together; yields World(0, 1) if there is only this one.
 
-    CPUs talk over gloo, NVIDIA GPUs over nccl. Raises LostRankError where the others cannot be reached. Inside,
-    SIGTERM, by which torchrun ends the rest when one rank has failed, is taken for Ctrl-C. A rank that leaves without
-    an error, or as argparse leaves, waits for the others.
+    CPUs communicate over gloo, NVIDIA GPUs over nccl. Inside, SIGTERM, which torchrun sends to the other ranks when one
+    fails, acts like Ctrl-C. A rank that leaves without an error, or with SystemExit, waits for the others.
+
+    Raises LostRankError if the others cannot be reached.
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()) or os.environ["WORLD_SIZE"] == "1":
         yield World(0, 1)
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     with _peers():
-        store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # not sooner: nothing would end a rank that waits above
+        store, rank, size = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # not earlier: the rendezvous above must end at SIGTERM
     world, leaving = World(rank, size, int(os.environ["LOCAL_RANK"]), store), None
     try:
         yield world
     except SystemExit as error:
         leaving = error
     except LostRankError:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or nobody would be left to say so
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it now, and this rank has to report the error
         raise
-    world.gather(None)  # torchrun ends all as soon as one has failed: not before rank 0 has said why
+    world.gather(None)  # torchrun ends all ranks when one fails: first let rank 0 report why
     dist.destroy_process_group()
     if leaving:
         raise leaving
 
 
 def check_batch_size(world: World, batch_size: int) -> None:
-    """Raises ValueError where a batch has fewer images than there are ranks to share them."""
+    """Raises UserError if a batch has fewer images than there are ranks."""
     if batch_size < world.size:
         raise UserError(
             "A batch_size of {batch_size} is too small for {size} processes to share.",
@@ -134,16 +138,15 @@ def check_batch_size(world: World, batch_size: int) -> None:
 
 
 def own_device(world: World, device: torch.device) -> torch.device:
-    """The device of this rank: each has a GPU of its own, or they share the CPU. ValueError where it cannot be."""
+    """Returns this rank's device: a GPU of its own, or the CPU for all. Raises UserError if there are too few GPUs."""
     if world.size == 1 or device.type == "cpu":
         return device
     if device.type != "cuda":
         raise UserError("Several processes cannot train on {type} together; add --device cpu.", type=device.type)
     if world.local_rank >= torch.cuda.device_count():
         raise UserError(
-            "There are more processes on this machine than GPUs, of which it has {device_count}; start "
-            "one for each GPU, or add --device cpu.",
-            device_count=torch.cuda.device_count(),
+            "This machine has {count} GPUs, fewer than processes; start one process for each GPU, or add --device cpu.",
+            count=torch.cuda.device_count(),
         )
     own = torch.device("cuda", world.local_rank)
     torch.cuda.set_device(own)
@@ -154,8 +157,8 @@ def own_device(world: World, device: torch.device) -> torch.device:
 def _peers() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # gloo and the store raise nothing more precise
+    except RuntimeError as error:  # gloo and the store raise no subclass of it
         raise LostRankError(
             "Another process of this training has ended or cannot be reached, so all end. The run's last epoch is "
-            "kept: go on with `resume`, with any number of processes."
+            "saved: continue it with `resume` and any number of processes."
         ) from error

@@ -1,4 +1,4 @@
-"""The learning-rate range test: which lr suits the other settings."""
+"""The learning-rate range test, which suggests an lr for the other settings."""
 
 import math
 import statistics
@@ -21,22 +21,22 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
 _DECADES = 3  # above and below the lr that suits the optimizer's default run
-_NUM_IMAGES = 25_600  # that the ramp takes, where that makes neither too few steps nor too many
+_NUM_IMAGES = 25_600  # in the whole ramp, within the limits on its steps
 _FEWEST_STEPS, _MOST_STEPS = 100, 3200
-_MEMORY = 0.1  # of the ramp: what the smoothed loss is a mean of, and what its start is measured on
-_CLEAR = 4.0  # times the uncertainty of the start's mean: a fall that is no accident
-_LEAST_FALL = 0.004  # of the loss of the start: less is no learning but how often each class occurs
-_EXPLODED = 1.5  # times the untrained network's loss, or that of guessing
-_MARGIN = 3.0  # between the suggestion and where divergence begins
+_MEMORY = 0.1  # of the ramp: how much of it the smoothed loss averages over, and its start is measured on
+_CLEAR = 4.0  # standard errors of the start's mean: a smaller fall may be chance
+_LEAST_FALL = 0.004  # of the initial loss: a smaller fall only reflects how often each class occurs
+_EXPLODED = 1.5  # times the loss of the untrained network or of guessing, whichever is larger
+_MARGIN = 3.0  # the ratio of the lr where divergence starts to the suggestion, at least
 _SECONDS_BETWEEN_YIELDS = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """One batch of the ramp. `step` counts batches from 1; `loss` is the batch's mean, as it went in."""
+    """One batch of the ramp. `step` counts batches from 1; `loss` is the batch's mean before the update."""
 
     step: int
-    num_steps: int  # of the whole ramp, which ends sooner where the loss explodes
+    num_steps: int  # of the whole ramp, which ends early if the loss explodes
     lr: float
     loss: float
     smoothed: float  # the mean over about the last tenth of the ramp
@@ -44,31 +44,32 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What the trials come to: an lr to take, or None where nothing can be suggested, and why, in one sentence."""
+    """The result of the trials: the suggested lr, None if there is none, and the reason in one sentence."""
 
     suggestion: float | None
-    diverges_at: float | None  # the lr from which on the loss does not come back; None where it always did
+    diverges_at: float | None  # the lr where the loss starts to rise for good; None if it never does
     reason: str
 
 
 def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device = "cpu") -> Iterator[Trial | Finding]:
-    """The range test on a network of its own; yields each Trial, at least about once a second, and at last a Finding.
+    """Runs the range test on a new network; yields each Trial, at least about once a second, and finally a Finding.
 
-    It trains as `config` says, with `train`'s own work of a batch, but for the schedule: lr rises from a thousandth of
-    the optimizer's default to a thousand times that, by the same factor at each optimizer step, until the smoothed loss
-    is half as high again as at the start, or no number. Smith (2015, arXiv:1506.01186, section 3.3) raises it by the
-    same amount; the factor, and to stop early, is fastai's. The smoothed loss is an exponential mean without its bias
-    towards 0 (Kingma & Ba 2015, arXiv:1412.6980, section 3).
+    The network is trained with the settings of `config`, as `train` does it, except for the schedule: lr rises from a
+    thousandth of the optimizer's default to a thousand times the default, by the same factor at each optimizer step.
+    The test ends early when the smoothed loss exceeds 1.5 times its initial value or becomes NaN. Smith (2015,
+    arXiv:1506.01186, section 3.3) raises lr by the same amount at each step; the factor and the early end are fastai's.
+    The smoothed loss is an exponential moving average with bias correction (Kingma & Ba 2015, arXiv:1412.6980,
+    section 3).
 
-    The suggestion is the lr at which the smoothed loss has fallen half of the way from its start (or from guessing, ln
-    of the number of classes, if that is lower) to its lowest: about where it falls fastest. That level is crossed on a
-    slope, so that it hardly moves with the seed, where the steepest point and the lowest, which others take, are flat
-    or noisy. Divergence begins where the loss rises above the same level for good, and the suggestion is at most a
-    third of that. It is for a constant lr, and as well for the peak of a schedule. Nothing is suggested where the fall
-    is no clearer than chance or below 0.4 %, or where gradients are never cleared.
+    The suggestion is the lr at which the smoothed loss has fallen half-way from its start (or from ln of the number of
+    classes, the loss of guessing, if that is lower) to its minimum: about where it falls fastest. The loss crosses that
+    level on a slope, so that the suggestion hardly depends on the seed; at the steepest point or the minimum, which
+    others use, the curve is noisy or flat. Divergence starts where the loss rises above the same level for good, and
+    the suggestion is at most a third of that lr. It suits a constant lr as well as the peak of a schedule. There is no
+    suggestion if the fall may be chance or is below 0.4 %, or if gradients are never cleared.
 
-    No prints, no files, no environment, no global random state. Raises ValueError at once, before the first trial is
-    asked for, where the config does not fit the data or the device.
+    Nothing is printed or written, and neither the environment nor any global random state is used. Raises UserError on
+    the call, before the first trial, if the config does not fit the data or the device.
     """
     constant = config.unscheduled()
     split, learner = prepare(constant, data, device=torch.device(device), resume=None)
@@ -76,29 +77,30 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
 
 
 def num_trials(config: TrainConfig) -> int:
-    """The batches of the whole ramp, which ends sooner where the loss explodes."""
-    together = _together(config)
-    return together * min(max(_NUM_IMAGES // (config.batch_size * together), _FEWEST_STEPS), _MOST_STEPS)
+    """Returns the number of batches in the whole ramp, which ends early if the loss explodes."""
+    batches_per_lr = _batches_per_lr(config)
+    num_lrs = min(max(_NUM_IMAGES // (config.batch_size * batches_per_lr), _FEWEST_STEPS), _MOST_STEPS)
+    return batches_per_lr * num_lrs
 
 
-def row(fact: Trial | Finding) -> dict[str, Any]:
-    """The trial or finding as a row of the public stream; numbers that are not finite become None."""
-    return {"event": "trial" if isinstance(fact, Trial) else "suggestion", **json_fields(fact)}
+def row(event: Trial | Finding) -> dict[str, Any]:
+    """Returns the trial or finding as a row of the public stream; numbers that are not finite become None."""
+    return {"event": "trial" if isinstance(event, Trial) else "suggestion", **json_fields(event)}
 
 
 def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> Finding:
-    """What the trials of a ramp, one or more, come to, as `find_lr` tells it."""
-    begun = round(trials[0].num_steps * _MEMORY)  # trials at an lr too low to change anything
-    untouched = [trial.loss for trial in trials[:begun] if math.isfinite(trial.loss)]
-    start = min(statistics.fmean(untouched or [math.inf]), math.log(num_classes))
-    uncertainty = statistics.stdev(untouched) / math.sqrt(len(untouched)) if len(untouched) > 1 else math.inf
+    """Returns the Finding of a ramp's trials, of which there is at least one, by the rules of `find_lr`."""
+    num_early = round(trials[0].num_steps * _MEMORY)  # trials at an lr too low to change anything
+    initial = [trial.loss for trial in trials[:num_early] if math.isfinite(trial.loss)]
+    start = min(statistics.fmean(initial or [math.inf]), math.log(num_classes))
+    uncertainty = statistics.stdev(initial) / math.sqrt(len(initial)) if len(initial) > 1 else math.inf
     smoothed = [trial.smoothed if math.isfinite(trial.smoothed) else math.inf for trial in trials]
-    lowest = min(range(min(begun, len(trials) - 1), len(trials)), key=smoothed.__getitem__)
+    lowest = min(range(min(num_early, len(trials) - 1), len(trials)), key=smoothed.__getitem__)
     has_learned = start - smoothed[lowest] > max(_CLEAR * uncertainty, _LEAST_FALL * start)
     level = (start + smoothed[lowest]) / 2 if has_learned else _ceiling(trials, num_classes)
-    half = next((place + 1 for place in reversed(range(lowest)) if smoothed[place] > level), 0)
-    lost = next((place + 1 for place in reversed(range(len(trials))) if smoothed[place] <= level), 0)
-    diverges_at = _rounded(trials[lost].lr) if lost < len(trials) else None
+    half_way = next((index + 1 for index in reversed(range(lowest)) if smoothed[index] > level), 0)
+    diverging = next((index + 1 for index in reversed(range(len(trials))) if smoothed[index] <= level), 0)
+    diverges_at = _rounded(trials[diverging].lr) if diverging < len(trials) else None
 
     suggestion = None
     if config.zero_grad_every == 0:
@@ -114,33 +116,33 @@ def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> F
         last = f"{trials[-1].lr:.2g}" if diverges_at is None else f"{diverges_at:g}"
         reason = Message(template, start=f"{start:.2f}", first=f"{trials[0].lr:.2g}", last=last)
     else:
-        suggestion = _rounded(trials[half].lr)
-        fell = {"start": f"{start:.2f}", "lowest": f"{smoothed[lowest]:.2f}", "suggestion": f"{suggestion:g}"}
+        suggestion = _rounded(trials[half_way].lr)
+        values = {"start": f"{start:.2f}", "lowest": f"{smoothed[lowest]:.2f}", "suggestion": f"{suggestion:g}"}
         if diverges_at is None:
             reason = Message(
-                "The loss fell from {start} to {lowest} and was half-way at {suggestion}; it never diverged.", **fell
+                "The loss fell from {start} to {lowest} and was half-way at {suggestion}; it never diverged.", **values
             )
         elif suggestion <= diverges_at / _MARGIN:
             reason = Message(
                 "The loss fell from {start} to {lowest} and was half-way at {suggestion}, well below {diverges_at}, "
-                "from which on it diverges.",
-                **fell,
+                "where it starts to diverge.",
+                **values,
                 diverges_at=f"{diverges_at:g}",
             )
         else:
             suggestion = _rounded(diverges_at / _MARGIN)
             reason = Message(
-                "The loss fell from {start} to {lowest} and was half-way at {suggestion}; as it diverges from "
-                "{diverges_at} on, a third of that is the safer choice.",
-                **fell,
+                "The loss fell from {start} to {lowest} and was half-way at {suggestion}; it starts to diverge at "
+                "{diverges_at}, and a third of that is the safer choice.",
+                **values,
                 diverges_at=f"{diverges_at:g}",
             )
     return Finding(suggestion=suggestion, diverges_at=diverges_at, reason=reason)
 
 
 def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int) -> Iterator[Trial | Finding]:
-    num_steps, together = num_trials(config), _together(config)
-    raises = num_steps // together
+    num_steps, batches_per_lr = num_trials(config), _batches_per_lr(config)
+    num_lrs = num_steps // batches_per_lr
     keep = 1 - 1 / (_MEMORY * num_steps)
     trials: list[Trial] = []
     unread: list[tuple[float, Tensor]] = []
@@ -148,18 +150,20 @@ def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int)
     last_yield = time.perf_counter()
     learner.model.train()
     for step, (images, labels) in enumerate(islice(passes(split, config), num_steps), 1):
-        lr = OPTIMIZERS[config.optimizer].defaults["lr"] * 10 ** _exponent((step - 1) // together / (raises - 1))
+        lr = OPTIMIZERS[config.optimizer].defaults["lr"] * 10 ** _exponent((step - 1) // batches_per_lr / (num_lrs - 1))
         for group in learner.optimizer.param_groups:
             group["lr"] = lr
         loss, _ = train_batch(config, learner, images, labels, step)
         unread.append((lr, loss))
         if time.perf_counter() - last_yield < _SECONDS_BETWEEN_YIELDS and step < num_steps:
             continue
-        # The only point at which the host waits for the device.
-        read = torch.stack([loss for _, loss in unread]).tolist()
-        for (its_lr, _), its_loss in zip(unread, read, strict=True):
-            total, weight = keep * total + (1 - keep) * its_loss, keep * weight + (1 - keep)
-            trial = Trial(step=len(trials) + 1, num_steps=num_steps, lr=its_lr, loss=its_loss, smoothed=total / weight)
+        # The host waits for the device only here.
+        losses = torch.stack([loss for _, loss in unread]).tolist()
+        for (trial_lr, _), trial_loss in zip(unread, losses, strict=True):
+            total, weight = keep * total + (1 - keep) * trial_loss, keep * weight + (1 - keep)
+            trial = Trial(
+                step=len(trials) + 1, num_steps=num_steps, lr=trial_lr, loss=trial_loss, smoothed=total / weight
+            )
             trials.append(trial)
             yield trial
             if not trial.smoothed <= _ceiling(trials, num_classes):
@@ -170,13 +174,12 @@ def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int)
     yield suggest(config, trials, num_classes)
 
 
-def _together(config: TrainConfig) -> int:
-    """Batches that share an lr."""
+def _batches_per_lr(config: TrainConfig) -> int:
     return max(1, config.zero_grad_every)
 
 
 def _ceiling(trials: Sequence[Trial], num_classes: int) -> float:
-    """The smoothed loss above which there is no way back."""
+    """Returns the smoothed loss above which training has diverged."""
     return _EXPLODED * max(trials[0].loss, math.log(num_classes))
 
 

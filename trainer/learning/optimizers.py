@@ -1,4 +1,4 @@
-"""Maps the optimizer rows to torch's classes."""
+"""Builds the torch optimizer that a config chooses."""
 
 from collections.abc import Iterable
 
@@ -20,5 +20,5 @@ CLASSES = {
 
 
 def build_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """The chosen torch optimizer over `parameters`, with the config's settings under torch's own names."""
+    """Returns the chosen torch optimizer over `parameters`; the config's settings have torch's names."""
     return CLASSES[config.optimizer](parameters, **config.row_settings["optimizer"])

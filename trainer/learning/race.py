@@ -1,4 +1,4 @@
-"""Several trainings side by side, on one device, none ahead of the others."""
+"""A race: several trainings that take turns on one device, so that all advance together."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +17,14 @@ from trainer.settings.config import TrainConfig
 
 MAX_SETTINGS, MAX_SEEDS = 6, 5
 
+Contender = tuple[TrainConfig, Checkpoint | None]
+
 
 def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConfig]:
-    """Each config with the same seeds, as many as asked for, from the first config's on: the contenders of a race.
+    """Returns the configs of a race: each of `configs` with `num_seeds` seeds, counted up from the first config's seed.
 
-    The same seed gives the same initial weights and the same batches in the same order. Raises ValueError where there
-    is nothing to race, too much of it, or the same twice.
+    The same seed gives the same initial weights and the same batches in the same order. Raises UserError if there are
+    no configs, too many configs or seeds, or two equal configs.
     """
     if not configs:
         raise UserError("Add settings to the race first.")
@@ -38,86 +40,89 @@ def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConf
 
 @explain_out_of_memory()
 def race(
-    contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
+    contenders: Sequence[Contender],
     data: ImageData,
     *,
     device: str | torch.device = "cpu",
-    pause: Callable[[int], bool] = lambda place: False,
+    pause: Callable[[int], bool] = lambda index: False,
 ) -> Iterator[tuple[int, Event]]:
-    """Trains every contender, a config with the checkpoint it goes on from, if any; yields (its place, what happens).
+    """Trains all contenders, each a config and the checkpoint to resume from, if any; yields (index, event).
 
-    It is always the turn of whoever has passed the fewest epochs, so that all advance together; a contender that is
-    done, or diverged, leaves the others to go on. A race of one is what `train` does. Each contender's times count its
-    own turns alone. `pause` is asked with its place at the end of each trained epoch but its last: where it says so the
-    contender leaves, without a Finished, to go on from that epoch's checkpoint another time. Raises ValueError at once
-    where a config does not fit the data, the device or its checkpoint.
+    The next turn is always that of the contender with the fewest epochs passed. The others continue when one has
+    completed or diverged. With a single contender, the events are those of `train`. The times in a contender's events
+    count its own turns only.
+
+    `pause` is called with a contender's index at the end of each of its epochs except 0 and the last. If it returns
+    True, the contender leaves without a Finished, to be resumed from that epoch's checkpoint later.
+
+    Raises UserError on the call if a config does not fit the data, the device or its checkpoint.
     """
     data = replace(data, train=to_device(data.train, device), test=to_device(data.test, device))
-    clocks = [_Clock() for _ in contenders]
-    trainings = [
-        train(config, data, device=device, resume=kept, clock=clock.read)
-        for (config, kept), clock in zip(contenders, clocks, strict=True)
-    ]
-    return _take_turns(contenders, trainings, clocks, pause)
+    trainings = [_Training(contender, data, device) for contender in contenders]
+    return _take_turns(dict(enumerate(trainings)), pause)
 
 
 def limit_time(
     events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str, too_slow: str
 ) -> Iterator[tuple[int, Event]]:
-    """The events of a race until it has taken so many seconds: whoever is not done then ends as `out_of_time`.
+    """Yields the events of a race for `seconds`. Unfinished runs end as `out_of_time` then.
 
-    That is told with `advice`, but to whom the time was too short for a single epoch, with `too_slow`: going on would
-    be no better.
+    Their Finished has `advice`, or `too_slow` for a run that has not completed a single epoch: to resume it with the
+    same limit would be useless.
     """
-    begun, training, advanced = time.monotonic(), set(range(num_contenders)), set()
+    started, training, advanced = time.monotonic(), set(range(num_contenders)), set()
     with closing(events):
-        for place, event in events:
-            yield place, event
+        for index, event in events:
+            yield index, event
             if isinstance(event, CheckpointReady) and event.epoch > 0:
-                advanced.add(place)
+                advanced.add(index)
             if isinstance(event, Finished):
-                training.discard(place)
-            elif time.monotonic() - begun > seconds:
+                training.discard(index)
+            elif time.monotonic() - started > seconds:
                 break
         else:
             return
-    for place in sorted(training):
-        yield place, Finished(reason="out_of_time", advice=advice if place in advanced else too_slow)
+    for index in sorted(training):
+        yield index, Finished(reason="out_of_time", advice=advice if index in advanced else too_slow)
 
 
-def _take_turns(
-    contenders: Sequence[tuple[TrainConfig, Checkpoint | None]],
-    trainings: Sequence[Iterator[Event]],
-    clocks: Sequence["_Clock"],
-    pause: Callable[[int], bool],
-) -> Iterator[tuple[int, Event]]:
-    passed = {place: float(kept.epoch if kept else 0) for place, (_, kept) in enumerate(contenders)}
-    while passed:
-        place = min(passed, key=passed.get)
-        clocks[place].start()
-        event = next(trainings[place])
-        clocks[place].stop()
+def _take_turns(trainings: dict[int, "_Training"], pause: Callable[[int], bool]) -> Iterator[tuple[int, Event]]:
+    while trainings:
+        index = min(trainings, key=lambda index: trainings[index].epochs_passed)
+        training = trainings[index]
+        event = training.next_event()
+        if isinstance(event, Finished):
+            del trainings[index]
+        yield index, event
+        if isinstance(event, CheckpointReady) and 0 < event.epoch < training.epochs and pause(index):
+            training.close()
+            del trainings[index]
+
+
+class _Training:
+    """A contender in training: its events, and the seconds and epochs that have passed in its own turns."""
+
+    def __init__(self, contender: Contender, data: ImageData, device: str | torch.device) -> None:
+        config, checkpoint = contender
+        self.epochs = config.epochs
+        self.epochs_passed = float(checkpoint.epoch if checkpoint else 0)
+        self._earlier_seconds = 0.0
+        self._turn_started: float | None = None
+        self._events = train(config, data, device=device, resume=checkpoint, clock=self._seconds)
+
+    def next_event(self) -> Event:
+        """Takes a turn, up to the next event."""
+        self._turn_started = time.perf_counter()
+        event = next(self._events)
+        self._earlier_seconds, self._turn_started = self._seconds(), None
         if isinstance(event, StepLogged):
-            passed[place] = event.step / event.num_steps * contenders[place][0].epochs
-        elif isinstance(event, Finished):
-            del passed[place]
-        yield place, event
-        if isinstance(event, CheckpointReady) and 0 < event.epoch < contenders[place][0].epochs and pause(place):
-            trainings[place].close()
-            del passed[place]
+            self.epochs_passed = event.step / event.num_steps * self.epochs
+        return event
 
+    def close(self) -> None:
+        """Ends the training."""
+        self._events.close()
 
-class _Clock:
-    """Seconds in which a contender had its turn."""
-
-    def __init__(self):
-        self.before, self.since = 0.0, None
-
-    def start(self) -> None:
-        self.since = time.perf_counter()
-
-    def stop(self) -> None:
-        self.before, self.since = self.read(), None
-
-    def read(self) -> float:
-        return self.before + (0.0 if self.since is None else time.perf_counter() - self.since)
+    def _seconds(self) -> float:
+        turn = 0.0 if self._turn_started is None else time.perf_counter() - self._turn_started
+        return self._earlier_seconds + turn

@@ -1,9 +1,10 @@
-"""Maps the scheduler rows to torch's classes, and draws a schedule before it is run."""
+"""Builds the torch scheduler that a config chooses, and previews its learning rates."""
 
 from collections.abc import Iterator
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from trainer.errors import Message, UserError
 from trainer.learning.optimizers import build_optimizer
@@ -25,7 +26,7 @@ WARMUP_START = 0.01
 
 
 def spans_run(config: TrainConfig) -> bool:
-    """Whether the schedule's length was taken from the run's: it is spent at the end and cannot simply go on."""
+    """Whether the schedule covers exactly the run, so that it cannot simply continue afterwards."""
     return (
         config.scheduler == "onecycle"
         or (config.scheduler == "cosine" and config.T_max is None)
@@ -33,11 +34,13 @@ def spans_run(config: TrainConfig) -> bool:
     )
 
 
-def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, batches_per_epoch: int, after_epoch: int = 0):
+def build_scheduler(
+    config: TrainConfig, optimizer: Optimizer, *, batches_per_epoch: int, after_epoch: int = 0
+) -> LRScheduler:
     """Returns the torch scheduler that `config` chooses, with its warm-up, for the epochs after `after_epoch`.
 
-    Its step() is due after each of `config.scheduler_unit`: each optimizer step ("batch") or each epoch; plateau's
-    takes the test loss. Raises ValueError where the run is too short for its warm-up or its cycle.
+    Call its step() after each `config.scheduler_unit`: each optimizer step ("batch") or each epoch; plateau's takes the
+    test loss. Raises UserError if the run is too short for its warm-up or its cycle.
     """
     first, last = after_epoch * batches_per_epoch, config.epochs * batches_per_epoch
     batches_per_update = config.zero_grad_every or 1
@@ -64,9 +67,9 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, batches_per_ep
             own["step_size_up"] = own["step_size_up"] or max(1, round(2 * batches_per_epoch / batches_per_step))
             own["max_lr"] = config.lr
             if config.mode == "triangular2":
-                # torch's own 1 / 2 ** (cycle - 1) overflows after a thousand cycles; this comes to 0.
+                # torch's 1 / 2 ** (cycle - 1) overflows after a thousand cycles; this becomes 0.
                 own.update(scale_fn=lambda cycle: 0.5 ** (cycle - 1), scale_mode="cycle")
-            # SequentialLR starts every schedule from the optimizer's first lr; this one begins at its bottom.
+            # SequentialLR starts every schedule from the optimizer's initial lr; this one starts at its lowest.
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = own["base_lr"]
     own = {name: value for name, value in own.items() if value is not None}
@@ -76,15 +79,15 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, *, batches_per_ep
         scheduler = lr_scheduler.SequentialLR(optimizer, [warmup, main], milestones=[config.num_warmup_steps])
     else:
         scheduler = CLASSES[config.scheduler](optimizer, **own)
-    # The scheduler warns unless it has seen a step before its own, but the first one may come after an epoch's end
-    # (zero_grad_every), or not at all (a gradient scaler that found infinity). A step that does nothing would do as
-    # well, but Adam's asks CUDA first, which the process of a ZeroGPU Space must not.
+    # The scheduler warns if it steps before the optimizer, but the optimizer's first step can come after the first
+    # epoch (zero_grad_every) or never (a gradient scaler that found infinity). An empty step() would do as well, but
+    # Adam's initializes CUDA, which the main process of a ZeroGPU Space must not do.
     optimizer._opt_called = True
     return scheduler
 
 
 def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
-    # Each phase of torch's OneCycleLR is a step shorter than its share of the run; one of no steps divides by zero.
+    # Each phase of torch's OneCycleLR is a step shorter than its share of the run; a phase of 0 steps divides by 0.
     rise = config.pct_start * num_steps
     if not 1 < rise < num_steps:
         remedy = "a smaller batch_size" if config.scheduler_unit == "batch" else "scheduler_unit batch"
@@ -96,13 +99,13 @@ def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
             remedy=Message(remedy),
         )
     if config.three_phase and 2 * rise - 2 >= num_steps - 1:
-        raise UserError("With three_phase, pct_start must be below 0.5: the same part again goes into the way down.")
+        raise UserError("With three_phase, pct_start must be below 0.5: the fall takes as long as the rise.")
 
 
 def preview(config: TrainConfig, *, batches_per_epoch: int) -> Iterator[tuple[int, float]]:
-    """Yields (step, lr) for each batch of the run, counted from 1, from the scheduler that would train.
+    """Yields (step, lr) for each batch of a run, counted from 1, with the scheduler that training uses.
 
-    Plateau depends on a loss that nobody knows yet: its preview is the lr it starts with.
+    Plateau depends on losses that are not known yet: its preview is the lr it starts with.
     """
     optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     scheduler = build_scheduler(config, optimizer, batches_per_epoch=batches_per_epoch)

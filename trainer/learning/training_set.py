@@ -22,9 +22,7 @@ def num_training_images(config: TrainConfig, data: ImageData | None) -> int:
         raise UserError("num_images must not be above the {count} pictures of the split.", count=f"{available:,}")
     chosen = config.num_images or available
     if config.batch_size > chosen:
-        raise UserError(
-            "batch_size must not be above the {count} pictures there are to learn from.", count=f"{chosen:,}"
-        )
+        raise UserError("batch_size must not be above the {count} pictures to train on.", count=f"{chosen:,}")
     return chosen
 
 
