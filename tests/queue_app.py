@@ -1,5 +1,6 @@
-"""A page that "trains" one at a time, each for as long as it is let, behind the app's own line."""
+"""A page with the app's own queue, whose "training" runs until the test lets it end."""
 
+import math
 import sys
 import threading
 import time
@@ -13,26 +14,31 @@ from gradio.context import LocalContext
 from ui import queue
 
 CONSTANTS = ("_MOST_SESSIONS", "_MOST_OF_A_SESSION", "_SECONDS_TO_LISTEN", "_SECONDS_AWAY")
-USUAL = {name: getattr(queue, name) for name in CONSTANTS}
-begun, ended, go_on = [], [], threading.Event()
+DEFAULTS = {name: getattr(queue, name) for name in CONSTANTS}
+started, ended, go_on = [], [], threading.Event()
 
 
 async def start_test(constants):
-    """Sets these constants of ui/queue.py, the others as usual, and forgets all that other sessions have done."""
+    """Resets the app for a new test: these constants of ui/queue.py, defaults for the others, and no other session."""
     gradio_queue, own = page._queue, LocalContext.request.get().session_hash
     for session in [session for session in gradio_queue.pending_messages_per_session if session != own]:
         del gradio_queue.pending_messages_per_session[session]
         gradio_queue.pending_event_ids_session.pop(session, None)
-    for name, value in {**USUAL, **constants}.items():
-        setattr(queue, name, value)
-    begun.clear()
+    set_constants({**DEFAULTS, **constants})
+    started.clear()
     ended.clear()
     go_on.clear()
 
 
+def set_constants(constants):
+    """Sets these constants of ui/queue.py."""
+    for name, value in constants.items():
+        setattr(queue, name, value)
+
+
 def train(name):
-    """Begins and ends where the test can see it."""
-    begun.append(name)
+    """Yields until `go_on` is set; records in `started` and `ended` what the test waits for."""
+    started.append(name)
     try:
         while not go_on.is_set():
             time.sleep(0.05)
@@ -43,28 +49,36 @@ def train(name):
 
 
 async def leave():
-    """What Stop does."""
+    """Does what the page's Stop does."""
     queue.leave_queue(page, LocalContext.request.get().session_hash, lambda name: f"left {name}")
 
 
 def state():
-    """What the test looks at."""
+    """Returns what the tests wait for and check."""
     gradio_queue = page._queue
+    sessions = gradio_queue.pending_messages_per_session
     waiting = [event.session_hash for event in gradio_queue.event_queue_per_concurrency_id[queue.TRAINING].queue]
-    num_sessions = len(gradio_queue.pending_messages_per_session)
-    return {"begun": begun, "ended": ended, "waiting": waiting, "sessions": num_sessions}
+    listeners = [name for name, messages in sessions.items() if messages.num_listening or messages.listened > -math.inf]
+    return {
+        "started": started,
+        "ended": ended,
+        "waiting": waiting,
+        "listeners": listeners,
+        "num_sessions": len(sessions),
+    }
 
 
 with gr.Blocks() as page:
-    asked, told, seen = gr.Textbox(), gr.Textbox(), gr.JSON()
+    text, result, data = gr.Textbox(), gr.Textbox(), gr.JSON()
     trains = {"concurrency_id": queue.TRAINING, "concurrency_limit": 1}
-    asked.submit(train, asked, told, api_name="api", **trains)
-    asked.submit(train, asked, told, api_name="page", api_visibility="private", **trains)
-    asked.submit(lambda text: text, asked, told, api_name="echo", concurrency_limit=None)
-    asked.submit(leave, None, None, api_name="leave", concurrency_limit=None)
-    asked.submit(start_test, seen, None, api_name="start_test", concurrency_limit=None)
-    asked.submit(go_on.set, None, None, api_name="go_on", concurrency_limit=None)
-    asked.submit(state, None, seen, api_name="state", concurrency_limit=None)
+    text.submit(train, text, result, api_name="api", **trains)
+    text.submit(train, text, result, api_name="page", api_visibility="private", **trains)
+    text.submit(lambda text: text, text, result, api_name="echo", concurrency_limit=None)
+    text.submit(leave, None, None, api_name="leave", concurrency_limit=None)
+    text.submit(start_test, data, None, api_name="start_test", concurrency_limit=None)
+    text.submit(set_constants, data, None, api_name="set_constants", concurrency_limit=None)
+    text.submit(go_on.set, None, None, api_name="go_on", concurrency_limit=None)
+    text.submit(state, None, data, api_name="state", concurrency_limit=None)
 page.queue()
 queue.limit_queue(page, 3, status_of_absent=lambda sentence, language: sentence)
 page.launch(ssr_mode=False)
