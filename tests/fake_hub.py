@@ -1,7 +1,7 @@
-"""A small Hub on this machine's loopback, so that tests go through huggingface_hub and datasets as they are.
+"""A small Hub on this machine's loopback interface, so that tests use huggingface_hub and datasets unchanged.
 
-It keeps repositories in memory, with commits on main, tags and large files, who may read and write them, and knows what
-reading a dataset, publishing, listing and loading a model, and signing in take. It errs on request: see Fault. Point
+It stores repositories in memory, with commits on main, tags, large files and access rights. It implements the endpoints
+for reading a dataset, publishing, listing and loading a model, and signing in, and fails on request: see Fault. Point
 HF_ENDPOINT at `Hub.endpoint` before huggingface_hub is imported, or use `point_to`; HF_HUB_DISABLE_XET=1 must be set.
 """
 
@@ -30,16 +30,16 @@ Files = dict[str, bytes]
 
 LARGE = re.compile(r".*\.(safetensors|png|bin)")
 OWNER, READER, STRANGER = "hf_owner_writes", "hf_owner_reads", "hf_stranger_writes"
-VISITOR = "hf_oauth_visitor"  # what a login with the scope contribute-repos gives: a right to what was made with it
+VISITOR = "hf_oauth_visitor"  # from a login with the scope contribute-repos: may write to repos created with it
 
 _KEY = RSAKey.generate_key(2048)
 
 
 @dataclass(kw_only=True)
 class Repo:
-    """A repository: its commits on main, oldest first, as the files of each.
+    """A repository. `commits` maps each commit on main, oldest first, to its files.
 
-    Files are handed out by `files_endpoint`, where one is given, as the real Hub refers to another host for them.
+    If `files_endpoint` is set, requests for files are redirected there, as the real Hub redirects to another host.
     """
 
     commits: dict[str, Files] = field(default_factory=dict)
@@ -47,14 +47,14 @@ class Repo:
     tags: dict[str, str] = field(default_factory=dict)
     private: bool = False
     gated: bool = False
-    made_with: str = ""  # a token
+    created_with: str = ""  # the token
     settings: dict[str, Any] = field(default_factory=dict)  # of a Space: its SDK, hardware, variables, volumes
     updated: str = "2026-01-01T00:00:00.000Z"
     files_endpoint: str | None = None
 
     @classmethod
     def of(cls, folder: Path, *, commit: str = "0" * 40, **facts) -> "Repo":
-        """A repository with one commit: the files of a folder."""
+        """Returns a repository with one commit that holds the files of a folder."""
         paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
         return cls(
             commits={commit: {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}}, **facts
@@ -75,7 +75,7 @@ class Repo:
         return commit
 
     def add(self, files: Files, title: str) -> str:
-        """A commit on main that holds exactly these files; returns its hash."""
+        """Adds a commit on main that holds exactly these files, and returns its hash."""
         commit = hashlib.sha1(f"{len(self.commits)} {title} {sorted(files)}".encode()).hexdigest()
         self.commits[commit] = files
         self.titles.append(title)
@@ -84,10 +84,14 @@ class Repo:
 
 @dataclass(kw_only=True)
 class Fault:
-    """What goes wrong with the next `times` requests of a method and a path.
+    """A failure of the next `times` requests with a method and a path.
 
-    `how`: refuse with `status`; lose the answer to a request that was carried out; cut the answer off in its middle;
-    garble its body; hold it for `seconds`.
+    `how` is one of:
+        refuse: answer with `status`, and do not carry out the request
+        lose: carry out the request, and close the connection without a body
+        cut: close the connection in the middle of the body
+        garble: change the end of the body
+        hold: wait for `seconds`, or until `released` is set, before the request is carried out
     """
 
     method: str
@@ -97,13 +101,17 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     error: str = "Internal Error - We're working hard to fix this as soon as possible!"
     seconds: float = 0.0
+    released: threading.Event = field(default_factory=threading.Event)
     times: int = 1
 
 
 @dataclass(kw_only=True)
 class Hub:
-    """Its repositories, by the path of their pages on the real Hub, (`owner/name`, `datasets/owner/name`); who may do
-    what, by token; and what it was asked."""
+    """The state of the Hub.
+
+    `repos` has the repositories by the path of their page on the real Hub (`owner/name`, `datasets/owner/name`);
+    `users` has the name and role of each token. `requests`, `urls`, `tokens` and `times` record the requests.
+    """
 
     repos: dict[str, Repo] = field(default_factory=dict)
     users: dict[str, tuple[str, str]] = field(
@@ -114,19 +122,19 @@ class Hub:
             VISITOR: ("visitor", "contribute"),
         }
     )
-    nonces: dict[str, str] = field(default_factory=dict)  # of logins, by their code
+    nonces: dict[str, str] = field(default_factory=dict)  # of logins, by code
     faults: list[Fault] = field(default_factory=list)
     large: Files = field(default_factory=dict)  # by SHA-256
     endpoint: str = ""
     requests: list[str] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
-    tokens: set[str] = field(default_factory=set)  # that it was shown
+    tokens: set[str] = field(default_factory=set)  # received in requests
     times: list[float] = field(default_factory=list)
     page_size: int = 1000
     buckets: set[str] = field(default_factory=set)
     has_trees: bool = True
-    etag: str = ""  # in place of hashes, as a looser server may have it
-    pages: str = ""  # where its pages are said to be, if not beside it
+    etag: str = ""  # replaces hashes, as a proxy with weak ETags might do
+    pages: str = ""  # the host in the URLs of pages, if not `endpoint`
 
     def next_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -137,7 +145,7 @@ class Hub:
 
 
 class RefusedError(Exception):
-    """An error as the Hub gives it: huggingface_hub tells what is missing by the header X-Error-Code."""
+    """An error response of the Hub; huggingface_hub chooses its exception by the header X-Error-Code."""
 
     def __init__(self, status: int, code: str = "", error: str = ""):
         super().__init__(code or error)
@@ -154,13 +162,13 @@ def sha256(content: bytes) -> str:
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
-    """The hub, answering at hub.endpoint until the with block ends."""
+    """Answers requests at `hub.endpoint` until the with block ends."""
     with _served(_Faulty(hub, _app(hub))) as hub.endpoint:
         yield hub
 
 
 def point_to(endpoint: str, monkeypatch, cache: Path | None = None) -> None:
-    """Has the Hub asked at an endpoint by this process: enough for huggingface_hub, not for `datasets` to read."""
+    """Makes huggingface_hub in this process use an endpoint; `datasets` does not follow."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -171,13 +179,13 @@ def point_to(endpoint: str, monkeypatch, cache: Path | None = None) -> None:
 
 @contextmanager
 def silent_server() -> Iterator[str]:
-    """The address of a server that takes connections and never says a word, like a firewall that drops packets."""
+    """The URL of a server that accepts connections and never answers, like a firewall that drops packets."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 class _Faulty:
-    """The app, with what it was asked written down and its faults carried out."""
+    """ASGI middleware that records the requests and applies the faults."""
 
     def __init__(self, hub: Hub, app: FastAPI):
         self.hub, self.app = hub, app
@@ -187,9 +195,9 @@ class _Faulty:
         self.hub.requests.append(f"{method} {path}")
         self.hub.urls.append(f"{path}?{scope['query_string'].decode()}")
         self.hub.times.append(time.monotonic())
-        shown = dict(scope["headers"]).get(b"authorization", b"").decode()
-        if shown.startswith("Bearer "):
-            self.hub.tokens.add(shown.removeprefix("Bearer "))
+        authorization = dict(scope["headers"]).get(b"authorization", b"").decode()
+        if authorization.startswith("Bearer "):
+            self.hub.tokens.add(authorization.removeprefix("Bearer "))
         fault = self.hub.next_fault(method, path)
         match fault.how if fault else None:
             case None:
@@ -197,7 +205,9 @@ class _Faulty:
             case "refuse":
                 await JSONResponse({"error": fault.error}, fault.status, fault.headers)(scope, receive, send)
             case "hold":
-                await asyncio.sleep(fault.seconds)
+                end = time.monotonic() + fault.seconds
+                while not fault.released.is_set() and (rest := end - time.monotonic()) > 0:
+                    await asyncio.sleep(min(rest, 0.05))
                 await self.app(scope, receive, send)
             case how:
                 await self._spoil(how, scope, receive, send)
@@ -205,16 +215,16 @@ class _Faulty:
     async def _spoil(self, how: str, scope, receive, send) -> None:
         answer = []
 
-        async def keep(message):
+        async def collect(message):
             answer.append(message)
 
-        await self.app(scope, receive, keep)
+        await self.app(scope, receive, collect)
         body = b"".join(message.get("body", b"") for message in answer[1:])
         if how == "garble":
             await send(answer[0])
             await send({"type": "http.response.body", "body": body[:-8] + bytes(255 - byte for byte in body[-8:])})
             return
-        # A body shorter than announced: the server closes the connection.
+        # The body is shorter than its Content-Length, so uvicorn closes the connection.
         await send({**answer[0], "headers": [*answer[0]["headers"]]})
         await send(
             {"type": "http.response.body", "body": b"" if how == "lose" else body[: len(body) // 2], "more_body": True}
@@ -233,10 +243,10 @@ def _app(hub: Hub) -> FastAPI:
         return request.headers.get("authorization", "").removeprefix("Bearer ")
 
     def who(request: Request) -> tuple[str, str]:
-        given = token_of(request)
-        if given and given not in hub.users:
+        token = token_of(request)
+        if token and token not in hub.users:
             raise RefusedError(401, error="Invalid credentials in Authorization header")
-        return hub.users.get(given, ("", ""))
+        return hub.users.get(token, ("", ""))
 
     def find(request: Request, repo_id: str, *, write: bool = False) -> Repo:
         user, role = who(request)
@@ -244,7 +254,7 @@ def _app(hub: Hub) -> FastAPI:
         repo = hub.repos.get(repo_id)
         if repo is None or (repo.private and user != owner):
             raise RefusedError(404 if user else 401, "RepoNotFound", "Repository not found")
-        may_write = role == "write" or (role == "contribute" and repo.made_with == token_of(request))
+        may_write = role == "write" or (role == "contribute" and repo.created_with == token_of(request))
         if write and (user != owner or not may_write):
             raise RefusedError(403, error="Forbidden: you must use a write token to write to this repo")
         return repo
@@ -253,10 +263,10 @@ def _app(hub: Hub) -> FastAPI:
         return f"{owner}/{name}" if kind == "models" else f"{kind}/{owner}/{name}"
 
     def entry(path: str, content: bytes) -> dict[str, Any]:
-        told = {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
+        result = {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
         if LARGE.fullmatch(path):
-            told["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 134}
-        return told
+            result["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 134}
+        return result
 
     def facts_of(repo_id: str, repo: Repo, commit: str) -> dict[str, Any]:
         readme = repo.commits[commit].get("README.md", b"").decode(errors="replace")
@@ -275,8 +285,8 @@ def _app(hub: Hub) -> FastAPI:
 
     @app.get("/.well-known/openid-configuration")
     def provider() -> dict[str, str]:
-        places = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "jwks"}
-        return {"issuer": hub.endpoint} | {name: f"{hub.endpoint}/oauth/{place}" for name, place in places.items()}
+        paths = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "jwks"}
+        return {"issuer": hub.endpoint} | {name: f"{hub.endpoint}/oauth/{path}" for name, path in paths.items()}
 
     @app.get("/oauth/jwks")
     def jwks() -> dict[str, Any]:
@@ -284,7 +294,7 @@ def _app(hub: Hub) -> FastAPI:
 
     @app.get("/oauth/authorize")
     def authorize(redirect_uri: str, state: str, nonce: str, scope: str) -> Response:
-        """The visitor agrees at once."""
+        """Grants every login at once."""
         assert "contribute-repos" in scope.split()
         code = f"code-{len(hub.nonces)}"
         hub.nonces[code] = nonce
@@ -316,40 +326,40 @@ def _app(hub: Hub) -> FastAPI:
 
     @app.post("/api/repos/create")
     async def create(request: Request) -> Response:
-        (user, role), asked = who(request), await request.json()
-        owner = asked.get("organization") or user
+        (user, role), body = who(request), await request.json()
+        owner = body.get("organization") or user
         if not user:
             raise RefusedError(401, error="Invalid username or password.")
         if role == "read" or user != owner:
             raise RefusedError(403, error=f"You don't have the rights to create a model under the namespace {owner}")
-        repo_id = named(f"{asked.get('type', 'model')}s", owner, asked["name"])
-        told = {"url": f"{hub.endpoint}/{repo_id}", "name": repo_id}
+        repo_id = named(f"{body.get('type', 'model')}s", owner, body["name"])
+        page = {"url": f"{hub.endpoint}/{repo_id}", "name": repo_id}
         if repo_id in hub.repos:
-            return JSONResponse({"error": "You already created this model repo", **told}, 409)
-        is_private = asked.get("visibility") == "private" or bool(asked.get("private"))
-        repo = hub.repos[repo_id] = Repo(private=is_private, made_with=token_of(request))
-        repo.settings = {"sdk": asked["sdk"]} if "sdk" in asked else {}
+            return JSONResponse({"error": "You already created this model repo", **page}, 409)
+        is_private = body.get("visibility") == "private" or bool(body.get("private"))
+        repo = hub.repos[repo_id] = Repo(private=is_private, created_with=token_of(request))
+        repo.settings = {"sdk": body["sdk"]} if "sdk" in body else {}
         repo.add({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}, "initial commit")
-        return JSONResponse(told)
+        return JSONResponse(page)
 
     @app.post("/api/buckets/{owner}/{name}")
     def create_bucket(request: Request, owner: str, name: str) -> Response:
         user, role = who(request)
         if user != owner or role != "write":
             raise RefusedError(403, error=f"You don't have the rights to create a bucket under the namespace {owner}")
-        told = {"url": f"{hub.endpoint}/buckets/{owner}/{name}"}
-        there = f"{owner}/{name}" in hub.buckets
+        page = {"url": f"{hub.endpoint}/buckets/{owner}/{name}"}
+        exists = f"{owner}/{name}" in hub.buckets
         hub.buckets.add(f"{owner}/{name}")
-        return JSONResponse(told, 409 if there else 200)
+        return JSONResponse(page, 409 if exists else 200)
 
     @app.put("/api/spaces/{owner}/{name}/volumes")
     @app.post("/api/spaces/{owner}/{name}/{part}")
     async def set_up(request: Request, owner: str, name: str, part: str = "volumes") -> dict[str, Any]:
-        settings, asked = find(request, f"spaces/{owner}/{name}", write=True).settings, await request.json()
+        settings, body = find(request, f"spaces/{owner}/{name}", write=True).settings, await request.json()
         if part == "variables":
-            settings.setdefault("variables", {})[asked["key"]] = asked["value"]
+            settings.setdefault("variables", {})[body["key"]] = body["value"]
             return {key: {"value": value} for key, value in settings["variables"].items()}
-        settings |= {"hardware": asked["flavor"]} if part == "hardware" else {"volumes": asked["volumes"]}
+        settings |= {"hardware": body["flavor"]} if part == "hardware" else {"volumes": body["volumes"]}
         return {"stage": "BUILDING", "hardware": {"current": None, "requested": settings.get("hardware")}}
 
     @app.get("/api/models")
@@ -361,9 +371,9 @@ def _app(hub: Hub) -> FastAPI:
             for repo_id, repo in hub.repos.items()
             if repo_id.count("/") == 1 and (not repo.private or repo_id.split("/")[0] == user)
         ]
-        models = [told for told in models if isinstance(told["tags"], list) and wanted <= set(map(str, told["tags"]))]
+        models = [one for one in models if isinstance(one["tags"], list) and wanted <= set(map(str, one["tags"]))]
         if sort == "lastModified":
-            models.sort(key=lambda told: told["lastModified"], reverse=True)
+            models.sort(key=lambda one: one["lastModified"], reverse=True)
         end = cursor + min(limit, hub.page_size)
         params = request.query_params.multi_items()
         query = "&".join(f"{key}={value}" for key, value in params if key != "cursor")
@@ -383,15 +393,17 @@ def _app(hub: Hub) -> FastAPI:
         return {
             "branches": [{"name": "main", "ref": "refs/heads/main", "targetCommit": repo.head}],
             "converts": [],
-            "tags": [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": at} for tag, at in repo.tags.items()],
+            "tags": [
+                {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": commit} for tag, commit in repo.tags.items()
+            ],
         }
 
     @app.post("/api/{kind}/{owner}/{name}/tag/{revision:path}")
     async def tag(request: Request, kind: str, owner: str, name: str, revision: str) -> Response:
-        repo, asked = find(request, named(kind, owner, name), write=True), await request.json()
-        if asked["tag"] in repo.tags:
+        repo, body = find(request, named(kind, owner, name), write=True), await request.json()
+        if body["tag"] in repo.tags:
             raise RefusedError(409, error="Tag reference exists already")
-        repo.tags[asked["tag"]] = repo.commit_of(revision)
+        repo.tags[body["tag"]] = repo.commit_of(revision)
         return Response("OK")
 
     @app.delete("/api/{kind}/{owner}/{name}/tag/{tag:path}")
@@ -413,10 +425,10 @@ def _app(hub: Hub) -> FastAPI:
         if path and not within:
             raise RefusedError(404, "EntryNotFound")
         folders = {file[: at.start()] for file in within for at in re.finditer("/", file) if at.start() >= len(inside)}
-        shown = [entry(file, files[file]) for file in within]
-        shown += [{"type": "directory", "path": folder, "size": 0, "oid": git_hash(b"")} for folder in folders]
-        shown = [told for told in shown if recursive or "/" not in told["path"][len(inside) :]]
-        return sorted(shown, key=lambda told: told["path"])
+        entries = [entry(file, files[file]) for file in within]
+        entries += [{"type": "directory", "path": folder, "size": 0, "oid": git_hash(b"")} for folder in folders]
+        entries = [one for one in entries if recursive or "/" not in one["path"][len(inside) :]]
+        return sorted(entries, key=lambda one: one["path"])
 
     @app.post("/api/{kind}/{owner}/{name}/paths-info/{revision}")
     async def paths_info(request: Request, kind: str, owner: str, name: str, revision: str) -> list[dict]:
@@ -424,38 +436,38 @@ def _app(hub: Hub) -> FastAPI:
         files = repo.commits[repo.commit_of(revision)]
         paths = (await request.form()).getlist("paths")
         folders = [path for path in paths if any(file.startswith(f"{path}/") for file in files)]
-        shown = [entry(path, files[path]) for path in paths if path in files]
-        return shown + [{"type": "directory", "path": path, "size": 0, "oid": git_hash(b"")} for path in folders]
+        entries = [entry(path, files[path]) for path in paths if path in files]
+        return entries + [{"type": "directory", "path": path, "size": 0, "oid": git_hash(b"")} for path in folders]
 
     @app.post("/api/{kind}/{owner}/{name}/preupload/{revision}")
     async def preupload(request: Request, kind: str, owner: str, name: str, revision: str) -> dict[str, Any]:
-        repo, asked = find(request, named(kind, owner, name), write=True), await request.json()
+        repo, body = find(request, named(kind, owner, name), write=True), await request.json()
         answer = []
-        for file in asked["files"]:
+        for file in body["files"]:
             path, known = file["path"], repo.files.get(file["path"])
             is_large = LARGE.fullmatch(path) is not None
-            told = {"path": path, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+            mode = {"path": path, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
             if known is not None:
-                told["oid"] = sha256(known) if is_large else git_hash(known)
-            answer.append(told)
+                mode["oid"] = sha256(known) if is_large else git_hash(known)
+            answer.append(mode)
         return {"files": answer, "commitOid": repo.head}
 
     @app.post("/{owner}/{name}.git/info/lfs/objects/batch")
     @app.post("/{kind}/{owner}/{name}.git/info/lfs/objects/batch")
     async def batch(request: Request, owner: str, name: str, kind: str = "models") -> Response:
         find(request, named(kind, owner, name), write=True)
-        asked = await request.json()
-        assert (asked["operation"], asked["hash_algo"]) == ("upload", "sha256")
+        body = await request.json()
+        assert (body["operation"], body["hash_algo"]) == ("upload", "sha256")
         objects = []
-        for told in asked["objects"]:
-            upload = {"upload": {"href": f"{hub.endpoint}/upload/{told['oid']}", "header": {}}}
+        for one in body["objects"]:
+            upload = {"upload": {"href": f"{hub.endpoint}/upload/{one['oid']}", "header": {}}}
             verify = {"verify": {"href": f"{hub.endpoint}/verify/{kind}/{owner}/{name}"}}
-            objects.append({**told, **({} if told["oid"] in hub.large else {"actions": upload | verify})})
+            objects.append({**one, **({} if one["oid"] in hub.large else {"actions": upload | verify})})
         return JSONResponse({"transfer": "basic", "objects": objects}, media_type="application/vnd.git-lfs+json")
 
     @app.put("/upload/{oid}")
     async def upload(request: Request, oid: str) -> Response:
-        assert "authorization" not in request.headers  # another host, on the real Hub
+        assert "authorization" not in request.headers  # on the real Hub this is another host
         content = await request.body()
         if sha256(content) != oid:
             raise RefusedError(400, error="The content does not match its hash")
@@ -465,8 +477,8 @@ def _app(hub: Hub) -> FastAPI:
     @app.post("/verify/{kind}/{owner}/{name}")
     async def verify(request: Request, kind: str, owner: str, name: str) -> Response:
         find(request, named(kind, owner, name), write=True)
-        asked = await request.json()
-        if len(hub.large.get(asked["oid"], b"")) != asked["size"]:
+        body = await request.json()
+        if len(hub.large.get(body["oid"], b"")) != body["size"]:
             raise RefusedError(404, error="Not found")
         return Response()
 
@@ -515,11 +527,11 @@ def _app(hub: Hub) -> FastAPI:
         if repo.files_endpoint:
             return RedirectResponse(f"{repo.files_endpoint}/{path}", 302, headers)
         status = 200
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", "")):
-            start, end = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", "")):
+            start, end = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
             headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
             content, status = content[start : end + 1], 206
-        # A HEAD is answered with the headers of the GET; uvicorn leaves the body out.
+        # The answer to HEAD has the headers of GET; uvicorn leaves the body out.
         return Response(content, status, headers, media_type="application/octet-stream")
 
     return app
@@ -527,7 +539,7 @@ def _app(hub: Hub) -> FastAPI:
 
 @contextmanager
 def _served(app) -> Iterator[str]:
-    """The app's address, on a free port, until the with block ends."""
+    """The app's URL, on a free port, until the with block ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, args=([listener],))

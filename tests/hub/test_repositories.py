@@ -446,7 +446,7 @@ def test_what_passes_is_published_once(hub, patient, short, case):
 
 def test_a_repo_made_with_the_hubs_form_is_taken(hub, short):
     """It holds nothing but the licence that was chosen there."""
-    hub.repos[ID] = Repo(made_with=OWNER)
+    hub.repos[ID] = Repo(created_with=OWNER)
     hub.repos[ID].add({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
     hub.repos[ID].add({".gitattributes": b"", "README.md": b"---\nlicense: mit\n---\n"}, "Upload README.md")
     publish(short, ID, token=OWNER)
