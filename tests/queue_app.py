@@ -13,7 +13,7 @@ from gradio.context import LocalContext
 
 from ui import queue
 
-CONSTANTS = ("_MOST_SESSIONS", "_MOST_OF_A_SESSION", "_SECONDS_TO_LISTEN", "_SECONDS_AWAY")
+CONSTANTS = ("_MOST_SESSIONS", "_MOST_WAITING_PER_SESSION", "_SECONDS_TO_LISTEN", "_SECONDS_AWAY")
 DEFAULTS = {name: getattr(queue, name) for name in CONSTANTS}
 started, ended, go_on = [], [], threading.Event()
 

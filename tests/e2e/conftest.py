@@ -1,4 +1,4 @@
-"""The app, really launched, and the browser that looks at it."""
+"""Fixtures that start the app as a process and open it in a browser."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass
 class App:
-    """A running app: where it listens, where it keeps runs, and how it was started."""
+    """A running app: its URL, its folder of runs, and the program and environment that start it."""
 
     url: str
     checkpoints: Path
@@ -29,7 +30,7 @@ class App:
     process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Starts the app, and waits until it listens."""
+        """Starts the app and waits until it answers."""
         environment = {
             **os.environ,
             "OPTIMIZER_LAB_DATA": "synthetic",
@@ -39,29 +40,30 @@ class App:
             "OMP_NUM_THREADS": str(os.cpu_count()),
             **self.environment,
         }
-        # In a group of its own: the workers it forks may outlive it.
+        # A process group of its own, because the workers that it forks may outlive it.
         self.process = subprocess.Popen(
             [sys.executable, str(self.program)], cwd=REPOSITORY, env=environment, start_new_session=True
         )
-        for _ in range(1200):
-            assert self.process.poll() is None, "the app ended before it listened"
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            assert self.process.poll() is None, "the app ended before it answered"
             try:
-                urllib.request.urlopen(self.url, timeout=5).close()
+                urllib.request.urlopen(self.url, timeout=60).close()
                 return
             except OSError:
                 time.sleep(0.1)
-        raise AssertionError("the app did not listen within two minutes")
+        raise AssertionError("the app did not answer within five minutes")
 
     def restart(self) -> None:
-        """Kills the app as a crash would and starts it again at the same place."""
+        """Kills the app, as a crash would, and starts it again at the same URL."""
         self.process.kill()
         self.process.wait()
         self.start()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _as_many_threads_as_the_app(all_threads):
-    """Its numbers are compared with those of this process, to the last bit."""
+def _same_threads_as_the_app(all_threads):
+    """The tests compare the app's numbers with those of this process bit for bit."""
 
 
 @contextmanager
@@ -75,27 +77,27 @@ def _launched(checkpoints: Path, program: str = "app.py", **environment: str) ->
         yield running
     finally:
         running.process.terminate()
-        running.process.wait(30)
+        running.process.wait(120)
         with suppress(ProcessLookupError):
             os.killpg(running.process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
 def launched() -> Callable:
-    """launched(checkpoints, program, **environment): an app of one's own, until the with block ends."""
+    """launched(checkpoints, program, **environment): a separate app, which runs until the with block ends."""
     return _launched
 
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory) -> Iterator[App]:
-    """The app on the synthetic set, on a free port of loopback."""
+    """The app on the synthetic pictures, shared by the session's tests."""
     with _launched(tmp_path_factory.mktemp("checkpoints")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """Debian's Chromium, headless, driven by playwright."""
+    """Headless Chromium, driven by Playwright."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -108,21 +110,37 @@ def browser():
         launched.close()
 
 
-@pytest.fixture
-def new_page(browser):
-    """An empty page of a visitor with a browser of their own; fails the test if the page's scripts fail."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+@contextmanager
+def _visitor_page(browser, locale: str = "en-US"):
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, locale=locale)
+    # Tests wait for conditions; on a busy machine they may take much longer than Playwright's 30 seconds.
+    context.set_default_timeout(120_000)
     opened = context.new_page()
     errors = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
-    yield opened
-    context.close()
+    try:
+        yield opened
+    finally:
+        context.close()
     assert errors == []
+
+
+@pytest.fixture(scope="session")
+def visitor_page(browser) -> Callable:
+    """visitor_page(locale): the empty page of a new visitor, until the with block ends; raises if its scripts fail."""
+    return partial(_visitor_page, browser)
+
+
+@pytest.fixture
+def new_page(visitor_page):
+    """The empty page of a new visitor; fails the test if the page's scripts fail."""
+    with visitor_page() as opened:
+        yield opened
 
 
 @pytest.fixture
 def screenshots() -> Path:
-    """Where the page's pictures are put, to be looked at."""
+    """The folder for screenshots, for people to look at."""
     folder = REPOSITORY / "screenshots"
     folder.mkdir(exist_ok=True)
     return folder

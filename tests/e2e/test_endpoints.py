@@ -1,4 +1,4 @@
-"""The public endpoints through the real gradio_client, and what a stranger's hand-made requests get."""
+"""The public endpoints through the real gradio_client, and raw requests that no client would send."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def client(app):
 
 @pytest.fixture(scope="module")
 def rows(client):
-    """The rows of one small training."""
+    """The rows that one small training streams."""
     return list(client.submit(SMALL, api_name="/train"))
 
 
@@ -37,44 +37,44 @@ def picture(images, tmp_path_factory):
     return path
 
 
-def call(app, name: str, data: list, *, patience: float = 30, **session) -> str:
-    """What a raw HTTP request to an endpoint, private or not, is answered."""
+def call(app, name: str, data: list, **session) -> str:
+    """Sends a raw HTTP request to an endpoint, public or private, and returns the response's event stream."""
     request = urllib.request.Request(
         f"{app.url}/gradio_api/call/{name}",
         json.dumps({"data": data, **session}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=patience) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         event = json.load(answer)["event_id"]
-    with urllib.request.urlopen(f"{app.url}/gradio_api/call/{name}/{event}", timeout=2 * patience) as stream:
+    with urllib.request.urlopen(f"{app.url}/gradio_api/call/{name}/{event}", timeout=300) as stream:
         return stream.read().decode()
 
 
 def test_exactly_the_documented_endpoints_are_public_and_typed(client):
-    """Nothing else can be seen, and each parameter and result has a type."""
-    seen = client.view_api(return_format="dict", print_info=False)
-    assert set(seen["named_endpoints"]) == {"/train", "/classify", "/preview_lr", "/find_lr", "/lessons"}
-    assert seen["unnamed_endpoints"] == {}
-    for endpoint in seen["named_endpoints"].values():
+    """The API lists nothing else, and each parameter and result has a type."""
+    api = client.view_api(return_format="dict", print_info=False)
+    assert set(api["named_endpoints"]) == {"/train", "/classify", "/preview_lr", "/find_lr", "/lessons"}
+    assert api["unnamed_endpoints"] == {}
+    for endpoint in api["named_endpoints"].values():
         for part in endpoint["parameters"] + endpoint["returns"]:
             assert part["python_type"]["type"] not in ("Any", ""), endpoint
 
 
 def test_train_streams_the_rows_of_the_command_line(rows):
-    """The stream has steps, an epoch and a checkpoint each, and ends with its reason and the run's key."""
+    """The stream has steps, each epoch and its checkpoint, and at the end the reason and the run's key."""
     assert [row["epoch"] for row in rows if row["event"] == "epoch"] == [0, 1, 2]
     assert [row["epoch"] for row in rows if row["event"] == "checkpoint"] == [0, 1, 2]
     assert {"loss", "lr", "grad_norm", "step"} <= next(row for row in rows if row["event"] == "step").keys()
     assert rows[-1]["event"] == "finished"
     assert rows[-1]["reason"] == "completed"
-    assert len(rows[-1]["checkpoint"]) == 32, "a key, never a path"
+    assert len(rows[-1]["checkpoint"]) == 32, "a key, not a path"
     untrained, *_, last = [row for row in rows if row["event"] == "epoch"]
     assert untrained["train_loss"] is None
     assert last["train_loss"] < 2.4
 
 
 def test_page_api_command_line_and_library_agree(app, client, rows, picture, command_line):
-    """One picture and one checkpoint: the same probabilities to 1e-6, whichever way one asks."""
+    """All four give one picture and one checkpoint the same probabilities, to 1e-6."""
     key = rows[-1]["checkpoint"]
     folder = app.checkpoints / key
     api = client.predict(handle_file(picture), key, api_name="/classify")["confidences"]
@@ -85,52 +85,52 @@ def test_page_api_command_line_and_library_agree(app, client, rows, picture, com
 
     library = classify(OptimizerLabModel.from_pretrained(folder), picture).confidences
     page = json.loads(call(app, "_classify", [{"path": uploaded(client, picture)}, key]).split("data: ", 1)[1])[1]
-    shown = {entry["label"]: entry["confidence"] for entry in page["confidences"]}
+    displayed = {entry["label"]: entry["confidence"] for entry in page["confidences"]}
     assert len(api) == 10
     assert sum(api.values()) == pytest.approx(1, abs=1e-5)
     for other in (command, library):
         assert other == pytest.approx(api, abs=1e-6)
-    assert len(shown) == 5
-    assert shown == pytest.approx({name: api[name] for name in shown}, abs=1e-6)
+    assert len(displayed) == 5
+    assert displayed == pytest.approx({name: api[name] for name in displayed}, abs=1e-6)
 
 
 def uploaded(client, picture) -> str:
-    """Where the app has put a file that was uploaded."""
+    """Uploads a picture and returns its path on the server."""
     import httpx
 
     with picture.open("rb") as file:
-        answer = httpx.post(f"{client.src}gradio_api/upload", files={"files": file})
-    return answer.json()[0]
+        response = httpx.post(f"{client.src}gradio_api/upload", files={"files": file}, timeout=300)
+    return response.json()[0]
 
 
 def test_a_lessons_settings_are_a_config_for_training(client):
-    """What /lessons tells can be previewed and trained as it stands."""
-    told = {lesson["name"]: lesson for lesson in client.predict(api_name="/lessons")}
-    assert told["softmax-plateau"]["settings"]["softmax"] is True
-    frozen = {**told["sgd-step-per-batch"]["settings"], "epochs": 1}
+    """The settings that /lessons returns can be previewed and trained unchanged."""
+    lessons = {lesson["name"]: lesson for lesson in client.predict(api_name="/lessons")}
+    assert lessons["softmax-plateau"]["settings"]["softmax"] is True
+    frozen = {**lessons["sgd-step-per-batch"]["settings"], "epochs": 1}
     lrs = [row["lr"] for row in client.predict(frozen, api_name="/preview_lr")]
     assert lrs[0] == 0.01
     assert lrs[-1] < 1e-6
 
 
 def test_preview_is_the_schedule_that_the_run_had(client, rows):
-    """The lr drawn before is the lr that trained."""
+    """The preview has the lr that each step then used."""
     planned = {row["step"]: row["lr"] for row in client.predict(SMALL, api_name="/preview_lr")}
     logged = {row["step"]: row["lr"] for row in rows if row["event"] == "step"}
     assert len(planned) == 16
     assert logged == {step: planned[step] for step in logged}
 
 
-def test_find_lr_tells_every_step_and_a_reason(app, client):
-    """One dict: a rising lr with its losses, a suggestion among them, and no run of it on the disk."""
+def test_find_lr_returns_every_step_and_a_reason(app, client):
+    """The result has rising lrs with their losses and a suggestion among them; no run is written to disk."""
     before = set(app.checkpoints.iterdir())
-    told = client.predict({"batch_size": 256, "num_images": 512}, api_name="/find_lr")
-    assert told.keys() == {"suggestion", "diverges_at", "reason", "rows"}
-    lrs = [row["lr"] for row in told["rows"]]
+    result = client.predict({"batch_size": 256, "num_images": 512}, api_name="/find_lr")
+    assert result.keys() == {"suggestion", "diverges_at", "reason", "rows"}
+    lrs = [row["lr"] for row in result["rows"]]
     assert lrs == sorted(set(lrs))
-    assert told["rows"][0].keys() == {"lr", "loss", "smoothed"}
-    assert lrs[0] < told["suggestion"] < lrs[-1]
-    assert told["reason"].endswith(".")
+    assert result["rows"][0].keys() == {"lr", "loss", "smoothed"}
+    assert lrs[0] < result["suggestion"] < lrs[-1]
+    assert result["reason"].endswith(".")
     assert set(app.checkpoints.iterdir()) == before
     with pytest.raises(AppError, match="num_images"):
         client.predict({"num_images": 10**6}, api_name="/find_lr")
@@ -145,14 +145,14 @@ def test_find_lr_tells_every_step_and_a_reason(app, client):
         ({"num_images": 10**6}, "num_images"),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_sentence(client, config, word):
+def test_a_wrong_setting_is_explained_in_one_sentence(client, config, word):
     """The client gets the sentence, not a traceback or a bare class name."""
     with pytest.raises(AppError, match=word):
         client.submit(config, api_name="/train").result()
 
 
 def readme_example(url: str, settings: str) -> str:
-    """The part of the README's example that trains, for an app at `url` and with `settings` for its own."""
+    """Returns the training part of the README's example, with the URL and the settings replaced."""
     (example,) = re.findall(r"```python\n(from gradio_client .*?)```", README.read_text(), re.DOTALL)
     example, _, _ = example.partition("client.predict(")
     example = example.replace("http://127.0.0.1:7860", url)
@@ -163,7 +163,7 @@ def readme_example(url: str, settings: str) -> str:
 
 
 def test_the_readmes_example_trains(app):
-    """As it stands, on fewer images: it ends with the run's key."""
+    """Run unchanged on fewer images, it ends with the run's key."""
     names = {}
     exec(readme_example(app.url, f"{SMALL}"), names)
     assert names["row"]["reason"] == "completed"
@@ -173,15 +173,15 @@ def test_the_readmes_example_trains(app):
 
 
 def test_the_readmes_example_raises_the_error_of_a_wrong_setting(app):
-    """Iterating over a job of gradio_client alone would end without rows and without a word."""
+    """Iterating over a job of gradio_client hides the error; job.result() in the example raises it."""
     names = {}
     with pytest.raises(AppError, match="lr"):
         exec(readme_example(app.url, '{"lr": 0}'), names)
     names["client"].close()
 
 
-def test_a_wrong_picture_or_checkpoint_is_told_in_one_sentence(client, rows, tmp_path):
-    """A text file named .png and a guessed key are refused kindly."""
+def test_a_wrong_picture_or_checkpoint_is_explained_in_one_sentence(client, rows, tmp_path):
+    """A text file named .png and a guessed key each give one sentence."""
     text = tmp_path / "text.png"
     text.write_text("hello")
     with pytest.raises(AppError, match="picture"):
@@ -192,14 +192,14 @@ def test_a_wrong_picture_or_checkpoint_is_told_in_one_sentence(client, rows, tmp
 
 
 def test_no_file_of_the_server_can_be_classified(app, rows, picture, tmp_path):
-    """A hand-made request that names a path reads nothing that was not uploaded, be it a picture."""
+    """A raw request that names a path cannot read a file that was not uploaded, not even a picture."""
     for path in (str(picture), f"{tmp_path}/../{picture.name}", "/etc/hostname", "http://127.0.0.1:1/x.png", ""):
         for name in ("classify", "_classify"):
             assert "Send a picture file" in call(app, name, [{"path": path}, rows[-1]["checkpoint"]]), (name, path)
 
 
 def test_nothing_is_fetched_from_an_address(app, client, rows):
-    """Which Gradio's own client sends as it is, for Gradio's server to fetch, whatever there is of it."""
+    """gradio_client sends a URL as it is, and Gradio's server would fetch it."""
     with pytest.raises(AppError, match="not fetched"):
         client.predict(handle_file("http://127.0.0.1:1/x.png"), rows[-1]["checkpoint"], api_name="/classify")
     address = {"path": "http://93.184.215.14/x.png", "meta": {"_type": "gradio.FileData"}}
@@ -208,19 +208,20 @@ def test_nothing_is_fetched_from_an_address(app, client, rows):
 
 
 def test_a_client_that_leaves_stops_its_training(app, client):
-    """A cancelled training gives its turn back, and its run can still be read."""
+    """A cancelled training ends early, the next one starts, and the run can still be read."""
+    before = set(app.checkpoints.iterdir())
     job = client.submit({"epochs": 100, "num_images": 5000}, api_name="/train")
     while not job.outputs():
         time.sleep(0.1)
+    (folder,) = set(app.checkpoints.iterdir()) - before
     job.cancel()
-    begun = time.monotonic()
     again = list(client.submit({**SMALL, "epochs": 1}, api_name="/train"))
     assert again[-1]["event"] == "finished"
-    assert time.monotonic() - begun < 60
+    assert len(json.loads((folder / "training.json").read_text())["history"]) < 100
 
 
 def test_the_server_answers_wrong_shapes_without_dying(app):
-    """Missing and superfluous arguments are refused; the app goes on."""
+    """Missing and extra arguments are refused, and the app keeps running."""
     for data in ([], [None], [1, 2, 3, 4], [{}, {}]):
         with suppress(urllib.error.HTTPError):
             assert "confidences" not in call(app, "classify", data)

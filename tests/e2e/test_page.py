@@ -1,4 +1,4 @@
-"""The page in a real browser, pressed as a newcomer presses it."""
+"""The Train and Classify tabs in a real browser, used as a new visitor uses them."""
 
 import re
 import time
@@ -46,38 +46,38 @@ def epochs_in_table(page) -> list[int]:
 
 
 def wait_for_points(page, count):
-    """Waits until so many points of the loss curves are drawn: a chart may come a little later than the table."""
+    """Waits until `count` points of the loss curves are drawn; the chart may lag behind the table."""
     page.wait_for_function(
         "([points, count]) => document.querySelectorAll(points).length >= count", arg=[EPOCHS_IN_PLOT, count]
     )
 
 
 def test_the_main_job(app, page, images, tmp_path, screenshots):
-    """Train untouched, watch, stop, reload, resume, classify a picture, download, delete: nothing is lost."""
+    """Train with the defaults, watch, stop, reload, resume, classify a picture, download, delete; no epoch is lost."""
     page.click("#train")
-    # Something moves at once: the bar, and the loss within the epoch.
-    page.wait_for_function("parseFloat(document.querySelector('#status .fill').style.width) > 0", timeout=30_000)
+    # The bar moves within the first epoch.
+    page.wait_for_function("parseFloat(document.querySelector('#status .fill').style.width) > 0")
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=180_000)
     wait_for_points(page, 5)  # two curves of epochs 0, 1, 2
     page.screenshot(path=screenshots / "training.png", full_page=True)
 
     page.click("#stop")
-    status_says(page, "^Stopped", timeout=5_000)
-    kept = epochs_in_table(page)
+    status_says(page, "^Stopped")
+    epochs = epochs_in_table(page)
 
     page.reload()
     visit(page, app.url)
     status_says(page, "^Stopped")
-    assert epochs_in_table(page) == kept
+    assert epochs_in_table(page) == epochs
     wait_for_points(page, 5)
 
     page.click("#resume")
     page.wait_for_function(
-        "before => document.querySelectorAll('#table tbody tr').length > before", arg=len(kept), timeout=120_000
+        "before => document.querySelectorAll('#table tbody tr').length > before", arg=len(epochs), timeout=120_000
     )
     page.click("#stop")
-    status_says(page, "^Stopped", timeout=5_000)
-    assert epochs_in_table(page)[-len(kept) :] == kept
+    status_says(page, "^Stopped")
+    assert epochs_in_table(page)[-len(epochs) :] == epochs
 
     picture = tmp_path / "shape.png"
     write_png(images.test.images[0].contiguous(), str(picture))
@@ -97,9 +97,9 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     status_says(page, "^Ready")
 
 
-def test_what_another_tab_trains_is_followed_until_it_ends(app, page):
-    """And no longer than until something is pressed here: what that tells stays."""
-    visit(page, f"{app.url}/?num_images=512&epochs=3&scheduler=constant")
+def test_a_training_of_another_tab_is_followed(app, page):
+    """A new tab shows it until it ends, or until a button is pressed here, whose own status then stays."""
+    visit(page, f"{app.url}/?num_images=4096&epochs=3&scheduler=constant")  # long enough to open a page meanwhile
     page.click("#train")
     status_says(page, "^Training")
     other = page.context.new_page()
@@ -120,7 +120,7 @@ def test_what_another_tab_trains_is_followed_until_it_ends(app, page):
 
 
 def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
-    """What came while one looked at another tab is drawn on the way back."""
+    """Epochs that end while another tab is open are drawn on return."""
     visit(page, f"{app.url}/?num_images=512&epochs=4&scheduler=constant")
     page.click("#train")
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 2")
@@ -130,17 +130,17 @@ def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
     wait_for_points(page, 2 * 4 + 1)
 
 
-# Counts what goes on: observers by the element that they observe, and timers that repeat.
-_COUNTED = """
-window.goingOn = { observed: new Map(), intervals: new Map() };
+# Records the active observers with the elements that they observe, and the repeating timers.
+_RECORD_OBSERVERS = """
+window.active = { observed: new Map(), intervals: new Map() };
 for (const name of ["ResizeObserver", "IntersectionObserver", "MutationObserver"]) {
   window[name] = class extends window[name] {
     observe(target, ...options) {
-      goingOn.observed.set(this, [...(goingOn.observed.get(this) || []), target]);
+      active.observed.set(this, [...(active.observed.get(this) || []), target]);
       super.observe(target, ...options);
     }
     disconnect() {
-      goingOn.observed.delete(this);
+      active.observed.delete(this);
       super.disconnect();
     }
   };
@@ -148,22 +148,22 @@ for (const name of ["ResizeObserver", "IntersectionObserver", "MutationObserver"
 const { setInterval, clearInterval } = window;
 window.setInterval = (callback, delay, ...rest) => {
   const timer = setInterval(callback, delay, ...rest);
-  goingOn.intervals.set(timer, delay);
+  active.intervals.set(timer, delay);
   return timer;
 };
 window.clearInterval = (timer) => {
-  goingOn.intervals.delete(timer);
+  active.intervals.delete(timer);
   clearInterval(timer);
 };
-window.onCharts = () => [...goingOn.observed.values()].flat().filter(target => target.matches?.(".chart")).length;
-window.onBody = () => [...goingOn.observed.values()].flat().filter(target => target === document.body).length;
+window.onCharts = () => [...active.observed.values()].flat().filter(target => target.matches?.(".chart")).length;
+window.onBody = () => [...active.observed.values()].flat().filter(target => target === document.body).length;
 """
 
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_removed_chart_observes_nothing(app, new_page, hidden):
-    """Gradio tells a component's script nothing; what observes the body would live as long as the page."""
-    new_page.add_init_script(_COUNTED)
+    """Gradio does not notify a script that its component is removed; an observer of the body would outlive it."""
+    new_page.add_init_script(_RECORD_OBSERVERS)
     visit(new_page, app.url)
     num_charts = new_page.locator(".chart").count()
     assert num_charts >= 2
@@ -173,14 +173,14 @@ def test_a_removed_chart_observes_nothing(app, new_page, hidden):
         new_page.evaluate("document.querySelectorAll('.chart').forEach(chart => { chart.style.display = 'none'; })")
         new_page.wait_for_timeout(500)
     new_page.evaluate("document.querySelectorAll('.chart').forEach(chart => chart.parentElement.remove())")
-    new_page.wait_for_timeout(500)
+    new_page.wait_for_function("onCharts() === 0")
     assert new_page.evaluate("onCharts()") == 0
     assert new_page.evaluate("onBody()") == on_body - num_charts
 
 
 def test_a_page_without_vega_does_not_wait_for_it(app, new_page):
-    """Its script came empty, as a proxy may send it: no timer repeats, and the rest of the page works."""
-    new_page.add_init_script(_COUNTED)
+    """If the script of Vega is empty, as a proxy may send it, no timer repeats and the rest of the page works."""
+    new_page.add_init_script(_RECORD_OBSERVERS)
     new_page.route("**/vega-*.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
     new_page.goto(app.url)
     new_page.wait_for_selector("#note >> text=Training on")
@@ -188,11 +188,11 @@ def test_a_page_without_vega_does_not_wait_for_it(app, new_page):
     new_page.wait_for_timeout(1000)
     assert new_page.locator(".chart").count() >= 2
     assert new_page.locator(".chart svg").count() == 0
-    assert new_page.evaluate("[...goingOn.intervals.values()].filter(delay => delay < 1000)") == []
+    assert new_page.evaluate("[...active.intervals.values()].filter(delay => delay < 1000)") == []
 
 
-def test_charts_are_drawn_when_vega_comes_late(app, new_page):
-    """It is the largest file of the page."""
+def test_charts_are_drawn_when_vega_loads_late(app, new_page):
+    """Vega is the page's largest file and may arrive last."""
 
     def late(route):
         time.sleep(3)
@@ -202,15 +202,15 @@ def test_charts_are_drawn_when_vega_comes_late(app, new_page):
     visit(new_page, app.url)
 
 
-def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
-    """kill -9 within an epoch: the run is there, interrupted, and ends with the numbers of one that was not."""
-    config = TrainConfig(epochs=10, num_images=1000, batch_size=20)
-    visit(page, f"{app.url}/?num_images=1000&batch_size=20")
+def test_a_killed_app_has_the_run_after_a_restart(app, page):
+    """After kill -9 the run is listed as interrupted; resumed, it has the numbers of an uninterrupted run."""
+    config = TrainConfig(epochs=10, num_images=2000, batch_size=20)
+    visit(page, f"{app.url}/?num_images=2000&batch_size=20")
     before = set(app.checkpoints.iterdir())
     page.click("#train")
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=120_000)
     app.restart()
-    page = page.context.new_page()  # the old one opens itself again, once it finds its server back
+    page = page.context.new_page()  # the old one reloads by itself once the server answers
     visit(page, app.url)
     status_says(page, "^Interrupted")
     assert 2 <= max(epochs_in_table(page)) < 10
@@ -225,8 +225,8 @@ def test_a_killed_app_has_the_run_when_it_comes_back(app, page):
     ]
 
 
-def test_stop_leaves_the_line(app, page, screenshots):
-    """Who waits behind another's training is out of it at once, told so, and can press Train again."""
+def test_stop_leaves_the_queue(app, page, screenshots):
+    """Stop removes a waiting visitor from the queue, says so, and Train can be pressed again while the other trains."""
     client = Client(app.url, verbose=False)
     running = client.submit({"epochs": 1000, "num_images": 512, "scheduler": "constant"}, api_name="/train")
     while not running.outputs():
@@ -234,12 +234,12 @@ def test_stop_leaves_the_line(app, page, screenshots):
     before = set(app.checkpoints.iterdir())
     page.click("#train")
     status_says(page, "Waiting for its turn")
-    page.screenshot(path=screenshots / "waiting-in-line.png")
+    page.screenshot(path=screenshots / "waiting-in-queue.png")
     page.click("#stop")
-    status_says(page, "Not trained\\s+It was stopped before it began", timeout=5000)
-    page.wait_for_selector("#train:enabled", timeout=5000)
+    status_says(page, "Not trained\\s+It was stopped before it began")
+    page.wait_for_selector("#train:enabled")
     assert page.locator("#stop").is_disabled()
-    page.screenshot(path=screenshots / "left-the-line.png")
+    page.screenshot(path=screenshots / "left-the-queue.png")
     assert not running.done()
     running.cancel()
     page.click("#train")
@@ -250,20 +250,20 @@ def test_stop_leaves_the_line(app, page, screenshots):
     client.close()
 
 
-def test_leaving_the_page_interrupts_the_run_and_frees_the_turn(app, page):
-    """A reload in the middle of an epoch: the run is found, and its visitor can train again at once."""
+def test_leaving_the_page_interrupts_the_run(app, page):
+    """After a reload within an epoch the run is listed as interrupted, and its visitor can train again."""
     page.click("#train")
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 1", timeout=60_000)
     visit(page, app.url)
-    status_says(page, "^Interrupted", timeout=15_000)
+    status_says(page, "^Interrupted")
     page.click("#train")
-    status_says(page, "^Training", timeout=15_000)
+    status_says(page, "^Training")
     page.click("#stop")
-    status_says(page, "^Stopped", timeout=5_000)
+    status_says(page, "^Stopped")
 
 
-def test_only_the_chosen_rows_settings_are_seen(page):
-    """Adam has betas and no momentum; step has gamma and no pct_start; the defaults are the row's."""
+def test_only_the_settings_of_the_chosen_row_are_visible(page):
+    """Adam has betas and no momentum, step has gamma and no pct_start, and the defaults change with the row."""
     assert page.locator("#setting-momentum").is_visible()
     choose(page, "optimizer", "adam")
     page.wait_for_selector("#setting-betas", state="visible")
@@ -275,7 +275,7 @@ def test_only_the_chosen_rows_settings_are_seen(page):
 
 
 def test_lr_moves_in_powers_of_ten(page):
-    """One notch of the slider is a power of ten, and the slider follows the number."""
+    """One step of the slider is a factor of ten, and the slider follows the number."""
     slider = page.locator("#power-lr input[type=range]")
     slider.focus()
     page.keyboard.press("ArrowLeft")
@@ -284,8 +284,8 @@ def test_lr_moves_in_powers_of_ten(page):
     page.wait_for_function("document.querySelector('#power-lr input[type=range]').value === '-4'")
 
 
-def test_a_wrong_setting_is_told_before_anything_starts(page):
-    """The sentence is shown, and Train can be pressed again."""
+def test_a_wrong_setting_is_explained_before_anything_starts(page):
+    """The page shows the sentence, and Train can be pressed again."""
     page.fill("#setting-momentum input", "1.5")
     page.click("#train")
     page.wait_for_selector("text=momentum must be a number from 0 to just below 1")
@@ -293,8 +293,8 @@ def test_a_wrong_setting_is_told_before_anything_starts(page):
     status_says(page, "^Ready")
 
 
-def test_a_broken_picture_is_told_where_the_answer_would_be(page, tmp_path):
-    """A text file named .png: a sentence, no toast that goes away, no dead page."""
+def test_a_broken_picture_is_explained_in_place_of_the_answer(page, tmp_path):
+    """A text file named .png gives a sentence that stays, not a toast."""
     text = tmp_path / "text.png"
     text.write_text("hello")
     page.click("#go-classify")
@@ -304,24 +304,22 @@ def test_a_broken_picture_is_told_where_the_answer_would_be(page, tmp_path):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 400])
-def test_the_page_fits(app, browser, width, theme, screenshots):
-    """Nothing is wider than the screen, and the chart is drawn, on a desk and on a phone, by day and by night."""
-    page = browser.new_page(viewport={"width": width, "height": 1000})
-    visit(page, f"{app.url}/?__theme={theme}")
-    page.wait_for_timeout(500)  # fonts and charts settle; nothing can be waited for that says so
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.screenshot(path=screenshots / f"page-{width}-{theme}.png", full_page=True)
-    page.close()
+def test_the_page_fits(app, new_page, width, theme, screenshots):
+    """On a desktop and a phone, light and dark, the chart is drawn and nothing is wider than the screen."""
+    new_page.set_viewport_size({"width": width, "height": 1000})
+    visit(new_page, f"{app.url}/?__theme={theme}")
+    new_page.wait_for_timeout(500)  # fonts and charts settle, and no event tells when
+    assert new_page.evaluate("document.documentElement.scrollWidth") <= width
+    new_page.screenshot(path=screenshots / f"page-{width}-{theme}.png", full_page=True)
 
 
-def test_the_page_asks_nobody_else_for_anything(app, browser):
-    """No request leaves for another host: it works in a class without internet."""
-    page = browser.new_page()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    visit(page, app.url)
-    page.close()
-    assert [url for url in asked if not url.startswith((app.url, "data:", "blob:"))] == []
+def test_the_page_requests_nothing_from_other_hosts(app, new_page):
+    """The page works in a classroom without internet."""
+    urls = []
+    new_page.on("request", lambda request: urls.append(request.url))
+    visit(new_page, app.url)
+    assert urls
+    assert [url for url in urls if not url.startswith((app.url, "data:", "blob:"))] == []
 
 
 def choose(page, name: str, value: str) -> None:

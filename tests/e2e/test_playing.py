@@ -1,4 +1,4 @@
-"""Lessons, races, the lr finder, permalinks and the comparison in a real browser, as a student presses them."""
+"""Lessons, races, the lr finder, permalinks and the comparison in a real browser, used as a student uses them."""
 
 import csv
 
@@ -13,7 +13,7 @@ RACE = f"&race=lr%3D0.01{SHORT}%3Blr%3D0.1{SHORT}"
 
 @pytest.fixture
 def page(new_page):
-    """A new visitor, on no page yet."""
+    """The empty page of a new visitor."""
     return new_page
 
 
@@ -22,8 +22,8 @@ def open_link(page, url):
     page.wait_for_function("document.querySelector('#setting-lr input').value === '0.001'")
 
 
-def test_a_link_restores_setting_and_race_and_runs_nothing(app, page):
-    """Optimizer, schedule, their own settings, the race's list and its seeds; then the address says the same."""
+def test_a_link_restores_settings_and_race_without_running(app, page):
+    """It sets the optimizer, the schedule, their settings, the race and its seeds; the URL follows the controls."""
     open_link(page, app.url + "/" + LINK + RACE)
     assert page.locator("#setting-optimizer input").input_value() == "adam"
     assert page.locator("#setting-gamma input").input_value() == "0.5"
@@ -42,7 +42,7 @@ def test_a_link_restores_setting_and_race_and_runs_nothing(app, page):
     "query", ["?momentun=0.9", "?lr=fast", "?epochs=500", "?race=%3Cscript%3Ealert(1)%3C/script%3E%3D1"]
 )
 def test_a_wrong_link_is_explained_and_the_page_is_usable(app, page, query):
-    """A sentence on the page, and the usual settings."""
+    """The page explains it in a sentence and has the default settings."""
     visit(page, app.url + "/" + query)
     page.wait_for_selector("#notice >> text=This link does not work here")
     assert page.locator("#setting-lr input").input_value() == "0.02"
@@ -57,15 +57,15 @@ def test_a_wrong_link_is_explained_and_the_page_is_usable(app, page, query):
         ("?num_images=40000", "num_images must not be above"),
     ],
 )
-def test_a_link_to_what_cannot_be_trained_here_is_told_beside_it(app, page, query, sentence):
-    """Its settings stand there, to be mended; the page is usable."""
+def test_settings_of_a_link_that_cannot_be_trained_are_explained(app, page, query, sentence):
+    """The settings are filled in, for the visitor to correct, and the page is usable."""
     visit(page, app.url + "/" + query)
     page.wait_for_selector(f"#preview-word >> text={sentence}")
     page.wait_for_selector("#train:not([disabled])")
 
 
-def test_a_race_is_trained_kept_resumed_and_compared(app, page, tmp_path, screenshots):
-    """Two settings over two seeds: a winner, the table, reload, more epochs, curves laid over each other, CSV, code."""
+def test_a_race_is_trained_saved_resumed_and_compared(app, page, tmp_path, screenshots):
+    """Two settings with two seeds each: the winner, the table, a reload, more epochs, the comparison, CSV and code."""
     open_link(page, app.url + "/" + LINK + RACE)
     page.wait_for_selector("#notice >> text=This link holds a race")
     page.wait_for_selector("#race >> text=lr 0.1")
@@ -106,8 +106,8 @@ def test_a_race_is_trained_kept_resumed_and_compared(app, page, tmp_path, screen
     page.wait_for_selector("#compared-code >> text=pip install")
 
 
-def test_a_lesson_is_played_beside_its_mended_twin(app, page, screenshots):
-    """Chosen, told, run with one press; what happened stands by the curves, and Chinese says it in Chinese."""
+def test_a_lesson_is_trained_together_with_its_fix(app, page, screenshots):
+    """One press trains both; the page explains the result next to the curves, in English and in Chinese."""
     visit(page, app.url)
     page.locator("#lesson input").click()
     page.get_by_role("option", name="Gradients never cleared").click()
@@ -126,7 +126,7 @@ def test_a_lesson_is_played_beside_its_mended_twin(app, page, screenshots):
 
 
 def test_the_zero_grad_lab_fills_the_race(app, page):
-    """Cleared at each batch, every four, never, and one batch four times as large."""
+    """Gradients cleared at each batch, every four and never, and a run with batches four times as large."""
     visit(page, app.url)
     page.get_by_text("Race: settings side by side").click()
     page.click("#zero-grad-lab")
@@ -135,7 +135,7 @@ def test_the_zero_grad_lab_fills_the_race(app, page):
 
 
 def test_a_suggested_lr_is_taken_with_one_press(app, page, screenshots):
-    """The range test's curve is drawn, its reason told, and its lr stands in the settings."""
+    """The page draws the search, explains the suggestion, and puts its lr into the settings."""
     visit(page, app.url)
     page.get_by_text("Find a learning rate").click()
     page.click("#find-lr")

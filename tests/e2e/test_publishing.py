@@ -1,4 +1,4 @@
-"""Publishing from the page: the real app and browser, on a Hub of our own that errs on request."""
+"""Publishing from the page in a real browser, to a local Hub that fails on request."""
 
 import json
 import re
@@ -21,9 +21,9 @@ def served():
 
 @pytest.fixture
 def hub(served):
-    """A Hub with nothing in it, which nothing was asked of yet."""
-    for kept in (served.repos, served.faults, served.requests, served.urls, served.tokens):
-        kept.clear()
+    """An empty Hub without recorded requests; no URL that it then receives may hold a token."""
+    for records in (served.repos, served.faults, served.requests, served.urls, served.tokens):
+        records.clear()
     yield served
     served.faults.clear()
     assert not any("hf_" in url for url in served.urls)
@@ -31,35 +31,35 @@ def hub(served):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Where the person at the computer keeps the Hub's token."""
+    """The folder where huggingface_hub stores the local user's token."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")
 def local(served, home, launched, tmp_path_factory):
-    """The app as its user runs it."""
+    """The app as a local user runs it."""
     with launched(tmp_path_factory.mktemp("runs"), HF_ENDPOINT=served.endpoint, HF_HOME=str(home)) as app:
         yield app
 
 
 @pytest.fixture(scope="module")
 def space(served, launched, tmp_path_factory):
-    """The app as a Space with a login runs it; its owner's token lies in its environment."""
+    """The app as a Space with a login runs it, with its owner's token in the environment."""
     login = {
         "OAUTH_CLIENT_ID": "the-app",
         "OAUTH_CLIENT_SECRET": "the-apps-secret",
         "OAUTH_SCOPES": "openid profile contribute-repos",
         "OPENID_PROVIDER_URL": served.endpoint,
     }
-    facts = {"SYSTEM": "spaces", "SPACE_ID": "owner/lab", "HF_TOKEN": OWNER, "GRADIO_SERVER_NAME": "127.0.0.1"}
+    settings = {"SYSTEM": "spaces", "SPACE_ID": "owner/lab", "HF_TOKEN": OWNER, "GRADIO_SERVER_NAME": "127.0.0.1"}
     runs, home = tmp_path_factory.mktemp("runs"), str(tmp_path_factory.mktemp("home"))
-    with launched(runs, HF_ENDPOINT=served.endpoint, HF_HOME=home, **facts, **login) as app:
+    with launched(runs, HF_ENDPOINT=served.endpoint, HF_HOME=home, **settings, **login) as app:
         yield app
 
 
 @pytest.fixture
 def page(new_page):
-    """A new visitor; at the end no token is on the page."""
+    """The page of a new visitor, on which no token may appear."""
     yield new_page
     assert "hf_o" not in new_page.content()
 
@@ -84,25 +84,24 @@ def repo_id(page) -> str:
     return page.locator("#repo-id :is(input, textarea)").input_value()
 
 
-def told(page, pattern) -> str:
-    """What is said of the publication, once it fits."""
+def wait_for_status(page, pattern) -> str:
+    """Waits until the status of the publication matches, and returns it."""
     page.wait_for_function(
         "pattern => new RegExp(pattern).test(document.querySelector('#publish-status').innerText)",
         arg=pattern,
-        timeout=60_000,
     )
     return page.locator("#publish-status").inner_text()
 
 
-def whole(repo, epochs) -> bool:
-    """Whether a repo holds exactly these epochs, each once, the last on main."""
+def is_complete(repo, epochs) -> bool:
+    """Whether a repo has exactly these epochs, each in one tagged commit and in order."""
     titles = ["initial commit", *(f"Epoch {epoch}" for epoch in epochs)]
     tags = {f"epoch-{epoch:04d}": commit for epoch, commit in zip(epochs, list(repo.commits)[1:], strict=False)}
     return (repo.titles, repo.tags) == (titles, tags)
 
 
-def says_of(page, name, pattern):
-    """Classifies a test picture with a network on the Hub; waits for what fits."""
+def classify_with(page, name, pattern):
+    """Classifies a test picture with a network on the Hub, and waits until the answer matches."""
     page.click("#go-classify")
     page.fill("#checkpoint input", name)
     page.press("#checkpoint input", "Enter")
@@ -114,7 +113,7 @@ def says_of(page, name, pattern):
 
 
 def come_back(page, button, address):
-    """Presses what leads to the Hub and from there back to the page as it was."""
+    """Presses a button that leads to the Hub and back to the page at `address`."""
     with page.expect_navigation(url=address):
         page.click(button)
     page.wait_for_selector("#loss svg")
@@ -123,7 +122,7 @@ def come_back(page, button, address):
 
 
 def test_a_run_is_published_through_trouble(hub, home, local, page, screenshots):
-    """Told in a sentence where it fails, in seconds where it waits; then a link, and nothing twice."""
+    """Errors are explained in a sentence and waits in seconds; at the end there is a link, and no epoch twice."""
     (home / "token").write_text(OWNER)
     train(page, local.url + LINK)
     open_panel(page)
@@ -133,16 +132,16 @@ def test_a_run_is_published_through_trouble(hub, home, local, page, screenshots)
     assert re.fullmatch("owner/optimizer-lab-adam-[0-9a-f]{4}", name)
     page.fill("#repo-id :is(input, textarea)", "owner/a b")
     page.click("#publish")
-    told(page, "Not published[^]*'owner/a b' is not the name of a repo")
+    wait_for_status(page, "Not published[^]*'owner/a b' is not the name of a repo")
     page.fill("#repo-id :is(input, textarea)", name)
     hub.faults = [Fault(method="POST", path=COMMIT, status=403, times=99)]
     page.click("#publish")
-    told(page, "Not published[^]*The token has no permission to do this with")
+    wait_for_status(page, "Not published[^]*The token has no permission to do this with")
     assert hub.repos[name].titles == ["initial commit"]
 
     page.click("#private input")
     page.click("#publish")
-    told(page, "is public already; publish to a new repo")
+    wait_for_status(page, "is public already; publish to a new repo")
     page.click("#private input")
     hub.faults = [
         Fault(method="POST", path=COMMIT, status=500),
@@ -150,24 +149,24 @@ def test_a_run_is_published_through_trouble(hub, home, local, page, screenshots)
         Fault(method="POST", path=COMMIT, how="lose"),
     ]
     page.click("#publish")
-    told(page, r"Publishing[^]*Retrying in \d s")
+    wait_for_status(page, r"Publishing[^]*Retrying in \d s")
     assert not page.locator("#publish").is_enabled()
-    told(page, r"left$")
-    told(page, "^Published")
+    wait_for_status(page, r"left$")
+    wait_for_status(page, "^Published")
     assert page.locator("#publish-status a").get_attribute("href") == f"{hub.endpoint}/{name}"
-    assert whole(hub.repos[name], [0, 1, 2])
+    assert is_complete(hub.repos[name], [0, 1, 2])
     page.locator("#publishing").screenshot(path=screenshots / "published.png")
 
     can_publish(page)
     page.click("#publish")
-    told(page, "^Publishing")
-    told(page, "^Published")
-    assert whole(hub.repos[name], [0, 1, 2])
+    wait_for_status(page, "^Publishing")
+    wait_for_status(page, "^Published")
+    assert is_complete(hub.repos[name], [0, 1, 2])
 
 
 def test_leaving_the_page_breaks_nothing(hub, home, local, page):
-    """Left in the middle of a commit, the repo is at a whole state; from a new page the rest is added. Others train on
-    meanwhile, and the visitor too."""
+    """Training goes on while a run is published. A page left within a commit leaves a complete state, and a new page
+    publishes the rest."""
     (home / "token").write_text(OWNER)
     train(page, local.url + LINK)
     open_panel(page)
@@ -175,19 +174,19 @@ def test_leaving_the_page_breaks_nothing(hub, home, local, page):
     name = repo_id(page)
     hub.faults = [Fault(method="POST", path=f"{COMMIT}main", how="hold", seconds=6)]
     page.click("#publish")
-    told(page, "Publishing epoch 0")
+    wait_for_status(page, "Publishing epoch 0")
     page.click("#train")
     status_says(page, "^Training")
     status_says(page, "^Done")
-    told(page, "^Published")
-    assert whole(hub.repos[name], [0, 1, 2])
+    wait_for_status(page, "^Published")
+    assert is_complete(hub.repos[name], [0, 1, 2])
 
     hub.faults = [Fault(method="POST", path=f"{COMMIT}main", how="hold", seconds=3)]
     page.wait_for_function("name => document.querySelector('#repo-id :is(input, textarea)').value !== name", arg=name)
     second = repo_id(page)
     can_publish(page)
     page.click("#publish")
-    told(page, "Publishing epoch 0")
+    wait_for_status(page, "Publishing epoch 0")
     page.reload()
     visit(page, local.url + LINK)
     status_says(page, "^Done")
@@ -195,15 +194,15 @@ def test_leaving_the_page_breaks_nothing(hub, home, local, page):
     can_publish(page)
     assert repo_id(page) == second
     assert hub.repos[second].titles in (["initial commit"], ["initial commit", "Epoch 0"])
-    for _ in range(3):  # the commit that was left may arrive just now
+    for _ in range(3):  # the interrupted commit may arrive at this moment
         page.click("#publish")
-        if told(page, "^(Published|Not published)").startswith("Published"):
+        if wait_for_status(page, "^(Published|Not published)").startswith("Published"):
             break
-    assert whole(hub.repos[second], [0, 1, 2])
+    assert is_complete(hub.repos[second], [0, 1, 2])
 
 
-def test_a_run_of_a_race_is_chosen(hub, home, local, page):
-    """Each has a repo of its own, and what the visitor typed stays."""
+def test_any_run_of_a_race_can_be_published(hub, home, local, page):
+    """Each run is suggested a repo of its own, and a name that the visitor typed stays."""
     (home / "token").write_text(OWNER)
     visit(page, local.url + LINK + RACE)
     page.wait_for_selector("#race >> text=lr 0.1")
@@ -217,7 +216,7 @@ def test_a_run_of_a_race_is_chosen(hub, home, local, page):
     page.wait_for_function("name => document.querySelector('#repo-id :is(input, textarea)').value !== name", arg=first)
     second = repo_id(page)
     page.click("#publish")
-    told(page, "^Published")
+    wait_for_status(page, "^Published")
     assert list(hub.repos) == [second]
     settings = json.loads(hub.repos[second].files["training.json"])["config"]
     assert (settings["lr"], settings["epochs"]) == (0.1, 1)
@@ -225,7 +224,7 @@ def test_a_run_of_a_race_is_chosen(hub, home, local, page):
     page.locator("#publish-run input").click()
     page.get_by_role("option").first.click()
     page.click("#publish")
-    told(page, "owner/mine")
+    wait_for_status(page, "owner/mine")
     assert json.loads(hub.repos["owner/mine"].files["training.json"])["config"]["lr"] == 0.01
 
 
@@ -237,8 +236,8 @@ def test_a_run_of_a_race_is_chosen(hub, home, local, page):
         ("hf_née", "The token is malformed", None),
     ],
 )
-def test_who_cannot_publish_is_told_what_to_do(hub, home, local, page, token, english, chinese):
-    """No button to press; one of the sentences also in Chinese."""
+def test_a_missing_or_wrong_token_is_explained(hub, home, local, page, token, english, chinese):
+    """The button is disabled; one of the sentences is also checked in Chinese."""
     (home / "token").unlink(missing_ok=True)
     if token:
         (home / "token").write_text(token)
@@ -252,8 +251,8 @@ def test_who_cannot_publish_is_told_what_to_do(hub, home, local, page, token, en
 
 
 def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screenshots):
-    """Before the visitor signs in nothing can be published, even where the page is made to ask for it; then under the
-    visitor's name. The owner's token, which lies in the environment, is never shown to the Hub."""
+    """Nothing can be published before the visitor signs in, even with a manipulated page, and then only under the
+    visitor's name. The owner's token in the environment is never sent to the Hub."""
     train(page, space.url + LINK)
     open_panel(page)
     page.wait_for_selector("#publishing-says >> text=Sign in with Hugging Face first")
@@ -261,7 +260,7 @@ def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screen
     page.fill("#repo-id :is(input, textarea)", "owner/stolen")
     page.eval_on_selector("#publish", "button => button.removeAttribute('disabled')")
     page.click("#publish")
-    told(page, "Not published[^]*Sign in with Hugging Face first")
+    wait_for_status(page, "Not published[^]*Sign in with Hugging Face first")
     assert (hub.repos, hub.tokens) == ({}, set())
 
     page.locator("#publishing").screenshot(path=screenshots / "sign-in.png")
@@ -274,13 +273,13 @@ def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screen
     assert name.startswith("visitor/")
     page.check("#private input")
     page.click("#publish")
-    told(page, "^Published")
-    assert whole(hub.repos[name], [0, 1, 2])
+    wait_for_status(page, "^Published")
+    assert is_complete(hub.repos[name], [0, 1, 2])
     assert hub.repos[name].private
     page.locator("#publishing").screenshot(path=screenshots / "signed-in.png")
-    says_of(page, name, "It (says|is not sure)")
+    classify_with(page, name, "It (says|is not sure)")
     assert hub.tokens == {VISITOR}
 
     come_back(page, "#sign-out", address)
     page.wait_for_selector("#publishing-says >> text=Sign in with Hugging Face first")
-    says_of(page, name, "private")
+    classify_with(page, name, "private")

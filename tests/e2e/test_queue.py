@@ -148,7 +148,7 @@ def test_a_session_that_waits_for_several_trainings_gets_each(queue, threads):
     assert results.result(SECONDS) == [[f"{number} is trained"] for number in range(4)]
 
 
-@pytest.mark.parametrize("queue", [{"_MOST_OF_A_SESSION": 1}], indirect=True)
+@pytest.mark.parametrize("queue", [{"_MOST_WAITING_PER_SESSION": 1}], indirect=True)
 def test_one_session_does_not_take_the_whole_queue(queue, threads):
     """A session's requests above its limit are refused at once; its earlier ones and later sessions are trained."""
     (results,) = queue.line_up(threads, "api", "greedy")

@@ -1,4 +1,4 @@
-"""What somebody can do to another visitor's run by hand-made requests: nothing."""
+"""Raw requests of one visitor cannot read or change another visitor's run."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from tests.e2e.test_endpoints import call, uploaded
 from trainer.runs import run_folder
 from ui.lab import new_visitor
 
-# Gradio itself refuses what is in no list that this session's page was shown. A stranger who has got hold of the
-# owner's session is the worst that can come to the app's own checks.
+# Gradio itself refuses a choice that is in no list of the session. A stranger with the owner's session passes that
+# check, so it is the hardest case for the app's own checks.
 SESSION = "of-the-owners-page"
 SMALL = {"epochs": 2, "num_images": 256, "batch_size": 64, "scheduler": "constant"}
 
@@ -27,7 +27,7 @@ def owner():
 
 @pytest.fixture(scope="module")
 def run(app, owner):
-    """A run that is its visitor's, in the app's folder."""
+    """The folder of a run that belongs to `owner`."""
     client = Client(app.url, verbose=False)
     key = list(client.submit(SMALL, api_name="/train"))[-1]["checkpoint"]
     client.close()
@@ -38,26 +38,26 @@ def run(app, owner):
 
 @pytest.fixture(scope="module")
 def endpoints(app):
-    """The inputs of every endpoint, private ones too, each as the untouched page would send it."""
-    with urllib.request.urlopen(f"{app.url}/config", timeout=30) as answer:
+    """The default inputs of every endpoint, private ones too, as the page would send them."""
+    with urllib.request.urlopen(f"{app.url}/config", timeout=300) as answer:
         config = json.load(answer)
     values = {part["id"]: part["props"].get("value") for part in config["components"]}
-    return {one["api_name"]: [values[at] for at in one["inputs"]] for one in config["dependencies"] if one["api_name"]}
+    return {one["api_name"]: [values[id] for id in one["inputs"]] for one in config["dependencies"] if one["api_name"]}
 
 
-def ask(app, endpoints, name, *first, session=SESSION) -> str:
-    """What the endpoint answers to these first inputs, the others as the page has them."""
+def request(app, endpoints, name, *first, session=SESSION) -> str:
+    """Returns an endpoint's response to these first inputs, with the page's defaults for the others."""
     data = [*first, *endpoints[name][len(first) :]]
-    return call(app, name, data, patience=60, session_hash=session)
+    return call(app, name, data, session_hash=session)
 
 
 def state(folder):
-    """Every file of the run and what is in it."""
+    """Returns every file of a run with its content."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def attempts(key):
-    """The endpoints that take a run, with what goes after the visitor."""
+    """Returns the endpoints that take a run, each with the inputs that follow the visitor's key."""
     return {
         "_show": [key],
         "_download": [key],
@@ -70,63 +70,63 @@ def attempts(key):
     }
 
 
-def test_the_owner_may(app, endpoints, run, owner):
-    """The same requests with the right visitor's key do what they do: what follows is no accident."""
-    assert "of 2 epochs" in ask(app, endpoints, "_load", owner)
+def test_the_owner_has_access(app, endpoints, run, owner):
+    """The same requests succeed with the owner's key, so their refusal below has the right reason."""
+    assert "of 2 epochs" in request(app, endpoints, "_load", owner)
     for name, inputs in attempts(run.name).items():
         if name not in ("_delete", "_resume"):
-            answer = ask(app, endpoints, name, owner, *inputs)
+            answer = request(app, endpoints, name, owner, *inputs)
             assert "event: error" not in answer, name
             assert "no such run" not in answer, name
 
 
-def test_a_stranger_may_not(app, endpoints, run, owner):
-    """List, show, download, compare, export, delete, resume: with a key of their own, or whatever they might try."""
-    ask(app, endpoints, "_load", owner)
+def test_a_stranger_has_no_access(app, endpoints, run, owner):
+    """No endpoint accepts a stranger's own key, a guess at the owner's or a value of another type."""
+    request(app, endpoints, "_load", owner)
     before = state(run)
     digest = (run / ".owner").read_text()
     for number, visitor in enumerate(
         (new_visitor(), digest[:32], None, owner.upper(), owner[:-1], digest, run.name, "", [owner], {}, 0)
     ):
-        assert "of 2 epochs" not in ask(app, endpoints, "_load", visitor, session="of-their-own"), visitor
+        assert "of 2 epochs" not in request(app, endpoints, "_load", visitor, session="of-the-strangers-page"), visitor
         for name, inputs in attempts(run.name).items():
-            if number > 2 and name not in ("_show", "_delete"):  # all endpoints look at the visitor in the same way
+            if number > 2 and name not in ("_show", "_delete"):  # all endpoints check the visitor in the same way
                 continue
-            answer = ask(app, endpoints, name, visitor, *inputs)
+            answer = request(app, endpoints, name, visitor, *inputs)
             assert "no such run" in answer or "not known here" in answer, (name, visitor, answer)
             assert run.name not in answer, (name, visitor)
     assert state(run) == before
 
 
-def test_a_stranger_walks_through_no_epochs(app, endpoints, run, owner, images, tmp_path):
-    """The time machine opens a run for its owner alone."""
+def test_a_stranger_cannot_open_the_time_machine(app, endpoints, run, owner, images, tmp_path):
+    """The time machine opens a run only for its owner."""
     write_png(images.test.images[0].contiguous(), str(tmp_path / "shape.png"))
     client = Client(app.url, verbose=False)
     picture = {"path": uploaded(client, tmp_path / "shape.png")}
     client.close()
-    assert "Of the test pictures it gets" in ask(app, endpoints, "_walk", owner, run.name, picture)
+    assert "Of the test pictures it gets" in request(app, endpoints, "_walk", owner, run.name, picture)
     for visitor in (new_visitor(), owner.upper(), run.name, "", None, [owner]):
-        answer = ask(app, endpoints, "_walk", visitor, run.name, picture)
+        answer = request(app, endpoints, "_walk", visitor, run.name, picture)
         assert "no such run" in answer, (visitor, answer)
         assert "Of the test pictures it gets" not in answer, visitor
 
 
 @pytest.mark.parametrize("key", ["../{name}", "{name}/", "{name}/epochs", "./{name}", "{upper}", "*", "", None, 3, []])
-def test_a_guessed_or_bent_name_leads_nowhere(app, endpoints, run, owner, key):
-    """Not even for the owner: a run is named by its key and nothing else."""
-    bent = key.format(name=run.name, upper=run.name.upper()) if isinstance(key, str) else key
+def test_a_manipulated_key_opens_nothing(app, endpoints, run, owner, key):
+    """Only the exact key names a run, even for its owner."""
+    manipulated = key.format(name=run.name, upper=run.name.upper()) if isinstance(key, str) else key
     before = state(run)
-    for name, inputs in attempts(bent).items():
+    for name, inputs in attempts(manipulated).items():
         if name in ("_delete", "_resume"):
-            ask(app, endpoints, name, owner, *inputs)
+            request(app, endpoints, name, owner, *inputs)
     assert state(run) == before
 
 
 @pytest.mark.parametrize("path", ["{folder}/model.safetensors", "{folder}/.owner", "{folder}/../{name}/training.json"])
 def test_no_file_of_a_run_is_served(app, run, path):
-    """Gradio's own way to files gives out none of the runs' folder, to nobody."""
-    asked = path.format(folder=run, name=run.name)
+    """Gradio's file endpoint serves nothing from the folder of runs."""
+    requested = path.format(folder=run, name=run.name)
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{app.url}/gradio_api/file={asked}", timeout=30)
+        urllib.request.urlopen(f"{app.url}/gradio_api/file={requested}", timeout=300)
     refused.value.close()
     assert refused.value.code in (403, 404)

@@ -1,8 +1,9 @@
-"""The time machine in a real browser: one sees a run learn, whether it is kept here or published."""
+"""The time machine in a real browser, for a run on this computer and for a published one."""
 
 import json
 import re
 import shutil
+import time
 
 import pytest
 from fake_hub import OWNER, Fault, Hub, point_to, serve
@@ -27,7 +28,7 @@ ID = "owner/run"
 
 @pytest.fixture(scope="module")
 def picture(images, tmp_path_factory):
-    """A test picture as a file, and its pixels."""
+    """The path of a test picture, and its pixels."""
     pixels = images.test.images[5].contiguous()
     path = tmp_path_factory.mktemp("picture") / "picture.png"
     write_png(pixels, str(path))
@@ -35,68 +36,64 @@ def picture(images, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def traveller(app, browser):
-    """The page of a visitor who has trained three epochs; fails if the page's scripts fail."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    page = context.new_page()
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    visit(page, app.url + "/" + QUICK)
-    page.click("#train")
-    status_says(page, "^Done")
-    yield page
-    context.close()
-    assert errors == []
+def trained_page(app, visitor_page):
+    """The page of a visitor who has trained three epochs."""
+    with visitor_page() as page:
+        visit(page, app.url + "/" + QUICK)
+        page.click("#train")
+        status_says(page, "^Done")
+        yield page
 
 
 @pytest.fixture
-def page(app, traveller):
-    """The traveller's page, with the time machine open."""
-    visit(traveller, app.url)
-    open_time_machine(traveller)
-    arrived(traveller)
-    return traveller
+def page(app, trained_page):
+    """The trained visitor's page with the time machine open."""
+    visit(trained_page, app.url)
+    open_time_machine(trained_page)
+    wait_until_drawn(trained_page)
+    return trained_page
 
 
 @pytest.fixture
 def folder(app, page):
-    """The folder of the traveller's run, which is as it was again when the test is over."""
-    found = run_of(app)
-    kept = shutil.copytree(found, app.checkpoints.parent / "kept")
+    """The folder of the visitor's run, which is restored after the test."""
+    found = find_run(app)
+    copy = shutil.copytree(found, app.checkpoints.parent / "copy")
     yield found
     shutil.rmtree(found, ignore_errors=True)
-    shutil.move(kept, found)
+    shutil.move(copy, found)
 
 
-def run_of(app):
-    """The run with the settings of QUICK; other tests' runs lie beside it."""
+def find_run(app):
+    """Returns the folder of the run with the settings of QUICK, among other tests' runs."""
     for folder in app.checkpoints.iterdir():
         config = json.loads((folder / "training.json").read_text())["config"]
         if (config["optimizer"], config["lr"], config["num_images"]) == ("adam", 0.002, 512):
             return folder
-    raise AssertionError("the traveller's run is not there")
+    raise AssertionError("the visitor's run is not there")
 
 
 def open_time_machine(page):
     page.get_by_role("tab", name="Time machine").click()
 
 
-def arrived(page, name="Epoch 3"):
+def wait_until_drawn(page, name="Epoch 3"):
     page.wait_for_selector(f"#machine .name >> text={name}")
     page.wait_for_selector("#lines svg path")
     page.wait_for_selector("#learned svg path")
 
 
-def says(folder, epoch, pixels) -> str:
-    """What must stand beside the slider, of an epoch's weights and the history alone."""
+def expected_says(folder, epoch, pixels) -> str:
+    """Returns the sentence that belongs next to the slider, from an epoch's weights and the history alone."""
     model = OptimizerLabModel.from_pretrained(folder)
     model.load_state_dict(load_file(folder / "epochs" / f"epoch-{epoch:04d}.safetensors"))
-    seen = classify(model, pixels)
-    right = read_run(folder).history[epoch].test_accuracy
-    return f"It says {seen.label}, {seen.confidences[seen.label]:.1%}. Of the test pictures it gets {right:.1%} right."
+    answer = classify(model, pixels)
+    confidence, right = answer.confidences[answer.label], read_run(folder).history[epoch].test_accuracy
+    return f"It says {answer.label}, {confidence:.1%}. Of the test pictures it gets {right:.1%} right."
 
 
-def told(page) -> tuple[str, str]:
+def labels(page) -> tuple[str, str]:
+    """Returns the name of the epoch and the sentence next to the slider."""
     return page.locator("#machine .name").inner_text(), page.locator("#machine .says").inner_text()
 
 
@@ -104,31 +101,40 @@ def upload(page, file):
     page.set_input_files("#travel-picture input[type=file]", file)
 
 
-def test_each_epoch_is_shown_with_its_own_numbers_and_at_once(app, page, folder, picture, screenshots):
-    """The uploaded picture's answer, the bars, the rule in both charts and the filters follow the slider alone."""
+def test_each_epoch_has_its_own_numbers_and_no_requests(app, page, folder, picture, screenshots):
+    """The answer, the bars, the rule in both charts and the filters follow the slider without a request."""
     file, pixels = picture
     upload(page, file)
     page.wait_for_function(
-        "text => document.querySelector('#machine .says').innerText === text", arg=says(folder, 3, pixels)
+        "text => document.querySelector('#machine .says').innerText === text", arg=expected_says(folder, 3, pixels)
     )
     page.wait_for_timeout(500)
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    looks = []
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
+    drawings = []
     page.locator("#machine input").focus()
     for epoch in reversed(EPOCHS):
-        assert told(page) == (f"Epoch {epoch}", says(folder, epoch, pixels))
-        page.wait_for_timeout(100)
-        looks.append(look(page))
+        assert labels(page) == (f"Epoch {epoch}", expected_says(folder, epoch, pixels))
+        drawings.append(drawing(page, drawings))
         page.keyboard.press("ArrowLeft")
-    assert asked == []
-    for part in zip(*looks, strict=True):
+    assert urls == []
+    for part in zip(*drawings, strict=True):
         assert len(set(part)) == len(EPOCHS), "something did not follow the slider"
     page.screenshot(path=screenshots / "time-machine.png", full_page=True)
 
 
-def look(page) -> tuple[str, ...]:
-    """What is drawn: the bars, the epoch's rule in two charts, and the filters."""
+def drawing(page, earlier) -> tuple[str, ...]:
+    """Returns the bars, the epoch's rule in two charts and the filters, once they all differ from the earlier ones."""
+    end = time.monotonic() + 60
+    while True:
+        parts = _draw_parts(page)
+        is_new = all(part not in others for part, *others in zip(parts, *earlier, strict=True))
+        if is_new or time.monotonic() > end:
+            return parts
+        page.wait_for_timeout(50)
+
+
+def _draw_parts(page) -> tuple[str, ...]:
     return tuple(
         page.evaluate(script)
         for script in (
@@ -140,61 +146,82 @@ def look(page) -> tuple[str, ...]:
     )
 
 
-def test_play_walks_from_the_first_epoch_to_the_last_without_drawing_anew(page):
-    """Pressed at the end it begins at the beginning; the charts stay the same elements; it stops by itself."""
+def test_play_shows_each_epoch_without_new_charts(page):
+    """Pressed at the last epoch it starts at the first; it stops by itself and can pause; charts are not replaced."""
     page.evaluate("document.querySelectorAll('#moments svg').forEach(svg => { svg.dataset.same = 'yes'; })")
+    page.evaluate(
+        """() => {
+            window.names = [];
+            const name = document.querySelector('#machine .name');
+            const record = () => { if (names.at(-1) !== name.innerText) names.push(name.innerText); };
+            new MutationObserver(record).observe(name, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
     page.click("#machine button")
-    for epoch in EPOCHS:
-        page.wait_for_selector(f"#machine .name >> text=Epoch {epoch}", timeout=5000)
     page.wait_for_function("document.querySelector('#machine button').innerText === '▶'")
+    assert page.evaluate("names") == [f"Epoch {epoch}" for epoch in EPOCHS]
     assert page.locator("#moments svg[data-same=yes]").count() == 3
     page.click("#machine button")
-    page.wait_for_selector("#machine .name >> text=Epoch 1")
-    page.click("#machine button")
-    before = told(page)
+    at_epoch_1(page, "document.querySelector('#machine button').click()")
+    before = labels(page)
+    assert before[0] == "Epoch 1"
     page.wait_for_timeout(1200)
-    assert told(page) == before, "it was paused"
+    assert labels(page) == before, "it was paused"
+
+
+def at_epoch_1(page, script):
+    """Runs a script while the slider, which is playing, is at epoch 1."""
+    page.wait_for_function(
+        "() => { if (document.querySelector('#machine .name').innerText !== 'Epoch 1') return false;"
+        f" {script}; return true; }}",
+        polling=20,
+    )
 
 
 def test_a_removed_machine_stops_playing(page):
-    """Its timer ends with it, not with the last epoch, which may still be trained."""
+    """Its timer ends at the next tick, not at the last epoch, which may still be in training."""
     page.evaluate(
-        "window.cleared = []; const { clearInterval } = window;"
-        "window.clearInterval = timer => { cleared.push(timer); clearInterval(timer); }"
+        """() => {
+            window.ticks = window.cleared = 0;
+            const { setInterval, clearInterval } = window;
+            let own;
+            window.setInterval = (callback, delay) => own = setInterval(() => { ticks += 1; callback(); }, delay);
+            document.querySelector('#machine button').click();
+            window.setInterval = setInterval;
+            window.clearInterval = timer => { if (timer === own) cleared += 1; clearInterval(timer); };
+        }"""
     )
-    page.click("#machine button")
-    page.wait_for_selector("#machine .name >> text=Epoch 1")
-    page.evaluate("document.querySelector('#machine').remove(); cleared.length = 0")
-    page.wait_for_timeout(800)
-    assert page.evaluate("cleared.length") == 1
+    at_epoch_1(page, "document.querySelector('#machine').remove(); window.ticks = window.cleared = 0")
+    page.wait_for_function("cleared > 0")
+    assert page.evaluate("[ticks, cleared]") == [1, 1]
 
 
-def test_another_picture_leaves_the_chosen_epoch(page):
-    """Only the answers change."""
+def test_another_picture_keeps_the_chosen_epoch(page):
+    """A new picture changes only the answers."""
     page.locator("#machine input").focus()
     page.keyboard.press("ArrowLeft")
-    before = told(page)
+    before = labels(page)
     page.locator("#travel-samples button.thumbnail-item").nth(4).click()
     page.wait_for_function("text => document.querySelector('#machine .says').innerText !== text", arg=before[1])
-    assert told(page)[0] == before[0] == "Epoch 2"
+    assert labels(page)[0] == before[0] == "Epoch 2"
 
 
-def test_a_damaged_epoch_is_left_out_and_said(app, page, folder):
-    """One sentence; the slider has the others."""
+def test_a_damaged_epoch_is_left_out_and_reported(app, page, folder):
+    """One sentence names it, and the slider has the other epochs."""
     (folder / "epochs" / "epoch-0001.safetensors").write_bytes(b"nothing of the kind")
     page.locator("#travel-samples button.thumbnail-item").nth(2).click()
     page.wait_for_selector("#travel-says >> text=Epoch 1 is left out: epoch-0001.safetensors is damaged")
     page.locator("#machine input").focus()
     page.keyboard.press("Home")
-    names = [told(page)[0]]
+    names = [labels(page)[0]]
     for _ in range(2):
         page.keyboard.press("ArrowRight")
-        names.append(told(page)[0])
+        names.append(labels(page)[0])
     assert names == ["Epoch 0", "Epoch 2", "Epoch 3"]
 
 
-def test_a_run_that_was_deleted_meanwhile_is_said(page, folder):
-    """And nothing of it is shown any more."""
+def test_a_run_that_was_deleted_meanwhile_is_reported(page, folder):
+    """The page no longer shows anything of it."""
     shutil.rmtree(folder)
     page.locator("#travel-samples button.thumbnail-item").nth(3).click()
     page.wait_for_selector("#travel-says >> text=There is no such run among yours")
@@ -202,8 +229,8 @@ def test_a_run_that_was_deleted_meanwhile_is_said(page, folder):
     assert not page.locator("#lines").is_visible()
 
 
-def test_a_broken_picture_is_said(page, tmp_path):
-    """In the place of what it would show."""
+def test_a_broken_picture_is_explained(page, tmp_path):
+    """The sentence takes the place of the charts."""
     text = tmp_path / "text.png"
     text.write_text("hello")
     upload(page, text)
@@ -212,7 +239,7 @@ def test_a_broken_picture_is_said(page, tmp_path):
 
 
 def test_a_stranger_finds_nothing(app, folder, new_page):
-    """A newcomer is told what to do; another visitor's run is not theirs, even with its key."""
+    """A new visitor reads what to do first, and cannot open another visitor's run, even with its key."""
     visit(new_page, app.url)
     open_time_machine(new_page)
     new_page.wait_for_selector("#travel-says >> text=Train a network first")
@@ -223,12 +250,12 @@ def test_a_stranger_finds_nothing(app, folder, new_page):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_it_fits_a_phone(app, page, screenshots, language):
-    """The tab is in sight, nothing is wider than the screen, and the controls come before what they move."""
+    """Nothing is wider than the screen, and the controls come before the charts that they move."""
     page.set_viewport_size({"width": 400, "height": 900})
     try:
         page.goto(f"{app.url}/?__theme=dark&lang={language}")
         page.get_by_role("tab", name={"en": "Time machine", "zh": "时间机器"}[language]).click()
-        arrived(page, {"en": "Epoch 3", "zh": "第 3 轮"}[language])
+        wait_until_drawn(page, {"en": "Epoch 3", "zh": "第 3 轮"}[language])
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
         top, picture = (page.locator(part).bounding_box()["y"] for part in ("#machine", "#travel-picture"))
@@ -241,7 +268,7 @@ def test_it_fits_a_phone(app, page, screenshots, language):
 
 @pytest.fixture(scope="module")
 def published(images, tmp_path_factory):
-    """A run of three epochs, its folder, and a Hub that holds it."""
+    """The folder of a run of three epochs, and a Hub that holds it."""
     folder = tmp_path_factory.mktemp("published") / "run"
     config = TrainConfig(epochs=3, num_images=512, optimizer="adam", lr=0.002, scheduler="constant")
     with run_folder.writing(folder):
@@ -255,7 +282,7 @@ def published(images, tmp_path_factory):
 
 @pytest.fixture
 def elsewhere(launched, published, tmp_path):
-    """An app that asks that Hub, and has nothing of it yet."""
+    """An app that uses that Hub and has downloaded nothing yet."""
     with launched(
         tmp_path / "checkpoints", HF_ENDPOINT=published[1].endpoint, HF_HUB_CACHE=str(tmp_path / "cache")
     ) as app:
@@ -263,8 +290,8 @@ def elsewhere(launched, published, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-def test_a_published_run_is_walked_and_each_epoch_fetched_once(elsewhere, published, picture, new_page):
-    """Its numbers are those of its weights; another picture fetches nothing; one that fails is left out and said."""
+def test_a_published_run_is_opened_and_each_epoch_downloaded_once(elsewhere, published, picture, new_page):
+    """Each epoch's answer comes from its weights; another picture downloads nothing; a failed epoch is reported."""
     (folder, hub), (file, pixels) = published, picture
     visit(new_page, elsewhere.url)
     open_time_machine(new_page)
@@ -272,20 +299,20 @@ def test_a_published_run_is_walked_and_each_epoch_fetched_once(elsewhere, publis
     upload(new_page, file)
     new_page.fill("#travelled input", ID)
     new_page.keyboard.press("Enter")
-    arrived(new_page)
+    wait_until_drawn(new_page)
     new_page.locator("#machine input").focus()
     for epoch in reversed(EPOCHS):
-        assert told(new_page) == (f"Epoch {epoch}", says(folder, epoch, pixels))
+        assert labels(new_page) == (f"Epoch {epoch}", expected_says(folder, epoch, pixels))
         new_page.keyboard.press("ArrowLeft")
-    assert len(fetched(hub)) == len(set(fetched(hub))) == len(EPOCHS)
+    assert len(weight_requests(hub)) == len(set(weight_requests(hub))) == len(EPOCHS)
 
-    last = told(new_page)[1]
+    before = labels(new_page)[1]
     hub.faults.append(Fault(method="HEAD", path="epoch-0002/config.json", status=500, times=1000))
     new_page.locator("#travel-samples button.thumbnail-item").nth(4).click()
     new_page.wait_for_selector("#travel-says >> text=Epoch 2 is left out: The Hub has a problem (status 500)")
     assert new_page.locator("#machine input").get_attribute("max") == "2"
-    assert told(new_page)[1] != last
-    assert len(fetched(hub)) == len(EPOCHS)
+    assert labels(new_page)[1] != before
+    assert len(weight_requests(hub)) == len(EPOCHS)
 
     new_page.fill("#travelled input", "owner/nothing")
     new_page.keyboard.press("Enter")
@@ -293,6 +320,6 @@ def test_a_published_run_is_walked_and_each_epoch_fetched_once(elsewhere, publis
     assert not new_page.locator("#lines").is_visible()
 
 
-def fetched(hub) -> list[str]:
-    """The requests for weights themselves, each by the commit it is of."""
-    return [asked for asked in hub.requests if re.fullmatch(r"GET /owner/run/resolve/\w+/model.safetensors", asked)]
+def weight_requests(hub) -> list[str]:
+    """Returns the requests for weights, whose URLs name the commit."""
+    return [one for one in hub.requests if re.fullmatch(r"GET /owner/run/resolve/\w+/model.safetensors", one)]

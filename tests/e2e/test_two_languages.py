@@ -1,6 +1,7 @@
 """The page in two languages, in a real browser."""
 
 import re
+from contextlib import ExitStack
 
 import pytest
 
@@ -8,25 +9,22 @@ from tests.e2e.test_page import status_says
 
 
 @pytest.fixture
-def opened(app, browser):
-    """Opens the page in a new browser that speaks a language: opened("zh-CN", "?run=7")."""
-    contexts = []
+def open_page(app, visitor_page):
+    """open_page(locale, query, script): the page in a new browser whose language is `locale`."""
+    pages = ExitStack()
 
-    def visit(locale: str, query: str = "", script: str = ""):
-        context = browser.new_context(locale=locale)
-        contexts.append(context)
-        page = context.new_page()
+    def open_page(locale: str, query: str = "", script: str = ""):
+        page = pages.enter_context(visitor_page(locale))
         page.add_init_script(script)
         page.goto(f"{app.url}/{query}")
         page.wait_for_selector("#train")
         return page
 
-    yield visit
-    for context in contexts:
-        context.close()
+    with pages:
+        yield open_page
 
 
-def says_train(page) -> str:
+def train_button(page) -> str:
     return page.locator("#train").inner_text()
 
 
@@ -34,23 +32,23 @@ def says_train(page) -> str:
     ("locale", "train"),
     [("en-US", "Train"), ("zh-CN", "训练"), ("zh-HK", "训练"), ("fr-FR", "Train")],
 )
-def test_the_browsers_language_is_spoken(opened, locale, train):
-    """Every Chinese gets Chinese, everyone else English."""
-    assert says_train(opened(locale)) == train
+def test_the_page_is_in_the_browsers_language(open_page, locale, train):
+    """Chinese for every Chinese locale, and English for all others."""
+    assert train_button(open_page(locale)) == train
 
 
-def test_all_that_stands_beside_the_controls_is_chinese(opened):
-    """Labels, helps, buttons, tabs, Markdown: no marker is left, nor a sentence in English."""
-    page = opened("en-US", "?lang=zh")
+def test_every_text_of_the_controls_is_chinese(open_page):
+    """Labels, helps, buttons, tabs and Markdown hold neither translation markers nor English sentences."""
+    page = open_page("en-US", "?lang=zh")
     text = page.locator("#settings").inner_text() + page.locator("#own-runs").first.inner_text()
     assert "__i18n__" not in text
     assert "[object" not in text
     assert re.findall(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", text) == []
 
 
-def test_a_choice_of_language_is_kept_with_the_rest_of_the_address(opened, app):
-    """The switch keeps the address' other parts, and this browser remembers it."""
-    page = opened("en-US", "?run=7")
+def test_a_choice_of_language_is_remembered_and_keeps_the_query(open_page, app):
+    """The switch keeps the other parts of the query, and the browser remembers the language."""
+    page = open_page("en-US", "?run=7")
     page.click("#language")
     page.wait_for_url("**/?run=7&lang=zh")
     page.wait_for_selector("#train >> text=训练")
@@ -61,15 +59,15 @@ def test_a_choice_of_language_is_kept_with_the_rest_of_the_address(opened, app):
     page.wait_for_selector("#train >> text=Train")
 
 
-def test_the_switch_asks_before_it_ends_a_training(opened):
-    """Declined, it goes on; accepted, it is there in the other language, and can be resumed."""
-    page = opened("en-US", "?epochs=100&scheduler=constant")
+def test_the_switch_asks_before_it_ends_a_training(open_page):
+    """Declined, the training goes on; accepted, it is interrupted and can be resumed in the other language."""
+    page = open_page("en-US", "?epochs=100&scheduler=constant")
     page.click("#train:enabled")
     status_says(page, "^Training")
-    asked = []
-    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    messages = []
+    page.once("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
     page.click("#language")
-    assert "Resume goes on" in asked[0]
+    assert "Resume goes on" in messages[0]
     assert page.locator("#stop").is_enabled()
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("#language")
@@ -77,10 +75,10 @@ def test_the_switch_asks_before_it_ends_a_training(opened):
     status_says(page, "^中断了")
 
 
-def test_the_address_is_enough_where_nothing_is_kept(opened):
-    """A frame in another site's page may not touch localStorage at all; the page works without."""
-    refuses = """Object.defineProperty(window, "localStorage", {
+def test_the_language_of_the_query_works_without_local_storage(open_page):
+    """A frame within another site's page may have no access to localStorage."""
+    no_storage = """Object.defineProperty(window, "localStorage", {
         configurable: true, get() { throw new DOMException("no", "SecurityError") }
     })"""
-    assert says_train(opened("en-US", "?lang=zh", refuses)) == "训练"
-    assert says_train(opened("zh-CN", "?lang=en", refuses)) == "Train"
+    assert train_button(open_page("en-US", "?lang=zh", no_storage)) == "训练"
+    assert train_button(open_page("zh-CN", "?lang=en", no_storage)) == "Train"

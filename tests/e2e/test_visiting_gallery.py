@@ -1,7 +1,8 @@
-"""The gallery in a real browser, on a Hub of our own: what others published, used with one press; and its bad days."""
+"""The gallery in a real browser, with a local Hub: using what others published, and errors of the Hub."""
 
 import json
 import os
+import threading
 import time
 from copy import deepcopy
 from dataclasses import replace
@@ -14,6 +15,7 @@ from torchvision.io import write_png
 
 from tests.e2e.test_page import status_says, visit
 from trainer import OptimizerLabModel, classify
+from trainer.hub.retry import SHORT_TIMEOUT_SECONDS
 from trainer.images.image_data import facts, load_images
 from trainer.learning.loop import train
 from trainer.runs.recorder import record
@@ -35,7 +37,7 @@ model-index: [{results: [{dataset: {name: "<b onmouseover=window.pwned=4>x"}, me
 
 @pytest.fixture(scope="module")
 def publication(tmp_path_factory) -> Repo:
-    """A run on the app's own pictures, so that it can be resumed there; and the tag of its weights before training."""
+    """A run on the app's own pictures, so that it can be resumed there, with a tag for its untrained weights."""
     images = load_images("synthetic")
     folder = tmp_path_factory.mktemp("published") / "run"
     config = TrainConfig(epochs=1, num_images=1024, batch_size=32, scheduler="constant")
@@ -55,7 +57,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def app(server, launched, tmp_path_factory):
-    """The app, for which that is the Hub."""
+    """The app, which uses that server as the Hub."""
     home = str(tmp_path_factory.mktemp("home"))
     with launched(tmp_path_factory.mktemp("checkpoints"), HF_ENDPOINT=server.endpoint, HF_HOME=home) as running:
         yield running
@@ -63,7 +65,7 @@ def app(server, launched, tmp_path_factory):
 
 @pytest.fixture
 def hub(server, publication):
-    """The Hub on a good day, with one run."""
+    """The Hub without faults, with one run."""
     server.faults.clear()
     server.repos = {ID: deepcopy(publication)}
     return server
@@ -78,44 +80,44 @@ def picture(images, tmp_path):
 
 @pytest.fixture
 def page(app, hub, new_page):
-    """A new visitor on the page; no question has gone to the Hub for it."""
-    asked = len(hub.requests)
+    """The page of a new visitor; opening it sends the Hub no request."""
+    before = len(hub.requests)
     visit(new_page, app.url)
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == before
     return new_page
 
 
-def look(page, pattern):
-    """Opens the gallery and asks the Hub anew, until what it then says has the pattern."""
+def refresh(page, pattern):
+    """Opens the gallery, reloads the list from the Hub, and waits until the new list matches."""
     page.get_by_role("tab", name="Gallery").click()
-    time.sleep(max(0.0, look.ended + 2.1 - time.monotonic()))  # for as long a list is kept, however often it is asked
-    page.evaluate("for (const told of document.querySelectorAll('#published :is(ul, .note, .advice)')) told.id = 'old'")
+    time.sleep(max(0.0, refresh.ended + 2.1 - time.monotonic()))  # the app reuses a list for two seconds
+    page.evaluate("for (const part of document.querySelectorAll('#published :is(ul, .note, .advice)')) part.id = 'old'")
     page.click("#refresh")
     page.wait_for_function(
         "pattern => new RegExp(pattern).test(document.querySelector('#published').innerText)"
         " && !document.querySelector('#old')",
         arg=pattern,
     )
-    look.ended = time.monotonic()
+    refresh.ended = time.monotonic()
 
 
-look.ended = 0.0
+refresh.ended = 0.0
 
 
-def pressed(page, name):
-    """Presses a button of ID's, whatever else is listed still."""
+def press(page, name):
+    """Presses a button of ID's entry in the list."""
     page.locator("#published li", has_text=ID).get_by_role("button", name=name).click()
 
 
 def test_one_press_classifies(page, picture, screenshots):
-    """With the picture that is there already, and then with another epoch, typed."""
+    """The uploaded picture is classified with the chosen run, and then with another epoch whose name is typed."""
     page.click("#go-classify")
     page.set_input_files("#picture input[type=file]", picture)
     page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
     bundled = confidences(page)
-    look(page, ID)
+    refresh(page, ID)
     page.screenshot(path=screenshots / "gallery.png", full_page=True)
-    pressed(page, "Classify with it")
+    press(page, "Classify with it")
     page.wait_for_function("name => document.querySelector('#checkpoint input').value === name", arg=ID)
     page.wait_for_selector("#says >> text=circle")
     trained = confidences(page)
@@ -124,7 +126,7 @@ def test_one_press_classifies(page, picture, screenshots):
         "before => [...document.querySelectorAll('#label .confidence-set')].map(e => e.innerText).join() !== before",
         arg=",".join(trained),
     )
-    assert len({str(told) for told in (bundled, trained, confidences(page))}) == 3
+    assert len({str(one) for one in (bundled, trained, confidences(page))}) == 3
 
 
 @pytest.mark.parametrize(
@@ -137,27 +139,27 @@ def test_one_press_classifies(page, picture, screenshots):
         ("<img src=x onerror=window.pwned=5>/x", "is not the name of a repo on the Hub"),
     ],
 )
-def test_what_cannot_be_opened_is_told_where_the_answer_would_be(page, hub, picture, name, sentence):
-    """At once, as text; the page goes on."""
+def test_what_cannot_be_opened_is_explained_in_place_of_the_answer(page, hub, picture, name, sentence):
+    """The reason comes as text and before any timeout, and the page stays usable."""
     hub.repos["pickles/only"] = Repo(commits={"2" * 40: {"pytorch_model.bin": b"\x80\x04."}})
     hub.repos["gated/run"] = replace(deepcopy(hub.repos[ID]), gated=True)
     page.click("#go-classify")
     page.set_input_files("#picture input[type=file]", picture)
     page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
-    began = time.monotonic()
+    started_at = time.monotonic()
     choose(page, "checkpoint", name)
     page.wait_for_selector(f"#says .advice >> text={sentence}")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started_at < SHORT_TIMEOUT_SECONDS
     assert page.evaluate("window.pwned") is None
     choose(page, "checkpoint", ID)
     page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
 
 
 def test_one_press_compares(page, hub, screenshots, tmp_path):
-    """Beside another one, typed; both are told by their repo, and so is the CSV."""
+    """With another run, whose name is typed; the table and the CSV name the repo of each."""
     hub.repos["other/run"] = deepcopy(hub.repos[ID])
-    look(page, "other/run")
-    pressed(page, "Compare its curve")
+    refresh(page, "other/run")
+    press(page, "Compare its curve")
     page.wait_for_selector("#compared-legend >> text=are claims of their owners")
     choose(page, "compared", "other/run")
     page.wait_for_selector("#compared-table td >> text=other/run")
@@ -171,9 +173,9 @@ def test_one_press_compares(page, hub, screenshots, tmp_path):
 
 
 def test_one_press_loads_what_can_be_resumed(page):
-    """The run is among one's own, and goes on where it ended."""
-    look(page, ID)
-    pressed(page, "Load among my runs")
+    """The run joins the visitor's own runs, and resumes from its last epoch."""
+    refresh(page, ID)
+    press(page, "Load among my runs")
     status_says(page, "^Done")
     page.wait_for_function("document.querySelector('#more-epochs input').value === '11'")
     page.fill("#more-epochs input", "2")
@@ -183,15 +185,15 @@ def test_one_press_loads_what_can_be_resumed(page):
 
 
 def test_a_hostile_card_does_nothing(page, hub):
-    """It is text, however it is written; a repo whose name is none is not listed."""
+    """Markup and templates in a card are shown as text; a repo with an invalid name is not listed."""
     hub.repos = {
         "evil/card": Repo(commits={"3" * 40: {"README.md": HOSTILE.encode()}}),
         "x/<script>window.pwned=6</script>": deepcopy(hub.repos[ID]),
     }
-    look(page, "evil/card")
-    told = page.locator("#published").inner_text()
+    refresh(page, "evil/card")
+    displayed = page.locator("#published").inner_text()
     for text in ("<img src=x onerror=window.pwned=1>", "{{constructor}} ${window.pwned=2}", "<b onmouseover="):
-        assert text in told
+        assert text in displayed
     assert page.locator("#published li").count() == 1
     page.locator("#published li").hover()
     assert page.locator("#published img, #published script, #published b").count() == 0
@@ -202,25 +204,26 @@ def test_a_hostile_card_does_nothing(page, hub):
 
 def test_nothing_is_published(page, hub):
     hub.repos.clear()
-    look(page, "Nobody has published a checkpoint of this app yet")
+    refresh(page, "Nobody has published a checkpoint of this app yet")
 
 
-def test_a_hub_in_trouble_and_one_that_is_back(page, hub):
-    """A sentence each, and Refresh."""
-    look(page, ID)
+def test_errors_of_the_hub_and_its_recovery(page, hub):
+    """Each error gives a sentence, and Refresh works again afterwards."""
+    refresh(page, ID)
     hub.faults = [
         Fault(method="GET", path="/api/models", status=503, times=2),
         Fault(method="GET", path="/api/models", how="lose", times=2),
     ]
-    look(page, r"The Hub has a problem \(status 503\)")
-    look(page, "The Hub cannot be reached")
-    look(page, ID)
+    refresh(page, r"The Hub has a problem \(status 503\)")
+    refresh(page, "The Hub cannot be reached")
+    refresh(page, ID)
 
 
 def test_a_slow_hub_holds_up_nothing_else(page, hub, picture, screenshots):
-    """It is said to be slow and waited for; meanwhile a picture is classified and a network is trained."""
-    hub.faults = [Fault(method="GET", path="/api/models", how="hold", seconds=18)]
-    look(page, "The Hub is slow to answer")
+    """While the list waits for the Hub, a picture is classified and a network is trained."""
+    answered = threading.Event()  # times=2: after its timeout the app tries once again
+    hub.faults = [Fault(method="GET", path="/api/models", how="hold", seconds=60, released=answered, times=2)]
+    refresh(page, "The Hub is slow to answer")
     page.screenshot(path=screenshots / "gallery-slow.png", full_page=True)
     page.get_by_role("tab", name="Classify a picture").click()
     page.set_input_files("#picture input[type=file]", picture)
@@ -229,23 +232,24 @@ def test_a_slow_hub_holds_up_nothing_else(page, hub, picture, screenshots):
     page.click("#train")
     status_says(page, "^Training")
     assert "The Hub is slow" in page.locator("#published").text_content()
+    answered.set()
     page.wait_for_selector(f"#published a >> text={ID}", state="attached", timeout=120_000)
 
 
 def test_page_api_command_line_and_library_agree(app, hub, picture, command_line, tmp_path, monkeypatch):
-    """One picture and one repo: the same probabilities to 1e-6, whichever way one asks, of each revision."""
+    """All give one picture the same probabilities, to 1e-6, with each revision of a repo."""
     environment = {**os.environ, **app.environment, "HF_HOME": str(tmp_path)}
     point_to(hub.endpoint, monkeypatch, tmp_path / "cache")
     client = Client(app.url, verbose=False)
-    seen = []
+    answers = []
     for name, revision in ((ID, None), (f"{ID}@epoch-0000", "epoch-0000"), (f"{ID}@{'1' * 40}", "1" * 40)):
         api = client.predict(handle_file(picture), name, api_name="/classify")["confidences"]
         line = command_line("classify", name, picture, "--json", env=environment)
         library = classify(OptimizerLabModel.from_pretrained(ID, revision=revision), picture).confidences
         assert json.loads(line.stdout)["confidences"] == pytest.approx(api, abs=1e-6)
         assert library == pytest.approx(api, abs=1e-6)
-        seen.append(api)
-    assert seen[1] == seen[2] != seen[0]
+        answers.append(api)
+    assert answers[1] == answers[2] != answers[0]
     for name, sentence in (("owner/nothing", "There is no owner/nothing"), ("../../x", "not the name of a repo")):
         with pytest.raises(AppError, match=sentence):
             client.predict(handle_file(picture), name, api_name="/classify")
@@ -257,6 +261,6 @@ def confidences(page) -> list[str]:
 
 
 def choose(page, elem_id: str, name: str) -> None:
-    """Types a name where one of a list can be chosen."""
+    """Types a name into a dropdown."""
     page.locator(f"#{elem_id} input").fill(name)
     page.keyboard.press("Enter")
