@@ -1,1 +1,1 @@
-"""The page: layout (Blocks and wiring), handlers (widgets to config, events to updates), plots."""
+"""The page: its tabs, what they share, and the app-wide state behind them."""

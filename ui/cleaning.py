@@ -12,28 +12,29 @@ from gradio.utils import get_upload_folder
 from huggingface_hub import CacheNotFound, scan_cache_dir
 
 from trainer.runs import run_folder
-from ui.lab import OWNER, Lab
+from ui.lab import Lab
 from ui.limits import Limits
+from ui.run_index import OWNER
 
 _logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN = 600.0
-SECONDS_UPLOADED = 24 * 3600  # that a visitor's file is kept
-_GRACE_SECONDS = 3600.0  # for which a folder that holds no run yet is kept: its training may have just begun
+SECONDS_UPLOADED = 24 * 3600  # that an uploaded file is kept
+_GRACE_SECONDS = 3600.0  # that a folder without a run is kept: its training may have just begun
 
 
 def keep_clean(lab: Lab) -> None:
-    """Clears what a limited Lab keeps, now and every ten minutes for as long as the app runs, in the background."""
+    """Enforces the Lab's limits in a background thread, now and every ten minutes. Does nothing without limits."""
 
-    def work():
+    def work() -> None:
         while True:
             try:
                 clear(lab.all_runs(), lab.limits)
                 clear_uploads(Path(get_upload_folder()), lab.limits)
-                if os.environ.get("SPACE_ID"):  # elsewhere the Hub's cache is not the app's alone
+                if os.environ.get("SPACE_ID"):  # elsewhere other programs share the Hub's cache
                     clear_downloads(lab.limits)
             except Exception:
-                _logger.exception("Clearing what is old failed; it is tried again in ten minutes.")
+                _logger.exception("Deleting old files failed; trying again in ten minutes.")
             time.sleep(_SECONDS_BETWEEN)
 
     if math.isfinite(lab.limits.days) or math.isfinite(lab.limits.disk_gb):
@@ -41,9 +42,9 @@ def keep_clean(lab: Lab) -> None:
 
 
 def clear(folders: list[Path], limits: Limits) -> None:
-    """Deletes the runs that were last written too long ago and, the oldest first, those that are too much together.
+    """Deletes the runs that are older than the limit, then the oldest ones until the rest fits in the disk limit.
 
-    Runs that nobody owns, as those of the API, go before those of visitors.
+    Runs without an owner, which come from the API, go before those of visitors.
     """
     now = time.time()
     in_order = sorted((os.path.exists(folder / OWNER), _last_written(folder), folder) for folder in folders)
@@ -54,16 +55,16 @@ def clear(folders: list[Path], limits: Limits) -> None:
             not run_folder.is_run(folder) and now - written > _GRACE_SECONDS
         )
         if is_old or total > limits.disk_gb * 1e9:
-            # ValueError: it is being trained, or the disk refuses; another time, then.
+            # ValueError: it is being trained, or the disk refuses. The next round tries again.
             with suppress(ValueError, OSError):
                 run_folder.delete(folder)
-            total -= sizes[folder] - _size(folder)  # also where its visitor was faster
+            total -= sizes[folder] - _size(folder)  # its visitor may have deleted it first
 
 
 def clear_uploads(folder: Path, limits: Limits) -> None:
-    """Deletes the files that visitors sent, or were given, a day ago and, the oldest first, those that are too much.
+    """Deletes uploads and downloads older than a day, then the oldest ones until the rest fits in the disk limit.
 
-    Gradio knows their age only of those that came since it was started, and nothing of their size.
+    Gradio's own `delete_cache` knows only the files since its start, and not their size.
     """
     files = []
     with suppress(OSError):
@@ -80,18 +81,19 @@ def clear_uploads(folder: Path, limits: Limits) -> None:
 
 
 def clear_downloads(limits: Limits) -> None:
-    """Deletes what was fetched from the Hub where it is too much, what was not used for longest first."""
+    """Deletes repos from the Hub's cache, the least recently used first, until the rest fits in the disk limit."""
     try:
-        kept = scan_cache_dir()
+        cache = scan_cache_dir()
     except CacheNotFound:
         return
-    too_much, old = kept.size_on_disk - limits.disk_gb * 1e9, []
-    for repo in sorted(kept.repos, key=lambda repo: repo.last_accessed):
-        if too_much > 0:
+    excess = cache.size_on_disk - limits.disk_gb * 1e9
+    old: list[str] = []
+    for repo in sorted(cache.repos, key=lambda repo: repo.last_accessed):
+        if excess > 0:
             old += [revision.commit_hash for revision in repo.revisions]
-            too_much -= repo.size_on_disk
+            excess -= repo.size_on_disk
     if old:
-        kept.delete_revisions(*old).execute()
+        cache.delete_revisions(*old).execute()
 
 
 def _last_written(folder: Path) -> float:
@@ -102,7 +104,7 @@ def _last_written(folder: Path) -> float:
 
 
 def _size(folder: Path) -> int:
-    """The bytes in a folder, as far as they can be counted: what is being written may go meanwhile."""
+    """The bytes in a folder, without files that disappear or cannot be read."""
     total = 0
     with suppress(OSError):
         for file in folder.rglob("*"):

@@ -11,24 +11,24 @@ from trainer.settings.config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Upper limits; infinity where there is none. Each is read from OPTIMIZER_LAB_MAX_<its name in capitals>."""
+    """Upper limits, inf for none. Each is read from OPTIMIZER_LAB_MAX_<name in capitals>."""
 
     epochs: float = math.inf  # of one run
     batch_size: float = math.inf  # of one run, as all runs share the memory
-    seconds: float = math.inf  # that one training may take at a time
-    runs: float = math.inf  # that are kept for one visitor
-    queue: float = 500  # requests that wait to train
+    seconds: float = math.inf  # of one training; Resume continues it
+    runs: float = math.inf  # stored for one visitor
+    queue: float = 500  # training requests that wait
     upload_mb: float = 64  # of one uploaded file
-    days: float = math.inf  # that a run is kept after it was last written
-    disk_gb: float = math.inf  # that all runs take together; all uploads; on a Space, what came from the Hub
+    days: float = math.inf  # that a run is stored after its last change
+    disk_gb: float = math.inf  # of all runs together, of all uploads and, on a Space, of all downloads from the Hub
 
     def check(self, configs: Sequence[TrainConfig]) -> None:
-        """ValueError where a run is longer, or takes more memory, than is allowed."""
+        """Raises UserError if a run has more epochs or larger batches than allowed."""
         if any(config.epochs > self.epochs for config in configs):
-            raise UserError("This Space trains up to {count} epochs; ask for fewer.", count=f"{self.epochs:g}")
+            raise UserError("This Space trains up to {count} epochs; choose fewer.", count=f"{self.epochs:g}")
         if any(config.batch_size > self.batch_size for config in configs):
             raise UserError(
-                "This Space takes batches of up to {count} pictures; ask for fewer.", count=f"{self.batch_size:g}"
+                "This Space takes batches of up to {count} pictures; choose fewer.", count=f"{self.batch_size:g}"
             )
 
 
@@ -36,17 +36,17 @@ _ON_A_SPACE = Limits(epochs=100, batch_size=2048, seconds=1200, runs=30, queue=1
 
 
 def find_limits(environ: Mapping[str, str] = os.environ) -> Limits:
-    """The limits of the environment; ValueError with a sentence for one that is no number above 0.
+    """Reads the limits from the environment. Those not set have the defaults of `Limits` or, on a Space, stricter ones.
 
-    What is not set there is unlimited, but on a Hugging Face Space, which is known by its SPACE_ID.
+    Raises UserError for a value that is not a number above 0.
     """
-    usual = _ON_A_SPACE if environ.get("SPACE_ID") else Limits()
-    return Limits(**{part.name: _read(part.name, environ, getattr(usual, part.name)) for part in fields(Limits)})
+    defaults = _ON_A_SPACE if environ.get("SPACE_ID") else Limits()
+    return Limits(**{part.name: _read(part.name, environ, getattr(defaults, part.name)) for part in fields(Limits)})
 
 
-def _read(name: str, environ: Mapping[str, str], usual: float) -> float:
+def _read(name: str, environ: Mapping[str, str], default: float) -> float:
     variable = f"OPTIMIZER_LAB_MAX_{name.upper()}"
-    text = environ.get(variable) or str(usual)
+    text = environ.get(variable) or str(default)
     try:
         value = float(text)
     except ValueError:

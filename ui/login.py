@@ -1,4 +1,4 @@
-"""The token of the Hub for an event: the signed-in visitor's or, in their own browser, that of who runs the app."""
+"""The Hub token for an event: that of the signed-in visitor or, in a local browser, of the person who runs the app."""
 
 import ipaddress
 import os

@@ -1,4 +1,4 @@
-"""Old runs, and too many, are cleared; what is trained at the moment and what comes with the app stay."""
+"""Old runs are deleted, and the oldest if they take too much space; running and bundled ones stay."""
 
 import math
 import os
@@ -13,8 +13,9 @@ from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint
 from trainer.settings.config import TrainConfig
 from ui.cleaning import clear, clear_downloads, clear_uploads
-from ui.lab import BUNDLED, OWNER
+from ui.lab import BUNDLED
 from ui.limits import Limits
+from ui.run_index import OWNER
 
 DAY = 86400
 
@@ -39,26 +40,26 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.rglob("*"))
 
 
-def test_nothing_is_cleared_without_a_limit(runs):
-    """Years old or not."""
+def test_nothing_is_deleted_without_a_limit(runs):
+    """However old."""
     clear(runs, Limits())
     assert all(run_folder.is_run(folder) for folder in runs)
 
 
-def test_the_old_go(runs):
-    """By when they were last written."""
+def test_old_runs_are_deleted(runs):
+    """By the time of their last change."""
     clear(runs, Limits(days=15))
     assert [folder.exists() for folder in runs] == [False, False, True, True]
 
 
-def test_what_is_too_much_goes_oldest_first(runs):
-    """And no more of it than must."""
+def test_the_oldest_runs_are_deleted_to_fit_the_disk_limit(runs):
+    """And not more of them than necessary."""
     clear(runs, Limits(disk_gb=2.5 * size(runs[0]) / 1e9))
     assert [folder.exists() for folder in runs] == [False, False, True, True]
 
 
-def test_uploads_go_after_a_day_or_when_they_are_too_much(tmp_path):
-    """Whether Gradio remembers them or not; what is asked for meanwhile may be gone."""
+def test_uploads_are_deleted_after_a_day_or_to_fit_the_disk_limit(tmp_path):
+    """Also those of an earlier start of the app; a missing folder is no error."""
     files = [tmp_path / str(number) / "picture.png" for number in range(4)]
     for path, days in zip(files, (2, 0.9, 0.5, 0), strict=True):
         path.parent.mkdir()
@@ -71,16 +72,16 @@ def test_uploads_go_after_a_day_or_when_they_are_too_much(tmp_path):
     clear_uploads(tmp_path / "nothing", Limits())
 
 
-def test_what_nobody_owns_goes_first(runs):
-    """However young: what comes by the API must not push out what visitors keep."""
+def test_runs_without_an_owner_are_deleted_first(runs):
+    """However new: runs of the API must not displace those of visitors."""
     for folder in runs[:3]:
         (folder / OWNER).write_text("0" * 64)
     clear(runs, Limits(disk_gb=3.5 * size(runs[0]) / 1e9))
     assert [folder.exists() for folder in runs] == [True, True, True, False]
 
 
-def test_a_folder_that_goes_meanwhile(runs, monkeypatch):
-    """As where its visitor deletes it: the others are counted, and cleared, all the same."""
+def test_a_folder_that_disappears_meanwhile(runs, monkeypatch):
+    """Its visitor may delete it: the others are still counted and deleted."""
     whole, gone = Path.rglob, runs[0]
 
     def rglob(folder, pattern):
@@ -93,8 +94,8 @@ def test_a_folder_that_goes_meanwhile(runs, monkeypatch):
     assert [folder.exists() for folder in runs[1:]] == [False, True, True]
 
 
-def test_what_its_visitor_deletes_meanwhile_is_counted(runs, monkeypatch):
-    """No other run goes because the cleaner came second."""
+def test_a_run_that_its_visitor_deletes_first_counts_as_freed(runs, monkeypatch):
+    """No other run is deleted in its place."""
     deletes = run_folder.delete
 
     def delete(folder):
@@ -107,8 +108,8 @@ def test_what_its_visitor_deletes_meanwhile_is_counted(runs, monkeypatch):
     assert [folder.exists() for folder in runs] == [False, True, True, True]
 
 
-def test_runs_that_went_before_they_were_counted(runs, monkeypatch):
-    """Or whose network mount does not answer; they are not made anew by clearing them."""
+def test_runs_that_disappear_before_they_are_counted(runs, monkeypatch):
+    """Or whose network mount does not answer; deleting does not create them again."""
     for folder in runs[:2]:
         shutil.rmtree(folder)
     stat = os.stat
@@ -126,15 +127,15 @@ def test_runs_that_went_before_they_were_counted(runs, monkeypatch):
 
 
 def test_a_run_in_progress_stays(runs):
-    """However old and however large: the next oldest goes in its place."""
+    """However old and large: the next oldest is deleted instead."""
     with run_folder.writing(runs[0]):
         clear(runs, Limits(days=15, disk_gb=2.5 * size(runs[0]) / 1e9))
         assert [folder.exists() for folder in runs] == [True, False, False, True]
         assert read_checkpoint(runs[0]).epoch == 1
 
 
-def test_a_folder_that_never_became_a_run_goes_after_an_hour(tmp_path):
-    """Not before: somebody may have just made it."""
+def test_a_folder_without_a_run_is_deleted_after_an_hour(tmp_path):
+    """Not before: its training may have just begun."""
     new, old = tmp_path / "new", tmp_path / "old"
     for folder in (new, old):
         folder.mkdir()
@@ -144,8 +145,8 @@ def test_a_folder_that_never_became_a_run_goes_after_an_hour(tmp_path):
     assert not old.exists()
 
 
-def test_what_comes_with_the_app_is_no_run(tmp_path):
-    """Its names are no keys: a Lab on that very folder lists none of them to clear."""
+def test_bundled_checkpoints_are_not_runs(tmp_path):
+    """Their names are not keys: a Lab on their folder does not list them for deletion."""
     import torch
 
     from trainer.learning.lr_finder import find_lr
@@ -158,8 +159,8 @@ def test_what_comes_with_the_app_is_no_run(tmp_path):
         time.sleep(0.05)
 
 
-def test_what_came_from_the_hub_goes_when_it_is_too_much(monkeypatch, tmp_path):
-    """What was not used for longest first, and no more of it than must; where nothing ever came, nothing is amiss."""
+def test_downloads_are_deleted_to_fit_the_disk_limit(monkeypatch, tmp_path):
+    """The least recently used first, and not more than necessary; a missing cache is no error."""
     monkeypatch.setattr("ui.cleaning.scan_cache_dir", lambda: scan_cache_dir(tmp_path))
     clear_downloads(Limits(disk_gb=1e-6))
     for number, name in enumerate(("old", "middle", "new")):

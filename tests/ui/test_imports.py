@@ -1,4 +1,4 @@
-"""The page's modules import one way: app-wide ones, what tabs share, tabs, and the page, which puts them together."""
+"""The page's modules import in one direction: app-wide ones, charts, parts, tabs, and the page itself."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
     if path.name != "__init__.py"
 }
-# For each part of ui the parts that it may import, itself included.
+# The parts that each part of ui may import, itself included.
 APP_WIDE = {"app-wide", "i18n"}
 ALLOWED = {
     "i18n": {"i18n"},
@@ -35,7 +35,7 @@ def part_of(module: str) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """The modules of ui that a file imports, also within its functions."""
+    """The modules of ui that a file imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -48,14 +48,14 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_one_way(module):
-    """No module imports a part of the page that is built on its own."""
+    """No module imports a part that is built on top of its own."""
     part = part_of(module)
     wrong = {name for name in imported(MODULES[module]) if part_of(name) not in ALLOWED[part]}
     assert wrong == set()
 
 
 def test_the_test_sees_what_is_imported():
-    """Or else it could not fail."""
+    """Otherwise the test above could not fail."""
     assert {part_of(module) for module in MODULES} == ALLOWED.keys()
     assert "ui.lab" in imported(MODULES["ui.page"])
     assert "ui.i18n.words" in imported(MODULES["ui.page"])

@@ -1,4 +1,4 @@
-"""What visitors share and what is kept apart between them."""
+"""What visitors share, and what is separate for each."""
 
 import os
 import time
@@ -18,13 +18,13 @@ from ui.parts.notice import notice
 
 @pytest.fixture
 def lab(tmp_path):
-    """A lab whose images have arrived by the time its test is over: no thread outlives the tests."""
+    """A lab. Its images have loaded by the end of the test, so that no thread outlives the tests."""
     made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), race=race, find_lr=find_lr)
     yield made
-    arrive(made)
+    wait_for_images(made)
 
 
-def arrive(lab):
+def wait_for_images(lab):
     for _ in range(600):
         if lab.images is not None or lab.failure:
             return
@@ -32,10 +32,10 @@ def arrive(lab):
 
 
 def test_a_run_is_its_visitors_alone(lab):
-    """Its owner finds it; with the key, but another visitor, or none, it does not exist."""
+    """Its owner finds it; for other visitors, even with its key, it does not exist."""
     visitor, stranger = new_visitor(), new_visitor()
     (run,) = lab.new_race(visitor, 1)
-    assert lab.runs_of(visitor) == [], "nothing is in it yet"
+    assert lab.runs_of(visitor) == [], "it has not started yet"
     (run / "training.json").touch()
     assert lab.own_run(visitor, run.name) == run
     assert lab.runs_of(visitor) == [run]
@@ -72,13 +72,13 @@ def test_a_race_that_cannot_be_made_leaves_nothing(lab, tmp_path, monkeypatch, n
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse(Path.mkdir))
         patch.setattr(Path, "write_text", refuse(Path.write_text))
-        with pytest.raises(ValueError, match="No run can be kept here: no space left"):
+        with pytest.raises(ValueError, match="The run cannot be saved here: no space left"):
             lab.new_race(new_visitor(), 3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_latest_run_comes_first(lab):
-    """Sorted by when they were begun, whatever their random names."""
+    """They are sorted by their start, not by their random names."""
     visitor = new_visitor()
     runs = [lab.new_race(visitor, 1)[0] for _ in range(4)]
     for age, run in enumerate(runs):
@@ -88,12 +88,12 @@ def test_the_latest_run_comes_first(lab):
 
 
 def test_a_race_is_its_visitors_alone_and_keeps_its_order(lab):
-    """Its runs come together, in their places, under the first one's key; nobody else's request finds them."""
+    """Its runs are listed in order under the key of the first one; other visitors do not find them."""
     visitor, stranger = new_visitor(), new_visitor()
     race, alone = lab.new_race(visitor, 12), lab.new_race(visitor, 1)
-    for place, run in enumerate([*race, *alone]):
+    for index, run in enumerate([*race, *alone]):
         (run / "training.json").touch()
-        os.utime(run / ".owner", (1000 + place, 1000 + place))
+        os.utime(run / ".owner", (1000 + index, 1000 + index))
     assert lab.races_of(visitor) == {alone[0].name: alone, race[0].name: race}
     assert lab.own_race(visitor, race[0].name) == race
     assert lab.races_of(stranger) == {}
@@ -102,8 +102,8 @@ def test_a_race_is_its_visitors_alone_and_keeps_its_order(lab):
             lab.own_race(who, key)
 
 
-def test_stop_ends_what_its_visitor_asked_for_before_it_and_nothing_else(lab):
-    """Running or waiting, in whichever tab; not another visitor's, and not the visitor's next."""
+def test_stop_ends_only_earlier_trainings_of_its_visitor(lab):
+    """In any tab; not those of other visitors, and not the visitor's next one."""
     one, other = new_visitor(), new_visitor()
     before = time.monotonic()
     lab.stop(one)
@@ -114,7 +114,7 @@ def test_stop_ends_what_its_visitor_asked_for_before_it_and_nothing_else(lab):
 
 @pytest.mark.parametrize("visitor", [None, {}, [], 3, "", "x" * 32, "../" * 8, "0" * 2_000_000])
 def test_a_forged_visitor_is_refused(lab, visitor):
-    """What a hand-made request may send in the key's place gets a sentence, and leaves nothing behind."""
+    """A handcrafted request with something else instead of a key gets an error message and leaves nothing behind."""
     for does in (lab.stop, lambda forged: lab.new_race(forged, 2)):
         with pytest.raises(ValueError, match="reload"):
             does(visitor)
@@ -122,23 +122,23 @@ def test_a_forged_visitor_is_refused(lab, visitor):
 
 
 def test_the_visitors_key_is_on_no_disk(lab, tmp_path):
-    """What is kept is its digest: who reads the disk cannot pose as the visitor."""
+    """Only its digest is stored: reading the disk is not enough to pose as the visitor."""
     visitor = new_visitor()
     lab.new_race(visitor, 2)
-    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert kept
-    assert visitor.encode() not in kept
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert stored
+    assert visitor.encode() not in stored
 
 
 def test_images_load_in_the_background(lab):
-    """The app does not wait for them; they arrive."""
-    arrive(lab)
+    """The app does not wait for them."""
+    wait_for_images(lab)
     assert lab.images.name == "synthetic"
     assert TrainConfig().batch_size < len(lab.images.train.labels)
 
 
-def test_limits_hold_for_page_and_api_alike(lab, tiny):
-    """They stand in the one way to the device: too many epochs at once, too many seconds as a run that can go on."""
+def test_limits_hold_for_page_and_api(lab, tiny):
+    """Too many epochs are refused at once; a run out of time ends, and can be resumed."""
     config = TrainConfig(epochs=3, batch_size=8)
     lab.limits = Limits(epochs=2)
     with pytest.raises(ValueError, match="up to 2 epochs"):
@@ -154,19 +154,19 @@ def test_limits_hold_for_page_and_api_alike(lab, tiny):
     assert last.reason == "completed"
 
 
-def test_each_visitor_has_room_for_so_many_runs(lab):
-    """Told before anything is made; another visitor has their own room; a deleted run makes room."""
+def test_each_visitor_can_store_a_number_of_runs(lab):
+    """The limit is checked before anything is created and is separate for each visitor; a deleted run makes room."""
     lab.limits = Limits(runs=3)
     one, other = new_visitor(), new_visitor()
     for run in lab.new_race(one, 3):
         (run / "training.json").touch()
-    with pytest.raises(ValueError, match="Up to 3 runs are kept for you here, and there are 3"):
+    with pytest.raises(ValueError, match="You can store up to 3 runs here and have 3"):
         lab.check_room(one, 1)
-    with pytest.raises(ValueError, match="Up to 3 runs"):
+    with pytest.raises(ValueError, match="up to 3 runs"):
         lab.new_race(one, 1)
     assert len(lab.all_runs()) == 3
     lab.check_room(other, 3)
-    with pytest.raises(ValueError, match="Up to 3 runs"):
+    with pytest.raises(ValueError, match="up to 3 runs"):
         lab.check_room(other, 4)
     (lab.runs_of(one)[0] / "training.json").unlink()
     lab.check_room(one, 1)

@@ -1,4 +1,4 @@
-"""Whose token of the Hub serves which request."""
+"""Which Hub token is used for which request."""
 
 import pytest
 from visitor import LOGIN, OWNER, VISITOR, request_from, signed_in

@@ -1,4 +1,4 @@
-"""Whose each run is, known without reading every visitor's folder, whatever comes and goes meanwhile."""
+"""The index knows the owner of each run without reading all folders, while runs come and go."""
 
 import io
 import itertools
@@ -22,7 +22,7 @@ LONG_AGO = itertools.count(int(time.time()) - 10_000)
 
 @pytest.fixture
 def make_lab(tiny, monkeypatch):
-    """A function that gives a lab on a folder of runs, as one process of the app has it."""
+    """A function that returns a lab on a folder of runs, as one process of the app would have it."""
     monkeypatch.setattr("ui.lab.load_images", lambda progress: tiny)
 
     def make(folder):
@@ -42,25 +42,25 @@ def begun(lab, visitor, num_runs=1):
 
 
 def settle(folder):
-    """Makes the folder's time of change one that it has not had, and nothing change in it for a while since."""
+    """Sets the folder's modification time to a new value some time ago, as if nothing had changed in it since."""
     then = next(LONG_AGO)
     os.utime(folder, (then, then))
 
 
 @pytest.fixture
 def accesses(monkeypatch, tmp_path):
-    """The files and folders below `tmp_path` that were looked at, opened or listed, in their order."""
+    """The accesses to files and folders below `tmp_path`, in order: (function, path)."""
     seen = []
 
     def counted(module, name):
-        does = getattr(module, name)
+        original = getattr(module, name)
 
-        def do(path=".", *arguments, **options):
+        def access(path=".", *arguments, **options):
             if str(path).startswith(str(tmp_path)):
                 seen.append((name, str(path)))
-            return does(path, *arguments, **options)
+            return original(path, *arguments, **options)
 
-        monkeypatch.setattr(module, name, do)
+        monkeypatch.setattr(module, name, access)
 
     for module, name in ((os, "stat"), (os, "listdir"), (os, "scandir"), (os, "open"), (io, "open")):
         counted(module, name)
@@ -68,9 +68,9 @@ def accesses(monkeypatch, tmp_path):
 
 
 def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
-    """What a page reads for its lists is the same with few stored runs and with many; after a change, one listing.
+    """A page makes the same accesses with few stored runs as with many; after a change, one listing.
 
-    That holds for the first page too: the app looks through all runs as it starts.
+    That holds for the first page too: the app reads all runs as it starts.
     """
     visitor, costs, lists = new_visitor(), {}, run_list.build()
     for stored in (5, 300):
@@ -80,7 +80,7 @@ def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
         begun(lab, visitor, 2)
         settle(lab.checkpoints)
         accesses.clear()
-        lab = make_lab(lab.checkpoints)  # a new process, which has made none of them
+        lab = make_lab(lab.checkpoints)  # a new process, which has created none of them
         costs[stored, "start"] = list(accesses)
         for step in ("first", "next", "after a change"):
             if step == "after a change":
@@ -91,15 +91,15 @@ def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
             run_list.latest(lab, visitor)
             notice(lab, visitor, True)
             costs[stored, step] = [name for name, _ in accesses]
-    assert len(costs[300, "start"]) > 300, "the index has to be made once"
+    assert len(costs[300, "start"]) > 300, "the index has to be built once"
     assert "scandir" not in costs[5, "first"]
     assert costs[300, "first"] == costs[5, "first"] == costs[5, "next"] == costs[300, "next"]
     assert costs[300, "after a change"] == costs[5, "after a change"]
     assert costs[300, "after a change"].count("scandir") == 1
 
 
-def test_a_run_that_goes_while_it_is_listed(make_lab, tmp_path, monkeypatch):
-    """At whatever look: another tab's delete, or the cleaner, ends nobody's training."""
+def test_a_run_that_disappears_while_it_is_listed(make_lab, tmp_path, monkeypatch):
+    """At any access: a deletion by another tab or the cleaner makes no other training fail."""
     visitor, stat = new_visitor(), os.stat
     lab = make_lab(tmp_path)
     stays = begun(lab, visitor)[0]
@@ -121,11 +121,11 @@ def test_a_run_that_goes_while_it_is_listed(make_lab, tmp_path, monkeypatch):
         assert {stays, goes} >= set(listed)
         shutil.rmtree(goes, ignore_errors=True)
         assert lab.runs_of(visitor) == [stays]
-    assert left > 0, "a list takes fewer looks than that"
+    assert left > 0, "a listing takes fewer accesses than that"
 
 
-def test_what_another_process_makes_and_removes(make_lab, tmp_path):
-    """Is noticed, whichever of two processes on one folder has made it."""
+def test_runs_of_another_process_are_noticed(make_lab, tmp_path):
+    """When it creates and when it deletes them in the same folder."""
     visitor = new_visitor()
     one, other = make_lab(tmp_path), make_lab(tmp_path)
     assert one.runs_of(visitor) == other.runs_of(visitor) == []
@@ -140,8 +140,8 @@ def test_what_another_process_makes_and_removes(make_lab, tmp_path):
     assert len(one.runs_of(visitor)) == 2
 
 
-def test_a_run_made_in_the_same_instant_as_a_look(make_lab, tmp_path, monkeypatch):
-    """The folder's time does not tell it: a second look does, some seconds later. Until then no page lists again."""
+def test_a_run_created_in_the_same_instant_as_a_refresh(make_lab, tmp_path, monkeypatch):
+    """The modification time does not reveal it; a listing some seconds later does. Until then no page lists again."""
     visitor = new_visitor()
     one, other = make_lab(tmp_path), make_lab(tmp_path)
     begun(other, new_visitor())
@@ -156,7 +156,7 @@ def test_a_run_made_in_the_same_instant_as_a_look(make_lab, tmp_path, monkeypatc
 
 
 def test_a_run_whose_owner_is_written_later(make_lab, tmp_path, monkeypatch):
-    """Another process is between two steps; but a run of the API, which never has an owner, is not read again."""
+    """By another process. A run of the API, which never gets an owner, is not read again."""
     visitor = new_visitor()
     one, other = make_lab(tmp_path), make_lab(tmp_path)
     (folder,) = begun(other, visitor)
@@ -181,7 +181,7 @@ def test_a_run_whose_owner_is_written_later(make_lab, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", [b"", b"x", b"\xff\xfe", b"../x", b"%s -1", b"%s 1.5", b"%s x", b"%s " + b"1" * 5000])
 def test_a_damaged_race_is_a_run_alone(text, make_lab, tmp_path):
-    """Whatever somebody has written there."""
+    """Whatever the file contains."""
     visitor = new_visitor()
     (folder,) = begun(make_lab(tmp_path), visitor)
     (folder / ".race").write_bytes(text.replace(b"%s", folder.name.encode()))
@@ -189,7 +189,7 @@ def test_a_damaged_race_is_a_run_alone(text, make_lab, tmp_path):
 
 
 def test_many_threads(make_lab, tmp_path):
-    """They make, list and remove runs at the same time; each finds its own, and nothing fails."""
+    """They create, list and delete runs at the same time; each finds its own, and nothing fails."""
     lab, failures = make_lab(tmp_path), []
 
     def work():

@@ -1,11 +1,11 @@
-// Draws a Vega-Lite spec once, then feeds its named data sets: the view, and the tooltip one reads, stay.
+// Draws a Vega-Lite spec once, then updates its named data sets in place, so that an open tooltip stays.
 const box = element.querySelector('.chart'), choice = element.querySelector('.views');
-const description = box.getAttribute('aria-label');  // or Vega would write a name of its own over it
+const description = box.getAttribute('aria-label');  // otherwise Vega replaces it with its own
 let view = null, drawn = null, width = 0, chosen = null, offered = null, first = null;
-let fed = {}, wanted = false, busy = false, seen = false, rest = 0, wake = () => {};
+let fed = {}, isStale = false, isBusy = false, isVisible = false, pause = 0, wake = () => {};
 let dark = document.body.classList.contains('dark');
 
-function look() {
+function theme() {
   const style = getComputedStyle(element);
   const ink = style.getPropertyValue('--body-text-color').trim();
   const faint = style.getPropertyValue('--border-color-primary').trim();
@@ -17,7 +17,7 @@ function look() {
   };
 }
 
-// The views of one chart, such as linear and logarithmic. A visitor's choice stays until the chart offers others.
+// Shows a button for each view, such as linear and logarithmic. The visitor's choice stays until the views change.
 function offer(value) {
   const names = Object.keys(value.specs);
   if (names.join('|') !== offered || value.view !== first) {
@@ -35,50 +35,50 @@ function offer(value) {
 
 async function draw() {
   if (!props.value) return;
-  // Of a chart that a handler once left as it was, Gradio makes a new component, whose values come as they are.
+  // After a handler has skipped this chart, Gradio replaces its component, and the value is an object instead of text.
   const value = JSON.parse(typeof props.value === 'string' ? props.value : JSON.stringify(props.value));
   offer(value);
-  // In a tab that is not open there is no width: it is drawn when it opens.
+  // A chart in a closed tab has no width; it is drawn when the tab opens.
   if (!box.clientWidth || !window.vegaEmbed) { width = 0; return; }
   const text = JSON.stringify(value.specs[chosen]);
   if (text !== drawn) {
     width = box.clientWidth;
     const spec = {...value.specs[chosen], width, description};
-    const made = await vegaEmbed(box, spec, {actions: false, renderer: 'svg', config: look(), tooltip: {theme: 'custom'}, logLevel: 1});
+    const embedded = await vegaEmbed(box, spec, {actions: false, renderer: 'svg', config: theme(), tooltip: {theme: 'custom'}, logLevel: 1});
     if (view) view.finalize();
-    view = made.view;
+    view = embedded.view;
     if (!box.isConnected) { view.finalize(); return; }
     drawn = text;
   } else if (width !== box.clientWidth) {
     width = box.clientWidth;
     view.width(width);
   }
-  const begun = performance.now();
+  const start = performance.now();
   for (const [name, rows] of Object.entries({...value.data, ...JSON.parse(JSON.stringify(fed))})) {
-    try { view.data(name, rows); } catch (error) { /* a chart without that layer */ }
+    try { view.data(name, rows); } catch (error) { /* this chart has no such data set */ }
   }
   await view.runAsync();
-  rest = seen ? 9 * (performance.now() - begun) : 4000;
+  pause = isVisible ? 9 * (performance.now() - start) : 4000;
 }
 
-// Draws what is newest, for a tenth of the time at most, and out of sight now and then only: the machine may be the one
-// that trains.
+// Draws the latest data, for at most a tenth of the time, or every four seconds if the chart is out of sight: the same
+// machine may be training.
 async function update() {
-  wanted = true;
-  if (busy) return;
-  busy = true;
-  while (wanted && box.isConnected) {
-    wanted = false;
-    rest = 0;
+  isStale = true;
+  if (isBusy) return;
+  isBusy = true;
+  while (isStale && box.isConnected) {
+    isStale = false;
+    pause = 0;
     try { await draw(); } catch (error) { console.error('chart', error); }
-    await new Promise(done => { wake = done; setTimeout(done, rest); });
+    await new Promise(done => { wake = done; setTimeout(done, pause); });
   }
-  busy = false;
+  isBusy = false;
 }
 const resized = new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) update(); });
 const scrolled = new IntersectionObserver(entries => {
-  seen = entries.at(-1).isIntersecting;
-  if (seen) wake();
+  isVisible = entries.at(-1).isIntersecting;
+  if (isVisible) wake();
 });
 const themed = new MutationObserver(() => {
   if (dark === document.body.classList.contains('dark')) return;
@@ -90,8 +90,8 @@ resized.observe(box);
 scrolled.observe(box);
 themed.observe(document.body, {attributes: true, attributeFilter: ['class']});
 
-// The body outlives the chart, and would keep alive all that observes it. Only a custom element learns that it is
-// removed, also while it is hidden.
+// The body outlives the chart and would keep its observers alive. Only a custom element is notified of its removal, even
+// while it is hidden.
 if (!customElements.get('live-chart')) customElements.define('live-chart', class extends HTMLElement {
   disconnectedCallback() { if (!this.isConnected) this.dispatchEvent(new Event('removed')); }
 });
@@ -102,7 +102,7 @@ box.addEventListener('removed', () => {
   wake();
 });
 watch('value', update);
-// Data that another part of the page moves by itself, without asking the server.
+// Data that another part of the page changes without the server.
 element.addEventListener('feed', event => { fed = event.detail; update(); });
-// Gradio has loaded Vega before it runs this; if it could not, no waiting helps.
+// Gradio runs this after it has loaded Vega.
 update();

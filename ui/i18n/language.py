@@ -1,7 +1,7 @@
-"""The language of a page: `?lang=` in its address, else what was chosen before in this browser, else the browser's own.
+"""The language of a page: `?lang=` in its address, else the last choice in this browser, else the browser's own.
 
-Gradio translates static text in the browser, by navigator.language. language.js overrides it, and puts a remembered
-choice into the address, where the server finds it in every event.
+Gradio translates static text in the browser, by navigator.language. language.js overrides that, and writes the last
+choice into the address, from which the server reads it in every event.
 """
 
 from pathlib import Path
@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.i18n.words import in_browser
 
-_SCRIPT = f"<script>{(Path(__file__).parent / 'language.js').read_text()}</script>".encode()
+_SCRIPT = f"<script>{(Path(__file__).parent / 'language.js').read_text(encoding='utf-8')}</script>".encode()
 
-# For the click of a button: the page again, in the other language, with the rest of its address. It ends what the page
-# trains, and asks before it does.
+# For the click of a button: loads the page in the other language, with the rest of its address. That ends the page's
+# training, so it asks first.
 SWITCH = f"""() => {{
-  const ends = {in_browser("The training here ends, and Resume goes on from its last epoch. Change the language?")};
+  const ends = {in_browser("This stops the training; Resume continues it from its last epoch. Change the language?")};
   if (document.querySelector("#stop:enabled") && !confirm(ends)) return;
   const address = new URL(location.href);
   address.searchParams.set("lang", document.documentElement.lang.startsWith("zh") ? "en" : "zh");
@@ -27,9 +27,9 @@ SWITCH = f"""() => {{
 
 
 def current_language() -> str:
-    """The language, "en" or "zh", of the page whose event is being handled; English outside of any.
+    """The language, "en" or "zh", of the page whose event is being handled; "en" outside of an event.
 
-    Not by a gr.Request among the handler's parameters: Gradio fills none in a functools.partial.
+    It does not use a gr.Request parameter, because Gradio does not fill the parameters of a functools.partial.
     """
     request = LocalContext.request.get(None)
     return "en" if request is None else language_of(request)
@@ -38,14 +38,14 @@ def current_language() -> str:
 def language_of(request: Any) -> str:
     """The language, "en" or "zh", of the page that a request (Gradio's or Starlette's) comes from."""
     requested = request.query_params.get("lang", "").lower()
-    # Browsers send the language they prefer first; navigator.language is the same one.
+    # Browsers send the preferred language first; it is the same as navigator.language.
     accepted = request.headers.get("accept-language", "").lower()
     language = requested if requested.startswith(("zh", "en")) else accepted
     return "zh" if language.startswith("zh") else "en"
 
 
 class _ScriptFirst:
-    """Puts language.js at the head of the page: what Gradio's own `head` takes runs after the language is chosen."""
+    """Inserts language.js at the start of <head>: scripts in Gradio's `head` option run too late for it."""
 
     def __init__(self, app: ASGIApp):
         self.app = app

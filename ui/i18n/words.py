@@ -1,7 +1,7 @@
-"""The page's words in Chinese. An English sentence is its own key, as in gettext; zh.json holds what it becomes.
+"""The page's translations. As in gettext, the English sentence is the key; zh.json has the Chinese.
 
-`static` words go to the browser, where Gradio puts them in place of what `i18n` marks; they have no placeholders.
-`dynamic` words stay here, for what handlers say; their placeholders are named: "epoch {epoch} of {epochs}".
+`static` sentences go to the browser, where Gradio replaces what `i18n` has marked; they have no placeholders.
+`dynamic` sentences stay on the server for handlers; their placeholders are named: "epoch {epoch} of {epochs}".
 """
 
 import json
@@ -15,36 +15,36 @@ from trainer.errors import Message
 _CHINESE = json.loads((Path(__file__).parent / "zh.json").read_text(encoding="utf-8"))
 STATIC: dict[str, str] = _CHINESE["static"]
 DYNAMIC: dict[str, str] = _CHINESE["dynamic"]
-_WORDS = STATIC | DYNAMIC
+_ALL = STATIC | DYNAMIC
 
 i18n = gr.I18n(zh=STATIC)
 
 
 def translate(sentence: str, language: str, **values: object) -> str:
-    """Returns the sentence in a language, "en" or "zh", its placeholders filled with `values`.
+    """Returns the sentence in a language, "en" or "zh", with its placeholders filled by `values`.
 
-    A `Message` brings its own template and values. Values that are Messages are translated in turn; all others, which
-    may be a stranger's words, stay as they are. A sentence that has no Chinese stays English.
+    A `Message` has its own template and values. Values that are Messages are translated too; others are not, as they
+    may be text of strangers. A sentence without a translation stays English.
     """
     if isinstance(sentence, Message):
         return sentence if language != "zh" else _in_chinese(sentence)
     if language == "zh":
-        return _fill(_WORDS.get(sentence, sentence), values)
+        return _fill(_ALL.get(sentence, sentence), values)
     return _fill(sentence, values, "en")
 
 
 def in_browser(sentence: str) -> str:
-    """A JavaScript expression for a script of the page: a static sentence in the language that the page is in."""
+    """A JavaScript expression for a static sentence in the language of the page."""
     return f"(document.documentElement.lang.startsWith('zh') ? {json.dumps(STATIC[sentence])} : {json.dumps(sentence)})"
 
 
 def _in_chinese(message: Message) -> str:
-    chinese = _WORDS.get(message.template)
+    chinese = _ALL.get(message.template)
     if chinese is None:
         return message
     try:
         filled = _fill(chinese, message.values)
-    except LookupError:  # read from a file that lacks some of its values
+    except LookupError:  # it was read from a file without some of its values
         return message
     is_clause = message.template.endswith(".") and not message.endswith(".")
     return filled.removesuffix("。") if is_clause else filled

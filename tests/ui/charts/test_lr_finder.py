@@ -1,4 +1,4 @@
-"""The chart of a range test: one spec for all its updates, and only what can be seen in its data."""
+"""The chart of a range test: one spec for all updates, and no data outside its axes."""
 
 import json
 import math
@@ -11,14 +11,14 @@ from ui.charts.lr_finder import finder_chart
 
 LOSSES = [2.3, 2.3, 2.2, 2.0, 2.1, 9.0, math.inf]
 TRIALS = [
-    Trial(step=place + 1, num_steps=7, lr=10.0 ** (place - 5), loss=loss, smoothed=loss)
-    for place, loss in enumerate(LOSSES)
+    Trial(step=index + 1, num_steps=7, lr=10.0 ** (index - 5), loss=loss, smoothed=loss)
+    for index, loss in enumerate(LOSSES)
 ]
 FINDING = Finding(suggestion=0.002, diverges_at=1.0, reason="")
 
 
-def test_new_trials_move_the_chart_and_do_not_draw_it_anew():
-    """The spec is the same from the first trial to the finding; only data change."""
+def test_new_trials_do_not_redraw_the_chart():
+    """The spec is the same from the first trial to the finding; only the data change."""
     specs = [finder_chart(TRIALS[:count], None, None, "en")["specs"][""] for count in (0, 1, 4)]
     chart = finder_chart(TRIALS, FINDING, (1e-6, 0.02), "en")
     assert all(spec == chart["specs"][""] for spec in specs)
@@ -26,8 +26,8 @@ def test_new_trials_move_the_chart_and_do_not_draw_it_anew():
     assert set(layers) == set(chart["data"])
 
 
-def test_the_explosion_is_cut_off_and_the_axis_holds_everything():
-    """Losses far above the start are left out; the frame takes in the schedule and the divergence."""
+def test_exploded_losses_are_left_out_and_the_axes_hold_everything_else():
+    """The axes include the planned schedule and the range that diverges."""
     data = finder_chart(TRIALS, FINDING, (1e-6, 0.02), "en")["data"]
     assert [row["smoothed"] for row in data["trials"]] == [2.3, 2.3, 2.2, 2.0, 2.1, None, None]
     low, high = data["frame"]
@@ -39,7 +39,7 @@ def test_the_explosion_is_cut_off_and_the_axis_holds_everything():
 
 
 def test_nothing_found_marks_nothing():
-    """No rule and no shade where there is no suggestion and no divergence."""
+    """Without a suggestion and a divergence there is no rule and no shaded range."""
     data = finder_chart(TRIALS[:4], Finding(suggestion=None, diverges_at=None, reason=""), None, "en")["data"]
     assert data["suggested"] == data["diverging"] == data["planned"] == []
 
@@ -47,7 +47,7 @@ def test_nothing_found_marks_nothing():
 @pytest.mark.parametrize("planned", [(0.0, 0.02), (1e-300, 0.02), (0.0, 1e-12), (0.02, 1e10), (0.02, 0.02)])
 @pytest.mark.parametrize("trials", [[], TRIALS], ids=["before", "after"])
 def test_a_schedule_far_away_leaves_the_curve_readable(planned, trials):
-    """A schedule may end at 0, which is on no logarithmic axis: the bar is cut off, and the axis has its numbers."""
+    """A schedule may end at 0, which a logarithmic axis cannot show: its bar is clipped, the axis keeps its labels."""
     chart = finder_chart(trials, FINDING if trials else None, planned, "en")
     low, high = chart["data"]["frame"]
     assert 1e-7 <= low["lr"] <= 1e-5

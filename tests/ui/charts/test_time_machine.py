@@ -1,4 +1,4 @@
-"""The time machine's charts: their rows are the network's own numbers, and moving through epochs draws nothing anew."""
+"""The time machine's charts: their rows are the network's probabilities, and another epoch does not redraw them."""
 
 import json
 
@@ -11,11 +11,11 @@ from trainer.networks.predict import Prediction
 from ui.charts.time_machine import bars_chart, class_colors, lines_chart, shares
 
 
-def moment(epoch, **sure):
-    """What a network of those classes thinks after an epoch."""
-    label = max(sure, key=sure.get)
-    prediction = Prediction(label=label, confidences=sure, seen=torch.zeros(3, 8, 8, dtype=torch.uint8))
-    return Moment(epoch=epoch, class_names=tuple(sure), prediction=prediction, filters=torch.zeros(1, 3, 5, 5))
+def moment(epoch, **confidences):
+    """A moment with the given probabilities."""
+    label = max(confidences, key=confidences.get)
+    prediction = Prediction(label=label, confidences=confidences, seen=torch.zeros(3, 8, 8, dtype=torch.uint8))
+    return Moment(epoch=epoch, class_names=tuple(confidences), prediction=prediction, filters=torch.zeros(1, 3, 5, 5))
 
 
 MOMENTS = [
@@ -25,45 +25,45 @@ MOMENTS = [
 ]
 
 
-def test_the_classes_that_ever_mattered_are_drawn_over_the_epochs():
-    """With their shares, and at the epochs there are."""
+def test_classes_that_were_ever_likely_have_lines():
+    """With their probabilities at the epochs that exist."""
     rows = lines_chart(MOMENTS, 3, "en")["data"]["shares"]
     assert [(row["epoch"], row["share"]) for row in rows if row["class"] == "cat"] == [(0, 0.3), (2, 0.5), (3, 0.9)]
     assert {row["class"] for row in rows} == {"cat", "ship"}
 
 
-def test_the_likeliest_in_the_end_is_drawn_however_unsure():
-    """A network that has learned nothing shows one line at least."""
-    unsure = moment(0, **{f"class {place}": 0.1 + place / 1000 for place in range(9)})
+def test_the_likeliest_class_in_the_end_has_a_line_however_unlikely():
+    """So a network that has learned nothing shows one line at least."""
+    unsure = moment(0, **{f"class {index}": 0.1 + index / 1000 for index in range(9)})
     assert [row["class"] for row in lines_chart([unsure], 1, "en")["data"]["shares"]] == ["class 8"]
 
 
-def test_colours_stay_while_moments_come_in():
-    """A class has one colour in both charts, in every update."""
+def test_colors_stay_when_moments_arrive():
+    """A class has one color in both charts and in every update."""
     assert all(class_colors(MOMENTS[:count]) == class_colors(MOMENTS) for count in (1, 2))
     assert {row["class"]: row["color"] for row in shares(MOMENTS[0], class_colors(MOMENTS))} == class_colors(MOMENTS)
     assert len(set(class_colors(MOMENTS).values())) == 4
 
 
-def test_of_many_classes_those_that_came_highest_are_shown():
-    """Ten at most, in the network's own order."""
-    many = moment(0, **{f"{place:02d}": (place % 13) / 100 for place in range(26)})
-    shown = list(class_colors([many]))
-    assert len(shown) == 10
-    assert shown == sorted(shown)
-    assert {"12", "25"} <= set(shown)
+def test_of_many_classes_the_likeliest_are_drawn():
+    """At most ten, in the network's order."""
+    many = moment(0, **{f"{index:02d}": (index % 13) / 100 for index in range(26)})
+    drawn = list(class_colors([many]))
+    assert len(drawn) == 10
+    assert drawn == sorted(drawn)
+    assert {"12", "25"} <= set(drawn)
 
 
-def test_new_moments_do_not_draw_anew():
-    """Specs are the same; only data change."""
+def test_new_moments_do_not_redraw_the_charts():
+    """The specs are the same; only the data change."""
     for count in (1, 2):
         assert lines_chart(MOMENTS[:count], 3, "en")["specs"] == lines_chart(MOMENTS, 3, "en")["specs"]
         assert bars_chart(MOMENTS[:count], "en")["specs"] == bars_chart(MOMENTS, "en")["specs"]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_what_is_fed_in_is_drawn(language):
-    """The rule at the epoch, the bars with their numbers, and the name of the class that leads."""
+def test_the_selected_epoch_is_drawn(language):
+    """Bars with their percentages, and the name of the likeliest class."""
     now = shares(MOMENTS[1], class_colors(MOMENTS))
     lines, bars = lines_chart(MOMENTS, 3, language), bars_chart(MOMENTS, language)
     fed = {**lines["data"], "mark": [{"epoch": 2}], "now": now}

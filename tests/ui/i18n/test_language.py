@@ -1,4 +1,4 @@
-"""The page's language, as a handler is told it, and the script that chooses it, which must come before Gradio's."""
+"""The page's language in a handler, and the script that chooses it, which must come before Gradio's."""
 
 import gradio as gr
 import pytest
@@ -25,8 +25,8 @@ PAGE = b"<!doctype html><html><head><title>x</title></head></html>"
         ("lang=", "zh-CN", "zh"),
     ],
 )
-def test_the_address_counts_first_and_then_the_browser(query, accepted, language):
-    """`?lang=` if it names a language of the page, else the language that the browser prefers."""
+def test_the_address_comes_before_the_browsers_language(query, accepted, language):
+    """`?lang=` if the page has that language, else the one that the browser prefers."""
     scope = {
         "type": "http",
         "method": "POST",
@@ -34,42 +34,42 @@ def test_the_address_counts_first_and_then_the_browser(query, accepted, language
         "query_string": query.encode(),
         "headers": [(b"accept-language", accepted.encode())],
     }
-    kept = LocalContext.request.set(gr.Request(request=gr.routes.fastapi.Request(scope)))
+    token = LocalContext.request.set(gr.Request(request=gr.routes.fastapi.Request(scope)))
     try:
         assert current_language() == language
     finally:
-        LocalContext.request.reset(kept)
+        LocalContext.request.reset(token)
 
 
-def test_outside_of_any_event_it_is_english():
-    """Where the page is built, say, and for the public endpoints' own tests."""
+def test_outside_of_an_event_it_is_english():
+    """As while the page is built."""
     assert current_language() == "en"
 
 
-def answered(path: str, pieces: list[bytes]) -> tuple[dict, bytes]:
-    """What the middleware makes of an answer that comes in pieces: its headers and its body."""
+def response_to(path: str, pieces: list[bytes]) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of a response that the app sends in pieces through the middleware."""
 
     async def app(scope, receive, send):
         headers = [(b"content-length", str(len(b"".join(pieces))).encode()), (b"x-other", b"kept")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for at, piece in enumerate(pieces):
-            await send({"type": "http.response.body", "body": piece, "more_body": at + 1 < len(pieces)})
+        for index, piece in enumerate(pieces):
+            await send({"type": "http.response.body", "body": piece, "more_body": index + 1 < len(pieces)})
 
-    answer = TestClient(MIDDLEWARE[0].cls(app)).get(path)
-    return dict(answer.headers), answer.content
+    response = TestClient(MIDDLEWARE[0].cls(app)).get(path)
+    return dict(response.headers), response.content
 
 
 @pytest.mark.parametrize("pieces", [[PAGE], [PAGE[:20], PAGE[20:]]])
-def test_the_script_stands_first_in_the_page(pieces):
-    """Before anything of Gradio's, with a length that counts it in."""
-    headers, body = answered("/", pieces)
+def test_the_script_comes_first_in_the_page(pieces):
+    """Before all of Gradio's, and the Content-Length includes it."""
+    headers, body = response_to("/", pieces)
     assert body.startswith(b"<!doctype html><html><head><script>// Runs before Gradio")
     assert body.endswith(b"</script><title>x</title></head></html>")
     assert headers == {"content-length": str(len(body)), "x-other": "kept"}
 
 
-def test_everything_else_passes_untouched():
-    """A file that holds <head> too, and a stream, piece by piece."""
-    headers, body = answered("/file", [PAGE, PAGE])
+def test_other_responses_are_unchanged():
+    """Even if they contain <head>, and also in pieces."""
+    headers, body = response_to("/file", [PAGE, PAGE])
     assert body == PAGE * 2
     assert headers["content-length"] == str(len(body))

@@ -1,4 +1,4 @@
-"""The page's words: everything it shows has its Chinese, and nothing is translated that nobody says."""
+"""The translations: every sentence of the page has one, and none is left over."""
 
 import ast
 import json
@@ -24,7 +24,7 @@ from ui.i18n.words import DYNAMIC, STATIC, translate
 REPOSITORY = Path(__file__).parents[3]
 MARKED = re.compile(r'__i18n__\{"__type__": "translation_metadata", "key": ("(?:[^"\\]|\\.)*")\}')
 # The functions whose first argument is a sentence for the user.
-SAYING = ("translate", "say", "i18n", "in_browser", "Message", "UserError", "GpuUnavailableError", "Error")
+TAKE_SENTENCES = ("translate", "say", "i18n", "in_browser", "Message", "UserError", "GpuUnavailableError", "Error")
 CODE = [*(REPOSITORY / "ui").rglob("*.py"), *(REPOSITORY / "trainer").rglob("*.py")]
 # Sentences of the command line, which the page never shows.
 COMMAND_LINE = (
@@ -32,11 +32,11 @@ COMMAND_LINE = (
     "trainer/hub/repositories.py", "ui/limits.py", "trainer/hub/publish.py",
 )  # fmt: skip
 CHINESE = re.compile("[一-鿿]")
-# Names that stay as they are: torch's, and the app's own.
+# Names that are not translated: torch's, and the app's own.
 NAMES = {*SETTINGS, *(f"{name}, powers of ten" for name in SETTINGS), "Optimizer Lab"}
 
 
-# In a process of its own: Gradio leaves event loops behind, and warnings are errors here.
+# In a separate process: Gradio leaves event loops behind, and warnings are errors here.
 BUILD = """
 import json, os, pathlib, sys, torch
 from ui.lab import Lab
@@ -49,7 +49,7 @@ os._exit(0)
 
 @pytest.fixture(scope="module")
 def components(tmp_path_factory) -> list[dict]:
-    """What the page is made of, as the browser gets it."""
+    """The components of the page, as the browser gets them."""
     built = subprocess.run(
         [sys.executable, "-c", BUILD, str(tmp_path_factory.mktemp("checkpoints"))],
         cwd=REPOSITORY,
@@ -63,7 +63,7 @@ def components(tmp_path_factory) -> list[dict]:
 
 
 def marked(part) -> set[str]:
-    """The sentences that a component leaves to the browser to translate, wherever in it they stand."""
+    """The sentences anywhere in a component that the browser translates."""
     if isinstance(part, str):
         return {json.loads(key) for key in MARKED.findall(part)}
     inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
@@ -71,12 +71,12 @@ def marked(part) -> set[str]:
 
 
 def texts(code: ast.AST) -> list[str]:
-    """The strings that stand in a piece of code."""
+    """The strings in a piece of code."""
     return [part.value for part in ast.walk(code) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
 
 
 def calls(file: Path, *names: str) -> Iterator[ast.expr]:
-    """The first argument of each call of functions of those names."""
+    """The first argument of each call of a function with one of those names."""
     for node in ast.walk(ast.parse(file.read_text())):
         if (
             isinstance(node, ast.Call)
@@ -86,21 +86,21 @@ def calls(file: Path, *names: str) -> Iterator[ast.expr]:
             yield node.args[0]
 
 
-def literals(said: ast.expr) -> list[str]:
-    """The string that an expression is, or the two that it chooses between."""
-    if isinstance(said, ast.IfExp):
-        return literals(said.body) + literals(said.orelse)
-    return [said.value] if isinstance(said, ast.Constant) else []
+def literals(sentence: ast.expr) -> list[str]:
+    """The string that an expression is, or both that a conditional expression may be."""
+    if isinstance(sentence, ast.IfExp):
+        return literals(sentence.body) + literals(sentence.orelse)
+    return [sentence.value] if isinstance(sentence, ast.Constant) else []
 
 
 @pytest.mark.slow
-def test_what_the_page_marks_has_its_chinese(components):
-    """A sentence wrapped in i18n() would stay English without an entry among the static words."""
+def test_marked_sentences_have_chinese(components):
+    """Without an entry among the static sentences, one wrapped in i18n() would stay English."""
     assert marked([component["props"] for component in components]) <= STATIC.keys()
 
 
 @pytest.mark.slow
-def test_what_the_controls_are_called_has_its_chinese(components):
+def test_labels_have_chinese(components):
     """Labels, helps, buttons, tabs and accordions, marked or not."""
     for component in components:
         props = component["props"]
@@ -114,34 +114,39 @@ def test_what_the_controls_are_called_has_its_chinese(components):
                 assert text in STATIC, component["type"]
 
 
-def test_helps_and_lessons_have_their_chinese():
-    """Every setting's help, every optimizer's and scheduler's sentence, every lesson's words."""
-    said = [declared.help for declared in SETTINGS.values()]
-    said += [row.about for rows in (OPTIMIZERS, SCHEDULERS) for row in rows.values()]
-    said += [text for lesson in LESSONS.values() for text in (lesson.title, lesson.before, lesson.after)]
-    assert [sentence for sentence in said if sentence not in STATIC] == []
+def test_helps_and_lessons_have_chinese():
+    """The help of every setting, the description of every optimizer and scheduler, the texts of every lesson."""
+    sentences = [declared.help for declared in SETTINGS.values()]
+    sentences += [row.about for rows in (OPTIMIZERS, SCHEDULERS) for row in rows.values()]
+    sentences += [text for lesson in LESSONS.values() for text in (lesson.title, lesson.before, lesson.after)]
+    assert [sentence for sentence in sentences if sentence not in STATIC] == []
 
 
 def test_placeholders_agree():
-    """Both languages say the same values, and static words none: Gradio cuts their marker at the first brace."""
+    """Both languages have the same ones; static sentences have none, as Gradio cuts their marker at the first brace."""
     for english, chinese in DYNAMIC.items():
         assert sorted(re.findall(r"\{(\w+)\}", english)) == sorted(re.findall(r"\{(\w+)\}", chinese)), english
     assert [english for english in STATIC if "{" in english or "}" in english] == []
     assert STATIC.keys().isdisjoint(DYNAMIC)
 
 
-def test_no_word_shadows_one_of_gradios():
-    """Gradio's own words stand in groups such as `slider`; an entry of that name would show as [object Object]."""
+def test_no_key_collides_with_a_group_of_gradios():
+    """Gradio groups its own words under keys such as `slider`; an entry of that name would show as [object Object]."""
     assert [english for english in STATIC if re.fullmatch("[a-z_]+", english)] == ["unset"]
 
 
-def test_chinese_is_set_as_chinese():
+def test_one_chinese_word_for_one_thing():
+    """你 and not 您, 随机猜测 and not 瞎猜, 作品库 and not 画廊."""
+    assert [chinese for chinese in {**STATIC, **DYNAMIC}.values() if re.search("您|瞎猜|画廊", chinese)] == []
+
+
+def test_chinese_typography():
     """Full-width punctuation, and a space between Chinese and Latin letters or digits."""
     for english, chinese in {**STATIC, **DYNAMIC}.items():
         assert not re.search(r"[一-鿿][,;:!?()]|[,;!?()][一-鿿]", chinese), chinese
         assert not re.search(r"[一-鿿][A-Za-z0-9]|[A-Za-z0-9][一-鿿]", chinese), chinese
-        only_joins = not re.search("[a-z]", re.sub(r"\{\w+\}", "", english))  # it has no words of its own
-        assert CHINESE.search(chinese) or english in ("中文", "The Hub") or only_joins
+        has_words = re.search("[a-z]", re.sub(r"\{\w+\}", "", english))
+        assert CHINESE.search(chinese) or english in ("中文", "The Hub") or not has_words
 
 
 def constants() -> set[str]:
@@ -150,17 +155,17 @@ def constants() -> set[str]:
 
 
 def test_every_translation_is_used():
-    """An entry that no code says any more would be kept up to date for nothing."""
+    """An entry that no code uses would be maintained for nothing."""
     titles = {measure.title.capitalize() for measure in MEASURES.values()}
     assert {**STATIC, **DYNAMIC}.keys() - constants() - titles == set()
 
 
-def test_every_template_has_its_chinese():
-    """Errors, messages and whatever a handler translates; the command line's own sentences stay English."""
+def test_every_template_has_chinese():
+    """Errors, messages and what handlers translate; sentences of the command line stay English."""
     files = [file for file in CODE if not file.relative_to(REPOSITORY).as_posix().startswith(COMMAND_LINE)]
-    said = {text for file in files for call in calls(file, *SAYING) for text in literals(call)}
-    assert {"epoch {epoch} of {epochs}", "There is no such run among yours; it may have been deleted."} <= said
-    assert said - STATIC.keys() - DYNAMIC.keys() == set()
+    sentences = {text for file in files for call in calls(file, *TAKE_SENTENCES) for text in literals(call)}
+    assert {"epoch {epoch} of {epochs}", "There is no such run among yours; it may have been deleted."} <= sentences
+    assert sentences - STATIC.keys() - DYNAMIC.keys() == set()
 
 
 def test_no_error_for_users_is_a_bare_ValueError():  # noqa: N802
@@ -172,8 +177,8 @@ def test_no_error_for_users_is_a_bare_ValueError():  # noqa: N802
 @pytest.mark.parametrize("every", [1, 0])
 @pytest.mark.parametrize("lowest", [2.3, 2.0, 0.1])
 @pytest.mark.parametrize("last", [2.3, 3.0, 90.0])
-def test_what_the_lr_finder_says_has_its_chinese(every, lowest, last):
-    """Whether the loss falls or not, and diverges or not."""
+def test_the_lr_finders_reasons_have_chinese(every, lowest, last):
+    """For a loss that falls or not, and diverges or not."""
     losses = [2.3, 2.3, 2.3, 2.29, lowest, lowest, last, last]
     trials = [
         Trial(step=step, num_steps=8, lr=10.0 ** (step - 8), loss=loss, smoothed=loss)
@@ -183,19 +188,19 @@ def test_what_the_lr_finder_says_has_its_chinese(every, lowest, last):
     assert not re.search("[a-z]{4}", translate(reason, "zh").replace("zero_grad_every", "")), reason
 
 
-def test_no_sentence_stands_twice():
-    """Of two entries of one name, JSON silently takes the last."""
+def test_no_key_is_repeated():
+    """Of two equal keys, JSON silently takes the last."""
 
-    def once(pairs: list[tuple[str, object]]) -> dict:
+    def unique(pairs: list[tuple[str, object]]) -> dict:
         names = [name for name, _ in pairs]
         assert sorted(names) == sorted(set(names))
         return dict(pairs)
 
-    json.loads((REPOSITORY / "ui" / "i18n" / "zh.json").read_text(encoding="utf-8"), object_pairs_hook=once)
+    json.loads((REPOSITORY / "ui" / "i18n" / "zh.json").read_text(encoding="utf-8"), object_pairs_hook=unique)
 
 
 def test_values_fill_the_placeholders():
-    """In both languages; a sentence without Chinese is said in English."""
+    """In both languages; a sentence without a translation stays English."""
     assert translate("epoch {epoch} of {epochs}", "en", epoch=3, epochs=10) == "epoch 3 of 10"
     assert translate("epoch {epoch} of {epochs}", "zh", epoch=3, epochs=10) == "第 3 轮，共 10 轮"
     assert translate("no such {thing}", "zh", thing="word") == "no such word"
@@ -203,7 +208,7 @@ def test_values_fill_the_placeholders():
 
 
 def test_a_message_is_translated_by_its_template():
-    """With the messages among its values; a stranger's text among them stays as it is."""
+    """Values that are messages are translated too; others, which may be a stranger's text, are not."""
     error = UserError("momentum must be a number, not {value}.", value="'{x.__class__}'")
     assert translate(str(error), "en") == "momentum must be a number, not '{x.__class__}'."
     assert translate(str(error), "zh") == str(error)  # has no Chinese
@@ -215,7 +220,7 @@ def test_a_message_is_translated_by_its_template():
 
 
 def test_a_message_as_a_clause_is_translated_without_its_full_stop():
-    """As errors.as_clause makes it."""
+    """As errors.as_clause leaves it out."""
     why = as_clause(UserError("Two classes have the same name."))
     refused = Message("{what} cannot be used: {why}.", what=Message("The folder {folder}", folder="/pets"), why=why)
     assert refused == "The folder /pets cannot be used: two classes have the same name."
@@ -223,17 +228,17 @@ def test_a_message_as_a_clause_is_translated_without_its_full_stop():
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_refused_setting_is_told_in_chinese(name):
-    """Whatever range it has."""
+def test_a_refused_setting_is_explained_in_chinese(name):
+    """For every kind of range."""
     with pytest.raises(ValueError, match="must be") as refused:
         TrainConfig(**{name: {}})
-    told = translate(str(refused.value), "zh")
-    assert told.startswith(f"{name} 必须是")
-    assert not re.search(r"\b(number|numbers|of|above|from|to|or more|between)\b", told)
+    sentence = translate(str(refused.value), "zh")
+    assert sentence.startswith(f"{name} 必须是")
+    assert not re.search(r"\b(number|numbers|of|above|from|to|or more|between)\b", sentence)
 
 
-def test_the_advice_for_a_diverged_run_is_told_in_chinese():
-    """For both of its causes."""
+def test_the_advice_for_a_diverged_run_has_chinese():
+    """For both causes."""
     for changed in ({}, {"zero_grad_every": 0}):
         advice = translate(_advice(TrainConfig(**changed), 2), "zh")
         assert advice.startswith("在第 2 轮")
