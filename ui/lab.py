@@ -100,7 +100,7 @@ class Lab:
     def find_lr(
         self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf
     ) -> Iterator[Trial | Finding]:
-        """What `lr_finder.find_lr` yields. Raises UserError at once above the app's limits, or after too long a time."""
+        """What `lr_finder.find_lr` yields. Raises UserError at once above the app's limits, or after its time limit."""
         self.limits.check([config])
         return self._in_time(self._find_lr(config, images), seconds)
 
@@ -206,9 +206,7 @@ class Lab:
     def _load(self) -> None:
         self._index.refresh()  # so that the first page need not wait for it
         try:
-            images = self.images = load_images(
-                progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing))
-            )
+            self.images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
         except ValueError as error:
             self.failure = str(error)
         except Exception:

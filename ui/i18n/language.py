@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.i18n.words import in_browser
 
-_SCRIPT = f"<script>{(Path(__file__).parent / 'language.js').read_text(encoding='utf-8')}</script>".encode()
+_SCRIPT = b"<script>" + (Path(__file__).parent / "language.js").read_bytes() + b"</script>"
 
 # For the click of a button: loads the page in the other language, with the rest of its address. That ends the page's
 # training, so it asks first.

@@ -24,7 +24,7 @@ from ui.charts.live import live_chart
 from ui.charts.time_machine import HEIGHT, bars_chart, class_colors, lines_chart, shares
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
-from ui.lab import Lab, is_key
+from ui.lab import Lab
 from ui.login import own_token
 from ui.parts import run_list
 from ui.parts.checkpoints import in_hub_thread, in_thread, open_published
@@ -32,6 +32,7 @@ from ui.parts.markup import advice, note
 from ui.parts.messages import Updates
 from ui.parts.run_view import NUM_CLASSES
 from ui.parts.shared import AT_ONCE, Shared, components
+from ui.run_index import is_key
 from ui.tabs import classify
 from ui.uploads import uploaded
 

@@ -14,12 +14,13 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import lesson_of
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
-from ui.lab import Lab, is_key, new_visitor
+from ui.lab import Lab, new_visitor
 from ui.parts import run_list, run_view
 from ui.parts.markup import advice, note
 from ui.parts.messages import Updates
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Shared, components
+from ui.run_index import is_key
 from ui.tabs.train import lessons, lr_finder, own_runs, permalink, publish, race, settings, training
 from ui.tabs.train.buttons import Buttons, Training, check, start_on_click, stop_on_click
 from ui.tabs.train.lessons import Lessons
