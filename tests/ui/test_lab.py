@@ -172,8 +172,8 @@ def test_each_visitor_can_store_a_number_of_runs(lab):
     lab.check_room(one, 1)
 
 
-def test_a_visitor_is_told_what_holds_here(lab):
-    """Nothing at home; on a Space its limits, that runs are not kept, and that those the browser remembers are gone."""
+def test_the_notice_for_a_visitor(lab):
+    """Empty at home. On a Space: its limits, that a restart deletes runs, and that earlier runs are gone."""
     visitor = new_visitor()
     assert notice(lab, visitor, False) == ""
     assert "emptied" in notice(lab, visitor, True)
@@ -181,6 +181,6 @@ def test_a_visitor_is_told_what_holds_here(lab):
     (run / "training.json").touch()
     assert notice(lab, visitor, True) == ""
     lab.limits, lab.forgets = Limits(epochs=100, seconds=1200, runs=30, days=30), True
-    told = notice(lab, visitor, True)
-    assert "up to 100 epochs a run, 20 min of training at a time, 30 runs for each visitor, kept for 30 days" in told
-    assert "when it restarts" in told
+    words = notice(lab, visitor, True)
+    assert "up to 100 epochs a run, 20 min of training at a time, 30 runs for each visitor, kept for 30 days" in words
+    assert "when it restarts" in words

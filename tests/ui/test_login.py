@@ -21,7 +21,7 @@ def space(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("client", "host", "is_beside"),
+    ("client", "host", "is_local"),
     [
         ("127.0.0.1", "127.0.0.1:7860", True),
         ("::1", "[::1]:7860", True),
@@ -34,11 +34,11 @@ def space(monkeypatch):
         ("", "localhost", False),
     ],
 )
-def test_the_owners_token_serves_the_browser_beside_it(client, host, is_beside):
-    """Nobody in the room or at the end of a tunnel reads or publishes with it."""
+def test_the_owners_token_serves_local_browsers_only(client, host, is_local):
+    """Browsers on the same network or at the end of a tunnel neither read nor publish with it."""
     with request_from(client, host):
-        assert own_token() == (OWNER if is_beside else None)
-        if is_beside:
+        assert own_token() == (OWNER if is_local else None)
+        if is_local:
             assert token_to_publish() == OWNER
         else:
             with pytest.raises(ValueError, match="only the person at the computer"):
@@ -46,13 +46,13 @@ def test_the_owners_token_serves_the_browser_beside_it(client, host, is_beside):
 
 
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "via"])
-def test_a_proxy_on_this_computer_is_nobody_beside_it(header):
-    """It may ask for the app by this computer's own name, whoever is behind it."""
+def test_a_proxy_on_this_computer_is_not_a_local_browser(header):
+    """It may use the name of this computer for requests from anywhere."""
     with request_from(**{header: "192.0.2.1"}):
         assert own_token() is None
 
 
-def test_work_that_nobody_asked_for_has_no_token():
+def test_work_outside_of_an_event_has_no_token():
     assert own_token() is None
 
 
@@ -63,8 +63,8 @@ def test_on_a_space_a_visitor_has_their_own(space):
 
 
 @pytest.mark.parametrize("session", [{}, signed_in(-1.0)])
-def test_on_a_space_nobody_has_the_owners(space, session):
-    """Before they sign in, and when it was too long ago, visitors have none."""
+def test_on_a_space_visitors_never_get_the_owners_token(space, session):
+    """Before they sign in, and after their login has expired, they have none."""
     with request_from(session=session):
         assert own_token() is None
         with pytest.raises(ValueError, match="Sign in with Hugging Face first"):
@@ -72,7 +72,7 @@ def test_on_a_space_nobody_has_the_owners(space, session):
 
 
 def test_a_space_without_a_login_says_so(space, monkeypatch):
-    """And takes no session for one, whatever is in it."""
+    """And does not accept a session as one, whatever it contains."""
     monkeypatch.delenv("OAUTH_CLIENT_SECRET")
     with request_from(session=signed_in()):
         assert own_token() is None
