@@ -1,4 +1,4 @@
-"""Puts a run among the networks that come with the app, its weights as float16: python -m scripts.bundle RUN NAME."""
+"""Adds a run's network, as float16, to the networks that come with the app: python -m scripts.bundle RUN NAME."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
 def bundle(run: Path, folder: Path) -> None:
-    """Fills `folder` with the network of the run in the folder `run`, and with its model card."""
+    """Writes the network of the run in the folder `run`, and its model card, to `folder`."""
     folder.mkdir(exist_ok=True)
     shutil.copyfile(run / CONFIG_FILE, folder / CONFIG_FILE)
     config, data = (json.loads((run / name).read_text()) for name in (CONFIG_FILE, HISTORY_FILE))
@@ -33,9 +33,9 @@ def bundle(run: Path, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.bundle", description=__doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
-    parser.add_argument("name", metavar="NAME", help="what it is called in checkpoints/")
-    asked = parser.parse_args()
-    bundle(asked.run, CHECKPOINTS / asked.name)
+    parser.add_argument("name", metavar="NAME", help="its name in checkpoints/")
+    arguments = parser.parse_args()
+    bundle(arguments.run, CHECKPOINTS / arguments.name)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ UNTIMED = ("seconds", "images_per_second")
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch):
-    """What survives a crash is test_checkpoint's matter; here are a thousand commits."""
+    """The recorder is tested elsewhere; syncing a thousand commits would only be slow."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
