@@ -109,7 +109,7 @@ def add_endpoints(lab: Lab) -> None:
         per_epoch = batches_per_epoch(settings, _images(lab))
         if settings.epochs * per_epoch > MOST_BATCHES:
             raise UserError(
-                "This run has over {count} batches: ask for fewer epochs or larger batches.",
+                "This run has over {count} batches: use fewer epochs or a larger batch_size.",
                 count=f"{MOST_BATCHES:,}",
             )
         return [{"step": step, "lr": lr} for step, lr in preview(settings, batches_per_epoch=per_epoch)]

@@ -185,14 +185,14 @@ class Lab:
         """The folders of a visitor's own race. Raises UserError for any other, without a hint that it exists."""
         folders = self.races_of(visitor).get(key) if is_key(key) else None
         if not folders:
-            raise UserError("There is no such run among yours; it may have been deleted.")
+            raise UserError("You have no such run; it may have been deleted.")
         return folders
 
     def own_run(self, visitor: str | None, key: str | None) -> Path:
         """The folder of a visitor's own run. Raises UserError for any other, as `own_race` does."""
         folder = self.checkpoints / key if is_key(key) else None
         if folder is None or not is_key(visitor) or read(folder / OWNER) != _digest(visitor):
-            raise UserError("There is no such run among yours; it may have been deleted.")
+            raise UserError("You have no such run; it may have been deleted.")
         return folder
 
     def checkpoint(self, name: str | None) -> Path:

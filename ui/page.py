@@ -25,7 +25,7 @@ STYLE = (Path(__file__).parent / "style.css").read_text()
 _HEADER = (
     """<header><h1>Optimizer Lab</h1>
 <p>"""
-    + i18n("Train a small network on ten kinds of pictures; see what optimizer and learning rate do to it.")
+    + i18n("Train a small network on ten kinds of pictures and see what the optimizer and the learning rate do.")
     + "</p></header>"
 )
 

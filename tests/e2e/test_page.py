@@ -236,7 +236,7 @@ def test_stop_leaves_the_queue(app, page, screenshots):
     status_says(page, "Waiting for its turn")
     page.screenshot(path=screenshots / "waiting-in-queue.png")
     page.click("#stop")
-    status_says(page, "Not trained\\s+It was stopped before it began")
+    status_says(page, "Not trained\\s+It was stopped before it started")
     page.wait_for_selector("#train:enabled")
     assert page.locator("#stop").is_disabled()
     page.screenshot(path=screenshots / "left-the-queue.png")

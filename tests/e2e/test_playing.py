@@ -29,7 +29,7 @@ def test_a_link_restores_settings_and_race_without_running(app, page):
     assert page.locator("#setting-gamma input").input_value() == "0.5"
     assert not page.locator("#setting-momentum").is_visible()
     status_says(page, "^Ready")
-    page.wait_for_selector("#notice >> text=This link holds a race")
+    page.wait_for_selector("#notice >> text=This link contains a race")
     page.wait_for_selector("#race >> text=lr 0.1")
     assert page.locator("#seeds input[type=number]").input_value() == "2"
     choose(page, "scheduler", "cosine")
@@ -67,7 +67,7 @@ def test_settings_of_a_link_that_cannot_be_trained_are_explained(app, page, quer
 def test_a_race_is_trained_saved_resumed_and_compared(app, page, tmp_path, screenshots):
     """Two settings with two seeds each: the winner, the table, a reload, more epochs, the comparison, CSV and code."""
     open_link(page, app.url + "/" + LINK + RACE)
-    page.wait_for_selector("#notice >> text=This link holds a race")
+    page.wait_for_selector("#notice >> text=This link contains a race")
     page.wait_for_selector("#race >> text=lr 0.1")
     page.click("#start-race")
     status_says(page, "^Done")

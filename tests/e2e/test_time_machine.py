@@ -224,7 +224,7 @@ def test_a_run_that_was_deleted_meanwhile_is_reported(page, folder):
     """The page no longer shows anything of it."""
     shutil.rmtree(folder)
     page.locator("#travel-samples button.thumbnail-item").nth(3).click()
-    page.wait_for_selector("#travel-says >> text=There is no such run among yours")
+    page.wait_for_selector("#travel-says >> text=You have no such run")
     assert not page.locator("#machine .says").is_visible()
     assert not page.locator("#lines").is_visible()
 
@@ -245,7 +245,7 @@ def test_a_stranger_finds_nothing(app, folder, new_page):
     new_page.wait_for_selector("#travel-says >> text=Train a network first")
     new_page.fill("#travelled input", folder.name)
     new_page.keyboard.press("Enter")
-    new_page.wait_for_selector("#travel-says >> text=There is no such run among yours")
+    new_page.wait_for_selector("#travel-says >> text=You have no such run")
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

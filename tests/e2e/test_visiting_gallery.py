@@ -160,7 +160,7 @@ def test_one_press_compares(page, hub, screenshots, tmp_path):
     hub.repos["other/run"] = deepcopy(hub.repos[ID])
     refresh(page, "other/run")
     press(page, "Compare its curve")
-    page.wait_for_selector("#compared-legend >> text=are claims of their owners")
+    page.wait_for_selector("#compared-legend >> text=are reported by their owners")
     choose(page, "compared", "other/run")
     page.wait_for_selector("#compared-table td >> text=other/run")
     assert page.locator("#compared-table tbody tr").count() == 2
@@ -175,7 +175,7 @@ def test_one_press_compares(page, hub, screenshots, tmp_path):
 def test_one_press_loads_what_can_be_resumed(page):
     """The run joins the visitor's own runs, and resumes from its last epoch."""
     refresh(page, ID)
-    press(page, "Load among my runs")
+    press(page, "Load into my runs")
     status_says(page, "^Done")
     page.wait_for_function("document.querySelector('#more-epochs input').value === '11'")
     page.fill("#more-epochs input", "2")
@@ -204,7 +204,7 @@ def test_a_hostile_card_does_nothing(page, hub):
 
 def test_nothing_is_published(page, hub):
     hub.repos.clear()
-    refresh(page, "Nobody has published a checkpoint of this app yet")
+    refresh(page, "No checkpoint of this app has been published yet")
 
 
 def test_errors_of_the_hub_and_its_recovery(page, hub):

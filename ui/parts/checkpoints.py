@@ -89,7 +89,7 @@ def _run(repo_id: str, revision: str | None, reader: str | None, period: float) 
     with retry.short_timeouts():
         run = repositories.open_run(repo_id, revision, token=own_token())
     if not run.history:
-        raise UserError("{repo} tells of no epoch.", repo=repo_id)
+        raise UserError("{repo} contains no epochs.", repo=repo_id)
     return run
 
 
@@ -102,7 +102,9 @@ async def in_hub_thread(call: Callable[..., T], *arguments: Any, seconds: float 
         with fail_after(seconds):
             return await to_thread.run_sync(call, *arguments, limiter=_HUB_THREADS, abandon_on_cancel=True)
     except TimeoutError:
-        raise UserError("The Hub is too slow just now, or too many are asking it; try again later.") from None
+        raise UserError(
+            "The Hub is too slow right now, or too many requests are waiting for it; try again later."
+        ) from None
 
 
 async def in_thread(call: Callable[..., T], *arguments: Any) -> T:

@@ -61,7 +61,7 @@ class Panel:
         for name, widget in self.widgets.items():
             if isinstance(widget, gr.Slider) and getattr(config, name) > widget.maximum:
                 raise UserError(
-                    "This link does not work here: on this page {name} goes up to {maximum}.",
+                    "This link does not work here: on this page {name} is at most {maximum}.",
                     name=name,
                     maximum=f"{widget.maximum:g}",
                 )

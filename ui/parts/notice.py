@@ -19,14 +19,14 @@ def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:
         sentences.append(
             advice(
                 translate(
-                    "Your earlier runs are gone: the disk of this app was emptied, or they were cleared for their age. "
-                    "What you published on the Hub can be loaded from there.",
+                    "Your earlier runs are gone: this app's disk was cleared, or the runs were removed as too old. "
+                    "You can load what you published from the Hub.",
                     language,
                 )
             )
         )
     if lab.forgets:
-        forgetful = "This Space forgets its runs when it restarts: publish or download what you want to keep."
+        forgetful = "This Space loses its runs when it restarts: publish or download what you want to keep."
         sentences.append(advice(translate(forgetful, language)))
     if rules := _rules(lab, language):
         sentences.append(note(translate("On this Space: {rules}.", language, rules=", ".join(rules))))

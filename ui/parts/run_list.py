@@ -50,7 +50,7 @@ def build() -> RunLists:
     """The lists, empty, each to be rendered in its own tab."""
     return RunLists(
         races=gr.Dropdown(
-            [], label=i18n("Your runs"), info=i18n("Kept for this browser alone."), elem_id="runs", render=False
+            [], label=i18n("Your runs"), info=i18n("Saved for this browser only."), elem_id="runs", render=False
         ),
         networks=gr.Dropdown(
             [],
@@ -66,7 +66,7 @@ def build() -> RunLists:
             multiselect=True,
             max_choices=MOST_COMPARED,
             label=i18n("Runs to compare"),
-            info=i18n("Any of yours, from any race, and published ones: type owner/name."),
+            info=i18n("Your runs, from any race. Or type the name of a published one: owner/name."),
             allow_custom_value=True,
             elem_id="compared",
             render=False,

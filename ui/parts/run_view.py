@@ -26,10 +26,10 @@ _SMALL = 190  # pixels: the height of the smaller charts
 _STATUS = {
     "training": ("Training", "in another tab"),
     "completed": ("Done", ""),
-    "stopped": ("Stopped", "its last whole epoch is kept; Resume goes on from there"),
-    "diverged": ("Diverged", "the last epoch with a sound loss is kept"),
-    "out_of_time": ("Out of time", "Resume goes on from its last epoch"),
-    "interrupted": ("Interrupted", "the page was left or the app ended; Resume goes on from its last epoch"),
+    "stopped": ("Stopped", "saved up to the last full epoch; Resume continues from there"),
+    "diverged": ("Diverged", "the last epoch with a finite loss is saved"),
+    "out_of_time": ("Out of time", "Resume continues from the last epoch"),
+    "interrupted": ("Interrupted", "the page was closed or the app stopped; Resume continues from the last epoch"),
 }
 
 
@@ -128,7 +128,7 @@ def taught_lesson(runs: Sequence[Run]) -> Lesson | None:
 def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
     """The state of the runs and their progress bar, as HTML."""
     if not runs:
-        return status_line("Ready.", "Press Train: the settings are good as they are.", 0, language)
+        return status_line("Ready.", "Press Train: the defaults work well.", 0, language)
     if len(runs) > 1:
         return _race_status(runs, language, live=live)
 
@@ -140,7 +140,7 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
         return status_line("Starting", "measuring the untrained network", run.evaluated, language)
     title, more = _STATUS[run.status]
     if not run.epoch and run.status in ("stopped", "interrupted", "out_of_time"):
-        more = "no epoch had ended yet; Resume begins with the first"
+        more = "no epoch was finished; Resume starts with the first"
     at = min(run.config.epochs, run.epoch + (run.status == "training"))
     words = [say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
     if live:
@@ -182,13 +182,13 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     if won:
         # Without several seeds a lead of a point may be luck, and the sentence says so.
         if won.is_tie:
-            sentence = "Nobody is ahead: the best two have {accuracy} of the test pictures right"
+            sentence = "It is a tie: the best two have the same test accuracy, {accuracy}"
         elif won.clear:
-            sentence = "{name} won: {accuracy} of the test pictures right, {points} points ahead"
+            sentence = "{name} won with a test accuracy of {accuracy}, {points} points ahead"
         else:
             sentence = (
-                "{name} is ahead with {accuracy} of the test pictures right, but only by {points} points: "
-                "that may be chance; more seeds would tell"
+                "{name} is ahead with a test accuracy of {accuracy}, but only by {points} points, which may be chance: "
+                "train with more seeds to find out"
             )
         words.append(
             say(
@@ -206,7 +206,7 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
 
 def _learned_from(run: Run, language: str) -> list[str]:
     """What an accuracy on the test pictures is worth where they are what the network learned from."""
-    words = "it learned from these very pictures"
+    words = "trained on the test pictures: not a fair score"
     return [translate(words, language)] if run.config.train_split == "test" else []
 
 
@@ -217,7 +217,7 @@ def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:
         return []
     used, left = duration(latest.used_seconds, language), duration(latest.left_seconds, language)
     if live and latest.left_seconds:
-        return [translate("GPU time: {used} used, about {left} to come", language, used=used, left=left)]
+        return [translate("GPU time: {used} used, about {left} still needed", language, used=used, left=left)]
     return [translate("GPU time: {used} used", language, used=used)]
 
 
@@ -233,7 +233,7 @@ def lesson_words(lesson: Lesson | None, runs: Sequence[Run], language: str) -> s
         happened = translate("What happens on CIFAR-10:", language)
         parts.append(f"<b>{html.escape(happened)}</b> {html.escape(translate(lesson.after, language))}")
         if lesson.printed:
-            dotted = translate("The dotted line is what the notebook printed.", language)
+            dotted = translate("The dotted line shows the values that the notebook printed.", language)
             parts.append(f"<span class='quiet'>{html.escape(dotted)}</span>")
     return "<div class='lesson'>" + "<br>".join(parts) + "</div>"
 

@@ -57,7 +57,7 @@ def build(lab: Lab, shared: Shared) -> None:
                     elem_id="seen",
                 ),
             )
-    or_a_sample = i18n("Or one of the test pictures, which a run learns from only where its train_split is test:")
+    or_a_sample = i18n("Or pick a test picture (only runs with train_split = test were trained on these):")
     gr.HTML("<div class='note'>" + or_a_sample + "</div>")
     gallery = samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
 
@@ -119,7 +119,9 @@ def samples_gallery(lab: Lab, picture: gr.Image, *, columns: int, elem_id: str, 
 def invitation(language: str) -> str:
     """The sentence while there is no picture, as HTML."""
     choose = translate("Choose a picture: a file, the webcam, the clipboard, or a test picture below.", language)
-    only = translate("A network knows only the classes it learned; to it, every picture is one of them.", language)
+    only = translate(
+        "A network knows only the classes it was trained on, and takes every picture for one of them.", language
+    )
     return f"<div class='status'>{choose} <span class='quiet'>{only}</span></div>"
 
 
@@ -133,7 +135,7 @@ async def classify(lab: Lab, answer: Answer, picture: Any, name: str | None) -> 
         return {answer.says: invitation(language), answer.label: None, answer.seen: None}
     try:
         if not name:
-            raise UserError("There is no trained network yet: press Train, and come back after its first epoch.")
+            raise UserError("There is no trained network yet: press Train, and come back after the first epoch.")
         model, seen = await look(lab, picture, name)
     except ValueError as error:
         explained = f"<div class='status'>{advice(translate(str(error), language))}</div>"
@@ -149,7 +151,7 @@ def _sentence(model: OptimizerLabModel, seen: Prediction, language: str) -> str:
     likely = seen.confidences[seen.label]
     sure = translate("It says" if likely > 0.5 else "It is not sure; its best guess is", language)
     only = translate(
-        "It knows only these {count}: {names}; to it, every picture is one of them.",
+        "It knows only these {count} classes: {names}. It takes every picture for one of them.",
         language,
         count=len(model.class_names),
         names=", ".join(model.class_names),

@@ -95,7 +95,7 @@ def _contents(runs: Mapping[str, Run], measure: str, language: str) -> dict[str,
     contenders = compare(list(runs.values()), _repo_ids(runs))
     if len(contenders) > len(COLORS):
         raise UserError(
-            "Compare up to {count} different settings at a time: no more can be told apart.",
+            "Compare up to {count} different settings at a time: more could not be distinguished.",
             count=len(COLORS),
         )
     epochs = max((run.config.epochs for run in runs.values()), default=10)
@@ -122,7 +122,7 @@ def write_code(lab: Lab, visitor: str, names: list[str] | None) -> str:
     """The first of the visitor's own runs among the chosen ones, as a plain PyTorch script."""
     own = [name for name in checked(names) if not is_published(name)]
     if not own:
-        raise UserError("Choose a run of yours first: the script has its settings.")
+        raise UserError("Choose one of your runs first: the script will have its settings.")
     return as_code(*read_settings(lab.own_run(visitor, own[0])))
 
 
@@ -142,9 +142,13 @@ def checked(names: Any) -> list[str]:
 def _legend(contenders: Sequence[Contender], language: str) -> str:
     words = legend(contenders, language)
     if not words:
-        return note(translate("Choose runs above: they are laid over each other here.", language))
+        return note(translate("Choose runs above to see their curves in one chart.", language))
     if published := sorted({one.repo_id for one in contenders} - {""}):
-        claim = translate("The figures of {names} are claims of their owners.", language, names=", ".join(published))
+        claim = translate(
+            "The figures of {names} are reported by their owners and are not checked.",
+            language,
+            names=", ".join(published),
+        )
         words += note(claim)
     return words
 

@@ -35,7 +35,7 @@ _SECONDS_KEPT, _SECONDS_REFRESHED = 30.0, 2.0
 _SECONDS_TO_SLOW = 3.0
 
 # A button's name is the event that its press becomes.
-_BUTTONS = {"select": "Classify with it", "apply": "Compare its curve", "download": "Load among my runs"}
+_BUTTONS = {"select": "Classify with it", "apply": "Compare its curve", "download": "Load into my runs"}
 _PRESSED = """element.addEventListener('click', event => {
   const button = event.target.closest('button');
   if (button) trigger(button.name, {repo_id: button.value});
@@ -87,10 +87,10 @@ def _listed(best: bool) -> list[PublishedCheckpoint]:
 def build(lab: Lab, tab: gr.Tab, shared: Shared, view: RunView) -> None:
     """The tab's content and its events; it is filled when it is opened. `view` shows a loaded run."""
     catalogue = Catalogue()
-    gr.Markdown(i18n("Published with this app, by anyone. Figures are what their authors claim: nobody checked them."))
+    gr.Markdown(i18n("Anyone can publish with this app. The figures are reported by the authors and are not checked."))
     with gr.Row(elem_id="gallery-order"):
         order = gr.Radio(
-            [(i18n("Newest first"), "newest"), (i18n("Best claim first"), "best")],
+            [(i18n("Newest first"), "newest"), (i18n("Highest reported accuracy"), "best")],
             value="newest",
             label=i18n("Order"),
             show_label=False,
@@ -136,10 +136,10 @@ async def show(catalogue: Catalogue, order: str | None, *, seconds: float) -> As
     language = current_language()
     answer = catalogue.ask(best=order == "best", seconds=seconds)
     if not answer.done():
-        yield _note(translate("Asking the Hub …", language))
+        yield _note(translate("Loading the list from the Hub …", language))
         done, _ = await asyncio.wait({answer}, timeout=_SECONDS_TO_SLOW)
         if not done:
-            yield _note(translate("The Hub is slow to answer; everything else here works meanwhile.", language))
+            yield _note(translate("The Hub is slow to answer; the rest of the page works meanwhile.", language))
     yield draw(await asyncio.shield(answer), language)
 
 
@@ -148,7 +148,7 @@ def draw(answer: Answer, language: str) -> str:
     if answer.failure:
         return advice(translate(answer.failure, language))
     if not answer.listed:
-        return _note(translate("Nobody has published a checkpoint of this app yet: yours can be the first.", language))
+        return _note(translate("No checkpoint of this app has been published yet: yours can be the first.", language))
     return "<ul class='published'>" + "".join(_item(one, language) for one in answer.listed) + "</ul>"
 
 
@@ -157,12 +157,12 @@ def _item(one: PublishedCheckpoint, language: str) -> str:
         return html.escape(text, quote=True)
 
     if one.accuracy is None:
-        claim = translate("claims no accuracy", language)
+        claim = translate("no reported accuracy", language)
     elif one.data:
-        form = "claims {accuracy} of the test pictures of {data} right"
+        form = "reported test accuracy {accuracy} on {data}"
         claim = translate(form, language, accuracy=f"{one.accuracy:.1%}", data=one.data)
     else:
-        claim = translate("claims {accuracy} right", language, accuracy=f"{one.accuracy:.1%}")
+        claim = translate("reported accuracy {accuracy}", language, accuracy=f"{one.accuracy:.1%}")
     facts = " · ".join([f"{name} {value}" for name, value in one.settings.items()] + [one.updated[:10]])
     buttons = "".join(
         f"<button name='{name}' value='{escaped(one.repo_id)}'>{escaped(translate(label, language))}</button>"
@@ -203,7 +203,7 @@ async def load(lab: Lab, view: RunView, lists: RunLists, visitor: str, repo_id: 
     # It ends by itself: each of its few files is given up if the Hub falls silent.
     folder, can_resume = await in_hub_thread(_load, lab, visitor, repo_id, seconds=None)
     if not can_resume:
-        gr.Info(translate("{repo} can be looked at and classified with, but not resumed.", language, repo=repo_id))
+        gr.Info(translate("You can view {repo} and classify with it, but not resume it.", language, repo=repo_id))
 
     def show_run() -> Updates:
         runs = run_list.read_all([folder])
@@ -218,7 +218,7 @@ def _load(lab: Lab, visitor: str, repo_id: str) -> tuple[Path, bool]:
         with retry.short_timeouts():
             can_resume = repositories.load(repo_id, folder, token=own_token())
         if not run_folder.is_run(folder):
-            raise UserError("{repo} holds a network but no run: classify with it.", repo=repo_id)
+            raise UserError("{repo} contains a network but no run: you can only classify with it.", repo=repo_id)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

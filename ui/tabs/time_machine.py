@@ -68,7 +68,7 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
             run = gr.Dropdown(
                 [],
                 label=i18n("Run"),
-                info=i18n("One of yours. Or type the name of a published one, owner/name."),
+                info=i18n("One of your runs. Or type the name of a published one: owner/name."),
                 allow_custom_value=True,
                 elem_id="travelled",
             )
@@ -165,13 +165,13 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
         yield journey.explain(note(translate(choose, language)))
         return
     yield {
-        journey.says: note(translate("Looking for the epochs", language)),
+        journey.says: note(translate("Finding the epochs", language)),
         journey.machine: {"run": name, "waiting": True},
     }
     call = in_thread if is_key(name) else in_hub_thread
     try:
         if not name:
-            raise UserError("Train a network first, or type the name of a published run: then its epochs are here.")
+            raise UserError("Train a network first, or type the name of a published run, to see its epochs.")
         pixels = await in_thread(read_picture, uploaded(picture))
         epochs = await call(_timeline, lab, visitor, name)
     except ValueError as error:
@@ -193,7 +193,7 @@ def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
     if is_key(name):
         return timeline.of_folder(lab.own_run(visitor, name))
     if not isinstance(name, str):
-        raise UserError("There is no such run among yours; it may have been deleted.")
+        raise UserError("You have no such run; it may have been deleted.")
 
     def open_model(repo_id: str, revision: str, **_) -> OptimizerLabModel:
         return open_published(f"{repo_id}@{revision}", torch.device("cpu"))
@@ -257,8 +257,8 @@ def _machine(run: Run, moments: Sequence[Moment], name: str, language: str, *, m
     count, _, side, _ = latest.filters.shape
     what = translate(
         "Each square is one of the {count} filters of the first layer, {side} pixels wide: the small pattern that it "
-        "looks for all over a picture. Grey stands for no weight. Untrained, they are noise; what helps to tell the "
-        "classes apart becomes an edge or a spot of colour.",
+        "looks for everywhere in a picture. Grey means a weight of 0. Untrained filters are noise; training turns "
+        "those that help to distinguish the classes into edges and spots of color.",
         language,
         count=count,
         side=side,
@@ -295,7 +295,7 @@ def _sentence(run: Run, moment: Moment, language: str) -> str:
     if moment.epoch >= len(run.history):
         return translate("It says {label}, {share}.", language, **says)
     return translate(
-        "It says {label}, {share}. Of the test pictures it gets {accuracy} right.",
+        "It says {label}, {share}. Its test accuracy is {accuracy}.",
         language,
         accuracy=f"{run.history[moment.epoch].test_accuracy:.1%}",
         **says,
@@ -305,7 +305,7 @@ def _sentence(run: Run, moment: Moment, language: str) -> str:
 def _changed(first: Moment, moment: Moment, language: str) -> str:
     """How far the filters have come since the first epoch there is, by the length of all their weights as a vector."""
     if moment.epoch == 0:
-        return translate("The filters of the first layer, as chance made them", language)
+        return translate("The filters of the first layer, randomly initialized", language)
     if moment is first or moment.filters.shape != first.filters.shape:
         return translate("The filters of the first layer", language)
     change = float((moment.filters - first.filters).norm() / first.filters.norm().clamp(min=1e-12))
@@ -335,6 +335,6 @@ def _left_out(gaps: Sequence[Gap], language: str) -> str:
         return note("")
     template = "Epoch {epoch} is left out: {reason}"
     if len(gaps) > 1:
-        template = "{count} epochs are left out, the first of them epoch {epoch}: {reason}"
+        template = "{count} epochs are left out, the first is epoch {epoch}: {reason}"
     sentence = translate(template, language, count=len(gaps), epoch=gaps[0].epoch, reason=gaps[0].reason)
     return advice(sentence)

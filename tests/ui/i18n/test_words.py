@@ -164,7 +164,7 @@ def test_every_template_has_chinese():
     """Errors, messages and what handlers translate; sentences of the command line stay English."""
     files = [file for file in CODE if not file.relative_to(REPOSITORY).as_posix().startswith(COMMAND_LINE)]
     sentences = {text for file in files for call in calls(file, *TAKE_SENTENCES) for text in literals(call)}
-    assert {"epoch {epoch} of {epochs}", "There is no such run among yours; it may have been deleted."} <= sentences
+    assert {"epoch {epoch} of {epochs}", "You have no such run; it may have been deleted."} <= sentences
     assert sentences - STATIC.keys() - DYNAMIC.keys() == set()
 
 

@@ -175,7 +175,7 @@ def test_a_silent_hub_holds_up_nobody_else(monkeypatch, tmp_path):
         anyio.run(visit)
     assert set(told) == {
         "The Hub has not answered for 1 seconds; try again later.",
-        "The Hub is too slow just now, or too many are asking it; try again later.",
+        "The Hub is too slow right now, or too many requests are waiting for it; try again later.",
     }
     assert len(told) == 50
 

@@ -74,10 +74,10 @@ def listed(page):
 def test_the_list_tells_what_is_claimed(hub, small_run):
     """Name, page, claim, settings, and a button for each of the three things to do."""
     asking, page = anyio.run(said)
-    assert "Asking the Hub" in asking
+    assert "Loading the list from the Hub" in asking
     told = Tags(page)
     accuracy = read_run(small_run).history[-1].test_accuracy
-    assert f"claims {accuracy:.1%} of the test pictures of synthetic right" in told.text
+    assert f"reported test accuracy {accuracy:.1%} on synthetic" in told.text
     assert "optimizer sgd · lr 0.02 · scheduler constant · epochs 1 · 2026-01-01" in told.text
     assert listed(page) == [f"{hub.endpoint}/{ID}"]
     assert told.values("button", "name") == ["select", "apply", "download"]
@@ -105,13 +105,13 @@ def test_a_hostile_card_is_text(hub):
     told = Tags(anyio.run(said)[-1])
     assert told.tags == harmless
     assert "<img src=x onerror=alert(1)>" in told.text
-    assert "claims 99.9% of the test pictures of </li></ul><iframe> right" in told.text
+    assert "reported test accuracy 99.9% on </li></ul><iframe>" in told.text
 
 
 def test_nothing_is_published(hub):
     """And that is said."""
     hub.repos.clear()
-    assert "Nobody has published" in anyio.run(said)[-1]
+    assert "No checkpoint of this app has been published" in anyio.run(said)[-1]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_slow_hub_is_told_and_waited_for(hub, monkeypatch):
     monkeypatch.setattr(gallery, "_SECONDS_TO_SLOW", 0.2)
     hub.faults.append(Fault(method="GET", path="/api/models", how="hold", seconds=0.8))
     asking, slow, page = anyio.run(said)
-    assert "Asking the Hub" in asking
+    assert "Loading the list from the Hub" in asking
     assert "The Hub is slow" in slow
     assert listed(page) == [f"{hub.endpoint}/{ID}"]
 

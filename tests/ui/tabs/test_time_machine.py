@@ -100,7 +100,7 @@ def test_nobody_walks_through_anothers_run(lab, picture, visitor):
     """Whoever they say they are; one sentence, and no frames."""
     updates = walked(lab, visitor, key_of(lab), picture)[-1]
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
-    assert "There is no such run among yours" in says
+    assert "You have no such run" in says
     assert machine == {}
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_run_is_said_so(lab, picture, name):
     """One sentence, without a look at the disk or the Hub."""
     updates = walked(lab, VISITOR, name, picture)[-1]
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
-    assert "There is no such run among yours" in says or "is not the name of a repo" in says
+    assert "You have no such run" in says or "is not the name of a repo" in says
     assert machine == {}
 
 

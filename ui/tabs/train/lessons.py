@@ -42,7 +42,7 @@ def build() -> Lessons:
                 _CHOICES,
                 value="",
                 label=i18n("Lesson"),
-                info=i18n("The experiments of a beginner's notebook, some of them instructive mistakes."),
+                info=i18n("Ready-made experiments, some with a classic mistake."),
                 elem_id="lesson",
             ),
             words=gr.HTML(visible=False, elem_id="lesson-words"),

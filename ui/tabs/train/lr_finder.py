@@ -40,7 +40,7 @@ def build() -> Finder:
     with gr.Accordion(i18n("Find a learning rate"), open=False, elem_id="finder"):
         gr.Markdown(
             i18n(
-                "Raises lr from far too small to far too large on a network of its own, and looks where the loss falls "
+                "Raises lr from far too small to far too large on a separate network, and finds where the loss falls "
                 "fastest and where it explodes."
             )
         )
@@ -106,7 +106,7 @@ def find_lr(lab: Lab, finder: Finder, *, visitor: str, requested_at: float, **se
 
 
 def _progress(share: float, language: str) -> str:
-    doing = translate("Raising lr step by step, on a network of its own", language)
+    doing = translate("Raising lr step by step on a separate network", language)
     return f"<div class='status'>{doing} … {bar(share)}</div>"
 
 

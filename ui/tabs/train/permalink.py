@@ -87,7 +87,9 @@ def read(query: Mapping[str, str]) -> Link | None:
             config=_config(settings), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
         )
     except ValueError as error:
-        raise UserError("This link does not work here, and the settings are the usual ones: {why}", why=error) from None
+        raise UserError(
+            "This link does not work here, so the page has its default settings: {why}", why=error
+        ) from None
 
 
 def _config(settings: Mapping[str, str]) -> TrainConfig:

@@ -160,16 +160,12 @@ def token_to_publish() -> str:
     if os.environ.get("SPACE_ID"):
         if has_login():
             raise UserError("Sign in with Hugging Face first: a run is published under your own name.")
-        raise UserError(
-            "This Space has no login, so that nothing can be published from it: download the checkpoint instead."
-        )
+        raise UserError("This Space has no login, so you cannot publish from it: download the checkpoint instead.")
     if is_local_browser():
         raise UserError(
-            "Publishing needs a token for the Hub: run hf auth login, or set HF_TOKEN, and open this again."
+            "Publishing needs a token for the Hub: run hf auth login, or set HF_TOKEN, and open this panel again."
         )
-    raise UserError(
-        "Here only the person at the computer that runs the app can publish: download the checkpoint instead."
-    )
+    raise UserError("Only a browser on the computer that runs the app can publish: download the checkpoint instead.")
 
 
 def suggest(
@@ -210,7 +206,7 @@ def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> 
         token = token_to_publish()
         user = login.name if login else None
         if user is None:
-            question = translate("Asking the Hub whose token this is …", language)
+            question = translate("Looking up the token's owner on the Hub …", language)
             yield {**updates, panel.login: note(question)}
             user = repositories.user_name(token)
     except ValueError as error:
@@ -221,14 +217,12 @@ def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> 
         sentences.append(translate("Signed in as {user}.", language, user=user))
     sentences.append(
         translate(
-            "At most 20 epochs of the run, each one commit with its tag. Publishing again adds only what is new.",
+            "Publishes up to 20 epochs of the run, each as a commit with a tag. Publishing again adds what is new.",
             language,
         )
     )
     if login is not None:
-        sentences.append(
-            translate("This app reaches the repos that it made for you, and no others of yours.", language)
-        )
+        sentences.append(translate("This app can access only the repos that it has created for you.", language))
     yield {
         **updates,
         panel.login: "".join(map(note, sentences)),

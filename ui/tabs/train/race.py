@@ -41,7 +41,7 @@ def build() -> Race:
                 multiselect=True,
                 max_choices=MAX_SETTINGS,
                 label=i18n("Settings in the race"),
-                info=i18n("All start from the same weights and see the same batches. Up to six; × takes one out."),
+                info=i18n("All start from the same weights and see the same batches. Up to six; × removes one."),
                 elem_id="race",
             ),
             add=gr.Button(i18n("Add the page's settings"), size="sm", elem_id="add-to-race"),
@@ -51,7 +51,7 @@ def build() -> Race:
                 value=1,
                 step=1,
                 label=i18n("seeds each"),
-                info=i18n("More than one shows how much is chance: mean ± standard deviation."),
+                info=i18n("Several show how much is chance: the results become mean ± standard deviation."),
                 elem_id="seeds",
             ),
             start=gr.Button(i18n("Start the race"), variant="primary", elem_id="start-race"),
@@ -61,12 +61,12 @@ def build() -> Race:
                 minimum=2,
                 label=i18n("zero_grad lab: clear every … batches"),
                 info=i18n(
-                    "Fills the race with the page's settings: gradients cleared at each batch, every so many batches, "
-                    "never, and one batch as large as those together."
+                    "Fills the race with four versions of the page's settings: gradients cleared every batch, every N "
+                    "batches, never, and every batch with batches N times larger."
                 ),
                 elem_id="every",
             ),
-            fill=gr.Button(i18n("Fill in the zero_grad lab"), size="sm", elem_id="zero-grad-lab"),
+            fill=gr.Button(i18n("Set up the zero_grad lab"), size="sm", elem_id="zero-grad-lab"),
         )
 
 

@@ -78,7 +78,7 @@ def build(lab: Lab, query: gr.Textbox) -> Settings:
     with gr.Group():
         _add(panel, ["scheduler"])
         chart, words = _draw(lab, TrainConfig(), "en")
-        chart = live_chart(chart, height=_PREVIEW_HEIGHT, label="The learning rate as planned", elem_id="preview")
+        chart = live_chart(chart, height=_PREVIEW_HEIGHT, label="Planned learning rate", elem_id="preview")
         note = gr.HTML(words, elem_id="preview-word")
         _add_row(panel, "scheduler", "onecycle", SCHEDULERS)
         _add(panel, ["scheduler_unit", "num_warmup_steps"])
@@ -170,7 +170,10 @@ def _draw(lab: Lab, config: TrainConfig, language: str) -> tuple[dict[str, Any],
     planned = planned_lrs(config, lab.images)
     note = ""
     if config.scheduler == "plateau":
-        note = translate("Drawn where it begins: plateau lowers lr by the loss, which only training tells.", language)
+        note = translate(
+            "Only the initial lr is drawn: plateau lowers lr when the loss stalls, which only training shows.",
+            language,
+        )
     elif not planned:
         note = translate("Too long to draw: over {count} batches.", language, count=f"{MOST_BATCHES:,}")
     return _chart(planned, config.epochs, language), f"<div class='note'>{note}</div>"

@@ -203,7 +203,7 @@ def open_link(lab: Lab, tab: TrainTab, notice: gr.HTML, query: Mapping[str, str]
         tab.race.num_seeds: link.num_seeds,
     }
     if link.race:
-        sentence = translate("This link holds a race: Start the race trains it.", language)
+        sentence = translate("This link contains a race: press Start the race to train it.", language)
         updates |= {
             notice: gr.update(value=note(sentence), visible=True),
             tab.race.panel: gr.update(open=True),

@@ -32,8 +32,8 @@ from ui.parts.run_view import RunView
 from ui.parts.schedule import planned_lrs
 from ui.tabs.train.race import read_contenders
 
-BROKEN = "Something in the app went wrong. The run is kept up to its last whole epoch."
-STOPPED = "It was stopped before it began."
+BROKEN = "Something in the app went wrong. The run is saved up to its last full epoch."
+STOPPED = "It was stopped before it started."
 _SECONDS_BETWEEN_UPDATES = 1.0
 _SECONDS_BETWEEN_LOOKS = 0.5  # at what another page trains
 
@@ -210,18 +210,20 @@ def _resumable_checkpoints(
     for place, (folder, run) in enumerate(zip(folders, race, strict=True)):
         _, data = read_settings(folder)
         if data["digest"] != images.digest:
-            raise UserError("This run was trained on other pictures ({name}) than the app has now.", name=data["name"])
+            raise UserError(
+                "This run was trained on other pictures ({name}) than those the app uses now.", name=data["name"]
+            )
         total = max(epochs, run.config.epochs)
         is_over = run.epoch >= total or (run.status == "diverged" and not changes)
         if len(race) == 1 or not is_over:
             resumable[place] = continued(read_checkpoint(folder), epochs=total, changes=changes)
     if not resumable:
-        raise UserError("Every run of this race has trained all its epochs; ask for more to go on.")
+        raise UserError("Every run of this race has trained all its epochs; choose a larger total to continue.")
     after = {resumable.get(place, run).config for place, run in enumerate(race)}
     if len(after) < len({run.config for run in race}):
         raise UserError(
-            "Some settings of this race would become the same: they differ in their schedule or epochs "
-            "alone. Start a new race of more epochs instead."
+            "Some settings of this race would become the same: they differ only in their schedule or epochs. "
+            "Start a new race with more epochs instead."
         )
     return resumable
 
