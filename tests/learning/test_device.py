@@ -1,4 +1,4 @@
-"""Which device is chosen, how it counts, and what is said where there is none of that name or too little memory."""
+"""The choice of a device, TF32, and the errors for unknown or missing devices and too little memory."""
 
 import pytest
 import torch
@@ -22,12 +22,12 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("there", "chosen"),
+    ("available", "chosen"),
     [({}, "cpu"), ({"cuda": True}, "cuda"), ({"mps": True}, "mps"), ({"cuda": True, "mps": True}, "cuda")],
 )
-def test_auto_takes_the_fastest_there_is(there, chosen, machine, monkeypatch):
-    """Given, or where nothing is said at all."""
-    machine(**there)
+def test_auto_is_the_fastest_device(available, chosen, machine, monkeypatch):
+    """Also without an argument and an environment variable."""
+    machine(**available)
     assert choose_device("auto").type == chosen
     monkeypatch.delenv("OPTIMIZER_LAB_DEVICE")
     assert choose_device().type == chosen
@@ -35,8 +35,8 @@ def test_auto_takes_the_fastest_there_is(there, chosen, machine, monkeypatch):
     assert choose_device(None).type == chosen
 
 
-def test_the_environment_is_overridden_by_what_is_given(machine, monkeypatch):
-    """--device before OPTIMIZER_LAB_DEVICE before auto."""
+def test_the_argument_overrides_the_environment(machine, monkeypatch):
+    """The order is --device, OPTIMIZER_LAB_DEVICE, auto."""
     machine(cuda=True)
     monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", "cpu")
     assert choose_device().type == "cpu"
@@ -44,8 +44,8 @@ def test_the_environment_is_overridden_by_what_is_given(machine, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_device_that_is_not_there(name, machine):
-    """Refused with a sentence, never replaced in silence."""
+def test_a_missing_device(name, machine):
+    """Is refused with a sentence, not silently replaced by another one."""
     machine()
     with pytest.raises(ValueError, match=f"no {name} device .*cpu always works"):
         choose_device(name)
@@ -53,7 +53,7 @@ def test_a_device_that_is_not_there(name, machine):
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "cuda:1", "tpu" * 50])
 def test_an_unknown_device(name, monkeypatch):
-    """Given or from the environment: the sentence lists what there is."""
+    """As an argument or in the environment: the sentence lists the possible names."""
     with pytest.raises(ValueError, match=", ".join(DEVICES)):
         choose_device(name)
     monkeypatch.setenv("OPTIMIZER_LAB_DEVICE", name)
@@ -63,7 +63,7 @@ def test_an_unknown_device(name, monkeypatch):
 
 @pytest.fixture
 def tf32():
-    """A function that says for what TF32 is allowed: matrices, convolutions; both are off before the test."""
+    """A function that returns whether TF32 is allowed for matrices and convolutions; the test starts with neither."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     yield lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
@@ -71,15 +71,15 @@ def tf32():
 
 
 def test_a_device_is_chosen_without_allowing_tf32(machine, tf32):
-    """To name a device changes nothing in the process."""
+    """To choose a device changes nothing in the process."""
     machine(cuda=True, mps=True)
     for name in ("auto", *DEVICES):
         choose_device(name)
     assert tf32() == (False, False)
 
 
-def test_tf32_is_allowed_on_an_nvidia_gpu_alone(tf32):
-    """For matrices as for convolutions; another device leaves the process as it is."""
+def test_tf32_is_allowed_on_an_nvidia_gpu_only(tf32):
+    """For matrices and convolutions; another device leaves the process unchanged."""
     for name in ("cpu", "mps"):
         allow_tf32(torch.device(name))
         assert tf32() == (False, False)
@@ -98,7 +98,7 @@ def test_tf32_is_allowed_on_an_nvidia_gpu_alone(tf32):
     ],
 )
 def test_out_of_memory_says_what_to_lower(error, tiny, monkeypatch):
-    """Whether it is the network that does not fit, or a batch in the middle of an epoch, alone or in a race."""
+    """Whether the network does not fit or a batch in the middle of an epoch, alone or in a race."""
     config = TrainConfig(epochs=2, batch_size=8)
 
     def fail(*args, **kwargs):
@@ -116,7 +116,7 @@ def test_out_of_memory_says_what_to_lower(error, tiny, monkeypatch):
 
 
 def test_out_of_memory_in_the_first_evaluation(tiny, monkeypatch):
-    """The untrained network's, which is the first thing that is computed."""
+    """The untrained network's evaluation is the first computation."""
 
     def fail(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -128,6 +128,6 @@ def test_out_of_memory_in_the_first_evaluation(tiny, monkeypatch):
 
 
 def test_other_errors_are_left_alone():
-    """They are bugs, and must not be taken for a lack of memory."""
+    """Other errors are bugs, and must not be reported as a lack of memory."""
     with pytest.raises(RuntimeError, match="shape"), explain_out_of_memory():
         raise RuntimeError("shape mismatch")

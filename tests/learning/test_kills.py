@@ -1,5 +1,5 @@
-"""A process that is killed loses what it did after the last whole epoch and nothing else: what a resume then makes of
-the run is, bit for bit, what an uninterrupted training would have made of it."""
+"""A killed process loses only its work since the last whole epoch: a resumed run equals an uninterrupted one bit for
+bit."""
 
 import copy
 import json
@@ -28,8 +28,8 @@ CONFIGS = {
 }
 
 KILLED_AND_RESUMED = """
-# Trains each run of `cases` in child processes that die at given instants, one after another, then in one that does
-# not. An instant is a number of events, or seconds: then SIGALRM ends the process wherever it is.
+# Trains each run of `cases` in child processes that die at the given instants, one after another, and finally in one
+# that does not. An instant is a number of events, or a float of seconds, after which SIGALRM ends the process anywhere.
 import os, pickle, signal, sys
 from pathlib import Path
 from trainer.images.image_data import facts
@@ -41,19 +41,19 @@ from trainer.runs.recorder import record
 from trainer.runs.run import Run
 
 here = Path(sys.argv[1])
-os.fsync = lambda descriptor: None  # the machine stays up: what a dead process has written is there
+os.fsync = lambda descriptor: None  # the machine stays up, so files written by a dead process are complete
 images, cases = pickle.loads((here / "cases.pickle").read_bytes())
 
 def work(folder, config, instant):
     if isinstance(instant, float):
         signal.setitimer(signal.ITIMER_REAL, instant)
     with run_folder.writing(folder):
-        kept = read_checkpoint(folder) if run_folder.is_run(folder) else None
-        if kept and kept.epoch == config.epochs:
+        checkpoint = read_checkpoint(folder) if run_folder.is_run(folder) else None
+        if checkpoint and checkpoint.epoch == config.epochs:
             return
-        run = resumed(kept) if kept else Run(config=config)
-        events = train(config, images, resume=kept)
-        for number, _ in enumerate(record(events, run, folder, facts(images), resume=kept)):
+        run = resumed(checkpoint) if checkpoint else Run(config=config)
+        events = train(config, images, resume=checkpoint)
+        for number, _ in enumerate(record(events, run, folder, facts(images), resume=checkpoint)):
             if number == instant:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -69,7 +69,7 @@ for name, config, instants in cases:
 
 
 def state_of(folder):
-    """All that later epochs depend on, and the history apart from times."""
+    """Returns everything that later epochs depend on, and the history without times."""
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.safetensors")}
     content = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     rows = [
@@ -82,7 +82,7 @@ def state_of(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGALRM.")
 def test_killed_runs_resume_exactly(tiny, trained, tmp_path, monkeypatch):
-    """Three deaths a run: after random events, at random instants, and soon after a resume, in its first epoch."""
+    """Each run is killed three times: after random events, at random instants, or soon after a resume."""
     chance = random.Random(14)
     cases = []
     for name, config in CONFIGS.items():
@@ -112,15 +112,15 @@ def test_killed_runs_resume_exactly(tiny, trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_resumed_training_leaves_its_checkpoint_alone(name, tiny, trained):
-    """The checkpoint is written again at the first event: nothing in it may be shared with what goes on learning."""
+def test_a_resumed_training_does_not_change_its_checkpoint(name, tiny, trained):
+    """The checkpoint is saved again at the first event, so training must not share any of its tensors."""
     config = CONFIGS[name]
     folder, _ = trained(config, tiny, until=2)
-    kept = read_checkpoint(folder)
-    tensors = {place: tensor.clone() for place, tensor in {**kept.weights, **kept.tensors}.items()}
-    rest = copy.deepcopy((kept.state, kept.history, kept.curve, kept.data))
-    for _ in train(config, tiny, resume=kept):
+    checkpoint = read_checkpoint(folder)
+    tensors = {key: tensor.clone() for key, tensor in {**checkpoint.weights, **checkpoint.tensors}.items()}
+    rest = copy.deepcopy((checkpoint.state, checkpoint.history, checkpoint.curve, checkpoint.data))
+    for _ in train(config, tiny, resume=checkpoint):
         pass
-    after = {**kept.weights, **kept.tensors}
-    assert [place for place in tensors if not torch.equal(tensors[place], after[place])] == []
-    assert (kept.state, kept.history, kept.curve, kept.data) == rest
+    after = {**checkpoint.weights, **checkpoint.tensors}
+    assert [key for key in tensors if not torch.equal(tensors[key], after[key])] == []
+    assert (checkpoint.state, checkpoint.history, checkpoint.curve, checkpoint.data) == rest

@@ -1,4 +1,4 @@
-"""Stop, and go on: through real folders, and to the last bit what an uninterrupted run would have done."""
+"""Stop and resume through real folders: bit for bit what an uninterrupted run would have done."""
 
 import itertools
 import json
@@ -53,7 +53,7 @@ UNTIMED = ("seconds", "images_per_second")
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch):
-    """The recorder is tested elsewhere; syncing a thousand commits would only be slow."""
+    """Skips fsync: these tests write thousands of files, and none of them is about crashes."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
@@ -62,7 +62,7 @@ def named(settings):
 
 
 def on_disk(folder):
-    """All that a run is: every weights file's bytes, and the history apart from what it took."""
+    """Returns the bytes of every safetensors file and the content of training.json without times."""
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.safetensors")}
     content = json.loads((folder / "training.json").read_text())
     for row in content["history"]:
@@ -72,7 +72,7 @@ def on_disk(folder):
 
 
 def assert_same(one, other):
-    """Compares two folders, names first: a difference of thousands of bytes is no message."""
+    """Compares two folders; a failure shows the names of the files that differ, not their bytes."""
     (files, content), (other_files, other_content) = on_disk(one), on_disk(other)
     assert content == other_content
     assert files.keys() == other_files.keys()
@@ -81,7 +81,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("settings", CASES, ids=named)
 def test_resume_is_exact(settings, tiny, trained, tmp_path):
-    """Four epochs in one go, and two, a stop in the third, and two more from the folder: the same bytes."""
+    """Four epochs at once, and two, a stop in the third, and two more from the folder: the same bytes."""
     pct_start = {"pct_start": 0.4} if settings.get("scheduler", "onecycle") == "onecycle" else {}
     config = TrainConfig(**{"epochs": 4, "batch_size": 8, "seed": 3, **pct_start, **settings})
     whole, run = trained(config, tiny, folder=tmp_path / "whole")
@@ -90,15 +90,15 @@ def test_resume_is_exact(settings, tiny, trained, tmp_path):
     part, run = trained(config, tiny, folder=tmp_path / "part", until=2)
     assert (run.status, run.epoch) == ("stopped", 2)
     with run_folder.writing(part):
-        kept = read_checkpoint(part)
-    kept = continued(kept, epochs=None, changes={})
-    _, run = trained(kept.config, tiny, folder=part, resume=kept)
+        checkpoint = read_checkpoint(part)
+    checkpoint = continued(checkpoint, epochs=None, changes={})
+    _, run = trained(checkpoint.config, tiny, folder=part, resume=checkpoint)
     assert (run.status, run.epoch) == ("completed", 4)
     assert_same(whole, part)
 
 
 def test_the_cases_are_complete():
-    """Every optimizer and every scheduler, both units."""
+    """They contain every optimizer and every scheduler."""
     assert {case.get("optimizer", "sgd") for case in CASES} == OPTIMIZERS.keys()
     assert {case.get("scheduler", "onecycle") for case in CASES} == SCHEDULERS.keys()
 
@@ -116,34 +116,34 @@ def two_epochs(tiny, trained):
     return make
 
 
-def go_on(kept, *, epochs=None, **changes):
-    return continued(kept, epochs=epochs, changes=changes)
+def continue_from(checkpoint, *, epochs=None, **changes):
+    return continued(checkpoint, epochs=epochs, changes=changes)
 
 
 @pytest.mark.parametrize("scheduler", ["constant", "step", "cyclic", "plateau"])
 def test_more_epochs_are_those_of_a_longer_run(scheduler, tiny, trained, two_epochs, tmp_path):
-    """Where the schedule does not depend on the length, 2 + 2 epochs are the 4 of a run that was asked for 4."""
-    folder, kept = two_epochs(scheduler=scheduler)
-    kept = go_on(kept, epochs=4)
-    trained(kept.config, tiny, folder=folder, resume=kept)
+    """If the schedule does not depend on the number of epochs, 2 + 2 epochs equal a run of 4."""
+    folder, checkpoint = two_epochs(scheduler=scheduler)
+    checkpoint = continue_from(checkpoint, epochs=4)
+    trained(checkpoint.config, tiny, folder=folder, resume=checkpoint)
     whole, _ = trained(TrainConfig(scheduler=scheduler, epochs=4, batch_size=8), tiny, folder=tmp_path / "whole")
     assert_same(whole, folder)
 
 
 @pytest.mark.parametrize("scheduler", ["onecycle", "cosine", "linear"])
-def test_a_spent_schedule_is_refused(scheduler, two_epochs):
-    """What was as long as the run cannot simply go on: the sentence says what to choose."""
-    _, kept = two_epochs(scheduler=scheduler)
-    with pytest.raises(ValueError, match="choose the scheduler to go on with"):
-        go_on(kept, epochs=4)
+def test_a_finished_schedule_is_refused(scheduler, two_epochs):
+    """A schedule that covered the run cannot simply continue: the sentence says what to choose."""
+    _, checkpoint = two_epochs(scheduler=scheduler)
+    with pytest.raises(ValueError, match="choose the scheduler to continue with"):
+        continue_from(checkpoint, epochs=4)
 
 
 @pytest.mark.parametrize("epochs", [None, 1, 2])
 def test_nothing_left_to_train_is_refused(epochs, two_epochs):
-    """A finished run needs a new total above what it has."""
-    _, kept = two_epochs(scheduler="constant")
+    """A finished run needs a larger total."""
+    _, checkpoint = two_epochs(scheduler="constant")
     with pytest.raises(ValueError, match="has trained 2 epochs already"):
-        go_on(kept, epochs=epochs)
+        continue_from(checkpoint, epochs=epochs)
 
 
 CYCLE = {"scheduler": "onecycle", "cycle_momentum": True, "pct_start": 0.5}
@@ -160,10 +160,10 @@ CONTINUATIONS = [
 @pytest.mark.parametrize("until", [2, 4])
 @pytest.mark.parametrize("changes", CONTINUATIONS, ids=named)
 def test_continuation_with_chosen_settings(changes, until, tiny, trained, two_epochs, tmp_path):
-    """The new settings hold from the next epoch on and are noted in its row; a continuation that is cut, even before
-    its first epoch has ended, resumes exactly."""
-    folder, kept = two_epochs(scheduler="onecycle")
-    first = go_on(kept, epochs=6, **changes)
+    """The new settings apply from the next epoch, whose row records them; an interrupted continuation resumes exactly,
+    even before its first epoch has ended."""
+    folder, checkpoint = two_epochs(scheduler="onecycle")
+    first = continue_from(checkpoint, epochs=6, **changes)
     assert first.schedule_from == 2
     trained(first.config, tiny, folder=folder, resume=first)
     _, content = on_disk(folder)
@@ -174,20 +174,22 @@ def test_continuation_with_chosen_settings(changes, until, tiny, trained, two_ep
     if changes.get("scheduler") == "constant":
         assert all(row["lr"] == first.config.lr for row in rows[3:])
 
-    cut, _ = trained(kept.config, tiny, folder=tmp_path / "cut")
-    trained(first.config, tiny, folder=cut, resume=go_on(read_checkpoint(cut), epochs=6, **changes), until=until)
-    again = go_on(read_checkpoint(cut))
+    cut, _ = trained(checkpoint.config, tiny, folder=tmp_path / "cut")
+    trained(
+        first.config, tiny, folder=cut, resume=continue_from(read_checkpoint(cut), epochs=6, **changes), until=until
+    )
+    again = continue_from(read_checkpoint(cut))
     assert (again.epoch, again.schedule_from) == (until, 2)
     trained(again.config, tiny, folder=cut, resume=again)
     assert_same(folder, cut)
 
 
 def test_settings_chosen_again_before_an_epoch_has_ended(tiny, trained, two_epochs):
-    """What was chosen first still holds, and all of it is told in the row of the first epoch."""
-    folder, kept = two_epochs(scheduler="onecycle")
-    first = go_on(kept, epochs=4, scheduler="constant", lr=0.5)
+    """Earlier choices still apply, and the row of the first epoch records all of them."""
+    folder, checkpoint = two_epochs(scheduler="onecycle")
+    first = continue_from(checkpoint, epochs=4, scheduler="constant", lr=0.5)
     trained(first.config, tiny, folder=folder, resume=first, until=2)
-    second = go_on(read_checkpoint(folder), epochs=3, optimizer="adam", lr=0.002)
+    second = continue_from(read_checkpoint(folder), epochs=3, optimizer="adam", lr=0.002)
     assert (second.config.optimizer, second.config.scheduler, second.config.epochs) == ("adam", "constant", 3)
     _, run = trained(second.config, tiny, folder=folder, resume=second)
     assert (run.status, run.epoch) == ("completed", 3)
@@ -196,12 +198,12 @@ def test_settings_chosen_again_before_an_epoch_has_ended(tiny, trained, two_epoc
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_a_chosen_onecycle_has_as_many_steps_as_are_left(every, tiny, trained, two_epochs):
-    """A step each 3 of 4 batches: epochs 3 and 4 have 3 steps, after batches 9, 12 and 15; torch raises at a step
-    more than its onecycle was told of."""
-    folder, kept = two_epochs(scheduler="constant", zero_grad_every=every)
-    kept = go_on(kept, epochs=4, scheduler="onecycle", pct_start=0.5)
-    _, run = trained(kept.config, tiny, folder=folder, resume=kept)
+def test_a_new_onecycle_covers_the_remaining_steps(every, tiny, trained, two_epochs):
+    """With a step every 3 batches and 4 batches an epoch, epochs 3 and 4 have 3 steps, after batches 9, 12 and 15;
+    torch's OneCycleLR raises an error at a step beyond its total."""
+    folder, checkpoint = two_epochs(scheduler="constant", zero_grad_every=every)
+    checkpoint = continue_from(checkpoint, epochs=4, scheduler="onecycle", pct_start=0.5)
+    _, run = trained(checkpoint.config, tiny, folder=folder, resume=checkpoint)
     assert (run.status, run.epoch) == ("completed", 4)
 
 
@@ -217,80 +219,100 @@ def test_a_chosen_onecycle_has_as_many_steps_as_are_left(every, tiny, trained, t
     ],
     ids=named,
 )
-def test_a_switch_that_needs_more_tensors_starts_the_optimizer_afresh(settings, changes, tiny, trained, two_epochs):
-    """What the optimizer would look for in its old state, and not find, does not end the run."""
-    folder, kept = two_epochs(**{"scheduler": "constant", **settings})
-    kept = go_on(kept, epochs=3, **changes)
-    assert not kept.tensors
-    _, run = trained(kept.config, tiny, folder=folder, resume=kept)
+def test_a_change_that_needs_more_tensors_resets_the_optimizer(settings, changes, tiny, trained, two_epochs):
+    """Tensors that the old optimizer state lacks do not end the run with an error."""
+    folder, checkpoint = two_epochs(**{"scheduler": "constant", **settings})
+    checkpoint = continue_from(checkpoint, epochs=3, **changes)
+    assert not checkpoint.tensors
+    _, run = trained(checkpoint.config, tiny, folder=folder, resume=checkpoint)
     assert (run.status, run.epoch) == ("completed", 3)
 
 
 @pytest.mark.parametrize(("optimizer", "num_tensors"), [("sgd", 10), ("adam", 30)])
 @pytest.mark.parametrize("changes", [{"lr": 0.001}, CYCLE], ids=named)
-def test_other_changes_keep_the_optimizers_memory(changes, optimizer, num_tensors, tiny, trained, two_epochs):
-    """Momentum carries over where the optimizer stays the same."""
-    folder, kept = two_epochs(scheduler="constant", optimizer=optimizer)
-    going_on = go_on(kept, epochs=3, **changes)
-    assert going_on.tensors.keys() == kept.tensors.keys()
-    assert len(kept.tensors) == num_tensors
-    assert trained(going_on.config, tiny, folder=folder, resume=going_on)[1].status == "completed"
+def test_other_changes_keep_the_optimizers_state(changes, optimizer, num_tensors, tiny, trained, two_epochs):
+    """Momentum carries over if the optimizer stays the same."""
+    folder, checkpoint = two_epochs(scheduler="constant", optimizer=optimizer)
+    continuation = continue_from(checkpoint, epochs=3, **changes)
+    assert continuation.tensors.keys() == checkpoint.tensors.keys()
+    assert len(checkpoint.tensors) == num_tensors
+    assert trained(continuation.config, tiny, folder=folder, resume=continuation)[1].status == "completed"
 
 
-def broken(state, **changes):
+def with_state(state, **changes):
     return {**state, **changes}
 
 
 HOSTILE = {
-    "another optimizer's tensor": lambda kept: replace(
-        kept, tensors={**kept.tensors, "optimizer.nothing.momentum_buffer": kept.weights["network.conv1.bias"]}
+    "another optimizer's tensor": lambda checkpoint: replace(
+        checkpoint,
+        tensors={**checkpoint.tensors, "optimizer.nothing.momentum_buffer": checkpoint.weights["network.conv1.bias"]},
     ),
-    "a nameless tensor": lambda kept: replace(kept, tensors={"x": kept.weights["network.conv1.bias"]}),
-    "another shape": lambda kept: replace(
-        kept,
-        tensors={**kept.tensors, "optimizer.network.conv1.bias.momentum_buffer": kept.weights["network.conv1.weight"]},
+    "a nameless tensor": lambda checkpoint: replace(
+        checkpoint, tensors={"x": checkpoint.weights["network.conv1.bias"]}
     ),
-    "another dtype": lambda kept: replace(kept, tensors={name: t.double() for name, t in kept.tensors.items()}),
-    "a gradient of another shape": lambda kept: replace(
-        kept, tensors={"gradient.network.conv1.weight": kept.weights["network.linear1.weight"]}
+    "another shape": lambda checkpoint: replace(
+        checkpoint,
+        tensors={
+            **checkpoint.tensors,
+            "optimizer.network.conv1.bias.momentum_buffer": checkpoint.weights["network.conv1.weight"],
+        },
     ),
-    "no group": lambda kept: replace(kept, state=broken(kept.state, optimizer=[])),
-    "a strange group": lambda kept: replace(kept, state=broken(kept.state, optimizer=[{"params": [1]}])),
-    "a group's lr as text": lambda kept: replace(kept, state=broken(kept.state, optimizer=[{"lr": "x"}])),
-    "a method's name": lambda kept: replace(kept, state=broken(kept.state, scheduler={"step": 1})),
-    "a scheduler's text": lambda kept: replace(kept, state=broken(kept.state, scheduler={"last_epoch": "x"})),
-    "a scheduler that is no object": lambda kept: replace(kept, state=broken(kept.state, scheduler=3)),
-    "no scaler": lambda kept: replace(kept, state={k: v for k, v in kept.state.items() if k != "scaler"}),
+    "another dtype": lambda checkpoint: replace(
+        checkpoint, tensors={name: t.double() for name, t in checkpoint.tensors.items()}
+    ),
+    "a gradient of another shape": lambda checkpoint: replace(
+        checkpoint, tensors={"gradient.network.conv1.weight": checkpoint.weights["network.linear1.weight"]}
+    ),
+    "no group": lambda checkpoint: replace(checkpoint, state=with_state(checkpoint.state, optimizer=[])),
+    "a strange group": lambda checkpoint: replace(
+        checkpoint, state=with_state(checkpoint.state, optimizer=[{"params": [1]}])
+    ),
+    "a group's lr as text": lambda checkpoint: replace(
+        checkpoint, state=with_state(checkpoint.state, optimizer=[{"lr": "x"}])
+    ),
+    "a method's name": lambda checkpoint: replace(
+        checkpoint, state=with_state(checkpoint.state, scheduler={"step": 1})
+    ),
+    "a scheduler's text": lambda checkpoint: replace(
+        checkpoint, state=with_state(checkpoint.state, scheduler={"last_epoch": "x"})
+    ),
+    "a scheduler that is no object": lambda checkpoint: replace(
+        checkpoint, state=with_state(checkpoint.state, scheduler=3)
+    ),
+    "no scaler": lambda checkpoint: replace(
+        checkpoint, state={k: v for k, v in checkpoint.state.items() if k != "scaler"}
+    ),
 }
 
 
 @pytest.mark.parametrize("breaks", HOSTILE)
 def test_a_state_that_does_not_fit_is_refused(breaks, tiny, two_epochs):
-    """A stranger's checkpoint whose optimizer or scheduler state is wrong: one sentence, before any training."""
-    _, kept = two_epochs(scheduler="constant")
-    kept = HOSTILE[breaks](go_on(kept, epochs=3))
+    """A wrong optimizer or scheduler state in a foreign checkpoint is one plain error, before any training."""
+    _, checkpoint = two_epochs(scheduler="constant")
+    checkpoint = HOSTILE[breaks](continue_from(checkpoint, epochs=3))
     with pytest.raises(ValueError, match="does not fit"):
-        train(kept.config, tiny, resume=kept)
+        train(checkpoint.config, tiny, resume=checkpoint)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "nadam", "adadelta"])
 def test_half_of_an_optimizers_tensors_is_refused(optimizer, tiny, two_epochs):
-    """A stranger's checkpoint with one kind of tensor taken out: told before torch looks for it in vain."""
-    _, kept = two_epochs(scheduler="constant", optimizer=optimizer)
-    kinds = sorted({name.rpartition(".")[2] for name in kept.tensors})
+    """A foreign checkpoint without one kind of tensor is refused before torch looks for it."""
+    _, checkpoint = two_epochs(scheduler="constant", optimizer=optimizer)
+    kinds = sorted({name.rpartition(".")[2] for name in checkpoint.tensors})
     assert len(kinds) > 1
-    left = {name: tensor for name, tensor in kept.tensors.items() if not name.endswith(kinds[0])}
-    kept = go_on(replace(kept, tensors=left), epochs=3)
+    left = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(kinds[0])}
+    checkpoint = continue_from(replace(checkpoint, tensors=left), epochs=3)
     with pytest.raises(ValueError, match="does not fit"):
-        train(kept.config, tiny, resume=kept)
+        train(checkpoint.config, tiny, resume=checkpoint)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "nadam"])
-def test_an_optimizers_tensors_lie_as_before(optimizer, tiny, two_epochs):
-    """In memory as their parameters, without which torch's steps are slower; and numbers on the CPU, where they are
-    read."""
-    _, kept = two_epochs(scheduler="constant", optimizer=optimizer)
-    _, learner = prepare(kept.config, tiny, device=torch.device("cpu"), resume=kept)
+def test_an_optimizers_tensors_keep_device_and_memory_format(optimizer, tiny, two_epochs):
+    """Tensors have their parameter's memory format, without which torch's steps are slower; scalars are on the CPU,
+    where they are read."""
+    _, checkpoint = two_epochs(scheduler="constant", optimizer=optimizer)
+    _, learner = prepare(checkpoint.config, tiny, device=torch.device("cpu"), resume=checkpoint)
     for parameter, values in learner.optimizer.state.items():
         tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
         assert tensors
@@ -298,7 +320,7 @@ def test_an_optimizers_tensors_lie_as_before(optimizer, tiny, two_epochs):
         assert all(value.device.type == "cpu" for value in tensors if not value.dim())
 
 
-def test_gradients_are_kept_only_where_the_next_batch_adds_to_them(tiny):
+def test_gradients_are_saved_only_if_the_next_batch_adds_to_them(tiny):
     """training.safetensors has gradients with zero_grad_every 3 and 0, and none with 1."""
     from safetensors.torch import load
 

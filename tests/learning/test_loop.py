@@ -1,4 +1,4 @@
-"""train() and evaluate(): what they compute, what they say and when, and what they leave alone."""
+"""train() and evaluate(): what they compute, which events they yield and when, and what they do not change."""
 
 import math
 import time
@@ -31,14 +31,14 @@ def epochs(events):
 
 
 def weights(events):
-    """The weights of each checkpoint."""
+    """Returns the weights of each checkpoint."""
     from safetensors.torch import load
 
     return [load(event.model) for event in events if isinstance(event, CheckpointReady)]
 
 
 def untimed(events):
-    """The events without the clock's part in them."""
+    """Returns the events without their times."""
     clock = {"seconds": 0.0, "images_per_second": 0.0, "epoch_seconds": 0.0}
     return [replace(event, **{name: 0.0 for name in clock if hasattr(event, name)}) for event in events]
 
@@ -57,7 +57,7 @@ def distance(one, other):
     ids=["sgd", "softmax", "adam"],
 )
 def test_an_epoch_is_the_tutorials(settings, optimizer, images):
-    """Step for step the losses of the tutorial's own loop, written out with torch, from the same first weights."""
+    """Each step has the loss of the tutorial's own loop, written with torch, from the same initial weights."""
     without = {"momentum", "weight_decay"} if "optimizer" in settings else set()
     given = {**{name: value for name, value in TUTORIAL.items() if name not in without}, **settings}
     config = TrainConfig(epochs=1, **given)
@@ -94,7 +94,7 @@ def test_an_epoch_is_the_tutorials(settings, optimizer, images):
 
 
 def test_epoch_0_is_the_untrained_network(images):
-    """Before the first step: evaluated near guessing, kept, and with nothing to say about training."""
+    """It is evaluated near guessing and saved before the first step, without training figures."""
     config = TrainConfig(epochs=1, seed=5, **PLAIN)
     events = list(train(config, images))
     row = epochs(events)[0]
@@ -110,7 +110,7 @@ def test_epoch_0_is_the_untrained_network(images):
 
 
 def test_the_order_of_events(tiny):
-    """Every epoch: its steps, its row, its checkpoint; last of all Finished, once."""
+    """Each epoch yields its steps, its row and its checkpoint; Finished comes once, at the end."""
     events = list(train(TrainConfig(epochs=2, batch_size=8, scheduler="constant"), tiny))
     kinds = [(type(event).__name__, getattr(event, "epoch", None)) for event in events]
     ends = [[("EpochEnded", epoch), ("CheckpointReady", epoch)] for epoch in range(3)]
@@ -128,7 +128,7 @@ def test_the_order_of_events(tiny):
 
 
 def test_sums_and_means(tiny):
-    """An epoch's row is its steps: sum and mean of the losses, mean gradient norm, the last lr."""
+    """An epoch's row has the sum and mean of its steps' losses, their mean gradient norm and the last lr."""
     config = TrainConfig(epochs=3, batch_size=8, scheduler="exponential", scheduler_unit="batch")
     events = list(train(config, tiny))
     for row in epochs(events)[1:]:
@@ -141,8 +141,8 @@ def test_sums_and_means(tiny):
         assert row.images_per_second * row.seconds >= 26 * 0.999  # the training alone is shorter than the epoch
 
 
-def test_a_norm_that_is_no_number_is_left_out(tiny, monkeypatch):
-    """As where float16's gradients overflow, now and then: the other batches' mean is told."""
+def test_infinite_norms_are_left_out_of_the_mean(tiny, monkeypatch):
+    """As when float16's gradients overflow: the mean is that of the other batches."""
     norms = iter([1.0, math.inf, 3.0, 2.0])
     monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(next(norms)))
     events = list(train(TrainConfig(epochs=1, batch_size=8, scheduler="constant"), tiny))
@@ -150,8 +150,8 @@ def test_a_norm_that_is_no_number_is_left_out(tiny, monkeypatch):
     assert epochs(events)[1].grad_norm == 2.0
 
 
-def test_grad_norm_is_that_of_all_gradients_together(tiny):
-    """The norm of the first step's gradient, computed by hand."""
+def test_grad_norm_covers_all_gradients(tiny):
+    """The first step's norm equals one computed by hand."""
     config = TrainConfig(epochs=1, scheduler="constant", batch_size=8, shuffle=False, augment=False)
     step = next(event for event in train(config, tiny) if isinstance(event, StepLogged))
     model = build_model(config, tiny, tiny.train)
@@ -161,18 +161,18 @@ def test_grad_norm_is_that_of_all_gradients_together(tiny):
 
 
 def test_evaluate(images):
-    """Loss and accuracy of all pictures at once, worked out by hand; the last part of a split may be short."""
+    """Loss and accuracy equal those computed over all pictures at once; the last part of a split may be short."""
     model = build_model(TrainConfig(), images, images.train)
     split = subset(images.train, 507)
     with torch.no_grad():
         outputs = model(split.images)
         expected = nn.functional.cross_entropy(outputs, split.labels).item()
-        right = (outputs.argmax(1) == split.labels).float().mean().item()
-    assert finish(evaluate(model, split)) == pytest.approx((expected, right), rel=1e-5)
+        accuracy = (outputs.argmax(1) == split.labels).float().mean().item()
+    assert finish(evaluate(model, split)) == pytest.approx((expected, accuracy), rel=1e-5)
 
 
 def finish(generator):
-    """What a generator returns."""
+    """Returns the return value of a generator."""
     while True:
         try:
             next(generator)
@@ -180,8 +180,8 @@ def finish(generator):
             return stop.value
 
 
-def test_evaluation_leaves_fast_as_it_is(images):
-    """Batch normalisation learns nothing from test pictures, and how many come at once makes no difference."""
+def test_evaluation_does_not_change_fast(images):
+    """Batch normalisation learns nothing from test pictures, and the size of a part makes no difference."""
     config = TrainConfig(model="fast")
     model = build_model(config, images, images.train)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -198,7 +198,7 @@ def test_evaluation_leaves_fast_as_it_is(images):
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_fast_learns_with_every_optimizer(optimizer, tiny):
-    """By heart, with the row's own defaults: its statistics are trained, and the loss ends below guessing's."""
+    """With the optimizer's defaults its statistics are updated, and the loss falls below that of guessing."""
     events = list(train(TrainConfig(model="fast", optimizer=optimizer, epochs=8, batch_size=8, augment=False), tiny))
     assert events[-1].reason == "completed"
     assert epochs(events)[-1].train_loss < math.log(10) < epochs(events)[1].train_loss + 1
@@ -216,14 +216,14 @@ def test_fast_takes_every_lesson(lesson, tiny):
 
 
 def test_it_learns(images):
-    """The default settings on 512 drawn pictures, two epochs: the loss falls."""
+    """The loss falls in two epochs of 512 synthetic pictures."""
     rows = epochs(train(TrainConfig(epochs=2, batch_size=32, optimizer="adam", scheduler="constant"), images))
     assert rows[2].train_loss < rows[1].train_loss < math.log(10) + 0.1
     assert rows[2].test_loss < rows[0].test_loss
 
 
-def test_global_randomness_is_left_alone(tiny):
-    """A run draws nothing from torch's generator, and another state of it gives the same run."""
+def test_global_randomness_is_not_used(tiny):
+    """A run does not use torch's global generator, and another state of it gives the same run."""
     config = TrainConfig(epochs=2, batch_size=8, scheduler="constant")
     runs = []
     for seed in (1, 2):
@@ -235,7 +235,7 @@ def test_global_randomness_is_left_alone(tiny):
 
 
 def test_the_seed_chooses_the_run(tiny):
-    """Another seed: other first weights, and another order of the same pictures."""
+    """Another seed gives other initial weights and another order of the same pictures."""
     one, other = (
         list(train(TrainConfig(epochs=1, batch_size=8, scheduler="constant", seed=seed), tiny)) for seed in (0, 1)
     )
@@ -243,8 +243,8 @@ def test_the_seed_chooses_the_run(tiny):
     assert losses(one) != losses(other)
 
 
-def test_runs_side_by_side_do_not_disturb_each_other(tiny):
-    """A race is a round-robin over generators: each is what it would be alone."""
+def test_interleaved_runs_are_independent(tiny):
+    """A race interleaves generators: each yields what it would yield alone."""
     configs = [TrainConfig(epochs=1, batch_size=8, scheduler="constant", optimizer=name) for name in ("sgd", "adam")]
     alone = [untimed(train(config, tiny)) for config in configs]
     together = [[], []]
@@ -257,7 +257,7 @@ def test_runs_side_by_side_do_not_disturb_each_other(tiny):
 
 @pytest.mark.slow
 def test_it_yields_at_least_once_a_second(images):
-    """Also within a long epoch and a long evaluation: a Stop is felt at a yield only."""
+    """Also within a long epoch and a long evaluation, because a Stop takes effect only at a yield."""
     many = Split(images=images.train.images.repeat(8, 1, 1, 1), labels=images.train.labels.repeat(8))
     data = replace(images, train=subset(many, 1024), test=subset(many, 2500))
     gaps, last = [], time.perf_counter()
@@ -265,12 +265,12 @@ def test_it_yields_at_least_once_a_second(images):
         gaps.append(time.perf_counter() - last)
         last = time.perf_counter()
     assert _SECONDS_BETWEEN_YIELDS <= 0.5
-    # A busy machine may hold up one yield; it does not hold up all.
+    # A busy machine may delay one yield, but not all.
     assert sorted(gaps)[-2] < 1.0
 
 
-def test_long_parts_are_cut(images, monkeypatch):
-    """With no patience at all, every batch and every part of an evaluation is a yield of its own."""
+def test_long_parts_are_divided(images, monkeypatch):
+    """With an interval below 0, every batch and every part of an evaluation yields an event at once."""
     monkeypatch.setattr("trainer.learning.loop._SECONDS_BETWEEN_YIELDS", -1.0)
     monkeypatch.setattr("trainer.learning.loop._EVALUATION_BATCH", 64)
     seen = [type(event).__name__ for event in train(TrainConfig(epochs=1, **PLAIN), images)]
@@ -283,8 +283,8 @@ def test_long_parts_are_cut(images, monkeypatch):
     ]
 
 
-def test_reading_the_losses_seldom_or_often_is_the_same(images, monkeypatch):
-    """When the host looks does not change what there is to see."""
+def test_the_interval_does_not_change_the_losses(images, monkeypatch):
+    """Losses are the same however often the host reads them."""
     config = TrainConfig(epochs=1, num_images=128, batch_size=32, scheduler="onecycle", pct_start=0.5)
     seldom = losses(train(config, images))
     monkeypatch.setattr("trainer.learning.loop._SECONDS_BETWEEN_YIELDS", -1.0)
@@ -292,20 +292,20 @@ def test_reading_the_losses_seldom_or_often_is_the_same(images, monkeypatch):
 
 
 def test_divergence_keeps_the_last_good_epoch(tiny):
-    """An lr that blows the network up: `diverged`, with advice; nothing after the last sound checkpoint."""
+    """A huge lr ends the run as `diverged`, with advice, and with no checkpoint after the last finite epoch."""
     config = TrainConfig(epochs=5, batch_size=8, scheduler="constant", lr=1e4)
     events = list(train(config, tiny))
     assert events[-1].reason == "diverged"
     assert "an lr of 0.02" in events[-1].advice
     assert not math.isfinite(losses(events)[-1])
     assert all(math.isfinite(loss) for loss in losses(events)[:-1])
-    kept = weights(events)
-    assert [row.epoch for row in epochs(events)] == list(range(len(kept)))
-    assert all(tensor.isfinite().all() for tensor in kept[-1].values())
+    saved = weights(events)
+    assert [row.epoch for row in epochs(events)] == list(range(len(saved)))
+    assert all(tensor.isfinite().all() for tensor in saved[-1].values())
 
 
 def test_divergence_at_the_last_step_of_an_epoch(tiny):
-    """The step that breaks the network has a sound loss itself: only the evaluation finds out, and no epoch is kept."""
+    """The step that breaks the network has a finite loss: only the evaluation detects it, and no epoch is saved."""
     config = TrainConfig(epochs=3, batch_size=26, scheduler="constant", lr=1e30)
     events = list(train(config, tiny))
     assert [math.isfinite(loss) for loss in losses(events)] == [True]
@@ -314,7 +314,7 @@ def test_divergence_at_the_last_step_of_an_epoch(tiny):
 
 
 def test_divergence_without_zero_grad_has_other_advice(tiny):
-    """Where gradients are never cleared, a smaller lr is not the cure."""
+    """If gradients are never cleared, a smaller lr is not the cure."""
     config = TrainConfig(epochs=5, batch_size=8, scheduler="constant", lr=1e4, zero_grad_every=0)
     finished = list(train(config, tiny))[-1]
     assert finished.reason == "diverged"
@@ -323,7 +323,7 @@ def test_divergence_without_zero_grad_has_other_advice(tiny):
 
 @pytest.mark.parametrize("every", [2, 4])
 def test_zero_grad_every_k_is_a_batch_k_times_as_large(every, images):
-    """k batches of n and one of k × n: the same weights, for an optimizer without memory."""
+    """k batches of n and one of k × n give the same weights with an optimizer without state."""
     same = {**PLAIN, "epochs": 2, "num_images": 128, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.05}
     small = train(TrainConfig(**{**same, "batch_size": 64 // every}, zero_grad_every=every), images)
     large = train(TrainConfig(**{**same, "batch_size": 64}), images)
@@ -332,7 +332,7 @@ def test_zero_grad_every_k_is_a_batch_k_times_as_large(every, images):
 
 
 def test_zero_grad_every_0_never_clears(images):
-    """Each step uses the sum of all gradients so far: the second step, by hand."""
+    """Each step uses the sum of all gradients so far, as computed by hand for the second step."""
     config = TrainConfig(
         **{**PLAIN, "epochs": 1, "num_images": 64, "batch_size": 32, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.05},
         zero_grad_every=0,
@@ -350,8 +350,8 @@ def test_zero_grad_every_0_never_clears(images):
 
 
 def test_the_last_batch_counts_as_one(tiny):
-    """26 pictures in batches of 8: the mean over batches counts the last two pictures as much as eight; drop_last
-    leaves them out."""
+    """With 26 pictures in batches of 8, the mean over batches weighs the last two pictures like eight; drop_last leaves
+    them out."""
     whole = list(train(TrainConfig(**{**PLAIN, "epochs": 1, "batch_size": 8}), tiny))
     dropped = list(train(TrainConfig(**{**PLAIN, "epochs": 1, "batch_size": 8}, drop_last=True), tiny))
     assert losses(dropped) == losses(whole)[:3]
@@ -359,7 +359,7 @@ def test_the_last_batch_counts_as_one(tiny):
 
 
 def test_label_smoothing(tiny):
-    """The first loss is torch's, smoothed; the evaluation is not smoothed."""
+    """The first training loss is torch's smoothed loss; the evaluation is not smoothed."""
     config = TrainConfig(
         epochs=1, scheduler="constant", batch_size=26, shuffle=False, augment=False, label_smoothing=0.3
     )
@@ -374,7 +374,7 @@ def test_label_smoothing(tiny):
 
 
 def test_bfloat16_runs_on_a_cpu(tiny):
-    """Another arithmetic, nearly the same losses, weights still float32."""
+    """The losses are nearly those of float32, and the weights stay float32."""
     config = TrainConfig(epochs=2, batch_size=8, scheduler="constant", lr=0.01)
     exact, rough = (list(train(replace(config, precision=name), tiny)) for name in ("float32", "bfloat16"))
     assert losses(rough) == pytest.approx(losses(exact), rel=0.05)
@@ -393,14 +393,14 @@ def test_bfloat16_runs_on_a_cpu(tiny):
         ({"batch_size": 26, "scheduler": "onecycle", "epochs": 1}, "onecycle cannot rise and fall"),
     ],
 )
-def test_what_does_not_fit_is_refused_at_once(settings, sentence, tiny):
-    """Before the first event is asked for."""
+def test_a_config_that_does_not_fit_is_refused_at_once(settings, sentence, tiny):
+    """On the call, before the first event."""
     with pytest.raises(ValueError, match=sentence):
         train(TrainConfig(**{"batch_size": 8, **settings}), tiny)
 
 
 def test_the_split_to_train_on(tiny):
-    """The tutorial's choice, and the first so many pictures."""
+    """It can be the test split, as in the tutorial, and can be limited to the first pictures."""
     split = training_split(TrainConfig(train_split="test", num_images=12, batch_size=4), tiny)
     assert torch.equal(split.images, tiny.test.images[:12])
     assert torch.equal(split.labels, tiny.test.labels[:12])
@@ -417,15 +417,15 @@ def test_the_softmax_mistake_barely_learns(images):
     assert 0 <= abs(falls[True]) < 0.01 < falls[False]
 
 
-def test_no_weights_leave_with_a_graph(tiny):
-    """A step's loss is a number when it is yielded: nothing of the epoch stays in memory (the tutorial's leak)."""
+def test_no_event_holds_a_tensor(tiny):
+    """Losses are plain numbers, so that no graph stays in memory as in the tutorial."""
     for event in train(TrainConfig(epochs=1, batch_size=8, scheduler="constant"), tiny):
         for name in getattr(event, "__dataclass_fields__", {}):
             assert not isinstance(getattr(event, name), torch.Tensor)
 
 
-def test_closing_ends_it(tiny):
-    """A Stop closes the generator wherever it is."""
+def test_closing_ends_the_run(tiny):
+    """A Stop closes the generator at any event."""
     events = train(TrainConfig(epochs=2, batch_size=8, scheduler="constant"), tiny)
     while not isinstance(next(events), StepLogged):
         pass
@@ -433,8 +433,8 @@ def test_closing_ends_it(tiny):
     assert list(events) == []
 
 
-def test_the_real_thing_learns(real_images):
-    """One epoch of `quick` on the first 2,000 real pictures: the loss falls."""
+def test_it_learns_real_pictures(real_images):
+    """The loss falls in one epoch of `quick` on the first 2,000 pictures of CIFAR-10."""
     data = replace(real_images, test=subset(real_images.test, 1000))
     config = TrainConfig(epochs=1, num_images=2000, optimizer="adam", scheduler="constant", lr=0.002)
     events = list(train(config, data))

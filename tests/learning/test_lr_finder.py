@@ -1,4 +1,4 @@
-"""The range test: the ramp it runs, what it leaves alone, and an lr that trains, or none where none does."""
+"""The range test: its ramp, what it does not change, and its suggestion of an lr that trains, or of none."""
 
 import itertools
 import math
@@ -15,22 +15,22 @@ from trainer.runs.events import EpochEnded, Finished, StepLogged
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
-# What a range test suggests hangs on the last digits.
+# The suggestion of a range test depends on the last digits.
 pytestmark = pytest.mark.usefixtures("all_threads")
 
-QUICK = TrainConfig(batch_size=26, augment=False)  # all of `tiny` in a batch
+QUICK = TrainConfig(batch_size=26, augment=False)  # all of `tiny` in one batch
 CLASSES = 10
 
 
 @pytest.fixture
 def short(monkeypatch):
-    """Ramps of a hundred steps: how they go, not what they find, is at stake."""
+    """Limits ramps to a hundred steps, for tests that do not depend on the suggestion."""
     monkeypatch.setattr(lr_finder, "_MOST_STEPS", 100)
 
 
 @pytest.fixture(scope="session")
 def small(images):
-    """The drawn pictures at half their size: a ramp takes some seconds."""
+    """The synthetic pictures at half their size, with which a ramp takes some seconds."""
 
     def halved(split):
         pixels = split.images[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
@@ -40,7 +40,7 @@ def small(images):
 
 
 def found(config, data):
-    """The trials and the finding."""
+    """Returns the trials and the finding."""
     *trials, finding = find_lr(config, data)
     assert all(isinstance(trial, Trial) for trial in trials)
     assert isinstance(finding, Finding)
@@ -48,23 +48,23 @@ def found(config, data):
 
 
 def made(losses, *, smoothed=None, low=1e-5, high=10.0, num_steps=None):
-    """Trials with these losses, as if smoothed already where not told otherwise, at lrs from low to high."""
+    """Returns trials with these losses, which count as smoothed unless `smoothed` is given, at lrs from low to high."""
     num_steps = num_steps or len(losses)
     return [
         Trial(
-            step=place + 1,
+            step=index + 1,
             num_steps=num_steps,
-            lr=low * (high / low) ** (place / (num_steps - 1)),
+            lr=low * (high / low) ** (index / (num_steps - 1)),
             loss=loss,
-            smoothed=calm,
+            smoothed=smoothed_loss,
         )
-        for place, (loss, calm) in enumerate(zip(losses, smoothed or losses, strict=True))
+        for index, (loss, smoothed_loss) in enumerate(zip(losses, smoothed or losses, strict=True))
     ]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adadelta"])
 def test_the_ramp(optimizer, tiny, short):
-    """lr rises by the same factor at each step, over three decades to both sides of the optimizer's own default."""
+    """lr rises by the same factor at each step, over three decades on both sides of the optimizer's default."""
     trials, _ = found(TrainConfig(batch_size=26, augment=False, optimizer=optimizer), tiny)
     default = OPTIMIZERS[optimizer].defaults["lr"]
     assert [trial.step for trial in trials] == list(range(1, len(trials) + 1))
@@ -76,7 +76,7 @@ def test_the_ramp(optimizer, tiny, short):
 
 
 def test_it_measures_what_trains(tiny, short):
-    """The losses are those of training at these lrs: of `train` where lr is still so low that it does not matter."""
+    """The first losses equal those of `train`, because lr is still too low to matter."""
     config = QUICK.changed({"scheduler": "constant", "lr": OPTIMIZERS["sgd"].defaults["lr"] / 1000, "epochs": 3})
     trained = [event.loss for event in train(config, tiny) if isinstance(event, StepLogged)]
     tried = [trial.loss for trial in found(config, tiny)[0]]
@@ -85,7 +85,7 @@ def test_it_measures_what_trains(tiny, short):
 
 
 def test_the_ramp_is_a_run_with_that_schedule(tiny, short):
-    """Bit for bit torch's own loop over the same batches, with lr set before each step."""
+    """It equals a loop written with torch over the same batches, with lr set before each step, bit for bit."""
     from torch.nn import functional
 
     from trainer.images.batches import batches
@@ -107,7 +107,7 @@ def test_the_ramp_is_a_run_with_that_schedule(tiny, short):
 
 @pytest.mark.slow
 def test_one_lr_for_the_batches_of_a_step(tiny, short):
-    """With zero_grad_every lr rises at optimizer steps, not in the middle of a mean gradient."""
+    """With zero_grad_every, lr rises at optimizer steps, not between the batches of one."""
     trials, _ = found(QUICK.changed({"zero_grad_every": 4, "epochs": 10}), tiny)
     lrs = [trial.lr for trial in trials]
     assert trials[0].num_steps % 4 == 0
@@ -115,30 +115,30 @@ def test_one_lr_for_the_batches_of_a_step(tiny, short):
     assert lrs[3] < lrs[4]
 
 
-def test_the_schedule_and_the_lr_play_no_part(tiny, short):
-    """Whatever is planned, the same settings find the same."""
+def test_the_schedule_and_the_lr_are_ignored(tiny, short):
+    """Configs that differ only in schedule and lr have the same trials and finding."""
     planned = QUICK.changed({"scheduler": "cyclic", "lr": 0.5, "num_warmup_steps": 3, "cycle_momentum": True})
     assert found(planned, tiny) == found(QUICK.changed({"scheduler": "constant"}), tiny)
 
 
-def test_it_leaves_everything_alone(tiny):
-    """Not the process's random state, not the images, and not a training that goes on beside it."""
+def test_it_changes_nothing_else(tiny):
+    """Neither the global random state, nor the images, nor a training that runs at the same time."""
     config = TrainConfig(batch_size=8, epochs=2, scheduler="constant")
     alone = [event.loss for event in train(config, tiny) if isinstance(event, StepLogged)]
     state, pixels = torch.get_rng_state(), tiny.train.images.clone()
-    beside, search = [], find_lr(config, tiny)
+    interleaved, search = [], find_lr(config, tiny)
     for event in train(config, tiny):
         next(search)
         if isinstance(event, StepLogged):
-            beside.append(event.loss)
+            interleaved.append(event.loss)
     search.close()
-    assert beside == alone
+    assert interleaved == alone
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(tiny.train.images, pixels)
 
 
-def last(config, data):
-    """The test loss a training ends with, infinite where it diverged."""
+def final_test_loss(config, data):
+    """Returns the test loss after the last epoch, infinite if training diverged."""
     events = [event for event in train(config, data) if isinstance(event, EpochEnded | Finished)]
     return events[-2].test_loss if events[-1].reason == "completed" else math.inf
 
@@ -146,7 +146,7 @@ def last(config, data):
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_suggestion_is_stable_and_trains(optimizer, small):
-    """Two seeds agree within a factor of 2, and a short training at that lr beats a tenth and ten times of it."""
+    """Two seeds agree within a factor of 2, and a short training at that lr beats a tenth and ten times that lr."""
     config = TrainConfig(optimizer=optimizer, batch_size=32, epochs=8, augment=False, scheduler="constant")
     findings = [found(config.changed({"seed": seed}), small)[1] for seed in (0, 1)]
     suggestions = [finding.suggestion for finding in findings]
@@ -154,9 +154,9 @@ def test_the_suggestion_is_stable_and_trains(optimizer, small):
     for finding in findings:
         assert f"{finding.suggestion:g}" in finding.reason or "third" in finding.reason
         assert finding.diverges_at is None or finding.suggestion <= finding.diverges_at / 2.9
-    grid = [last(config.changed({"lr": lr}), small) for lr in (suggestions[0] / 10, suggestions[0] * 10)]
+    grid = [final_test_loss(config.changed({"lr": lr}), small) for lr in (suggestions[0] / 10, suggestions[0] * 10)]
     for scheduler in ("constant", "onecycle"):
-        assert last(config.changed({"lr": suggestions[0], "scheduler": scheduler}), small) < min(*grid, 1.5)
+        assert final_test_loss(config.changed({"lr": suggestions[0], "scheduler": scheduler}), small) < min(*grid, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ def test_the_suggestion_is_stable_and_trains(optimizer, small):
         ({"zero_grad_every": 0}, "zero_grad_every"),
     ],
 )
-def test_nothing_is_suggested_where_nothing_learns(settings, word, tiny, short):
-    """An honest None, with the reason."""
+def test_nothing_is_suggested_if_nothing_learns(settings, word, tiny, short):
+    """The suggestion is None, with the reason."""
     trials, finding = found(QUICK.changed(settings), tiny)
     assert finding.suggestion is None
     assert word in finding.reason
@@ -184,22 +184,22 @@ def test_nothing_is_suggested_where_nothing_learns(settings, word, tiny, short):
         ({"precision": "float16", "batch_size": 8}, "CUDA"),
     ],
 )
-def test_a_config_that_does_not_fit_is_told_at_once(settings, word, tiny):
-    """Before the first trial is asked for."""
+def test_a_config_that_does_not_fit_is_refused_at_once(settings, word, tiny):
+    """On the call, before the first trial."""
     with pytest.raises(ValueError, match=word):
         find_lr(TrainConfig(**settings), tiny)
 
 
 def test_a_handful_of_pictures(tiny, short):
-    """Few and small batches: it goes over them as often as it needs."""
+    """The ramp repeats a few small batches as often as it needs."""
     few = replace(tiny, train=subset(tiny.train, 5))
     trials, finding = found(TrainConfig(batch_size=4), few)
     assert len(trials) > 20  # of 2 batches an epoch
     assert finding.suggestion is None or trials[0].lr <= finding.suggestion <= trials[-1].lr
 
 
-def test_it_stops_where_the_loss_explodes(tiny, short):
-    """At the first loss that is no number, or with the smoothed loss far above the start; rows stay strict JSON."""
+def test_it_ends_when_the_loss_explodes(tiny, short):
+    """At the first NaN, or when the smoothed loss is far above its start; rows stay strict JSON."""
     trials, finding = found(QUICK, tiny)
     assert len(trials) < trials[0].num_steps
     assert all(math.isfinite(trial.loss) for trial in trials[:-1])
@@ -213,7 +213,7 @@ FLAT, FALL = [2.3, 2.301] * 50, [2.3 - 0.01 * step for step in range(1, 81)]
 
 
 def test_the_suggestion_is_half_way_down():
-    """Of made-up losses: flat, then a straight fall to 1.5: the first lr at 1.9 or below, to two digits."""
+    """For losses that are flat and then fall straight to 1.5, it is the first lr with at most 1.9, to two digits."""
     trials = made(FLAT + FALL)
     half = next(trial for trial in trials if trial.loss <= 1.9 + 0.0005)
     finding = suggest(TrainConfig(), trials, CLASSES)
@@ -224,8 +224,8 @@ def test_the_suggestion_is_half_way_down():
 
 
 @pytest.mark.parametrize("worst", [3.0, math.inf, math.nan])
-def test_divergence_begins_where_the_loss_is_lost_for_good(worst):
-    """Not at a peak that it comes back from, but at the last rise above half way; a third of that is the most."""
+def test_divergence_starts_where_the_loss_rises_for_good(worst):
+    """Not at an earlier peak, but at the last rise above half-way; the suggestion is at most a third of that lr."""
     losses = [*FLAT, *FALL, 2.2, 1.5, 1.4, *[1.4] * 20, worst]
     trials = made(losses, num_steps=260)
     finding = suggest(TrainConfig(), trials, CLASSES)
@@ -235,8 +235,8 @@ def test_divergence_begins_where_the_loss_is_lost_for_good(worst):
     assert "third" in steep.reason
 
 
-def test_a_fall_within_the_noise_is_none():
-    """Losses that only wander suggest nothing, nor do those that fall to guessing from above it."""
+def test_a_fall_within_the_noise_is_not_learning():
+    """Neither noise nor a fall from above down to guessing leads to a suggestion."""
     wandering = [2.3 + 0.05 * math.sin(step) for step in range(200)]
     wandering = made(wandering, smoothed=[2.3 + 0.01 * math.sin(step / 30) for step in range(200)])
     for trials in (wandering, made([4.0] * 100 + [2.31] * 100)):
@@ -248,10 +248,10 @@ def test_a_fall_within_the_noise_is_none():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_on_real_images(optimizer, real_images):
-    """An epoch of 4,096 pictures at the suggestion, constant or as onecycle's peak, is far below guessing."""
+    """An epoch of 4,096 pictures at the suggested lr, constant or as onecycle's peak, ends far below guessing."""
     config = TrainConfig(optimizer=optimizer, epochs=1)
     _, finding = found(config, real_images)
     few = replace(real_images, test=subset(real_images.test, 500))
     for scheduler in ("constant", "onecycle"):
-        begun = config.changed({"scheduler": scheduler, "lr": finding.suggestion, "num_images": 4096})
-        assert last(begun, few) < 2.2
+        trained = config.changed({"scheduler": scheduler, "lr": finding.suggestion, "num_images": 4096})
+        assert final_test_loss(trained, few) < 2.2

@@ -1,4 +1,4 @@
-"""The optimizer rows say what torch's classes take, and what they say reaches torch."""
+"""The optimizers' settings match torch's classes, and their values reach torch."""
 
 import inspect
 import math
@@ -10,10 +10,10 @@ from trainer.learning.optimizers import CLASSES, build_optimizer
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
-# Every one of torch's parameters that no row offers: see the comment above OPTIMIZERS.
+# Parameters of torch that no optimizer here offers; the comment above OPTIMIZERS gives the reasons.
 LEFT_OUT = {"params", "maximize", "foreach", "fused", "capturable", "differentiable"}
 
-# A value other than torch's default and the row's, for every setting of an optimizer.
+# For every setting, a value other than torch's default and ours.
 OTHER = {
     "lr": 0.0123,
     "momentum": 0.55,
@@ -31,19 +31,19 @@ OTHER = {
     "rho": 0.77,
     "momentum_decay": 0.125,
 }
-# What else must be set for it to make sense.
+# Other settings that a setting needs to have an effect.
 WITH = {"dampening": {"momentum": 0.5}, "decoupled_weight_decay": {"weight_decay": 0.1}}
 PAIRS = [(name, setting) for name, row in OPTIMIZERS.items() for setting in row.defaults]
 
 
-def test_every_row_has_its_class_and_the_other_way_round():
-    """Nothing offered that cannot be built, nothing built that is not offered."""
+def test_optimizers_and_classes_match():
+    """Every optimizer offered can be built, and no other."""
     assert CLASSES.keys() == OPTIMIZERS.keys()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rows_agree_with_torch(name):
-    """Each setting is a parameter of torch's class; each of torch's parameters is a setting or left out on purpose."""
+    """Every setting is a parameter of torch's class; every other parameter is left out deliberately."""
     parameters = inspect.signature(CLASSES[name]).parameters.keys()
     offered = OPTIMIZERS[name].defaults.keys()
     assert offered <= parameters
@@ -52,7 +52,7 @@ def test_rows_agree_with_torch(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_defaults_are_torchs_but_for_those_that_would_not_train(name):
+def test_defaults_are_torchs_except_where_training_needs_others(name):
     """Only lr, SGD's momentum and its weight decay differ from torch."""
     parameters = inspect.signature(CLASSES[name]).parameters
     changed = {key for key, value in OPTIMIZERS[name].defaults.items() if value != parameters[key].default}
@@ -62,7 +62,7 @@ def test_defaults_are_torchs_but_for_those_that_would_not_train(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_row_steps_downhill(name):
-    """Built from its defaults, each optimizer lowers w² of a w it is given."""
+    """With its defaults, each optimizer lowers w²."""
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     optimizer = build_optimizer(TrainConfig(optimizer=name), [weight])
     assert type(optimizer) is CLASSES[name]
@@ -76,7 +76,7 @@ def test_every_row_steps_downhill(name):
 
 @pytest.mark.parametrize(("name", "setting"), PAIRS, ids=[f"{name}-{setting}" for name, setting in PAIRS])
 def test_each_setting_reaches_torch(name, setting):
-    """A value other than the default is what the optimizer's group holds, and changes the steps it takes."""
+    """The optimizer's parameter group has a value other than the default."""
     given = {setting: OTHER[setting], **WITH.get(setting, {})}
     group = build_optimizer(TrainConfig(optimizer=name, **given), [torch.nn.Parameter(torch.zeros(1))]).param_groups[0]
     default = OPTIMIZERS[name].defaults[setting]
@@ -89,6 +89,6 @@ def test_each_setting_reaches_torch(name, setting):
 
 
 def test_other_values_are_complete():
-    """The table above has every setting of every row."""
+    """The table above has every setting of every optimizer."""
     assert {setting for _, setting in PAIRS} == OTHER.keys()
     assert all(not isinstance(value, float) or math.isfinite(value) for value in OTHER.values())

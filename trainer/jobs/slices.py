@@ -91,7 +91,7 @@ class RunState:
 
     def checkpoint(self) -> Checkpoint | None:
         """Returns what `train` resumes from; None if no epoch has ended."""
-        if self.ready is None:
+        if self.ready is None or self.ended is None:
             return None
         return Checkpoint(
             config=self.config,

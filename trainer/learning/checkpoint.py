@@ -42,7 +42,7 @@ class Checkpoint:
         return self.state["schedule_from"]
 
     @property
-    def continued_with(self) -> Mapping[str, Any] | None:
+    def continued_with(self) -> dict[str, Any] | None:
         """Changed settings with which no epoch has ended yet, if any."""
         return self.state.get("continued_with")
 
@@ -199,7 +199,7 @@ def _state_names(optimizer: torch.optim.Optimizer) -> set[str]:
     probe = torch.nn.Parameter(torch.zeros(1))
     probe.grad = torch.zeros(1)
     options = {name: optimizer.param_groups[0][name] for name in optimizer.defaults}
-    same_kind = type(optimizer)([{"params": [probe], **options}])
+    same_kind = type(optimizer)([{"params": [probe], **options}])  # type: ignore[call-arg]
     same_kind.step()
     return {name for name, value in same_kind.state[probe].items() if isinstance(value, Tensor)}
 

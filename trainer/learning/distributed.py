@@ -38,7 +38,7 @@ class World:
     rank: int
     size: int
     local_rank: int = 0  # among the ranks on this machine
-    store: "dist.Store | None" = None  # torchrun's, which outlives each rank
+    store: "dist.Store | None" = None  # type: ignore[name-defined]  # torchrun's, which outlives each rank
     stopping: Event = field(default_factory=Event)  # set on any rank to stop all
 
     def share(self, whole: Tensor, dim: int = 0) -> Tensor:
@@ -78,7 +78,7 @@ class World:
             if self.size == 1:
                 raise
             error = caught
-        sentences = [sentence for sentence in self.gather(error and str(error)) if sentence is not None]
+        sentences = [sentence for sentence in self.gather(str(error) if error else None) if sentence is not None]
         if sentences:
             raise UserError(sentences[0]) from error
 
@@ -110,7 +110,7 @@ def join() -> Iterator[World]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     with _peers():
-        store, rank, size = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+        store, rank, size = next(dist.rendezvous("env://", timeout=_TIMEOUT))  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # not earlier: the rendezvous above must end at SIGTERM
     world, leaving = World(rank, size, int(os.environ["LOCAL_RANK"]), store), None

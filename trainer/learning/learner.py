@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional
 
 from trainer.images.image_data import ImageData, Split, pixel_statistics
@@ -27,7 +28,7 @@ class Learner:
     model: OptimizerLabModel
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
+    scaler: GradScaler
     schedule_from: int  # the epoch after which the schedule starts: 0, unless a continuation changed settings later
 
 
@@ -44,13 +45,14 @@ def build_learner(
 
     Raises UserError if the run is too short for its schedule.
     """
-    model = build_model(config, data, split).to(device, memory_format=memory_format(device))
+    model = build_model(config, data, split)
+    model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
     optimizer = build_optimizer(config, model.parameters())
     return Learner(
         model=model,
         optimizer=optimizer,
         scheduler=build_scheduler(config, optimizer, batches_per_epoch=batches_per_epoch, after_epoch=schedule_from),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "float16"),
+        scaler=GradScaler(device.type, enabled=config.precision == "float16"),
         schedule_from=schedule_from,
     )
 
@@ -92,8 +94,8 @@ def train_batch(
     """
     if config.zero_grad_every == 1:
         learner.optimizer.zero_grad()
-    # Multiplied by its weight, the mean over a rank's share adds to the mean over the whole batch.
-    weight = 1.0 if world.size == 1 else world.size * len(labels) / num_images
+    # The mean over the ranks of their weighted mean losses is the mean loss of the whole batch.
+    weight = world.size * len(labels) / (num_images or len(labels))
     loss = _backward(config, learner, images, labels, weight) if weight else torch.zeros((), device=labels.device)
     if world.size > 1:
         _combine(learner.model, loss, weight, world)
@@ -123,21 +125,22 @@ def _combine(model: OptimizerLabModel, loss: Tensor, weight: float, world: World
     torch's DistributedDataParallel would gain nothing for a network this small, whose gradients are sent in one piece,
     and needs at least one image on every rank.
     """
-    parameters = dict(model.named_parameters())
+    parameters, gradients = dict(model.named_parameters()), []
     for parameter in parameters.values():
         if parameter.grad is None:  # this rank has had no image yet
             parameter.grad = torch.zeros_like(parameter)
-    own = [tensor for name, tensor in model.state_dict().items() if name not in parameters]
-    own = [loss, *(tensor for tensor in own if tensor.is_floating_point())]
-    for tensor in own:
+        gradients.append(parameter.grad)
+    buffers = [tensor for name, tensor in model.state_dict().items() if name not in parameters]
+    statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+    for tensor in (loss, *statistics):
         tensor.mul_(weight)
     # Gradients of earlier batches are equal on all ranks: averaging does not change them.
-    world.average([*(parameter.grad for parameter in parameters.values()), *own])
+    world.average([*gradients, loss, *statistics])
 
 
 def _gradient_norm(learner: Learner) -> Tensor:
     """Returns the norm of all gradients together, without the scaler's factor."""
-    norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters()])
+    norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters() if p.grad is not None])
     if learner.scaler.is_enabled():
         norm = norm / learner.scaler.scale(torch.ones((), device=norm.device))
     return norm

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -177,9 +177,7 @@ class _Training:
         )
         yield self._checkpoint(0)
 
-    def _run_epoch(
-        self, epoch: int, continued_with: Mapping[str, Any] | None
-    ) -> Generator[Event, None, Finished | None]:
+    def _run_epoch(self, epoch: int, continued_with: dict[str, Any] | None) -> Generator[Event, None, Finished | None]:
         """Yields the events of an epoch; returns a Finished if the run ended in it."""
         config, scheduler = self.config, self.learner.scheduler
         started = self.clock()
@@ -194,7 +192,7 @@ class _Training:
         if not math.isfinite(test_loss):
             return _diverged(config, epoch)
         if config.scheduler == "plateau":
-            scheduler.step(test_loss)
+            scheduler.step(test_loss)  # type: ignore[arg-type]
         yield EpochEnded(
             epoch=epoch,
             train_loss=trained.loss_sum / self.batches_per_epoch,

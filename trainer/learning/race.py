@@ -71,7 +71,7 @@ def limit_time(
     same limit would be useless.
     """
     started, training, advanced = time.monotonic(), set(range(num_contenders)), set()
-    with closing(events):
+    with closing(events):  # type: ignore[type-var]
         for index, event in events:
             yield index, event
             if isinstance(event, CheckpointReady) and event.epoch > 0:
@@ -121,7 +121,7 @@ class _Training:
 
     def close(self) -> None:
         """Ends the training."""
-        self._events.close()
+        self._events.close()  # type: ignore[attr-defined]
 
     def _seconds(self) -> float:
         turn = 0.0 if self._turn_started is None else time.perf_counter() - self._turn_started

@@ -82,7 +82,7 @@ def build_scheduler(
     # The scheduler warns if it steps before the optimizer, but the optimizer's first step can come after the first
     # epoch (zero_grad_every) or never (a gradient scaler that found infinity). An empty step() would do as well, but
     # Adam's initializes CUDA, which the main process of a ZeroGPU Space must not do.
-    optimizer._opt_called = True
+    optimizer._opt_called = True  # type: ignore[attr-defined]
     return scheduler
 
 
