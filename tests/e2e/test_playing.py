@@ -111,7 +111,7 @@ def test_a_lesson_is_trained_together_with_its_fix(app, page, screenshots):
     visit(page, app.url)
     page.locator("#lesson input").click()
     page.get_by_role("option", name="Gradients never cleared").click()
-    page.wait_for_selector("#lesson-words >> text=Nobody calls zero_grad")
+    page.wait_for_selector("#lesson-words >> text=zero_grad is never called")
     page.wait_for_function("document.querySelector('#setting-lr input').value === '0.01'")
     page.click("#twin")
     status_says(page, "^Done")

@@ -267,7 +267,7 @@ def test_on_a_space_only_the_visitors_own_token_is_used(hub, space, page, screen
     address = page.url
     come_back(page, "#sign-in", address)
     page.wait_for_selector("#publishing-says >> text=Signed in as visitor.")
-    page.wait_for_selector("#publishing-says >> text=the repos that it made for you")
+    page.wait_for_selector("#publishing-says >> text=the repos that it has created for you")
     can_publish(page)
     name = repo_id(page)
     assert name.startswith("visitor/")

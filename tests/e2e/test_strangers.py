@@ -104,11 +104,11 @@ def test_a_stranger_cannot_open_the_time_machine(app, endpoints, run, owner, ima
     client = Client(app.url, verbose=False)
     picture = {"path": uploaded(client, tmp_path / "shape.png")}
     client.close()
-    assert "Of the test pictures it gets" in request(app, endpoints, "_walk", owner, run.name, picture)
+    assert "Its test accuracy is" in request(app, endpoints, "_walk", owner, run.name, picture)
     for visitor in (new_visitor(), owner.upper(), run.name, "", None, [owner]):
         answer = request(app, endpoints, "_walk", visitor, run.name, picture)
         assert "no such run" in answer, (visitor, answer)
-        assert "Of the test pictures it gets" not in answer, visitor
+        assert "Its test accuracy is" not in answer, visitor
 
 
 @pytest.mark.parametrize("key", ["../{name}", "{name}/", "{name}/epochs", "./{name}", "{upper}", "*", "", None, 3, []])

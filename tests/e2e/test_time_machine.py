@@ -88,8 +88,8 @@ def expected_says(folder, epoch, pixels) -> str:
     model = OptimizerLabModel.from_pretrained(folder)
     model.load_state_dict(load_file(folder / "epochs" / f"epoch-{epoch:04d}.safetensors"))
     answer = classify(model, pixels)
-    confidence, right = answer.confidences[answer.label], read_run(folder).history[epoch].test_accuracy
-    return f"It says {answer.label}, {confidence:.1%}. Of the test pictures it gets {right:.1%} right."
+    confidence, accuracy = answer.confidences[answer.label], read_run(folder).history[epoch].test_accuracy
+    return f"It says {answer.label}, {confidence:.1%}. Its test accuracy is {accuracy:.1%}."
 
 
 def labels(page) -> tuple[str, str]:

@@ -67,7 +67,7 @@ def test_the_switch_asks_before_it_ends_a_training(open_page):
     messages = []
     page.once("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
     page.click("#language")
-    assert "Resume goes on" in messages[0]
+    assert "Resume continues it" in messages[0]
     assert page.locator("#stop").is_enabled()
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("#language")

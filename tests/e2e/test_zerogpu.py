@@ -143,7 +143,7 @@ def test_a_spent_quota_leaves_a_resumable_run(app, scheduler, client):
     assert finished["reason"] == "out_of_time"
     assert "used up" in finished["advice"]
     assert "1:00:00" in finished["advice"]
-    assert "s of GPU time" in finished["advice"]
+    assert "s more of GPU time" in finished["advice"]
     saved = read_checkpoint(app.checkpoints / finished["checkpoint"])
     assert 0 < saved.epoch < 1000
     assert read_run(app.checkpoints / finished["checkpoint"]).status == "out_of_time"
@@ -214,7 +214,7 @@ def test_the_page_reports_gpu_time_and_a_spent_quota(app, scheduler, new_page, s
     new_page.goto(f"{app.url}/?epochs=60&batch_size=8&optimizer=adam&scheduler=cosine")
     new_page.wait_for_selector("#note >> text=Training on")
     new_page.click("#train")
-    status_says(new_page, r"^Training[^]*GPU time: .* used, about .* to come")
+    status_says(new_page, r"^Training[^]*GPU time: .* used, about .* still needed")
     scheduler.left[token] = 0
     status_says(new_page, r"^Out of time[^]*used up[^]*press Resume")
     new_page.screenshot(path=screenshots / "out-of-time.png", full_page=True)
