@@ -1,28 +1,19 @@
-"""Publishing, loading and listing through the real huggingface_hub, on a Hub of our own that errs on request."""
+"""Opening, loading and listing runs through the real huggingface_hub, on a local Hub that fails on request."""
 
 import json
-import logging
 import shutil
 import threading
 import time
 from contextlib import suppress
-from copy import deepcopy
-from dataclasses import replace
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import OWNER, READER, STRANGER, Fault, Hub, Repo, point_to, serve, silent_server
-from huggingface_hub import ModelCard, constants
-from huggingface_hub.utils import http_backoff
+from fake_hub import OWNER, STRANGER, Fault, Repo, point_to, silent_server
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save
-from torchvision.io import write_png
 
-from trainer.cli.main import main
 from trainer.hub import retry
-from trainer.hub.publish import choose_epochs, publish
+from trainer.hub.publish import publish
 from trainer.hub.repositories import (
     check_repo_id,
     list_epochs,
@@ -33,194 +24,42 @@ from trainer.hub.repositories import (
     split_revision,
     user_name,
 )
-from trainer.images.image_data import facts
-from trainer.learning.checkpoint import continued
-from trainer.learning.loop import train
 from trainer.networks.model import OptimizerLabModel
 from trainer.progress import THREAD_NAME
 from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint, read_run
-from trainer.runs.recorder import record
-from trainer.runs.run import Run
-from trainer.settings.config import TrainConfig
 
-# The client's own, of the way it hands an upload to its HTTP library.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-CONFIG = TrainConfig(epochs=3, batch_size=13, optimizer="adam", scheduler="constant")
 ID = "owner/run"
 PICTURE = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 
 
-def trained_for(epochs, data, folder) -> Path:
-    config = replace(CONFIG, epochs=epochs)
-    made = Run(config=config)
-    with run_folder.writing(folder):
-        for _ in record(train(config, data), made, folder, facts(data)):
-            pass
-    return folder
-
-
-@pytest.fixture(scope="module")
-def three(tiny, tmp_path_factory) -> Path:
-    """A run of three epochs; do not change it."""
-    return trained_for(3, tiny, tmp_path_factory.mktemp("three") / "run")
-
-
-@pytest.fixture(scope="module")
-def short(tiny, tmp_path_factory) -> Path:
-    """A run of one epoch, for what takes time; do not change it."""
-    return trained_for(1, tiny, tmp_path_factory.mktemp("short") / "run")
-
-
-@pytest.fixture(scope="module")
-def publication(three) -> Repo:
-    """What the Hub has after `three` was published; do not change it."""
-    with serve(Hub()) as served, pytest.MonkeyPatch.context() as patch:
-        point_to(served.endpoint, patch)
-        publish(three, ID, token=OWNER)
-    return served.repos[ID]
-
-
-@pytest.fixture
-def run(three, tmp_path) -> Path:
-    return shutil.copytree(three, tmp_path / "run")
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub with nothing in it, a cache of its own, and short waits between one try and the next."""
-    be_quick(monkeypatch)
-    with serve(Hub()) as served:
-        point_to(served.endpoint, monkeypatch, tmp_path / "cache")
-        yield served
-
-
-def be_quick(monkeypatch):
-    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.1)
-    for name in ("base_wait_time", "max_wait_time"):
-        monkeypatch.setitem(http_backoff.__kwdefaults__, name, 0.01)
-
-
-@pytest.fixture
-def patient(hub, monkeypatch):
-    """Trouble that passes is waited for as long as usual: on a busy machine a single answer takes a while."""
-    monkeypatch.setattr(retry, "RETRY_SECONDS", 20.0)
-
-
-@pytest.fixture
-def published(hub, publication) -> Repo:
-    hub.repos[ID] = deepcopy(publication)
-    return hub.repos[ID]
-
-
-@pytest.fixture(autouse=True)
-def _no_token_anywhere(request, tmp_path, capfd, caplog):
-    """After each test: no token in what was printed or logged, in a file that was written, or in an address."""
-    caplog.set_level(logging.DEBUG, logger="huggingface_hub")
-    yield
-    told = "".join(capfd.readouterr()) + caplog.text
-    if "hub" in request.node.funcargs:
-        told += "".join(request.node.funcargs["hub"].urls)
-    assert "hf_" not in told.replace("hf_hub", "").replace("hf_xet", "")
-    for path in tmp_path.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            assert not any(token.encode() in content for token in (OWNER, READER, STRANGER)), path
-
-
-def resume(folder, data, epochs):
-    kept = continued(read_checkpoint(folder), epochs=epochs, changes={})
-    going_on = Run(config=kept.config, history=list(kept.history))
-    with run_folder.writing(folder):
-        for _ in record(train(kept.config, data, resume=kept), going_on, folder, facts(data)):
-            pass
-
-
-def history_of(files):
-    return json.loads(files["training.json"])["history"]
-
-
-def assert_complete(repo, folder, epochs):
-    """One commit for each epoch, in order, each with its tag, weights and history; nothing else, nothing twice."""
-    assert repo.titles == ["initial commit", *(f"Epoch {epoch}" for epoch in epochs)]
-    assert list(repo.tags) == [f"epoch-{epoch:04d}" for epoch in epochs]
-    assert list(repo.tags.values()) == list(repo.commits)[1:]
-    for epoch in epochs:
-        files = repo.commits[repo.tags[f"epoch-{epoch:04d}"]]
-        assert files["model.safetensors"] == (folder / f"epochs/epoch-{epoch:04d}.safetensors").read_bytes()
-        assert [row["epoch"] for row in history_of(files)] == list(range(epoch + 1))
-        assert ("training.safetensors" in files) == (epoch == epochs[-1])
-    for name in ("model.safetensors", "training.safetensors", "config.json"):
-        assert repo.files[name] == (folder / name).read_bytes()
-
-
-# --- publishing
-
-
-def test_publish(hub, run):
-    """A commit and a tag for each epoch, the last on main; progress from 0 to 1; the address of the page."""
-    told = []
-    link = publish(run, ID, token=OWNER, progress=lambda fraction, doing: told.append((fraction, doing)))
-    assert link == f"{hub.endpoint}/{ID}"
-    repo = hub.repos[ID]
-    assert_complete(repo, run, [0, 1, 2, 3])
-    assert not repo.private
-    fractions = [fraction for fraction, _ in told]
-    assert fractions == sorted(fractions)
-    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
-    assert repo.files["training.json"] == (run / "training.json").read_bytes()
-    card = ModelCard(repo.files["README.md"].decode())
-    assert card.data.eval_results[0].metric_value == history_of(repo.files)[-1]["test_accuracy"]
-    assert f'from_pretrained("{ID}")  # revision="epoch-0000": the untrained network' in card.text
-    assert "](curve.png)" in card.text
-    assert repo.files["curve.png"].startswith(b"\x89PNG")
-    for name in ("README.md", "curve.png"):
-        assert (run / name).read_bytes() == repo.files[name], "the folder shows the curves too"
-
-
-def test_publish_again_adds_what_is_new(hub, run, tiny, published):
-    """Nothing where nothing is new; after more epochs those, and the older commits and tags as they were."""
-    before = dict(published.tags)
-    publish(run, ID, token=OWNER)
-    assert not any("/commit/" in request or "/tag/" in request for request in hub.requests)
-    resume(run, tiny, 5)
-    publish(run, ID, token=OWNER)
-    assert before.items() <= published.tags.items()
-    assert published.titles == ["initial commit", *(f"Epoch {epoch}" for epoch in range(6))]
-    assert published.files["training.safetensors"] == (run / "training.safetensors").read_bytes()
-    assert "training.safetensors" not in published.commits[published.tags["epoch-0004"]]
-
-
-@pytest.mark.parametrize("fault", [None, Fault(method="DELETE", path="/tag/", status=403, times=99)])
-def test_tags_that_are_too_many_are_given_up(hub, patient, run, tiny, published, monkeypatch, fault):
-    """Of the old ones, once the new state is there; one that could not be is given up the next time, one that is gone
-    or was never this app's is left alone."""
-    monkeypatch.setattr("trainer.hub.publish.MAX_TAGS", 4)
-    published.tags["v1"] = published.head
-    resume(run, tiny, 6)
-    hub.faults = [Fault(method="DELETE", path="/tag/", how="lose"), *([replace(fault)] if fault else [])]
-    publish(run, ID, token=OWNER)
-    asked = [request.partition(" ")[0] for request in hub.requests if "/commit/" in request or "/tag/" in request]
-    assert asked == sorted(asked, key=lambda method: method == "DELETE")
-    hub.faults.clear()
-    publish(run, ID, token=OWNER)
-    best = Run(config=CONFIG, history=read_run(run).history).best.epoch
-    assert published.tags.pop("v1")
-    assert len(published.tags) == 4
-    assert {f"epoch-{epoch:04d}" for epoch in (0, best, 6)} <= published.tags.keys()
-    assert published.titles == ["initial commit", *dict.fromkeys(published.titles[1:])]
-    assert published.files["model.safetensors"] == (run / "model.safetensors").read_bytes()
-
-
-def test_a_run_in_training_is_published_as_far_as_it_is(hub, run):
-    """Its last whole epoch is the last on the Hub; the folder is its training's alone."""
-    card = (run / "README.md").read_bytes()
-    with run_folder.writing(run):
-        publish(run, ID, token=OWNER)
-    assert_complete(hub.repos[ID], run, [0, 1, 2, 3])
-    assert (run / "README.md").read_bytes() == card
+def test_names():
+    """owner/name and owner/name@revision, nothing else."""
+    assert split_revision("a/b") == ("a/b", None)
+    assert split_revision("a/b@epoch-0003") == ("a/b", "epoch-0003")
+    assert check_repo_id("a-b/c.d_e") == "a-b/c.d_e"
+    for wrong in ("", "a", "a/b/c", "/a", "a/", "../a", "a/..", "a b/c", "a/b.git", "a/b--c", "<b>/x", "a/b\n"):
+        with pytest.raises(ValueError, match="not the name of a repo"):
+            check_repo_id(wrong)
+    assert split_revision("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
+    for wrong in (
+        "",
+        "x y",
+        "x@y",
+        "x\n",
+        "../../x",
+        "a//b",
+        "/a",
+        "a/",
+        ".a",
+        "a..b",
+        "a.",
+        "a.lock",
+        "-a",
+        "a" * 251,
+    ):
+        with pytest.raises(ValueError, match="not a revision"):
+            split_revision(f"a/b@{wrong}")
 
 
 def test_whose_token_it_is(hub):
@@ -234,364 +73,11 @@ def test_whose_token_it_is(hub):
             user_name(token)
 
 
-def test_a_run_loaded_elsewhere_goes_on_there(hub, run, tiny, published, tmp_path):
-    """Load, resume, publish again: exactly the run that was never away."""
-    there = tmp_path / "there"
-    assert load(ID, there) is True
-    resume(there, tiny, 4)
-    resume(run, tiny, 4)
-    assert (there / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
-    publish(there, ID, token=OWNER)
-    assert list(published.tags) == [f"epoch-{epoch:04d}" for epoch in range(5)]
-
-
-@pytest.mark.parametrize("until", [3, 5])
-def test_no_card_says_how_to_train_what_other_settings_trained(until, hub, run, tiny, trained):
-    """Neither of the epochs before a continuation, nor while it has not ended an epoch."""
-    again = "## Train it again"
-    publish(run, "owner/before", token=OWNER)
-    assert again in hub.repos["owner/before"].files["README.md"].decode()
-    kept = continued(read_checkpoint(run), epochs=5, changes={"lr": 0.001})
-    trained(kept.config, tiny, folder=run, resume=kept, until=until)
-    publish(run, ID, token=OWNER)
-    repo = hub.repos[ID]
-    assert len(repo.tags) == until + 1
-    assert not any(again in repo.commits[commit]["README.md"].decode() for commit in repo.tags.values())
-
-
-def test_a_loaded_run_published_elsewhere_names_no_epoch_that_is_not_there(hub, published, tmp_path):
-    """Only its last epoch came with it, and only that one has a tag."""
-    load(ID, tmp_path / "there")
-    publish(tmp_path / "there", "owner/again", token=OWNER)
-    repo = hub.repos["owner/again"]
-    assert list(repo.tags) == ["epoch-0003"]
-    assert "epoch-0000" not in repo.files["README.md"].decode()
-
-
-def test_private(hub, run):
-    """A private repo is seen by its owner alone; a public one does not become a place for what should be private."""
-    publish(run, ID, token=OWNER, private=True)
-    assert hub.repos[ID].private
-    publish(run, ID, token=OWNER)
-    assert hub.repos[ID].private
-    assert isinstance(open_model(ID, token=OWNER), OptimizerLabModel)
-    for token in (None, STRANGER):
-        for ask in (open_model, open_run, list_epochs):
-            with pytest.raises(ValueError, match=r"^There is no owner/run on the Hub, or it is private"):
-                ask(ID, token=token)
-    assert list_published(token=STRANGER) == []
-    assert [row.repo_id for row in list_published(token=OWNER)] == [ID]
-    hub.repos["owner/open"] = Repo()
-    hub.repos["owner/open"].add({}, "initial commit")
-    with pytest.raises(ValueError, match="is public already"):
-        publish(run, "owner/open", token=OWNER, private=True)
-    assert hub.repos["owner/open"].titles == ["initial commit"]
-
-
-@pytest.mark.parametrize(
-    ("files", "sentence"),
-    [
-        ({"train.py": b""}, "something other"),
-        ({"model.safetensors": b"x"}, "something other"),
-        ({"config.json": b"{}", "model.safetensors": b"x", "README.md": b"# BERT"}, "something other"),
-        ({"README.md": b"---\nlicense: mit\n---\n\n# What I plan\n"}, "something other"),
-        ({"README.md": b"My own words"}, "something other"),
-        ({"training.json": b"[]"}, "something other"),
-        ({"training.json": b"{"}, "something other"),
-        ({"training.json": b'{"format": 1, "data": {"digest": "other"}, "history": [{}]}'}, "another run"),
-    ],
-)
-def test_a_repo_with_something_else_is_left_alone(hub, run, files, sentence):
-    """Refused, and not a byte of it changed."""
-    repo = hub.repos[ID] = Repo()
-    repo.add(files, "theirs")
-    with pytest.raises(ValueError, match=rf"^owner/run contains {sentence}.*\.$"):
-        publish(run, ID, token=OWNER)
-    assert (repo.titles, repo.files, repo.tags) == (["theirs"], files, {})
-
-
-def test_an_older_copy_does_not_take_epochs_away(hub, run, tiny, three, published):
-    """A folder with fewer epochs than the repo is refused."""
-    resume(run, tiny, 4)
-    publish(run, ID, token=OWNER)
-    with pytest.raises(ValueError, match="already has 4 epochs of this run"):
-        publish(three, ID, token=OWNER)
-    assert len(history_of(published.files)) == 5
-
-
-def test_where_the_pictures_lay_is_not_published(hub, run):
-    """A folder's path names its user: it stays at home, and the run is sound without it."""
-    path = run / "training.json"
-    told = json.loads(path.read_text())
-    told["data"]["source"] = "/home/someone/pictures"
-    path.write_text(json.dumps(told))
-    publish(run, ID, token=OWNER)
-    assert not any(b"someone" in content for files in hub.repos[ID].commits.values() for content in files.values())
-    assert json.loads(hub.repos[ID].files["training.json"])["data"]["source"] is None
-
-
-@pytest.mark.parametrize("epochs", [0, 1, 3, 18, 19, 20, 21, 47, 300])
-def test_epochs_to_publish(epochs):
-    """At most 20, among them the first, the best and the last; spread evenly; a cut-off publishing is completed."""
-    best = epochs * 2 // 3
-    made, kept = run_of(epochs, best), set(range(epochs + 1))
-    chosen = choose_epochs(made, set(), kept)
-    assert len(chosen) == min(20, epochs + 1)
-    assert {0, best, epochs} <= set(chosen)
-    assert all(after - before <= 2 * (epochs // 17 + 1) for before, after in pairwise(chosen))
-    for count in range(len(chosen) + 1):
-        assert choose_epochs(made, set(chosen[:count]), kept) == chosen
-    assert choose_epochs(made, set(), {epochs}) == [epochs]
-
-
-@pytest.mark.parametrize("more", [1, 2, 5, 20, 500])
-def test_epochs_to_publish_again(more):
-    """Of the old ones and the new ones again no more than 20, as even, and nothing between the old ones is new."""
-    old = set(choose_epochs(run_of(30, 20), set(), set(range(31))))
-    chosen = choose_epochs(run_of(30 + more, 30 + more // 2), old, set(range(31 + more)))
-    assert len(chosen) == 20
-    assert {0, 30 + more // 2, 30 + more} <= set(chosen)
-    assert {epoch for epoch in chosen if epoch <= 30} <= old
-    assert all(after - before <= 2 * ((30 + more) // 17 + 1) for before, after in pairwise(chosen))
-    assert choose_epochs(run_of(30 + more, 30 + more // 2), set(chosen), set(range(31 + more))) == chosen
-
-
-def run_of(epochs, best):
-    return Run(config=CONFIG, history=[row(n, 0.9 if n == best else n / (2 * epochs + 1)) for n in range(epochs + 1)])
-
-
-def row(epoch, accuracy):
-    from trainer.runs.events import EpochEnded
-
-    nothing = dict.fromkeys(("train_loss", "train_loss_sum", "lr", "grad_norm", "images_per_second"))
-    return EpochEnded(epoch=epoch, test_loss=1.0, test_accuracy=accuracy, seconds=1.0, **nothing)
-
-
-@pytest.mark.parametrize(
-    ("token", "sentence"),
-    [
-        ("", "log in"),
-        ("hf_nobody", "does not accept the token"),
-        (
-            "hf_née",
-            r"^The token is malformed: it contains a space, a line break or a character that no token has\.$",
-        ),
-        ("hf_a b", "malformed"),
-        (f"{OWNER}\n", "malformed"),
-        (READER, "no permission"),
-        (STRANGER, "no permission"),
-    ],
-)
-def test_who_may_not_publish(hub, run, token, sentence):
-    """Without a token, with a wrong one, one that only reads or another's: one sentence, and no repo."""
-    with pytest.raises(ValueError, match=sentence):
-        publish(run, ID, token=token)
-    assert hub.repos == {}
-
-
-@pytest.mark.parametrize("token", [READER, STRANGER])
-def test_who_may_not_publish_again(hub, run, tiny, published, token):
-    """A public repo is read by anyone and changed by its owner alone."""
-    resume(run, tiny, 4)
-    with pytest.raises(ValueError, match="no permission"):
-        publish(run, ID, token=token)
-    assert list(published.tags) == [f"epoch-{epoch:04d}" for epoch in range(4)]
-
-
-def test_a_damaged_run_is_not_published(hub, run):
-    """Nothing is asked of the Hub for weights that are not finite."""
-    path = run / "epochs" / "epoch-0001.safetensors"
-    tensors = load_file(path)
-    path.write_bytes(save({name: tensor * float("nan") for name, tensor in tensors.items()}))
-    with pytest.raises(ValueError, match="not finite"):
-        publish(run, ID, token=OWNER)
-    (run / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="do not match each other"):
-        publish(run, "owner/other", token=OWNER)
-    assert "owner/other" not in hub.repos
-
-
-# --- faults while publishing
-
-PREUPLOAD, COMMIT, TAG, CREATE, PUT = "/preupload/", "/commit/", "/tag/", "/repos/create", "/upload/"
-
-PASSING = {
-    "the repo's refs are in trouble": Fault(method="GET", path="/refs", status=503),
-    "creation in trouble": Fault(method="POST", path=CREATE, status=500),
-    "the answer to the creation is lost": Fault(method="POST", path=CREATE, how="lose"),
-    "a commit in trouble": Fault(method="POST", path=COMMIT, status=500),
-    "a commit in trouble, three times": Fault(method="POST", path=COMMIT, status=503, times=3),
-    "a conflict": Fault(method="POST", path=COMMIT, status=409, error="Conflict"),
-    "too many commits": Fault(method="POST", path=COMMIT, status=429, headers={"Retry-After": "1"}),
-    "the answer to a commit is lost": Fault(method="POST", path=COMMIT, how="lose"),
-    "the answers to all commits are lost": Fault(method="POST", path=COMMIT, how="lose", times=2),
-    "the answer to a commit is cut": Fault(method="POST", path=COMMIT, how="cut"),
-    "a tag in trouble": Fault(method="POST", path=TAG, status=502),
-    "the answer to a tag is lost": Fault(method="POST", path=TAG, how="lose"),
-    "validation in trouble": Fault(method="POST", path="validate-yaml", status=503),
-    "preparing an upload is cut": Fault(method="POST", path=PREUPLOAD, how="cut"),
-    "an upload in trouble": Fault(method="PUT", path=PUT, status=500),
-    "the answer to an upload is lost": Fault(method="PUT", path=PUT, how="lose"),
-}
-
-
-@pytest.mark.parametrize("case", PASSING)
-def test_what_passes_is_published_once(hub, patient, short, case):
-    """Trouble that passes, and answers that were lost: the same repo as without, no commit twice."""
-    hub.faults = [fault := replace(PASSING[case])]
-    publish(short, ID, token=OWNER)
-    assert fault.times == 0
-    assert_complete(hub.repos[ID], short, [0, 1])
-
-
-def test_a_repo_made_with_the_hubs_form_is_taken(hub, short):
-    """It holds nothing but the licence that was chosen there."""
-    hub.repos[ID] = Repo(created_with=OWNER)
-    hub.repos[ID].add({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
-    hub.repos[ID].add({".gitattributes": b"", "README.md": b"---\nlicense: mit\n---\n"}, "Upload README.md")
-    publish(short, ID, token=OWNER)
-    assert "training.json" in hub.repos[ID].files
-
-
-def test_a_hub_whose_pages_are_elsewhere(hub, short):
-    """Its client cannot read where a commit is shown: the commit was made all the same, and once."""
-    hub.pages = "http://internal.example"
-    publish(short, ID, token=OWNER)
-    assert_complete(hub.repos[ID], short, [0, 1])
-
-
-def test_retry_after_is_kept_to(hub, short):
-    """The Hub's seconds are waited for, and told."""
-    hub.faults = [Fault(method="POST", path=COMMIT, status=429, headers={"Retry-After": "2"})]
-    told = []
-    publish(short, ID, token=OWNER, progress=lambda fraction, doing: told.append(doing))
-    asked = [at for at, request in zip(hub.times, hub.requests, strict=True) if COMMIT in request]
-    assert asked[1] - asked[0] >= 2
-    assert any("Retrying in 2 s" in doing for doing in told)
-
-
-@pytest.mark.parametrize(("method", "path"), [("POST", PREUPLOAD), ("GET", "/tree/"), ("GET", "/refs")])
-def test_a_wait_is_told_whatever_was_asked(hub, short, method, path):
-    """Also of what the Hub's client would ask again by itself, silently: some seconds are waited, an hour is not."""
-    fault = Fault(method=method, path=path, status=429, headers={"Retry-After": "2"})
-    hub.faults = [fault]
-    told = []
-    publish(short, ID, token=OWNER, progress=lambda fraction, doing: told.append(doing))
-    assert any("Retrying in 2 s" in doing for doing in told)
-    assert_complete(hub.repos[ID], short, [0, 1])
-    hub.faults = [Fault(method=method, path=path, status=429, headers={"Retry-After": "3600"})]
-    hub.repos.pop(ID)
-    began = time.monotonic()
-    with pytest.raises(ValueError, match="try again in 60 minutes"):
-        publish(short, ID, token=OWNER)
-    assert time.monotonic() - began < 10
-
-
-def test_a_wait_that_is_too_long_is_told(hub, short):
-    """An hour is not waited; what was published stays, and publishing again adds the rest."""
-    hub.faults = [Fault(method="POST", path=TAG, times=0)]
-    hub.faults += [Fault(method="POST", path=f"{COMMIT}main", status=429, headers={"Retry-After": "3600"})]
-    with pytest.raises(ValueError, match="try again in 60 minutes"):
-        publish(short, ID, token=OWNER)
-    assert hub.repos[ID].titles == ["initial commit"]
-    publish(short, ID, token=OWNER)
-    assert_complete(hub.repos[ID], short, [0, 1])
-
-
-LASTING = {
-    "unauthorized": (Fault(method="POST", path=COMMIT, status=401, times=99), "does not accept the token"),
-    "forbidden": (Fault(method="POST", path=COMMIT, status=403, times=99), "no permission"),
-    "gone": (
-        Fault(method="POST", path=COMMIT, status=404, headers={"X-Error-Code": "RepoNotFound"}, times=99),
-        "no owner/run on the Hub",
-    ),
-    "refused": (Fault(method="POST", path=COMMIT, status=400, error=f"No {OWNER} here", times=99), "No … here"),
-    "precondition": (Fault(method="POST", path=COMMIT, status=412, times=99), "changed by someone else"),
-    "conflict": (Fault(method="POST", path=COMMIT, status=409, times=99), "being changed by someone else"),
-    "trouble": (Fault(method="POST", path=COMMIT, status=500, times=99), "has a problem"),
-    "tags": (Fault(method="POST", path=TAG, status=503, times=99), "has a problem"),
-    "quota": (Fault(method="POST", path=CREATE, status=402, error="Payment required", times=99), "Payment required"),
-}
-
-
-@pytest.mark.parametrize("case", LASTING)
-def test_what_lasts_is_told_and_made_up_for_later(hub, short, case):
-    """One sentence, a repo that holds whole states only, and the rest added the next time, nothing twice."""
-    fault, sentence = LASTING[case]
-    hub.faults = [Fault(**vars(fault))]
-    with pytest.raises(ValueError, match=sentence) as error:
-        publish(short, ID, token=OWNER)
-    assert "\n" not in str(error.value)
-    assert str(error.value).endswith((".", ")."))
-    if ID in hub.repos:
-        assert hub.repos[ID].titles in (["initial commit"], ["initial commit", "Epoch 0"])
-    hub.faults.clear()
-    publish(short, ID, token=OWNER)
-    assert_complete(hub.repos[ID], short, [0, 1])
-
-
-def test_someone_else_commits_meanwhile(hub, run, published, tiny, monkeypatch):
-    """Main moved on from what was looked at: their commit stays, ours is not made."""
-    resume(run, tiny, 4)
-    from trainer.hub import publish as module
-
-    look = module._Publisher._read_repo
-
-    def look_then_change(self):
-        found = look(self)
-        if "theirs" not in published.titles:
-            published.add({**published.files, "notes.txt": b""}, "theirs")
-        return found
-
-    monkeypatch.setattr(module._Publisher, "_read_repo", look_then_change)
-    with pytest.raises(ValueError, match="changed by someone else meanwhile"):
-        publish(run, ID, token=OWNER)
-    assert published.titles[-1] == "theirs"
-
-
-def test_silence_after_a_commit(hub, short, monkeypatch):
-    """Nobody knows whether it has arrived, and nobody says so; the next time finds out."""
-    monkeypatch.setattr(retry, "TIMEOUT_SECONDS", 0.5)
-    hub.faults = [
-        Fault(method="POST", path=f"{COMMIT}main", how="lose"),
-        Fault(method="GET", path="/refs", times=0),
-    ]
-
-    def silence_after_the_commit(fraction, doing):
-        if any(COMMIT in request for request in hub.requests):
-            hub.faults[1].how, hub.faults[1].seconds, hub.faults[1].times = "hold", 2.0, 1
-
-    with pytest.raises(ValueError, match="it is not known whether epoch 0 has arrived"):
-        publish(short, ID, token=OWNER, progress=silence_after_the_commit)
-    monkeypatch.undo()
-    point_to(hub.endpoint, monkeypatch, Path(constants.HF_HUB_CACHE))
-    hub.faults.clear()
-    publish(short, ID, token=OWNER)
-    assert_complete(hub.repos[ID], short, [0, 1])
-
-
-def test_stopping_in_the_middle(hub, short):
-    """What progress raises ends it between one state and the next; the rest is added later."""
-
-    class StopError(Exception):
-        pass
-
-    def stop(fraction, doing):
-        if "epoch 1" in doing:
-            raise StopError
-
-    with pytest.raises(StopError):
-        publish(short, ID, token=OWNER, progress=stop)
-    publish(short, ID, token=OWNER)
-    assert_complete(hub.repos[ID], short, [0, 1])
-
-
-def test_no_network(short, monkeypatch, tmp_path):
+def test_no_network(one_epoch, short_waits, monkeypatch, tmp_path):
     """Nobody there, or nobody who answers: a sentence, soon, for everything that asks the Hub."""
-    be_quick(monkeypatch)
     point_to("http://127.0.0.1:9", monkeypatch, tmp_path / "cache")
     asks = [
-        lambda: publish(short, ID, token=OWNER),
+        lambda: publish(one_epoch, ID, token=OWNER),
         lambda: load(ID, tmp_path / "new"),
         lambda: open_model(ID),
         lambda: list_published(),
@@ -625,7 +111,7 @@ def test_load(hub, run, published, tmp_path):
     assert read_checkpoint(tmp_path / "last").epoch == 3
     assert load(ID, tmp_path / "second", revision="epoch-0001") is False
     assert read_run(tmp_path / "second").epoch == 1
-    with pytest.raises(ValueError, match="only its last one can be resumed"):
+    with pytest.raises(ValueError, match="only its last epoch can be resumed"):
         read_checkpoint(tmp_path / "second")
     with pytest.raises(ValueError, match="already"):
         load(ID, tmp_path / "last")
@@ -690,7 +176,7 @@ def test_what_arrives_damaged(hub, published, tmp_path, name):
     assert hub.faults[0].times == 97
 
 
-def test_a_download_that_is_cut_goes_on(hub, patient, published, tmp_path):
+def test_a_download_that_is_cut_goes_on(hub, long_retries, published, tmp_path):
     """With the part that is missing, not from the beginning."""
     hub.faults = [Fault(method="GET", path=r"/resolve/.*/model\.safetensors", how="cut")]
     assert load(ID, tmp_path / "new") is True
@@ -797,7 +283,7 @@ def test_gallery(hub, published):
     assert [row.repo_id for row in rows] == ["stranger/run2", ID, "stranger/run0", "stranger/run1"]
     assert list_published(best=True)[0].repo_id == "stranger/run1"
     ours = rows[1]
-    assert ours.accuracy == history_of(published.files)[-1]["test_accuracy"]
+    assert ours.accuracy == json.loads(published.files["training.json"])["history"][-1]["test_accuracy"]
     assert ours.settings == {"optimizer": "adam", "lr": "0.003", "scheduler": "constant", "epochs": "3"}
     assert (rows[0].accuracy, rows[2].accuracy, rows[2].data) == (None, 0.5, "CIFAR-10")
     assert len(list_published(limit=1)) == 1
@@ -832,85 +318,3 @@ def test_a_strangers_card_spoils_no_gallery(hub, published):
     for shown in rows:
         assert shown.accuracy is None or 0 <= shown.accuracy <= 1
         assert all(len(text) <= 100 and text.isprintable() for text in shown.settings.values())
-
-
-# --- the command line
-
-
-@pytest.fixture
-def logged_in(hub, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", OWNER)
-
-
-def test_commands(hub, run, logged_in, tmp_path, capfd, monkeypatch):
-    """publish, load, resume-able, classify from the Hub at a revision; the link at the end."""
-    monkeypatch.setenv("OPTIMIZER_LAB_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    assert main(["publish", str(run), ID, "--private"]) == 0
-    assert tuple(capfd.readouterr()) == (f"{hub.endpoint}/{ID}\n", "")
-    assert_complete(hub.repos[ID], run, [0, 1, 2, 3])
-    assert hub.repos[ID].private
-    assert main(["load", ID]) == 0
-    told = capfd.readouterr()
-    assert f"resume {tmp_path / 'checkpoints' / 'run'}" in told.out
-    assert told.err == ""
-    assert main(["load", f"{ID}@epoch-0001", str(tmp_path / "early")]) == 0
-    assert f"classify {tmp_path / 'early'} PICTURE" in capfd.readouterr().out
-    picture = tmp_path / "picture.png"
-    write_png(torch.zeros(3, 8, 8, dtype=torch.uint8), str(picture))
-    shown = []
-    for place in (f"{ID}@epoch-0001", tmp_path / "early"):
-        assert main(["classify", str(place), str(picture), "--json"]) == 0
-        shown.append(capfd.readouterr())
-    assert shown[0] == shown[1]
-
-
-def test_mistakes_on_the_command_line(hub, run, logged_in, tmp_path, capfd, monkeypatch):
-    """One line on stderr, exit 2."""
-    hub.faults = [Fault(method="POST", path=COMMIT, status=503, times=99)]
-    for arguments, sentence in (
-        (["publish", str(tmp_path / "nothing"), ID], "There is no run in"),
-        (["publish", str(run), "run"], "not the name of a repo"),
-        (["publish", str(run), ID], "has a problem"),
-        (["load", "owner/nothing"], "There is no owner/nothing"),
-        (["load", f"{ID}@v9", str(tmp_path / "new")], "has no such revision"),
-        (["classify", "owner/nothing", "x.png"], "There is no owner/nothing"),
-        (["classify", f"{ID}@", "x.png"], "not a revision"),
-    ):
-        assert main(arguments) == 2
-        told = capfd.readouterr()
-        assert told.out == ""
-        assert "hf_" not in told.err
-        assert told.err.count("\n") == 1
-        assert sentence in told.err
-    monkeypatch.delenv("HF_TOKEN")
-    assert main(["publish", str(run), ID]) == 2
-    assert "hf auth login" in capfd.readouterr().err
-
-
-def test_names():
-    """owner/name and owner/name@revision, nothing else."""
-    assert split_revision("a/b") == ("a/b", None)
-    assert split_revision("a/b@epoch-0003") == ("a/b", "epoch-0003")
-    assert check_repo_id("a-b/c.d_e") == "a-b/c.d_e"
-    for wrong in ("", "a", "a/b/c", "/a", "a/", "../a", "a/..", "a b/c", "a/b.git", "a/b--c", "<b>/x", "a/b\n"):
-        with pytest.raises(ValueError, match="not the name of a repo"):
-            check_repo_id(wrong)
-    assert split_revision("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
-    for wrong in (
-        "",
-        "x y",
-        "x@y",
-        "x\n",
-        "../../x",
-        "a//b",
-        "/a",
-        "a/",
-        ".a",
-        "a..b",
-        "a.",
-        "a.lock",
-        "-a",
-        "a" * 251,
-    ):
-        with pytest.raises(ValueError, match="not a revision"):
-            split_revision(f"a/b@{wrong}")

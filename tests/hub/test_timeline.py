@@ -1,61 +1,16 @@
 """The timeline of a published run: the same moments as its folder's, downloaded once."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import OWNER, Fault, Hub, point_to, serve
-from huggingface_hub.utils import http_backoff
+from fake_hub import OWNER, Fault
 
-from trainer.hub import retry
-from trainer.hub.publish import publish
 from trainer.hub.repositories import open_timeline
-from trainer.images.image_data import facts
 from trainer.insight.timeline import Gap, Moment, of_folder, walk
-from trainer.learning.loop import train
-from trainer.runs import run_folder
-from trainer.runs.recorder import record
-from trainer.runs.run import Run
-from trainer.settings.config import TrainConfig
-
-# The client uses a deprecated argument of its HTTP library when it uploads.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 ID = "owner/run"
 EPOCHS = (0, 1, 2, 3)
-
-
-@pytest.fixture(scope="module")
-def folder(tiny, tmp_path_factory) -> Path:
-    """The folder of a run of three epochs; do not change it."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    config = TrainConfig(epochs=3, batch_size=13, optimizer="adam", scheduler="constant")
-    with run_folder.writing(folder):
-        list(record(train(config, tiny), Run(config=config), folder, facts(tiny)))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def publication(folder):
-    """The repo of the published run; do not change it."""
-    with serve(Hub()) as hub, pytest.MonkeyPatch.context() as patch:
-        point_to(hub.endpoint, patch)
-        publish(folder, ID, token=OWNER)
-    return hub.repos[ID]
-
-
-@pytest.fixture
-def hub(publication, tmp_path, monkeypatch):
-    """A Hub with the published run, a cache of its own, and short waits before each retry."""
-    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.1)
-    for name in ("base_wait_time", "max_wait_time"):
-        monkeypatch.setitem(http_backoff.__kwdefaults__, name, 0.01)
-    with serve(Hub(repos={ID: replace(publication)})) as served:
-        point_to(served.endpoint, monkeypatch, tmp_path / "cache")
-        yield served
 
 
 @pytest.fixture
@@ -76,11 +31,11 @@ def assert_same(published: Iterator[Moment | Gap], local: Iterator[Moment | Gap]
         assert torch.equal(moment.filters, wanted.filters)
 
 
-def test_a_published_run_says_the_same_and_is_fetched_once(folder, picture, hub):
+def test_a_published_run_says_the_same_and_is_fetched_once(three_epochs, picture, hub, published):
     """The same numbers; a second walk, with another picture, asks for no weights again."""
-    assert_same(walk(open_timeline(ID), picture), walk(of_folder(folder), picture))
+    assert_same(walk(open_timeline(ID), picture), walk(of_folder(three_epochs), picture))
     assert weights_fetched(hub) == len(EPOCHS)
-    assert_same(walk(open_timeline(ID), picture.flip(2)), walk(of_folder(folder), picture.flip(2)))
+    assert_same(walk(open_timeline(ID), picture.flip(2)), walk(of_folder(three_epochs), picture.flip(2)))
     assert weights_fetched(hub) == len(EPOCHS)
 
 
@@ -88,7 +43,7 @@ def weights_fetched(hub) -> int:
     return sum(asked.startswith("GET") and "model.safetensors" in asked for asked in hub.requests)
 
 
-def test_a_hub_that_fails_in_the_middle_leaves_one_gap(hub, picture):
+def test_a_hub_that_fails_in_the_middle_leaves_one_gap(hub, published, picture):
     """One sentence for the epoch that did not arrive; the others do."""
     commit = hub.repos[ID].tags["epoch-0002"]
     hub.faults.append(Fault(method="GET", path=f"{commit}/model.safetensors", how="refuse", status=500, times=1000))
@@ -97,7 +52,7 @@ def test_a_hub_that_fails_in_the_middle_leaves_one_gap(hub, picture):
     assert "500" in steps[2].reason
 
 
-def test_a_private_run_is_walked_by_those_alone_who_may_read_it(hub, picture):
+def test_a_private_run_is_walked_by_those_alone_who_may_read_it(hub, published, picture):
     """Also once its weights are in the cache."""
     hub.repos[ID].private = True
     assert len(list(walk(open_timeline(ID, token=OWNER), picture))) == len(EPOCHS)
@@ -105,7 +60,7 @@ def test_a_private_run_is_walked_by_those_alone_who_may_read_it(hub, picture):
         open_timeline(ID)
 
 
-def test_a_repo_without_epochs_is_told(hub):
+def test_a_repo_without_epochs_is_told(hub, published):
     """One sentence, for one without tags and for one that is not there."""
     hub.repos[ID].tags = {"v1.0": hub.repos[ID].head}
     with pytest.raises(ValueError, match="has no epochs to walk through"):

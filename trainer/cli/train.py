@@ -136,9 +136,9 @@ def _images_of_run(saved: Checkpoint, source: str | None, world: World) -> Image
     images = images_of(source if source or is_gone else recorded, world)
     if images.digest != saved.data.get("digest"):
         raise UserError(
-            "This run was trained on other pictures ({get}) than these ({name}); name the right ones with --data.",
-            get=saved.data.get("name"),
-            name=images.name,
+            "This run was trained on other pictures ({expected}) than these ({found}); name those with --data.",
+            expected=saved.data.get("name"),
+            found=images.name,
         )
     return images
 
