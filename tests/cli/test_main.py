@@ -1,4 +1,4 @@
-"""The command line: exit codes, rows, one line on stderr, and a run that survives whatever ends its process."""
+"""The command line: exit status, output, errors in one line, and runs that survive the end of their process."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ TRAIN = ("--epochs", "2", "--batch-size", "8", "--scheduler", "constant")
 
 
 def strict(line):
-    """A row of JSON as every reader understands it: no NaN, no Infinity."""
+    """Parses a row as strict JSON, without NaN and Infinity."""
 
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")
@@ -31,25 +31,25 @@ def strict(line):
 
 
 def without_time(path):
-    told = json.loads((path / "training.json").read_text())
-    for row in told["history"]:
+    content = json.loads((path / "training.json").read_text())
+    for row in content["history"]:
         row.pop("seconds"), row.pop("images_per_second")
-    return told, {file.name: file.read_bytes() for file in path.rglob("*.safetensors")}
+    return content, {file.name: file.read_bytes() for file in path.rglob("*.safetensors")}
 
 
 @pytest.fixture
 def at(image_folder, tmp_path):
-    """The arguments that name data and place."""
+    """The arguments that name the data and the run's folder."""
     return ("--data", str(image_folder), "--checkpoints", str(tmp_path), "--run", "run")
 
 
 @pytest.fixture(scope="module")
 def finished(image_folder, tmp_path_factory):
-    """A run of two epochs, as the command line left it: do not change it."""
-    where = tmp_path_factory.mktemp("finished")
+    """A run of two epochs, as the command line left it; do not change it."""
+    parent = tmp_path_factory.mktemp("finished")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        assert main(["train", *TRAIN, "--data", str(image_folder), "--checkpoints", str(where), "--run", "run"]) == 0
-    return where / "run"
+        assert main(["train", *TRAIN, "--data", str(image_folder), "--checkpoints", str(parent), "--run", "run"]) == 0
+    return parent / "run"
 
 
 def assert_one_line(text):
@@ -60,7 +60,7 @@ def assert_one_line(text):
 
 
 def test_json_rows(at, tmp_path, capsys):
-    """One strict JSON object a line, with the keys of the design; the last one is `finished` and names the folder."""
+    """Each line is one strict JSON object; the last is `finished` and names the folder."""
     assert main(["train", *TRAIN, *at, "--json"]) == 0
     rows = [strict(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["event"] for row in rows] == [
@@ -80,7 +80,7 @@ def test_json_rows(at, tmp_path, capsys):
 
 
 def test_a_diverged_run_is_strict_json(at, capsys):
-    """Losses that are no numbers are null, and `finished` says why."""
+    """Losses that are NaN become null, and `finished` gives the reason."""
     assert main(["train", *TRAIN, *at, "--lr", "1e10", "--json"]) == 0
     rows = [strict(line) for line in capsys.readouterr().out.splitlines()]
     assert rows[-1]["reason"] == "diverged"
@@ -89,10 +89,10 @@ def test_a_diverged_run_is_strict_json(at, capsys):
 
 
 def test_a_table(at, tmp_path, capsys):
-    """Without --json: where the run is kept, a row an epoch, and what to do next; what the images are on stderr."""
+    """Without --json, stdout has the folder, a row for each epoch and the next command; stderr describes the images."""
     assert main(["train", *TRAIN, *at]) == 0
-    shown = capsys.readouterr()
-    lines = shown.out.splitlines()
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
     assert lines[0] == f"The run is kept in {tmp_path / 'run'}"
     header = lines.index(next(line for line in lines if line.startswith("epoch")))
     rows = [line.split() for line in lines[header + 1 : header + 4]]
@@ -101,11 +101,11 @@ def test_a_table(at, tmp_path, capsys):
     assert all(re.fullmatch(r"\d+\.\d\d%", row[2 if len(row) == 4 else 3]) for row in rows)
     assert lines[-1].startswith("Done: ")
     assert f"classify {tmp_path / 'run'}" in lines[-1]
-    assert "drawn" in shown.err
+    assert "drawn" in output.err
 
 
 def test_settings_reach_the_run(at, tmp_path, capsys):
-    """Numbers, switches, pairs and lists, as flags."""
+    """Flags take numbers, switches, pairs and lists."""
     optimizer = ["--optimizer", "adam", "--betas", "0.8", "0.9", "--amsgrad"]
     scheduler = ["--scheduler", "multistep", "--milestones", "1,3"]
     assert (
@@ -117,14 +117,14 @@ def test_settings_reach_the_run(at, tmp_path, capsys):
 
 
 def test_every_setting_is_a_flag(capsys):
-    """Each field of TrainConfig, with its one sentence of help."""
-    with pytest.raises(SystemExit) as left:
+    """--help lists each field of TrainConfig with its help."""
+    with pytest.raises(SystemExit) as exit_info:
         main(["train", "--help"])
-    assert left.value.code == 0
-    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert exit_info.value.code == 0
+    output = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name, declared in SETTINGS.items():
-        assert f"--{name.replace('_', '-')} " in shown
-        assert re.sub(r"\s+", " ", declared.help) in shown
+        assert f"--{name.replace('_', '-')} " in output
+        assert re.sub(r"\s+", " ", declared.help) in output
 
 
 MISTAKES = {
@@ -175,23 +175,23 @@ MISTAKES = {
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_2(case, image_folder, tmp_path, capsys, monkeypatch):
-    """Nothing on stdout, one line on stderr, no folder made."""
+    """Prints nothing on stdout and one line on stderr, and creates no folder."""
     arguments, sentence = MISTAKES[case]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPTIMIZER_LAB_DATA", str(image_folder))
     try:
         status = main(arguments)
-    except SystemExit as left:
-        status = left.code
-    shown = capsys.readouterr()
+    except SystemExit as exit_info:
+        status = exit_info.code
+    output = capsys.readouterr()
     assert status == 2
-    assert shown.out == ""
-    assert sentence in assert_one_line(shown.err)
+    assert output.out == ""
+    assert sentence in assert_one_line(output.err)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_in_a_place_that_no_run_could_tell(image_folder, at, tmp_path, capsys):
-    """Refused before anything is trained, for nothing of it could be saved."""
+def test_data_in_a_folder_whose_name_is_not_utf8(image_folder, at, tmp_path, capsys):
+    """Is refused before training, because no file of the run could contain the path."""
     folder = shutil.copytree(image_folder, tmp_path / os.fsdecode(b"caf\xe9"))
     assert main(["train", *TRAIN, *at, "--data", str(folder)]) == 2
     assert "path is not UTF-8" in assert_one_line(capsys.readouterr().err)
@@ -199,8 +199,8 @@ def test_data_in_a_place_that_no_run_could_tell(image_folder, at, tmp_path, caps
 
 
 @pytest.mark.parametrize("refusal", [ValueError("There is no memory for it."), KeyboardInterrupt()])
-def test_a_training_that_never_began_leaves_no_folder(refusal, at, tmp_path, monkeypatch, capsys):
-    """Refused, or interrupted, before the untrained network was saved."""
+def test_a_training_without_a_first_epoch_leaves_no_folder(refusal, at, tmp_path, monkeypatch, capsys):
+    """It is refused, or interrupted, before the untrained network is saved."""
 
     def refused(*_, **__):
         raise refusal
@@ -213,7 +213,7 @@ def test_a_training_that_never_began_leaves_no_folder(refusal, at, tmp_path, mon
 
 
 def test_a_taken_name_is_refused(finished, image_folder, capsys):
-    """A run is never written over."""
+    """An existing run is never overwritten."""
     before = without_time(finished)
     at = ["--data", str(image_folder), "--checkpoints", str(finished.parent), "--run", "run"]
     assert main(["train", *TRAIN, *at]) == 2
@@ -221,8 +221,8 @@ def test_a_taken_name_is_refused(finished, image_folder, capsys):
     assert without_time(finished) == before
 
 
-def test_runs_go_where_the_environment_says(image_folder, tmp_path, monkeypatch, capsys):
-    """OPTIMIZER_LAB_CHECKPOINTS, and a name of the settings and the time."""
+def test_the_folder_of_runs_comes_from_the_environment(image_folder, tmp_path, monkeypatch, capsys):
+    """Uses OPTIMIZER_LAB_CHECKPOINTS, and a name made of the settings and the time."""
     monkeypatch.setenv("OPTIMIZER_LAB_CHECKPOINTS", str(tmp_path / "kept"))
     monkeypatch.setenv("OPTIMIZER_LAB_DATA", str(image_folder))
     assert main(["train", "--epochs", "1", "--batch-size", "40", "--scheduler", "constant"]) == 0
@@ -231,11 +231,11 @@ def test_runs_go_where_the_environment_says(image_folder, tmp_path, monkeypatch,
     assert read_checkpoint(folder).epoch == 1
 
 
-# --- going on
+# --- resume
 
 
 def test_resume_to_more_epochs(finished, at, tmp_path, capsys):
-    """--epochs is the new total; the same data are found again without --data; the result is that of a longer run."""
+    """--epochs is the new total, the data are found without --data, and the result equals one longer run."""
     folder = shutil.copytree(finished, tmp_path / "shorter")
     assert main(["resume", str(folder), "--epochs", "3", "--json"]) == 0
     rows = [strict(line) for line in capsys.readouterr().out.splitlines()]
@@ -246,32 +246,32 @@ def test_resume_to_more_epochs(finished, at, tmp_path, capsys):
 
 
 def test_resume_of_a_complete_run(finished, capsys):
-    """Nothing left to do is the user's to hear, not a success."""
+    """Fails, because there is nothing left to train."""
     assert main(["resume", str(finished)]) == 2
     assert "has trained 2 epochs already" in assert_one_line(capsys.readouterr().err)
 
 
 def test_resume_with_chosen_settings(finished, tmp_path, capsys):
-    """A continuation notes what was chosen."""
+    """The history records the new settings."""
     folder = shutil.copytree(finished, tmp_path / "run")
     assert main(["resume", str(folder), "--epochs", "3", "--scheduler", "constant", "--lr", "0.001"]) == 0
     last = read_checkpoint(folder).history[-1]
     assert (last.continued_with, last.lr) == ({"scheduler": "constant", "lr": 0.001}, 0.001)
 
 
-def test_resume_does_not_change_what_makes_it_the_same_run(finished, capsys):
-    """The network, the images and their order are no options of resume."""
+def test_resume_cannot_change_network_or_data(finished, capsys):
+    """The flags for the network, the images and their order do not exist."""
     for flag in ("--seed", "--batch-size", "--model", "--num-images"):
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main(["resume", str(finished), flag, "3"])
-        assert left.value.code == 2
+        assert exit_info.value.code == 2
         error = assert_one_line(capsys.readouterr().err)
         assert f"there is no option {flag}" in error
         assert f"did you mean {flag}" not in error
 
 
 def test_resume_refuses_other_data(finished, image_folder, tmp_path, capsys):
-    """By the digest of the pixels: one picture moved to another class is other data."""
+    """Data are compared by their digest: a picture moved to another class makes other data."""
     other = shutil.copytree(image_folder, tmp_path / "drawn")
     picture = next((other / "train").glob("*/*.png"))
     target = next(folder for folder in (other / "train").iterdir() if folder != picture.parent)
@@ -284,24 +284,24 @@ def test_resume_refuses_other_data(finished, image_folder, tmp_path, capsys):
     assert without_time(finished) == before
 
 
-def test_resume_of_what_was_trained_on_a_folder_that_cannot_be(finished, tmp_path, capsys):
-    """As a stranger's file may tell it, which names where its pictures are: not here, in one sentence."""
+def test_resume_of_a_run_whose_data_path_is_impossible(finished, tmp_path, capsys):
+    """A downloaded run may name any path; the error is one sentence."""
     folder = shutil.copytree(finished, tmp_path / "run")
-    told = json.loads((folder / "training.json").read_text())
-    told["data"]["source"] = "/" + "a" * 300
-    (folder / "training.json").write_text(json.dumps(told))
+    content = json.loads((folder / "training.json").read_text())
+    content["data"]["source"] = "/" + "a" * 300
+    (folder / "training.json").write_text(json.dumps(content))
     assert main(["resume", str(folder), "--epochs", "3"]) == 2
     assert "trained on other pictures" in capsys.readouterr().err
 
 
-def test_resume_leaves_a_folder_that_is_no_run_as_it_was(tmp_path):
-    """Not even the lock that a run has."""
+def test_resume_does_not_touch_a_folder_without_a_run(tmp_path):
+    """It does not even create the lock file."""
     assert main(["resume", str(tmp_path)]) == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resume_while_another_writes(finished, tmp_path, capsys):
-    """A second command on the same run is told."""
+def test_resume_of_a_run_in_training(finished, tmp_path, capsys):
+    """Is refused while another command writes to the run."""
     folder = shutil.copytree(finished, tmp_path / "run")
     with run_folder.writing(folder):
         assert main(["resume", str(folder), "--epochs", "3"]) == 2
@@ -317,43 +317,43 @@ def pictures(image_folder):
 
 
 def test_classify_with_one_bad_picture(finished, pictures, tmp_path, capsys):
-    """The good ones are classified, the bad one is named on stderr, and the exit code says so."""
+    """Classifies the good pictures, names the bad one on stderr, and exits with 2."""
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     assert main(["classify", str(finished), pictures[0], str(bad), pictures[1], "--json"]) == 2
-    shown = capsys.readouterr()
-    rows = [strict(line) for line in shown.out.splitlines()]
+    output = capsys.readouterr()
+    rows = [strict(line) for line in output.out.splitlines()]
     assert [row["image"] for row in rows] == pictures
     for row in rows:
         assert row.keys() == {"image", "label", "confidences"}
         assert len(row["confidences"]) == 3
         assert sum(row["confidences"].values()) == pytest.approx(1, abs=1e-5)
         assert row["label"] == max(row["confidences"], key=row["confidences"].get)
-    assert str(bad) in assert_one_line(shown.err)
+    assert str(bad) in assert_one_line(output.err)
     assert main(["classify", str(finished), *pictures, "--json"]) == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_classify_pictures_whose_names_the_terminal_cannot_show(
+def test_classify_pictures_whose_names_cannot_be_encoded(
     encoding, finished, pictures, tmp_path, command_line, monkeypatch
 ):
-    """They are shown as well as can be, and the others are classified all the same; what is JSON stays JSON."""
+    """Prints the names with escapes, classifies every picture, and keeps JSON valid."""
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
     names = [os.fsdecode(name) for name in (b"caf\xe9.png", "café.png".encode(), b"cat.png")]
     for name in names:
         shutil.copy(pictures[0], tmp_path / name)
     places = [str(tmp_path / name) for name in names]
-    shown = command_line("classify", finished, *places)
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert [line for line in shown.stdout.splitlines() if line.endswith(".png")] == [
+    output = command_line("classify", finished, *places)
+    assert (output.returncode, output.stderr) == (0, "")
+    assert [line for line in output.stdout.splitlines() if line.endswith(".png")] == [
         place.encode(encoding, "backslashreplace").decode(encoding) for place in places
     ]
-    shown = command_line("classify", finished, *places, "--json")
-    assert [strict(line)["image"] for line in shown.stdout.splitlines()] == places
+    output = command_line("classify", finished, *places, "--json")
+    assert [strict(line)["image"] for line in output.stdout.splitlines()] == places
 
 
-def test_classify_in_words(finished, pictures, capsys):
-    """The likeliest first, as many as asked for."""
+def test_classify_as_text(finished, pictures, capsys):
+    """Prints the --top most likely classes, the most likely first."""
     assert main(["classify", str(finished), *pictures, "--top", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[::3] == pictures
@@ -362,7 +362,7 @@ def test_classify_in_words(finished, pictures, capsys):
 
 
 def test_preview_lr(capsys):
-    """The lr of each step, in strict JSON and in columns; CIFAR-10's numbers where no data are named."""
+    """Prints the lr of each step as JSON or in columns; without --data, for CIFAR-10's number of pictures."""
     flags = ["preview-lr", "--scheduler", "step", "--step-size", "1", "--gamma", "0.5", "--lr", "1", "--epochs", "2"]
     assert main([*flags, "--num-images", "128", "--json"]) == 0
     rows = [strict(line) for line in capsys.readouterr().out.splitlines()]
@@ -378,12 +378,12 @@ FIND = ("find-lr", "--batch-size", "40", "--scheduler", "constant")
 
 @pytest.fixture
 def short_ramp(monkeypatch):
-    """A search of a hundred steps."""
+    """Limits a search to a hundred steps."""
     monkeypatch.setattr(lr_finder, "_MOST_STEPS", 100)
 
 
 def test_find_lr_in_rows(image_folder, tmp_path, monkeypatch, capsys, short_ramp):
-    """Trials with a rising lr, then the suggestion; strict JSON; no run is left behind."""
+    """Prints trials with rising lr and then the suggestion as strict JSON, and creates no run."""
     monkeypatch.chdir(tmp_path)
     assert main([*FIND, "--data", str(image_folder), "--json"]) == 0
     *trials, last = [strict(line) for line in capsys.readouterr().out.splitlines()]
@@ -395,8 +395,8 @@ def test_find_lr_in_rows(image_folder, tmp_path, monkeypatch, capsys, short_ramp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_find_lr_in_words(image_folder, capsys, short_ramp):
-    """A short table, and the suggestion, or that there is none, with its reason."""
+def test_find_lr_as_text(image_folder, capsys, short_ramp):
+    """Prints a short table, and the suggestion or the reason why there is none."""
     assert main([*FIND, "--data", str(image_folder), "--weight-decay", "100"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["lr", "loss", "smoothed"]
@@ -420,7 +420,7 @@ LONG = ("--epochs", "40", "--batch-size", "1", "--scheduler", "constant", "--lr"
 
 
 def read_until(process, epoch):
-    """Reads the rows of a run until an epoch's checkpoint is on disk: it is in the middle of the next one then."""
+    """Reads a run's rows until an epoch's checkpoint is on disk; the run is then within the next epoch."""
     for line in process.stdout:
         row = strict(line)
         if (row["event"], row.get("epoch")) == ("checkpoint", epoch):
@@ -429,23 +429,23 @@ def read_until(process, epoch):
 
 
 @pytest.fixture(scope="module")
-def forty(image_folder, tmp_path_factory):
-    """A function that resumes a run to a number of epochs and says whether it is what an uninterrupted one would be."""
+def resumes_exactly(image_folder, tmp_path_factory):
+    """A function that resumes a run to a number of epochs and returns whether it equals an uninterrupted one."""
 
     def is_exact(folder, epochs):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             assert main(["resume", str(folder), "--epochs", str(epochs)]) == 0
-            where = tmp_path_factory.mktemp("whole")
-            whole = ("--checkpoints", str(where), "--run", "run", "--epochs", str(epochs))
+            parent = tmp_path_factory.mktemp("whole")
+            whole = ("--checkpoints", str(parent), "--run", "run", "--epochs", str(epochs))
             assert main(["train", *LONG[2:], "--data", str(image_folder), *whole]) == 0
-        return without_time(folder) == without_time(where / "run")
+        return without_time(folder) == without_time(parent / "run")
 
     return is_exact
 
 
 @pytest.mark.slow
-def test_kill_in_the_middle_of_an_epoch(at, tmp_path, forty):
-    """kill -9: the run reads as interrupted, keeps its last epoch, and goes on as if nothing had happened."""
+def test_kill_in_the_middle_of_an_epoch(at, tmp_path, resumes_exactly):
+    """After kill -9 the run is interrupted, keeps its last epoch, and resumes exactly."""
     process = start("train", *LONG, *at)
     read_until(process, 2)
     process.kill()
@@ -454,12 +454,12 @@ def test_kill_in_the_middle_of_an_epoch(at, tmp_path, forty):
     run = read_run(tmp_path / "run")
     assert run.status == "interrupted"
     assert 2 <= run.epoch < 40
-    assert forty(tmp_path / "run", run.epoch + 1)
+    assert resumes_exactly(tmp_path / "run", run.epoch + 1)
 
 
 @pytest.mark.slow
-def test_interrupt_keeps_the_run(at, tmp_path, forty):
-    """Ctrl-C: exit 130, the last row says `stopped`, and the run goes on exactly."""
+def test_interrupt_keeps_the_run(at, tmp_path, resumes_exactly):
+    """After Ctrl-C the exit status is 130, the last row says `stopped`, and the run resumes exactly."""
     process = start("train", *LONG, *at)
     read_until(process, 1)
     process.send_signal(signal.SIGINT)
@@ -471,12 +471,12 @@ def test_interrupt_keeps_the_run(at, tmp_path, forty):
     run = read_run(tmp_path / "run")
     assert run.status == "stopped"
     assert 1 <= run.epoch < 40
-    assert forty(tmp_path / "run", run.epoch + 1)
+    assert resumes_exactly(tmp_path / "run", run.epoch + 1)
 
 
 @pytest.mark.slow
 def test_interrupt_ends_a_search(image_folder):
-    """Ctrl-C: exit 130, one word on stderr beside what the images are."""
+    """After Ctrl-C the exit status is 130, and stderr ends with `interrupted`."""
     process = start(*FIND, "--data", image_folder, "--zero-grad-every", "100", "--epochs", "100", "--json")
     assert strict(process.stdout.readline())["event"] == "trial"
     process.send_signal(signal.SIGINT)
@@ -487,8 +487,8 @@ def test_interrupt_ends_a_search(image_folder):
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_seen_enough(at):
-    """`| head -1`: not a word on stderr but what the images are, and no failure."""
+def test_a_closed_stdout_is_no_error(at):
+    """With `| head -1`, stderr has only the description of the images, and the exit status is 0."""
     process = start("train", *LONG, *at)
     assert strict(process.stdout.readline())["event"] == "epoch"
     process.stdout.close()
@@ -500,7 +500,7 @@ def test_a_reader_that_has_seen_enough(at):
 
 
 def test_exit_codes_of_the_process(command_line):
-    """`python -m trainer` hands main's status on: a mistake is 2, with one line on stderr."""
+    """The exit status of `python -m trainer` is that of `main`: 2 after a mistake, with one line on stderr."""
     done = command_line("train", "--lr", "0")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: lr must be")

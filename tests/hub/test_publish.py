@@ -45,7 +45,7 @@ def history_of(files):
 
 
 def assert_complete(repo, folder, epochs):
-    """One commit for each epoch, in order, each with its tag, weights and history; nothing else, nothing twice."""
+    """Checks that each epoch is one commit, in order, with its tag, weights and history, and nothing else."""
     assert repo.titles == ["initial commit", *(f"Epoch {epoch}" for epoch in epochs)]
     assert list(repo.tags) == [f"epoch-{epoch:04d}" for epoch in epochs]
     assert list(repo.tags.values()) == list(repo.commits)[1:]
@@ -62,14 +62,14 @@ def assert_complete(repo, folder, epochs):
 
 
 def test_publish(hub, run):
-    """A commit and a tag for each epoch, the last on main; progress from 0 to 1; the address of the page."""
-    told = []
-    link = publish(run, ID, token=OWNER, progress=lambda fraction, doing: told.append((fraction, doing)))
-    assert link == f"{hub.endpoint}/{ID}"
+    """Makes a commit and a tag for each epoch, reports progress from 0 to 1, and returns the page's address."""
+    reports = []
+    url = publish(run, ID, token=OWNER, progress=lambda fraction, doing: reports.append((fraction, doing)))
+    assert url == f"{hub.endpoint}/{ID}"
     repo = hub.repos[ID]
     assert_complete(repo, run, [0, 1, 2, 3])
     assert not repo.private
-    fractions = [fraction for fraction, _ in told]
+    fractions = [fraction for fraction, _ in reports]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     assert repo.files["training.json"] == (run / "training.json").read_bytes()
@@ -82,8 +82,8 @@ def test_publish(hub, run):
         assert (run / name).read_bytes() == repo.files[name], "the folder shows the curves too"
 
 
-def test_publish_again_adds_what_is_new(hub, run, tiny, published):
-    """Nothing where nothing is new; after more epochs those, and the older commits and tags as they were."""
+def test_publishing_again_adds_new_epochs(hub, run, tiny, published):
+    """Changes nothing if nothing is new, and otherwise adds commits without touching the earlier ones."""
     before = dict(published.tags)
     publish(run, ID, token=OWNER)
     assert not any("/commit/" in request or "/tag/" in request for request in hub.requests)
@@ -96,16 +96,16 @@ def test_publish_again_adds_what_is_new(hub, run, tiny, published):
 
 
 @pytest.mark.parametrize("fault", [None, Fault(method="DELETE", path="/tag/", status=403, times=99)])
-def test_tags_that_are_too_many_are_given_up(hub, long_retries, run, tiny, published, monkeypatch, fault):
-    """Of the old ones, once the new state is there; one that could not be is given up the next time, one that is gone
-    or was never this app's is left alone."""
+def test_excess_tags_are_deleted(hub, long_retries, run, tiny, published, monkeypatch, fault):
+    """Deletes old tags after the new epochs are there; a tag that could not be deleted goes the next time, and a tag
+    that is not this app's stays."""
     monkeypatch.setattr("trainer.hub.publish.MAX_TAGS", 4)
     published.tags["v1"] = published.head
     resume(run, tiny, 6)
     hub.faults = [Fault(method="DELETE", path="/tag/", how="lose"), *([replace(fault)] if fault else [])]
     publish(run, ID, token=OWNER)
-    asked = [request.partition(" ")[0] for request in hub.requests if "/commit/" in request or "/tag/" in request]
-    assert asked == sorted(asked, key=lambda method: method == "DELETE")
+    methods = [request.partition(" ")[0] for request in hub.requests if "/commit/" in request or "/tag/" in request]
+    assert methods == sorted(methods, key=lambda method: method == "DELETE")
     hub.faults.clear()
     publish(run, ID, token=OWNER)
     best = Run(config=TrainConfig(), history=read_run(run).history).best.epoch
@@ -116,8 +116,8 @@ def test_tags_that_are_too_many_are_given_up(hub, long_retries, run, tiny, publi
     assert published.files["model.safetensors"] == (run / "model.safetensors").read_bytes()
 
 
-def test_a_run_in_training_is_published_as_far_as_it_is(hub, run):
-    """Its last whole epoch is the last on the Hub; the folder is its training's alone."""
+def test_a_run_in_training_is_published_up_to_its_last_epoch(hub, run):
+    """Publishes the last complete epoch, and leaves the locked folder alone."""
     card = (run / "README.md").read_bytes()
     with run_folder.writing(run):
         publish(run, ID, token=OWNER)
@@ -125,8 +125,8 @@ def test_a_run_in_training_is_published_as_far_as_it_is(hub, run):
     assert (run / "README.md").read_bytes() == card
 
 
-def test_a_run_loaded_elsewhere_goes_on_there(hub, run, tiny, published, tmp_path):
-    """Load, resume, publish again: exactly the run that was never away."""
+def test_a_loaded_run_is_resumed_and_published(hub, run, tiny, published, tmp_path):
+    """Loading, resuming and publishing gives the same run as resuming the original folder."""
     there = tmp_path / "there"
     assert load(ID, there) is True
     resume(there, tiny, 4)
@@ -137,21 +137,21 @@ def test_a_run_loaded_elsewhere_goes_on_there(hub, run, tiny, published, tmp_pat
 
 
 @pytest.mark.parametrize("until", [3, 5])
-def test_no_card_says_how_to_train_what_other_settings_trained(until, hub, run, tiny, trained):
-    """Neither of the epochs before a continuation, nor while it has not ended an epoch."""
+def test_no_card_has_instructions_for_a_continued_run(until, hub, run, tiny, trained):
+    """A run continued with other settings cannot be trained again by one command, even before its first new epoch."""
     again = "## Train it again"
     publish(run, "owner/before", token=OWNER)
     assert again in hub.repos["owner/before"].files["README.md"].decode()
-    kept = continued(read_checkpoint(run), epochs=5, changes={"lr": 0.001})
-    trained(kept.config, tiny, folder=run, resume=kept, until=until)
+    saved = continued(read_checkpoint(run), epochs=5, changes={"lr": 0.001})
+    trained(saved.config, tiny, folder=run, resume=saved, until=until)
     publish(run, ID, token=OWNER)
     repo = hub.repos[ID]
     assert len(repo.tags) == until + 1
     assert not any(again in repo.commits[commit]["README.md"].decode() for commit in repo.tags.values())
 
 
-def test_a_loaded_run_published_elsewhere_names_no_epoch_that_is_not_there(hub, published, tmp_path):
-    """Only its last epoch came with it, and only that one has a tag."""
+def test_a_loaded_run_is_published_with_its_last_epoch_only(hub, published, tmp_path):
+    """Loading brings only the last epoch, so the new repo and its card name no other."""
     load(ID, tmp_path / "there")
     publish(tmp_path / "there", "owner/again", token=OWNER)
     repo = hub.repos["owner/again"]
@@ -160,16 +160,16 @@ def test_a_loaded_run_published_elsewhere_names_no_epoch_that_is_not_there(hub, 
 
 
 def test_private(hub, run):
-    """A private repo is seen by its owner alone; a public one does not become a place for what should be private."""
+    """Only the owner sees a private repo, and a private run is not published to a public one."""
     publish(run, ID, token=OWNER, private=True)
     assert hub.repos[ID].private
     publish(run, ID, token=OWNER)
     assert hub.repos[ID].private
     assert isinstance(open_model(ID, token=OWNER), OptimizerLabModel)
     for token in (None, STRANGER):
-        for ask in (open_model, open_run, list_epochs):
+        for open_part in (open_model, open_run, list_epochs):
             with pytest.raises(ValueError, match=r"^There is no owner/run on the Hub, or it is private"):
-                ask(ID, token=token)
+                open_part(ID, token=token)
     assert list_published(token=STRANGER) == []
     assert [row.repo_id for row in list_published(token=OWNER)] == [ID]
     hub.repos["owner/open"] = Repo()
@@ -192,8 +192,8 @@ def test_private(hub, run):
         ({"training.json": b'{"format": 1, "data": {"digest": "other"}, "history": [{}]}'}, "another run"),
     ],
 )
-def test_a_repo_with_something_else_is_left_alone(hub, run, files, sentence):
-    """Refused, and not a byte of it changed."""
+def test_a_repo_with_other_content_is_left_alone(hub, run, files, sentence):
+    """Refuses and changes nothing."""
     repo = hub.repos[ID] = Repo()
     repo.add(files, "theirs")
     with pytest.raises(ValueError, match=rf"^owner/run contains {sentence}.*\.$"):
@@ -201,8 +201,8 @@ def test_a_repo_with_something_else_is_left_alone(hub, run, files, sentence):
     assert (repo.titles, repo.files, repo.tags) == (["theirs"], files, {})
 
 
-def test_an_older_copy_does_not_take_epochs_away(hub, run, tiny, three_epochs, published):
-    """A folder with fewer epochs than the repo is refused."""
+def test_an_older_copy_removes_no_epochs(hub, run, tiny, three_epochs, published):
+    """Refuses a folder with fewer epochs than the repo."""
     resume(run, tiny, 4)
     publish(run, ID, token=OWNER)
     with pytest.raises(ValueError, match="already has 4 epochs of this run"):
@@ -210,12 +210,12 @@ def test_an_older_copy_does_not_take_epochs_away(hub, run, tiny, three_epochs, p
     assert len(history_of(published.files)) == 5
 
 
-def test_where_the_pictures_lay_is_not_published(hub, run):
-    """A folder's path names its user: it stays at home, and the run is sound without it."""
+def test_the_path_of_the_pictures_is_not_published(hub, run):
+    """A path may contain the user's name; the run is valid without it."""
     path = run / "training.json"
-    told = json.loads(path.read_text())
-    told["data"]["source"] = "/home/someone/pictures"
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    content["data"]["source"] = "/home/someone/pictures"
+    path.write_text(json.dumps(content))
     publish(run, ID, token=OWNER)
     assert not any(b"someone" in content for files in hub.repos[ID].commits.values() for content in files.values())
     assert json.loads(hub.repos[ID].files["training.json"])["data"]["source"] is None
@@ -223,21 +223,21 @@ def test_where_the_pictures_lay_is_not_published(hub, run):
 
 @pytest.mark.parametrize("epochs", [0, 1, 3, 18, 19, 20, 21, 47, 300])
 def test_epochs_to_publish(epochs):
-    """At most 20, among them the first, the best and the last; spread evenly; a cut-off publishing is completed."""
+    """Chooses at most 20 epochs, evenly spaced, with the first, the best and the last."""
     best = epochs * 2 // 3
-    made, kept = run_of(epochs, best), set(range(epochs + 1))
-    chosen = choose_epochs(made, set(), kept)
+    run, saved = run_of(epochs, best), set(range(epochs + 1))
+    chosen = choose_epochs(run, set(), saved)
     assert len(chosen) == min(20, epochs + 1)
     assert {0, best, epochs} <= set(chosen)
     assert all(after - before <= 2 * (epochs // 17 + 1) for before, after in pairwise(chosen))
     for count in range(len(chosen) + 1):
-        assert choose_epochs(made, set(chosen[:count]), kept) == chosen
-    assert choose_epochs(made, set(), {epochs}) == [epochs]
+        assert choose_epochs(run, set(chosen[:count]), saved) == chosen, "an interrupted publishing is completed"
+    assert choose_epochs(run, set(), {epochs}) == [epochs]
 
 
 @pytest.mark.parametrize("more", [1, 2, 5, 20, 500])
 def test_epochs_to_publish_again(more):
-    """Of the old ones and the new ones again no more than 20, as even, and nothing between the old ones is new."""
+    """Chooses among the published and the new epochs, at most 20, and adds none between the published ones."""
     old = set(choose_epochs(run_of(30, 20), set(), set(range(31))))
     chosen = choose_epochs(run_of(30 + more, 30 + more // 2), old, set(range(31 + more)))
     assert len(chosen) == 20
@@ -273,16 +273,16 @@ def row(epoch, accuracy):
         (STRANGER, "no permission"),
     ],
 )
-def test_who_may_not_publish(hub, run, token, sentence):
-    """Without a token, with a wrong one, one that only reads or another's: one sentence, and no repo."""
+def test_publishing_without_permission_is_refused(hub, run, token, sentence):
+    """No token, an invalid one, a read-only one and a stranger's each give one sentence, and no repo is created."""
     with pytest.raises(ValueError, match=sentence):
         publish(run, ID, token=token)
     assert hub.repos == {}
 
 
 @pytest.mark.parametrize("token", [READER, STRANGER])
-def test_who_may_not_publish_again(hub, run, tiny, published, token):
-    """A public repo is read by anyone and changed by its owner alone."""
+def test_only_the_owner_changes_a_public_repo(hub, run, tiny, published, token):
+    """Other tokens are refused, and the repo is unchanged."""
     resume(run, tiny, 4)
     with pytest.raises(ValueError, match="no permission"):
         publish(run, ID, token=token)
@@ -290,7 +290,7 @@ def test_who_may_not_publish_again(hub, run, tiny, published, token):
 
 
 def test_a_damaged_run_is_not_published(hub, run):
-    """Nothing is asked of the Hub for weights that are not finite."""
+    """Weights that are not finite, or missing, are refused before anything is uploaded."""
     path = run / "epochs" / "epoch-0001.safetensors"
     tensors = load_file(path)
     path.write_bytes(save({name: tensor * float("nan") for name, tensor in tensors.items()}))
@@ -325,16 +325,16 @@ PASSING = {
 
 
 @pytest.mark.parametrize("case", PASSING)
-def test_what_passes_is_published_once(hub, long_retries, one_epoch, case):
-    """Trouble that passes, and answers that were lost: the same repo as without, no commit twice."""
+def test_transient_errors_do_not_change_the_result(hub, long_retries, one_epoch, case):
+    """Errors that pass and lost answers give the same repo as without them, with no commit twice."""
     hub.faults = [fault := replace(PASSING[case])]
     publish(one_epoch, ID, token=OWNER)
     assert fault.times == 0
     assert_complete(hub.repos[ID], one_epoch, [0, 1])
 
 
-def test_a_repo_made_with_the_hubs_form_is_taken(hub, one_epoch):
-    """It holds nothing but the licence that was chosen there."""
+def test_a_new_repo_from_the_hubs_form_is_accepted(hub, one_epoch):
+    """It contains only front matter with the chosen licence."""
     hub.repos[ID] = Repo(created_with=OWNER)
     hub.repos[ID].add({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
     hub.repos[ID].add({".gitattributes": b"", "README.md": b"---\nlicense: mit\n---\n"}, "Upload README.md")
@@ -342,31 +342,31 @@ def test_a_repo_made_with_the_hubs_form_is_taken(hub, one_epoch):
     assert "training.json" in hub.repos[ID].files
 
 
-def test_a_hub_whose_pages_are_elsewhere(hub, one_epoch):
-    """Its client cannot read where a commit is shown: the commit was made all the same, and once."""
+def test_a_hub_whose_page_urls_have_another_host(hub, one_epoch):
+    """The client cannot parse the URL in the answer, but the commit was made, and is not made again."""
     hub.pages = "http://internal.example"
     publish(one_epoch, ID, token=OWNER)
     assert_complete(hub.repos[ID], one_epoch, [0, 1])
 
 
-def test_retry_after_is_kept_to(hub, one_epoch):
-    """The Hub's seconds are waited for, and told."""
+def test_retry_after_is_respected(hub, one_epoch):
+    """Waits as long as the Hub asks for, and reports it."""
     hub.faults = [Fault(method="POST", path=COMMIT, status=429, headers={"Retry-After": "2"})]
-    told = []
-    publish(one_epoch, ID, token=OWNER, progress=lambda fraction, doing: told.append(doing))
-    asked = [at for at, request in zip(hub.times, hub.requests, strict=True) if COMMIT in request]
-    assert asked[1] - asked[0] >= 2
-    assert any("Retrying in 2 s" in doing for doing in told)
+    reports = []
+    publish(one_epoch, ID, token=OWNER, progress=lambda fraction, doing: reports.append(doing))
+    times = [at for at, request in zip(hub.times, hub.requests, strict=True) if COMMIT in request]
+    assert times[1] - times[0] >= 2
+    assert any("Retrying in 2 s" in doing for doing in reports)
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", PREUPLOAD), ("GET", "/tree/"), ("GET", "/refs")])
-def test_a_wait_is_told_whatever_was_asked(hub, one_epoch, method, path):
-    """Also of what the Hub's client would ask again by itself, silently: some seconds are waited, an hour is not."""
+def test_every_wait_is_reported(hub, one_epoch, method, path):
+    """Requests that the client would silently retry itself are reported too; two seconds are waited, an hour is not."""
     fault = Fault(method=method, path=path, status=429, headers={"Retry-After": "2"})
     hub.faults = [fault]
-    told = []
-    publish(one_epoch, ID, token=OWNER, progress=lambda fraction, doing: told.append(doing))
-    assert any("Retrying in 2 s" in doing for doing in told)
+    reports = []
+    publish(one_epoch, ID, token=OWNER, progress=lambda fraction, doing: reports.append(doing))
+    assert any("Retrying in 2 s" in doing for doing in reports)
     assert_complete(hub.repos[ID], one_epoch, [0, 1])
     hub.faults = [Fault(method=method, path=path, status=429, headers={"Retry-After": "3600"})]
     hub.repos.pop(ID)
@@ -376,8 +376,8 @@ def test_a_wait_is_told_whatever_was_asked(hub, one_epoch, method, path):
     assert time.monotonic() - began < 10
 
 
-def test_a_wait_that_is_too_long_is_told(hub, one_epoch):
-    """An hour is not waited; what was published stays, and publishing again adds the rest."""
+def test_a_wait_that_is_too_long_is_an_error(hub, one_epoch):
+    """An hour is not waited; publishing again adds the rest."""
     hub.faults = [Fault(method="POST", path=TAG, times=0)]
     hub.faults += [Fault(method="POST", path=f"{COMMIT}main", status=429, headers={"Retry-After": "3600"})]
     with pytest.raises(ValueError, match="try again in 60 minutes"):
@@ -404,8 +404,8 @@ LASTING = {
 
 
 @pytest.mark.parametrize("case", LASTING)
-def test_what_lasts_is_told_and_made_up_for_later(hub, one_epoch, case):
-    """One sentence, a repo that holds whole states only, and the rest added the next time, nothing twice."""
+def test_a_lasting_error_is_one_sentence_and_publishing_again_completes(hub, one_epoch, case):
+    """The repo contains only complete epochs after the error, and each epoch once after the next attempt."""
     fault, sentence = LASTING[case]
     hub.faults = [Fault(**vars(fault))]
     with pytest.raises(ValueError, match=sentence) as error:
@@ -419,8 +419,8 @@ def test_what_lasts_is_told_and_made_up_for_later(hub, one_epoch, case):
     assert_complete(hub.repos[ID], one_epoch, [0, 1])
 
 
-def test_someone_else_commits_meanwhile(hub, run, published, tiny, monkeypatch):
-    """Main moved on from what was looked at: their commit stays, ours is not made."""
+def test_another_commit_in_between_is_kept(hub, run, published, tiny, monkeypatch):
+    """Main has moved since it was read: the other commit stays, and no commit is made on top."""
     resume(run, tiny, 4)
     from trainer.hub import publish as module
 
@@ -438,8 +438,8 @@ def test_someone_else_commits_meanwhile(hub, run, published, tiny, monkeypatch):
     assert published.titles[-1] == "theirs"
 
 
-def test_silence_after_a_commit(hub, one_epoch, monkeypatch):
-    """Nobody knows whether it has arrived, and nobody says so; the next time finds out."""
+def test_a_timeout_after_a_commit(hub, one_epoch, monkeypatch):
+    """The error says that the outcome is unknown; publishing again finds out."""
     monkeypatch.setattr(retry, "TIMEOUT_SECONDS", 0.5)
     hub.faults = [
         Fault(method="POST", path=f"{COMMIT}main", how="lose"),
@@ -459,8 +459,8 @@ def test_silence_after_a_commit(hub, one_epoch, monkeypatch):
     assert_complete(hub.repos[ID], one_epoch, [0, 1])
 
 
-def test_stopping_in_the_middle(hub, one_epoch):
-    """What progress raises ends it between one state and the next; the rest is added later."""
+def test_progress_may_raise_to_stop(hub, one_epoch):
+    """Publishing stops between two commits, and publishing again adds the rest."""
 
     class StopError(Exception):
         pass
@@ -484,29 +484,29 @@ def logged_in(hub, monkeypatch):
 
 
 def test_commands(hub, run, logged_in, tmp_path, capfd, monkeypatch):
-    """publish, load, resume-able, classify from the Hub at a revision; the link at the end."""
+    """`publish` prints the link; `load` and `classify` take a revision."""
     monkeypatch.setenv("OPTIMIZER_LAB_CHECKPOINTS", str(tmp_path / "checkpoints"))
     assert main(["publish", str(run), ID, "--private"]) == 0
     assert tuple(capfd.readouterr()) == (f"{hub.endpoint}/{ID}\n", "")
     assert_complete(hub.repos[ID], run, [0, 1, 2, 3])
     assert hub.repos[ID].private
     assert main(["load", ID]) == 0
-    told = capfd.readouterr()
-    assert f"resume {tmp_path / 'checkpoints' / 'run'}" in told.out
-    assert told.err == ""
+    output = capfd.readouterr()
+    assert f"resume {tmp_path / 'checkpoints' / 'run'}" in output.out
+    assert output.err == ""
     assert main(["load", f"{ID}@epoch-0001", str(tmp_path / "early")]) == 0
     assert f"classify {tmp_path / 'early'} PICTURE" in capfd.readouterr().out
     picture = tmp_path / "picture.png"
     write_png(torch.zeros(3, 8, 8, dtype=torch.uint8), str(picture))
-    shown = []
+    outputs = []
     for place in (f"{ID}@epoch-0001", tmp_path / "early"):
         assert main(["classify", str(place), str(picture), "--json"]) == 0
-        shown.append(capfd.readouterr())
-    assert shown[0] == shown[1]
+        outputs.append(capfd.readouterr())
+    assert outputs[0] == outputs[1]
 
 
 def test_mistakes_on_the_command_line(hub, run, logged_in, tmp_path, capfd, monkeypatch):
-    """One line on stderr, exit 2."""
+    """Each mistake is one line on stderr and exit status 2."""
     hub.faults = [Fault(method="POST", path=COMMIT, status=503, times=99)]
     for arguments, sentence in (
         (["publish", str(tmp_path / "nothing"), ID], "There is no run in"),
@@ -518,11 +518,11 @@ def test_mistakes_on_the_command_line(hub, run, logged_in, tmp_path, capfd, monk
         (["classify", f"{ID}@", "x.png"], "not a revision"),
     ):
         assert main(arguments) == 2
-        told = capfd.readouterr()
-        assert told.out == ""
-        assert "hf_" not in told.err
-        assert told.err.count("\n") == 1
-        assert sentence in told.err
+        output = capfd.readouterr()
+        assert output.out == ""
+        assert "hf_" not in output.err
+        assert output.err.count("\n") == 1
+        assert sentence in output.err
     monkeypatch.delenv("HF_TOKEN")
     assert main(["publish", str(run), ID]) == 2
     assert "hf auth login" in capfd.readouterr().err

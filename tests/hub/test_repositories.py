@@ -34,7 +34,7 @@ PICTURE = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 
 
 def test_names():
-    """owner/name and owner/name@revision, nothing else."""
+    """Accepts owner/name and owner/name@revision only."""
     assert split_revision("a/b") == ("a/b", None)
     assert split_revision("a/b@epoch-0003") == ("a/b", "epoch-0003")
     assert check_repo_id("a-b/c.d_e") == "a-b/c.d_e"
@@ -62,8 +62,8 @@ def test_names():
             split_revision(f"a/b@{wrong}")
 
 
-def test_whose_token_it_is(hub):
-    """The account's name; nothing where the Hub does not tell; a sentence where the token is none."""
+def test_user_name(hub):
+    """Returns the account's name, None if the Hub does not answer, and raises for an invalid token."""
     assert user_name(OWNER) == "owner"
     hub.faults = [Fault(method="GET", path="whoami", status=429, times=99)]
     assert user_name(OWNER) is None
@@ -74,25 +74,25 @@ def test_whose_token_it_is(hub):
 
 
 def test_no_network(one_epoch, short_waits, monkeypatch, tmp_path):
-    """Nobody there, or nobody who answers: a sentence, soon, for everything that asks the Hub."""
+    """Without a connection, and without an answer, every function raises one sentence soon."""
     point_to("http://127.0.0.1:9", monkeypatch, tmp_path / "cache")
-    asks = [
+    calls = [
         lambda: publish(one_epoch, ID, token=OWNER),
         lambda: load(ID, tmp_path / "new"),
         lambda: open_model(ID),
         lambda: list_published(),
         lambda: list_epochs(ID),
     ]
-    for ask in asks:
+    for call in calls:
         with pytest.raises(ValueError, match=r"^The Hub cannot be reached; try again later\.$"):
-            ask()
+            call()
     monkeypatch.setattr(retry, "TIMEOUT_SECONDS", 0.3)
     with silent_server() as silence:
         point_to(silence, monkeypatch, tmp_path / "cache")
-        for ask in asks:
+        for call in calls:
             began = time.monotonic()
             with pytest.raises(ValueError, match=r"^The Hub has not answered for 0\.3 seconds; try again later\.$"):
-                ask()
+                call()
             assert time.monotonic() - began < 5
     assert not (tmp_path / "new").exists()
     for thread in threading.enumerate():
@@ -104,7 +104,7 @@ def test_no_network(one_epoch, short_waits, monkeypatch, tmp_path):
 
 
 def test_load(hub, run, published, tmp_path):
-    """All of the last state: a run that can be resumed; an epoch in the middle: one to classify with."""
+    """The last epoch can be resumed; an earlier one can only be classified with."""
     assert load(ID, tmp_path / "last") is True
     for name in ("config.json", "model.safetensors", "training.json", "training.safetensors"):
         assert (tmp_path / "last" / name).read_bytes() == (run / name).read_bytes()
@@ -119,7 +119,7 @@ def test_load(hub, run, published, tmp_path):
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "curve.png"])
 def test_load_overwrites_nothing(name, hub, published, tmp_path):
-    """A folder with somebody's own file of such a name is refused before anything is asked for, and stays as it was."""
+    """A folder that has a file of the same name is refused before any request, and is unchanged."""
     (tmp_path / name).write_text("mine")
     hub.requests.clear()
     with pytest.raises(ValueError, match=rf"already contains a file {name};"):
@@ -131,7 +131,7 @@ def test_load_overwrites_nothing(name, hub, published, tmp_path):
 
 
 def test_from_pretrained(hub, run, published):
-    """The epoch that the revision names, whether from the folder or from the Hub; each file is fetched once."""
+    """Opens the epoch that the revision names, from the folder and from the Hub, and downloads each file once."""
     for epoch in (0, 2):
         model = OptimizerLabModel.from_pretrained(ID, revision=f"epoch-{epoch:04d}")
         wanted = load_file(run / f"epochs/epoch-{epoch:04d}.safetensors")
@@ -153,19 +153,19 @@ def damage(cache, name):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-@pytest.mark.parametrize("ask", [open_model, OptimizerLabModel.from_pretrained])
-def test_a_damaged_copy_is_fetched_again_once(hub, published, tmp_path, name, ask):
-    """The cache's copy went bad on this disk: what is used is what the Hub has."""
-    wanted = ask(ID).probabilities(PICTURE)
+@pytest.mark.parametrize("call", [open_model, OptimizerLabModel.from_pretrained])
+def test_a_damaged_cache_is_downloaded_again(hub, published, tmp_path, name, call):
+    """Uses the Hub's content although the cache has been damaged on this disk."""
+    wanted = call(ID).probabilities(PICTURE)
     damage(tmp_path / "cache", name)
     hub.requests.clear()
-    assert torch.equal(ask(ID).probabilities(PICTURE), wanted)
+    assert torch.equal(call(ID).probabilities(PICTURE), wanted)
     assert sum(request.startswith("GET") and request.endswith(name) for request in hub.requests) == 1
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "training.json", "training.safetensors"])
-def test_what_arrives_damaged(hub, published, tmp_path, name):
-    """Once: fetched again. Each time: refused, and nothing is left of it."""
+def test_a_damaged_download(hub, published, tmp_path, name):
+    """Is repeated once; if it is damaged again it is refused, and nothing is left of it."""
     hub.faults = [Fault(method="GET", path=f"/resolve/.*/{name}", how="garble")]
     assert load(ID, tmp_path / "once") is True
     shutil.rmtree(tmp_path / "cache")
@@ -176,23 +176,23 @@ def test_what_arrives_damaged(hub, published, tmp_path, name):
     assert hub.faults[0].times == 97
 
 
-def test_a_download_that_is_cut_goes_on(hub, long_retries, published, tmp_path):
-    """With the part that is missing, not from the beginning."""
+def test_an_interrupted_download_continues(hub, long_retries, published, tmp_path):
+    """Only the missing part is downloaded."""
     hub.faults = [Fault(method="GET", path=r"/resolve/.*/model\.safetensors", how="cut")]
     assert load(ID, tmp_path / "new") is True
     assert read_checkpoint(tmp_path / "new").epoch == 3
 
 
 def test_gated(hub, published, tmp_path):
-    """A sentence that says whom to ask."""
+    """The error says whom to ask for access."""
     published.gated = True
     with pytest.raises(ValueError, match=r"^owner/run is gated: ask its owner for access"):
         load(ID, tmp_path / "new", token=STRANGER)
     assert load(ID, tmp_path / "new", token=OWNER) is True
 
 
-def test_what_is_not_there(hub, published, tmp_path):
-    """No such repo, revision or checkpoint; names that are none."""
+def test_what_does_not_exist(hub, published, tmp_path):
+    """No such repo, revision or checkpoint, and invalid names, each give one sentence."""
     for repo_id, revision, sentence in (
         ("owner/nothing", None, "There is no owner/nothing on the Hub, or it is private"),
         (ID, "epoch-0009", "owner/run has no such revision"),
@@ -243,8 +243,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_strangers_repo_is_checked(hub, published, tmp_path, monkeypatch, case):
-    """Refused at once, with one sentence, and without a file left behind."""
+def test_a_hostile_repo_is_refused(hub, published, tmp_path, monkeypatch, case):
+    """Refuses at once, with one sentence, and leaves no file behind."""
     HOSTILE[case](published)
     # Counted in processor time and in waits, which other processes do not lengthen.
     monkeypatch.setattr(retry, "wait", lambda *_: pytest.fail("A refusal is waited for."))
@@ -271,7 +271,7 @@ def result(value, name="CIFAR-10"):
 
 
 def test_gallery(hub, published):
-    """Newest first, or the best claim first; with what was trained how, and on what."""
+    """Lists the newest first, or the highest claim first, with settings and data set."""
     published.updated = "2026-03-01T00:00:00.000Z"
     for number, (value, updated) in enumerate([(0.5, "2026-02-01"), (0.99, "2026-01-02"), (78.3, "2026-04-01")]):
         repo = hub.repos[f"stranger/run{number}"] = Repo(updated=updated)
@@ -290,7 +290,7 @@ def test_gallery(hub, published):
 
 
 def test_an_empty_gallery(hub):
-    """No rows, and no error."""
+    """Has no rows and raises no error."""
     assert list_published() == []
 
 
@@ -307,14 +307,14 @@ WEIRD = (
 )
 
 
-def test_a_strangers_card_spoils_no_gallery(hub, published):
-    """Whatever a card holds, the others are listed, and of it only what is sound."""
+def test_a_malformed_card_does_not_break_the_gallery(hub, published):
+    """The other checkpoints are listed, and of a malformed card only the valid parts."""
     for number, front in enumerate(WEIRD):
         repo = hub.repos[f"stranger/run{number}"] = Repo()
         with suppress(ValueError):
             repo.add(card(**front), "initial commit")
     rows = list_published()
     assert {row.repo_id for row in rows} == {ID, *(f"stranger/run{number}" for number in range(len(WEIRD)))}
-    for shown in rows:
-        assert shown.accuracy is None or 0 <= shown.accuracy <= 1
-        assert all(len(text) <= 100 and text.isprintable() for text in shown.settings.values())
+    for row in rows:
+        assert row.accuracy is None or 0 <= row.accuracy <= 1
+        assert all(len(text) <= 100 and text.isprintable() for text in row.settings.values())

@@ -1,4 +1,4 @@
-"""When the Hub is asked again, how long it is waited for, and what is said of its errors."""
+"""Calls to the Hub: retries, timeouts, and the sentence for each error."""
 
 import json
 import re
@@ -26,14 +26,14 @@ def _quick(monkeypatch):
 
 
 def failing(*errors):
-    """A call that raises these errors, one each time, and then returns how often it was made."""
-    made = []
+    """Returns a function that raises these errors, one at each call, and then returns the number of calls."""
+    calls_made = []
 
     def call():
-        made.append(None)
-        if len(made) <= len(errors):
-            raise errors[len(made) - 1]
-        return len(made)
+        calls_made.append(None)
+        if len(calls_made) <= len(errors):
+            raise errors[len(calls_made) - 1]
+        return len(calls_made)
 
     return call
 
@@ -42,22 +42,22 @@ def failing(*errors):
     "error",
     [*(refusal(status) for status in (408, 429, 500, 502, 503, 504)), httpx2.ReadError("x"), retry.AnswerError("x")],
 )
-def test_what_passes_is_asked_again(error):
-    """Trouble and lost answers; not for ever."""
+def test_transient_errors_are_retried(error):
+    """Server errors and lost answers are retried, for a limited time."""
     assert retry.call(failing(error, error)) == 3
     with pytest.raises(type(error)):
         retry.call(failing(*[error] * 1000))
 
 
 @pytest.mark.parametrize("error", [*(refusal(status) for status in (400, 401, 403, 404, 409, 412)), OSError("x")])
-def test_what_does_not_pass_is_not(error):
-    """A refusal is a refusal the first time."""
+def test_other_errors_are_not_retried(error):
+    """A refusal is raised at the first call."""
     with pytest.raises(type(error)):
         retry.call(failing(error))
 
 
-def test_a_token_as_it_is_sent():
-    """None is nobody; what no header can carry is refused, and not shown."""
+def test_checked_token():
+    """None is anonymous; a token that no header can carry is refused, without repeating it."""
     assert retry.checked_token(None) is False
     assert retry.checked_token("hf_aZ09") == "hf_aZ09"
     for malformed in ("hf_née", "hf_a b", "hf_a\n", "hf_a\r\nHost: x", "\u202ehf_a"):
@@ -66,8 +66,8 @@ def test_a_token_as_it_is_sent():
         assert "hf_" not in str(error.value)
 
 
-def test_an_answer_that_is_none():
-    """JSON that is none or lacks what its client looks for is the Hub's error; what the client wraps is unwrapped."""
+def test_an_unreadable_answer():
+    """Invalid or incomplete JSON becomes an AnswerError; errors that the client has wrapped are unwrapped."""
     for error in (KeyError("commitOid"), TypeError("x")):
         with pytest.raises(retry.AnswerError):
             retry.call_once(failing(error))
@@ -78,18 +78,18 @@ def test_an_answer_that_is_none():
 
 
 def test_retry_after():
-    """Seconds, a date, or the Hub's own header; only where it is there for that."""
+    """Reads seconds, a date, or the Hub's RateLimit header, but only for status 429 and 503."""
     soon = datetime.now(timezone.utc) + timedelta(seconds=100)
     assert retry.retry_after(refusal(429, {"Retry-After": "7"})) == 7
     assert 90 < retry.retry_after(refusal(503, {"Retry-After": format_datetime(soon)})) <= 100
     assert retry.retry_after(refusal(429, {"RateLimit": '"api";r=0;t=55'})) == 55
-    for told in ({}, {"Retry-After": "soon"}, {"RateLimit": '"api";r=9;t=55'}):
-        assert retry.retry_after(refusal(429, told)) is None
+    for headers in ({}, {"Retry-After": "soon"}, {"RateLimit": '"api";r=9;t=55'}):
+        assert retry.retry_after(refusal(429, headers)) is None
     assert retry.retry_after(refusal(500, {"Retry-After": "7"})) is None
 
 
-def test_the_wait_is_the_hubs():
-    """Not less than it asks for; an hour is not waited."""
+def test_waits_as_long_as_retry_after():
+    """The Hub's wait is the minimum; an hour is not waited."""
     began = time.monotonic()
     assert retry.call(failing(refusal(429, {"Retry-After": "1"}))) == 2
     assert time.monotonic() - began >= 1
@@ -97,17 +97,17 @@ def test_the_wait_is_the_hubs():
         retry.call(failing(refusal(429, {"Retry-After": "3600"})))
 
 
-def test_the_wait_ends(monkeypatch):
-    """Also where the Hub says each time to come again at once: what is waited grows, and is not for ever."""
+def test_retries_end(monkeypatch):
+    """The waits grow and end, even if the Hub asks each time for a retry at once."""
     monkeypatch.setattr(retry, "MAX_WAIT_SECONDS", 0.5)
-    for told in ("0", "Thu, 01 Jan 1970 00:00:00 GMT"):
-        call = failing(*[refusal(429, {"Retry-After": told})] * 20)
+    for value in ("0", "Thu, 01 Jan 1970 00:00:00 GMT"):
+        call = failing(*[refusal(429, {"Retry-After": value})] * 20)
         with pytest.raises(HfHubHTTPError):
             retry.call(call)
 
 
-def test_what_the_client_says_of_an_answer_is_no_sentence():
-    """A ValueError of its own, such as for one file of a batch, is the Hub's trouble: asked again, and not shown."""
+def test_value_errors_of_the_client_are_answer_errors():
+    """A ValueError about one file of a batch, for example, is retried and not displayed."""
     again = retry.with_answer_errors(failing(ValueError("LFS batch API returned errors:\nEncountered error")))
     assert retry.call(again) == 2
     with pytest.raises(HfHubHTTPError):
@@ -135,24 +135,21 @@ def test_what_the_client_says_of_an_answer_is_no_sentence():
     ],
 )
 def test_sentences(error, sentence):
-    """One for each kind of error, without an address or the token."""
+    """Each kind of error has one sentence, without an address or the token."""
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), retry.explain_errors("a/b"):
         raise error
 
 
-def test_whoever_is_hurried_is_told_soon(monkeypatch):
-    """After one more call, or none where the Hub asks for a longer wait, and with less patience with silence.
-
-    Afterwards all is as before.
-    """
+def test_short_timeouts(monkeypatch):
+    """Allows one retry, none if the Hub asks for a longer wait, and a shorter silence; afterwards all is as before."""
     monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 0.2)
     with retry.short_timeouts():
         assert retry.call(failing(refusal(503))) == 2
         calls = failing(refusal(503), refusal(500), refusal(429, {"Retry-After": "2"}), refusal(503))
         for status in (500, 429):
-            with pytest.raises(HfHubHTTPError) as told:
+            with pytest.raises(HfHubHTTPError) as error:
                 retry.call(calls)
-            assert retry.status(told.value) == status
+            assert retry.status(error.value) == status
         began = time.monotonic()
         with pytest.raises(ValueError, match=r"not answered for 0\.2 seconds"), retry.explain_errors("x"):
             retry.call(lambda: time.sleep(1))
@@ -161,7 +158,7 @@ def test_whoever_is_hurried_is_told_soon(monkeypatch):
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"\xa2", b"[" * 100_000, b"{}", b"3"])
-def test_what_cannot_be_read_is_an_answer_all_the_same(answer):
-    """Of a login page in between, say: in one sentence."""
+def test_any_unreadable_answer_is_one_sentence(answer):
+    """For example the login page of a network in between."""
     with retry.short_timeouts(), pytest.raises(ValueError, match="cannot be read"), retry.explain_errors("x"):
         retry.call(lambda: json.loads(answer)[0])

@@ -31,8 +31,8 @@ def assert_same(published: Iterator[Moment | Gap], local: Iterator[Moment | Gap]
         assert torch.equal(moment.filters, wanted.filters)
 
 
-def test_a_published_run_says_the_same_and_is_fetched_once(three_epochs, picture, hub, published):
-    """The same numbers; a second walk, with another picture, asks for no weights again."""
+def test_a_published_run_has_the_same_moments_and_is_downloaded_once(three_epochs, picture, hub, published):
+    """A second walk, with another picture, downloads no weights."""
     assert_same(walk(open_timeline(ID), picture), walk(of_folder(three_epochs), picture))
     assert weights_fetched(hub) == len(EPOCHS)
     assert_same(walk(open_timeline(ID), picture.flip(2)), walk(of_folder(three_epochs), picture.flip(2)))
@@ -40,11 +40,11 @@ def test_a_published_run_says_the_same_and_is_fetched_once(three_epochs, picture
 
 
 def weights_fetched(hub) -> int:
-    return sum(asked.startswith("GET") and "model.safetensors" in asked for asked in hub.requests)
+    return sum(request.startswith("GET") and "model.safetensors" in request for request in hub.requests)
 
 
-def test_a_hub_that_fails_in_the_middle_leaves_one_gap(hub, published, picture):
-    """One sentence for the epoch that did not arrive; the others do."""
+def test_a_failed_download_is_one_gap(hub, published, picture):
+    """It has one sentence, and the other epochs are there."""
     commit = hub.repos[ID].tags["epoch-0002"]
     hub.faults.append(Fault(method="GET", path=f"{commit}/model.safetensors", how="refuse", status=500, times=1000))
     steps = list(walk(open_timeline(ID), picture))
@@ -52,7 +52,7 @@ def test_a_hub_that_fails_in_the_middle_leaves_one_gap(hub, published, picture):
     assert "500" in steps[2].reason
 
 
-def test_a_private_run_is_walked_by_those_alone_who_may_read_it(hub, published, picture):
+def test_a_private_run_needs_permission(hub, published, picture):
     """Also once its weights are in the cache."""
     hub.repos[ID].private = True
     assert len(list(walk(open_timeline(ID, token=OWNER), picture))) == len(EPOCHS)
@@ -60,8 +60,8 @@ def test_a_private_run_is_walked_by_those_alone_who_may_read_it(hub, published, 
         open_timeline(ID)
 
 
-def test_a_repo_without_epochs_is_told(hub, published):
-    """One sentence, for one without tags and for one that is not there."""
+def test_a_repo_without_epochs_is_refused(hub, published):
+    """Without tags, and without a repo, the error is one sentence."""
     hub.repos[ID].tags = {"v1.0": hub.repos[ID].head}
     with pytest.raises(ValueError, match="has no epochs to walk through"):
         open_timeline(ID)

@@ -1,4 +1,4 @@
-"""The walk through a run's epochs: the same numbers as classifying with each epoch's weights, whatever is broken."""
+"""The walk through a run's epochs: the same numbers as each epoch's weights give, and gaps for damaged epochs."""
 
 import shutil
 from pathlib import Path
@@ -46,18 +46,18 @@ def epoch_file(folder, epoch) -> Path:
     return folder / "epochs" / f"epoch-{epoch:04d}.safetensors"
 
 
-def by_hand(folder, epoch) -> OptimizerLabModel:
-    """An epoch's network, made of config.json and that epoch's file alone."""
+def model_of_epoch(folder, epoch) -> OptimizerLabModel:
+    """Returns an epoch's network, from config.json and that epoch's file alone."""
     model = OptimizerLabModel.from_pretrained(folder)
     model.load_state_dict(load_file(epoch_file(folder, epoch)))
     return model
 
 
 def assert_same(moments, folder, picture):
-    """Each moment's numbers are those of that epoch's own weights, and no two epochs' are the same."""
+    """Checks that each moment has the predictions of that epoch's own weights, and that no two epochs agree."""
     assert [moment.epoch for moment in moments] == list(EPOCHS)
     for moment in moments:
-        expected = classify(by_hand(folder, moment.epoch), picture)
+        expected = classify(model_of_epoch(folder, moment.epoch), picture)
         assert moment.prediction.label == expected.label
         assert moment.prediction.confidences == expected.confidences
         assert torch.equal(moment.prediction.seen, expected.seen)
@@ -67,16 +67,16 @@ def assert_same(moments, folder, picture):
     assert not torch.equal(moments[0].filters, moments[-1].filters)
 
 
-def test_a_folders_epochs_are_classified_with_their_own_weights(folder, picture):
-    """Also though all are opened in one network: what was yielded before does not change."""
+def test_each_epoch_is_classified_with_its_own_weights(folder, picture):
+    """All are opened in one network, which must not change earlier moments."""
     assert_same(list(walk(of_folder(folder), picture)), folder, picture)
 
 
-def test_the_history_comes_with_it(folder):
-    """The test accuracy of each epoch, as the run's folder tells it."""
-    told = of_folder(folder)
-    assert told.epochs == EPOCHS
-    assert [row.test_accuracy for row in told.run.history] == [row.test_accuracy for row in read_run(folder).history]
+def test_a_timeline_has_the_history(folder):
+    """The test accuracies are those of the run's folder."""
+    walked = of_folder(folder)
+    assert walked.epochs == EPOCHS
+    assert [row.test_accuracy for row in walked.run.history] == [row.test_accuracy for row in read_run(folder).history]
 
 
 def damage(path):
@@ -91,19 +91,19 @@ def grow(path):
     ("spoil", "reason"),
     [(damage, "damaged"), (Path.unlink, "missing"), (grow, "not a number|not finite")],
 )
-def test_an_epoch_that_is_broken_after_the_start_is_a_gap(folder, picture, spoil, reason):
-    """One sentence for it; the others are as they were."""
-    told = of_folder(folder)
+def test_a_damaged_epoch_is_a_gap(folder, picture, spoil, reason):
+    """It has one sentence; the other epochs are unchanged."""
+    walked = of_folder(folder)
     spoil(epoch_file(folder, 1))
-    moments = list(walk(told, picture))
+    moments = list(walk(walked, picture))
     assert [type(moment) for moment in moments] == [Moment, Gap, Moment, Moment]
     with pytest.raises(ValueError, match=reason):
         raise ValueError(moments[1].reason)
-    assert moments[2].prediction.confidences == classify(by_hand(folder, 2), picture).confidences
+    assert moments[2].prediction.confidences == classify(model_of_epoch(folder, 2), picture).confidences
 
 
-def test_a_file_that_is_not_there_at_the_start_is_not_among_the_epochs(folder):
-    """Nor is anything else in the folder, or an epoch that the history does not know."""
+def test_only_saved_epochs_of_the_history_are_listed(folder):
+    """Missing files, other files and epochs after the last one are not listed."""
     epoch_file(folder, 2).unlink()
     shutil.copy(epoch_file(folder, 3), epoch_file(folder, 9))
     for name in ("epoch-3.safetensors", "epoch-..-1.safetensors", "epoch-0005.bin", "epoch-٣٣٣٣.safetensors"):
@@ -111,16 +111,16 @@ def test_a_file_that_is_not_there_at_the_start_is_not_among_the_epochs(folder):
     assert of_folder(folder).epochs == (0, 1, 3)
 
 
-def test_a_run_deleted_in_the_middle_of_the_walk_leaves_gaps(folder, picture):
-    """What was seen before was seen."""
+def test_a_run_deleted_during_the_walk_leaves_gaps(folder, picture):
+    """Moments from before stay."""
     steps = walk(of_folder(folder), picture)
     assert isinstance(next(steps), Moment)
     run_folder.delete(folder)
     assert [type(step) for step in steps] == [Gap, Gap, Gap]
 
 
-def test_a_folder_without_a_run_or_without_epochs_is_told(folder, tmp_path):
-    """One sentence each."""
+def test_a_folder_without_a_run_or_without_epochs_is_refused(folder, tmp_path):
+    """Each has one sentence."""
     with pytest.raises(ValueError, match="no such run"):
         of_folder(tmp_path / "nothing")
     shutil.rmtree(folder / "epochs")
@@ -128,34 +128,34 @@ def test_a_folder_without_a_run_or_without_epochs_is_told(folder, tmp_path):
         of_folder(folder)
 
 
-def test_a_long_run_is_thinned_evenly(folder, monkeypatch):
-    """The first and the last stay."""
+def test_a_long_run_has_evenly_spaced_epochs(folder, monkeypatch):
+    """The first and the last are among them."""
     monkeypatch.setattr(timeline, "MAX_EPOCHS", 3)
     assert of_folder(folder).epochs == (0, 1, 3)
 
 
-def test_an_epoch_of_another_network_is_a_gap(folder, tiny, picture):
-    """Bars of other classes would not be comparable; a picture is fitted to each network's own size."""
+def test_an_epoch_with_other_classes_is_a_gap(folder, tiny, picture):
+    """Its predictions could not be compared. A network of another size gets the picture in that size."""
     config = OptimizerLabModel.from_pretrained(folder).config
     other = OptimizerLabModel(**{**config, "class_names": ["yes", "no"]}).eval()
     larger = OptimizerLabModel(**{**config, "image_size": 16}).eval()
-    models = dict(enumerate([by_hand(folder, 0), other, larger]))
-    told = Timeline(run=read_run(folder), epochs=(0, 1, 2), open=models.get)
-    first, gap, last = walk(told, picture)
+    models = dict(enumerate([model_of_epoch(folder, 0), other, larger]))
+    walked = Timeline(run=read_run(folder), epochs=(0, 1, 2), open=models.get)
+    first, gap, last = walk(walked, picture)
     assert isinstance(first, Moment)
     assert "other classes" in gap.reason
     assert last.prediction.confidences == classify(larger, picture).confidences
 
 
-def test_patience_ends_with_a_hub_that_fails_at_each_epoch(folder, picture, monkeypatch):
-    """It is not asked for all the epochs that are left, and each of them is told as a gap."""
+def test_the_time_for_gaps_is_limited(folder, picture, monkeypatch):
+    """If each epoch fails slowly, the remaining ones are gaps without being opened."""
     monkeypatch.setattr(timeline, "MAX_SECONDS_ON_GAPS", 0.0)
-    asked = []
+    opened = []
 
     def fail(epoch):
-        asked.append(epoch)
+        opened.append(epoch)
         raise ValueError("The Hub cannot be reached.")
 
-    told = Timeline(run=read_run(folder), epochs=EPOCHS, open=fail)
-    assert list(walk(told, picture)) == [Gap(epoch=epoch, reason="The Hub cannot be reached.") for epoch in EPOCHS]
-    assert asked == [0]
+    walked = Timeline(run=read_run(folder), epochs=EPOCHS, open=fail)
+    assert list(walk(walked, picture)) == [Gap(epoch=epoch, reason="The Hub cannot be reached.") for epoch in EPOCHS]
+    assert opened == [0]
