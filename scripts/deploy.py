@@ -52,6 +52,7 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
             api.add_space_variable(repo_id, "OPTIMIZER_LAB_CHECKPOINTS", f"{_MOUNT_PATH}/runs")
         # With hf_xet installed, upload_folder would make several commits, and the Space would be built between them.
         files = {path.relative_to(ROOT).as_posix(): path for pattern in FILES for path in sorted(ROOT.glob(pattern))}
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
         operations += [CommitOperationDelete(name) for name in sorted(present - files.keys() - {".gitattributes"})]
         retry.call_once(

@@ -88,6 +88,7 @@ def _summary(run: Run, folder: Path) -> str:
     if run.status == "stopped":
         return f"Stopped after epoch {run.epoch} of {run.config.epochs}. {go_on}"
     best = run.best
+    assert best is not None, "a completed run has epochs"
     return (
         f"Done: {run.history[-1].test_accuracy:.2%} of the test pictures right, best {best.test_accuracy:.2%} "
         f"in epoch {best.epoch}. Try it: python -m trainer classify {folder} PICTURE"

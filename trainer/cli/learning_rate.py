@@ -45,23 +45,25 @@ def find_lr_command(options: argparse.Namespace) -> int:
     config = TrainConfig.from_settings(settings_of(options))
     device = device_of(options)
     images = images_of(options.data)
-    facts = lr_finder.find_lr(config, images, device=device)
+    search = lr_finder.find_lr(config, images, device=device)
     print(images.note, file=sys.stderr)
     trials: list[lr_finder.Trial] = []
     with tqdm(total=1.0, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT) as bar:
-        for fact in facts:
+        for result in search:
             if options.json:
-                print(json.dumps(lr_finder.row(fact), allow_nan=False), flush=True)
-            if isinstance(fact, lr_finder.Trial):
-                trials.append(fact)
-                bar.n = fact.step / fact.num_steps
-                bar.set_postfix_str(f"lr {fact.lr:.2g}, loss {fact.smoothed:.3f}")
+                print(json.dumps(lr_finder.row(result), allow_nan=False), flush=True)
+            if isinstance(result, lr_finder.Trial):
+                trials.append(result)
+                bar.n = result.step / result.num_steps
+                bar.set_postfix_str(f"lr {result.lr:.2g}, loss {result.smoothed:.3f}")
+            else:
+                finding = result  # the last result
     if not options.json:
         print("       lr      loss  smoothed")
         for trial in trials[:: math.ceil(len(trials) / _MAX_ROWS)]:
             print(f"{trial.lr:9.2g}  {trial.loss:8.4g}  {trial.smoothed:8.4g}")
-        suggestion = "none" if fact.suggestion is None else f"{fact.suggestion:g}"
-        print(f"\nSuggested lr: {suggestion}. {fact.reason}")
+        suggestion = "none" if finding.suggestion is None else f"{finding.suggestion:g}"
+        print(f"\nSuggested lr: {suggestion}. {finding.reason}")
     return 0
 
 

@@ -52,7 +52,7 @@ def add_settings(parser: Parser, names: Iterable[str] = SETTINGS) -> None:
     """Adds a flag for each of the named settings, read by `settings_of`."""
     for name in names:
         declared = SETTINGS[name]
-        choices = "|".join(declared.choices) or {bool: "true|false"}.get(declared.kind, "N")
+        choices = "|".join(declared.choices) or ("true|false" if declared.kind is bool else "N")
         count: dict[str, Any] = {"nargs": "?", "const": "true"} if declared.kind is bool else {}
         if declared.count != 1:
             count = {"nargs": "+"}
@@ -85,12 +85,13 @@ def images_of(source: str | None, world: World = ALONE) -> ImageData:
     Rank 0 of each machine loads them first and fills the cache that the other ranks of the machine read. Raises
     UserError on all ranks if one of them fails.
     """
-    images = None
+    images: ImageData | None = None
     for turn in (0, 1):
         with world.share_errors(), progress_bar() as report:
             if images is None and (turn or world.local_rank == 0):
                 images = load_images(source, progress=report)
-        source = world.gather(images and images.source)[world.rank - world.local_rank]
+        source = world.gather(images.source if images else None)[world.rank - world.local_rank]
+    assert images is not None, "loaded in the second turn at the latest"
     if len(set(world.gather(images.digest))) > 1:
         raise UserError("The machines found different pictures; give --data the same source on all of them.")
     return images

@@ -94,11 +94,12 @@ def resume_command(options: argparse.Namespace, world: World) -> int:
         if world.rank == 0 and not run_folder.is_run(options.run):
             raise UserError("There is no run in {run}.", run=options.run)
     with _writing(options.run, world):
-        saved = None
+        checkpoint: Checkpoint | None = None
         with world.share_errors():
             if world.rank == 0:
-                saved = continued(read_checkpoint(options.run), epochs=epochs, changes=changes)
-        saved = world.gather(saved)[0]
+                checkpoint = continued(read_checkpoint(options.run), epochs=epochs, changes=changes)
+        saved = world.gather(checkpoint)[0]
+        assert saved is not None, "rank 0 has read it"
         images = _images_of_run(saved, options.data, world)
         with world.share_errors():
             events = train(saved.config, images, device=device, world=world, resume=saved)
@@ -132,7 +133,7 @@ def _images_of_run(saved: Checkpoint, source: str | None, world: World) -> Image
     Raises UserError if the images found are not the same ones.
     """
     recorded = saved.data.get("source")
-    is_gone = Path(str(recorded)).is_absolute() and not os.path.exists(Path(recorded))
+    is_gone = Path(str(recorded)).is_absolute() and not os.path.exists(str(recorded))
     images = images_of(source if source or is_gone else recorded, world)
     if images.digest != saved.data.get("digest"):
         raise UserError(

@@ -265,6 +265,7 @@ class _Publisher:
         made, so the head of main is read before another try. `stale` are the files to delete.
         """
         additions = [CommitOperationAdd(path, content) for path, content in sorted(revision.files.items())]
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [*additions, *(CommitOperationDelete(path) for path in sorted(stale))]
         # Upload first, which may be retried; only the commit itself must not be made twice.
         upload = retry.with_answer_errors(

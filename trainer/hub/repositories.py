@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def load(
         paths = {}
         for count, name in enumerate(names):
             paths[name] = retry.call(
-                lambda name=name: fetch(repo_id, name, commit, retry.checked_token(token), model),
+                partial(fetch, repo_id, name, commit, retry.checked_token(token), model),
                 progress,
                 0.4 + 0.5 * count / len(names),
                 f"Fetching {name}",
