@@ -1,10 +1,11 @@
-"""The public endpoints, typed: what gradio_client sees, and nothing else."""
+"""The public endpoints, with types: all that gradio_client sees."""
 
 import time
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import gradio as gr
+from gradio.events import api
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts
@@ -35,7 +36,7 @@ class Guess(TypedDict):
 
 
 class Experiment(TypedDict):
-    """A lesson: its settings, what fixes it (`mended`), what to look for, what happened, and the notebook's figures."""
+    """A lesson: its settings, those that fix it (`mended`), what to look for, what happens, the notebook's values."""
 
     name: str
     title: str
@@ -56,7 +57,7 @@ class PlannedStep(TypedDict):
 
 
 class TriedStep(TypedDict):
-    """One batch of a range test; None for a loss that is no finite number."""
+    """One batch of a range test; a loss that is not finite is None."""
 
     lr: float
     loss: float | None
@@ -64,7 +65,7 @@ class TriedStep(TypedDict):
 
 
 class FoundLr(TypedDict):
-    """A range test: the lr to take, where divergence begins (None: nothing, nowhere), why, and every batch of it."""
+    """A range test: the suggested lr and the lr where divergence starts (None without one), why, and all batches."""
 
     suggestion: float | None
     diverges_at: float | None
@@ -73,13 +74,13 @@ class FoundLr(TypedDict):
 
 
 def add_endpoints(lab: Lab) -> None:
-    """Adds the endpoints to the Blocks being built."""
+    """Adds the endpoints to the page being built."""
 
     @with_api_errors
-    def train(config: dict) -> Iterator[dict]:
-        """Trains a new run; one row of the public stream at a time. Of the steps it sends about ten a second.
+    def train(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Trains a new run and yields the rows of the public stream, with about ten steps a second.
 
-        `config` holds the settings by name, {} for the defaults. The rows' `checkpoint` is the run's key.
+        `config` contains the settings by name, {} for the defaults. `checkpoint` in the rows is the run's key.
         """
         settings = TrainConfig.from_settings(config)
         images = _images(lab)
@@ -98,13 +99,13 @@ def add_endpoints(lab: Lab) -> None:
 
     @with_api_errors
     async def classify(image: gr.FileData, checkpoint: str) -> Guess:
-        """What a checkpoint (a run's key, a bundled one's name, `repo_id[@revision]`) sees in an uploaded picture."""
+        """Classifies an uploaded picture with a checkpoint: a run's key, a bundled name or `repo_id[@revision]`."""
         _, seen = await look(lab, image, checkpoint)
         return {"label": seen.label, "confidences": seen.confidences}
 
     @with_api_errors
-    def preview_lr(config: dict) -> list[PlannedStep]:
-        """The learning rate of every batch of a run with these settings on the app's images."""
+    def preview_lr(config: dict[str, Any]) -> list[PlannedStep]:
+        """Returns the learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
         per_epoch = batches_per_epoch(settings, _images(lab))
         if settings.epochs * per_epoch > MOST_BATCHES:
@@ -115,24 +116,28 @@ def add_endpoints(lab: Lab) -> None:
         return [{"step": step, "lr": lr} for step, lr in preview(settings, batches_per_epoch=per_epoch)]
 
     @with_api_errors
-    def find_lr(config: dict) -> FoundLr:
-        """The range test with these settings, on the app's images: which lr suits them. Touches no run."""
-        # Unlike a stream, this would go on for a client that left long ago.
+    def find_lr(config: dict[str, Any]) -> FoundLr:
+        """Runs a range test with these settings on the app's images, to find a suitable lr. Changes no run."""
+        # Unlike a stream, this call would continue after its client has left.
         found = lab.find_lr(TrainConfig.from_settings(config), _images(lab), seconds=_MOST_SECONDS_OF_SEARCH)
         *trials, finding = map(json_fields, found)
-        return {**finding, "rows": [{name: trial[name] for name in TriedStep.__annotations__} for trial in trials]}
+        rows = [{name: trial[name] for name in TriedStep.__annotations__} for trial in trials]
+        return cast("FoundLr", {**finding, "rows": rows})
 
     def lessons() -> list[Experiment]:
-        """The lessons, in their order; `settings` of each are a config for /train."""
-        return [{**lesson.to_json(), "settings": lesson.config.settings()} for lesson in LESSONS.values()]
+        """Returns the lessons in order; the `settings` of each are a config for /train."""
+        return [
+            cast("Experiment", {**lesson.to_json(), "settings": lesson.config.settings()})
+            for lesson in LESSONS.values()
+        ]
 
-    # Gradio reads an iterator's hint as no type at all; each row is a dict.
+    # Gradio ignores the type of an iterator; each row is a dict.
     train.__annotations__["return"] = dict[str, Any]
-    gr.api(train, api_name="train", concurrency_id=TRAINING, concurrency_limit=1)
-    gr.api(find_lr, api_name="find_lr", concurrency_id=TRAINING, concurrency_limit=1)
-    gr.api(classify, api_name="classify", concurrency_limit=None)
-    gr.api(lessons, api_name="lessons", concurrency_limit=4)
-    gr.api(preview_lr, api_name="preview_lr", concurrency_limit=4)
+    api(train, api_name="train", concurrency_id=TRAINING, concurrency_limit=1)
+    api(find_lr, api_name="find_lr", concurrency_id=TRAINING, concurrency_limit=1)
+    api(classify, api_name="classify", concurrency_limit=None)
+    api(lessons, api_name="lessons", concurrency_limit=4)
+    api(preview_lr, api_name="preview_lr", concurrency_limit=4)
 
 
 def _images(lab: Lab) -> ImageData:

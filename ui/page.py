@@ -1,5 +1,6 @@
-"""The page: its header, its tabs, and what they share."""
+"""The page: its header and notices, its tabs, and the components that they share."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from ui import api
 from ui.charts import live
 from ui.cleaning import SECONDS_UPLOADED
 from ui.i18n.language import SWITCH, current_language
-from ui.i18n.words import i18n
+from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.parts import run_list, run_view
+from ui.parts.markup import advice, duration, note
 from ui.parts.messages import Updates
-from ui.parts.notice import notice
 from ui.parts.shared import AT_ONCE, Shared
 from ui.tabs import classify, compare, gallery, time_machine
 from ui.tabs.train import permalink
@@ -31,7 +32,7 @@ _HEADER = (
 
 
 def build_page(lab: Lab) -> gr.Blocks:
-    """The page and the public endpoints over one Lab; launch it with `STYLE` as its css."""
+    """Builds the page and the public endpoints for a Lab; launch it with `STYLE` as its css."""
     gr.set_static_paths([live.static_path()])
     with gr.Blocks(title="Optimizer Lab", analytics_enabled=False, delete_cache=(3600, SECONDS_UPLOADED)) as page:
         shared = _build_top(lab, page)
@@ -52,8 +53,8 @@ def build_page(lab: Lab) -> gr.Blocks:
 
 
 def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
-    """The part of the page above the tabs, and what all tabs share."""
-    # The secret is in the page and protects nothing; a fixed one lets a browser remember across restarts.
+    """Adds the part of the page above the tabs; returns the components that the tabs share."""
+    # The page contains the secret, which protects nothing; a fixed one keeps the browser's state across restarts.
     visitor = gr.BrowserState(None, storage_key="optimizer-lab-visitor", secret="optimizer-lab")  # noqa: S106
     had_runs = gr.BrowserState(False, storage_key="optimizer-lab-runs", secret="optimizer-lab")  # noqa: S106
     with gr.Row(elem_id="top"):
@@ -67,8 +68,8 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
 
     def load(visitor: str | None, had_runs: Any) -> Iterator[Updates]:
         language = current_language()
-        words = notice(lab, visitor, had_runs is True)
-        updates = {visitor_notice: gr.update(value=words, visible=bool(words))}
+        sentences = notice(lab, visitor, had_runs is True)
+        updates: Updates = {visitor_notice: gr.update(value=sentences, visible=bool(sentences))}
         for images in lab.until_loaded():
             yield {**updates, images_note: run_view.images_note(images, lab.loading, lab.failure, language)}
             updates = {}
@@ -93,3 +94,38 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
         file=gr.DownloadButton(visible="hidden", elem_id="file", render=False),
         lists=run_list.build(),
     )
+
+
+def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:
+    """The notices for a visitor, as HTML: lost runs and a Space's limits; empty without any, as on one's own machine.
+
+    `had_runs`: whether the visitor's browser remembers any runs.
+    """
+    language = current_language()
+    notices = []
+    if had_runs and not lab.runs_of(visitor):
+        lost = translate(
+            "Your earlier runs are gone: this app's disk was cleared, or the runs were removed as too old. "
+            "You can load what you published from the Hub.",
+            language,
+        )
+        notices.append(advice(lost))
+    if lab.forgets:
+        forgets = "This Space loses its runs when it restarts: publish or download what you want to keep."
+        notices.append(advice(translate(forgets, language)))
+    if limits := _limits(lab, language):
+        notices.append(note(translate("On this Space: {rules}.", language, rules=", ".join(limits))))
+    return "".join(notices)
+
+
+def _limits(lab: Lab, language: str) -> list[str]:
+    limits = lab.limits
+    templates = (
+        ("up to {number} epochs a run", limits.epochs, "{:g}".format),
+        ("{number} of training at a time", limits.seconds, lambda seconds: duration(seconds, language)),
+        ("{number} runs for each visitor", limits.runs, "{:g}".format),
+        ("kept for {number} days", limits.days, "{:g}".format),
+    )
+    return [
+        translate(template, language, number=text(limit)) for template, limit, text in templates if math.isfinite(limit)
+    ]

@@ -13,7 +13,7 @@ from trainer.runs.events import Finished
 from trainer.settings.config import TrainConfig
 from ui.lab import Lab, new_visitor
 from ui.limits import Limits
-from ui.parts.notice import notice
+from ui.page import notice
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from trainer.learning.lr_finder import find_lr
 from trainer.learning.race import race
 from ui import run_index
 from ui.lab import Lab, new_visitor
+from ui.page import notice
 from ui.parts import run_list
-from ui.parts.notice import notice
 
 LONG_AGO = itertools.count(int(time.time()) - 10_000)
 

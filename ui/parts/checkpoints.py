@@ -1,4 +1,4 @@
-"""Opens by their names: networks kept here, bundled or published on the Hub, and published runs."""
+"""Opens networks by name, stored here, bundled or published on the Hub, and published runs."""
 
 import hashlib
 import time
@@ -18,14 +18,14 @@ from trainer.runs.run import Run
 from ui.lab import Lab
 from ui.login import own_token
 
-_MAX_OPENED = 32  # networks kept in memory, of the Hub and of folders each, of some MiB each
+_MAX_OPENED = 32  # networks in memory from the Hub, and as many from folders; a few MiB each
 _MAX_RUNS = 64
 _MAX_SECONDS = 30.0
 _SECONDS_KEPT = 600.0
 
-# Threads that wait for the Hub are counted separately from Gradio's own, so that a slow Hub delays nothing else.
+# Threads that wait for the Hub have a limit of their own, so that a slow Hub delays nothing else.
 _HUB_THREADS = CapacityLimiter(8)
-# Those that compute are few, as more of them would not finish sooner.
+# Few threads compute, as more would not finish sooner.
 _THREADS = CapacityLimiter(4)
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ T = TypeVar("T")
 async def open_model(lab: Lab, name: Any) -> OptimizerLabModel:
     """The network of a run's key, of a bundled checkpoint's name or of `repo_id[@revision]`, on the lab's device.
 
-    Requests to the Hub are made by `in_hub_thread`. Raises ValueError with one sentence.
+    Requests to the Hub run in `in_hub_thread`. Raises UserError if there is no such network.
     """
     if not isinstance(name, str) or "/" not in name:
         return await to_thread.run_sync(open_kept, lab, name)
@@ -42,15 +42,15 @@ async def open_model(lab: Lab, name: Any) -> OptimizerLabModel:
 
 
 def open_kept(lab: Lab, name: Any) -> OptimizerLabModel:
-    """The network of a run's key or of a bundled checkpoint's name, read again when its file has changed.
+    """The network of a run's key or of a bundled checkpoint's name; reloads it if its file has changed.
 
-    It is shared: do not change it. Raises ValueError with one sentence.
+    The network is shared: do not change it. Raises UserError if it cannot be read.
     """
     folder = lab.checkpoint(name)
     try:
         file = (folder / WEIGHTS_FILE).stat()
     except OSError:
-        return _read(folder, None, lab.device)  # which says what is missing
+        return _read(folder, None, lab.device)  # raises the error for what is missing
     return _read(folder, (file.st_ino, file.st_mtime_ns), lab.device)
 
 
@@ -60,10 +60,10 @@ def _read(folder: Path, file: tuple[int, int] | None, device: torch.device) -> O
 
 
 def open_published(name: str, device: torch.device) -> OptimizerLabModel:
-    """The network of `repo_id[@revision]`, fetched and checked once. It is shared: do not change it.
+    """The network of `repo_id[@revision]`, downloaded and checked once.
 
-    Each call asks the Hub which commit that is, and whether it may be read. Raises ValueError with one sentence, within
-    a second or so unless the Hub falls silent.
+    The network is shared: do not change it. Each call looks up the commit on the Hub, which checks that the visitor may
+    read it. Raises UserError, within about a second unless the Hub stops answering.
     """
     repo_id, revision = repositories.split_revision(name)
     with retry.short_timeouts():
@@ -77,9 +77,10 @@ def _open(repo_id: str, commit: str, device: torch.device) -> OptimizerLabModel:
 
 
 def open_run(name: str) -> Run:
-    """The settings and curves of `repo_id[@revision]`, as claimed. It is shared: do not change it.
+    """The settings and curves of `repo_id[@revision]`, as its author reports them.
 
-    It is fetched again after ten minutes at most. Raises ValueError with one sentence, as fast as `open_published`.
+    The run is shared: do not change it. It is downloaded again after at most ten minutes. Raises UserError, as fast as
+    `open_published`.
     """
     return _run(*repositories.split_revision(name), _reader_id(), time.monotonic() // _SECONDS_KEPT)
 
@@ -94,9 +95,9 @@ def _run(repo_id: str, revision: str | None, reader: str | None, period: float) 
 
 
 async def in_hub_thread(call: Callable[..., T], *arguments: Any, seconds: float | None = _MAX_SECONDS) -> T:
-    """Returns what `call` returns, called in one of a few threads that are kept for requests to the Hub.
+    """Calls `call` in one of a few threads for requests to the Hub; returns its result.
 
-    Raises ValueError if it takes more than `seconds`, with the wait for a thread; the call then runs on to its end.
+    Raises UserError after `seconds`, which include the wait for a thread; the call then continues to its end.
     """
     try:
         with fail_after(seconds):
@@ -108,11 +109,11 @@ async def in_hub_thread(call: Callable[..., T], *arguments: Any, seconds: float 
 
 
 async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
-    """Returns what `call`, which waits for nothing, returns from another thread: this one serves all pages."""
+    """Calls `call`, which computes, in another thread, because this one serves all pages; returns its result."""
     return await to_thread.run_sync(call, *arguments, limiter=_THREADS)
 
 
 def _reader_id() -> str | None:
-    """Identifies who reads by a digest of their token; tokens are stored nowhere."""
+    """A digest of the visitor's token, or None without one; tokens themselves are not stored."""
     token = own_token()
     return hashlib.sha256(token.encode()).hexdigest() if token else None

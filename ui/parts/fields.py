@@ -1,4 +1,4 @@
-"""The settings' widgets, made from the declarations in trainer.settings, and back from their values to a config."""
+"""The widgets of the settings, built from the declarations in trainer.settings, and the config of their values."""
 
 import math
 from dataclasses import dataclass
@@ -13,33 +13,37 @@ from trainer.settings.fields import Row
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.i18n.words import i18n
-from ui.parts.messages import with_page_errors
+from ui.parts.messages import Updates, with_page_errors
 
-ROWS = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
+ROWS: dict[str, dict[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
 
 # The settings that belong to no optimizer or scheduler, in the page's order.
 NETWORK = ("model", "activation", "softmax", "seed", "precision")
 DATA = ("batch_size", "train_split", "num_images", "shuffle", "drop_last", "augment", "normalize")
 LOSS = ("label_smoothing", "zero_grad_every")
 
-# The power of ten at each slider's left end; one notch further left is 0 where 0 is allowed.
+# The power of ten at each slider's left end. If a setting allows 0, the slider has one more step on the left for it.
 LOWEST_POWER = {"lr": -6, "weight_decay": -6}
 
-Widgets = dict[str, gr.components.Component]
+Widget = gr.Checkbox | gr.Dropdown | gr.Number | gr.Slider | gr.Textbox
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The settings' components: a widget each, sliders for powers of ten, and descriptions of the chosen rows."""
+    """The components of the settings, by name.
 
-    widgets: Widgets
-    powers: Widgets
-    abouts: Widgets
+    `widgets` has a widget for each setting, `powers` the sliders for powers of ten, and `abouts` the descriptions of
+    the chosen optimizer and scheduler.
+    """
 
-    def show(self, config: TrainConfig) -> dict[gr.components.Component, Any]:
+    widgets: dict[str, Widget]
+    powers: dict[str, gr.Slider]
+    abouts: dict[str, gr.Markdown]
+
+    def show(self, config: TrainConfig) -> Updates:
         """Updates that make the page show a config."""
         own = {name for part, rows in ROWS.items() for name in rows[getattr(config, part)].defaults}
-        updates = {}
+        updates: Updates = {}
         for name, widget in self.widgets.items():
             value = getattr(config, name)
             if isinstance(value, tuple):
@@ -57,7 +61,7 @@ class Panel:
         return updates
 
     def check_fits(self, config: TrainConfig) -> None:
-        """Raises ValueError if a setting is valid but beyond the end of its slider."""
+        """Raises UserError if a setting is valid but above the maximum of its slider."""
         for name, widget in self.widgets.items():
             if isinstance(widget, gr.Slider) and getattr(config, name) > widget.maximum:
                 raise UserError(
@@ -67,10 +71,15 @@ class Panel:
                 )
 
 
-def build(name: str, *, visible: bool = True) -> gr.components.Component:
-    """The widget of one setting, with its help."""
+def build(name: str, *, visible: bool = True) -> Widget:
+    """Adds the widget of a setting, with its help, to the page being built."""
     declared, value = SETTINGS[name], default(name)
-    about = {"label": name, "info": i18n(declared.help), "visible": visible, "elem_id": f"setting-{name}"}
+    about: dict[str, Any] = {
+        "label": name,
+        "info": i18n(declared.help),
+        "visible": visible,
+        "elem_id": f"setting-{name}",
+    }
     if declared.kind is bool:
         return gr.Checkbox(value=bool(value), **about)
     if declared.kind is str:
@@ -83,7 +92,7 @@ def build(name: str, *, visible: bool = True) -> gr.components.Component:
 
 
 def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Slider:
-    """A slider that moves `number` in powers of ten and follows it; both in the browser, without the server."""
+    """Adds a slider that sets `number` to powers of ten and follows it; both happen in the browser."""
     low = LOWEST_POWER[name] - (0 if SETTINGS[name].open_low else 1)
     slider = gr.Slider(
         low, 1, value=_power(number.value, low), step=1, label=f"{name}, powers of ten", show_label=False,
@@ -92,14 +101,19 @@ def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Sli
     zero = f"power < {LOWEST_POWER[name]} ? 0 : "
     to_number = f"(power) => {zero}Number((10 ** power).toPrecision(1))"
     to_power = f"(value) => value > 0 ? Math.min(1, Math.max({low}, Math.round(Math.log10(value)))) : {low}"
-    private = {"api_visibility": "private", "api_name": f"_power_{name}", "queue": False, "show_progress": "hidden"}
+    private: dict[str, Any] = {
+        "api_visibility": "private",
+        "api_name": f"_power_{name}",
+        "queue": False,
+        "show_progress": "hidden",
+    }
     slider.input(None, slider, number, js=to_number, **private)
     number.input(None, number, slider, js=to_power, **{**private, "api_name": f"_number_{name}"})
     return slider
 
 
 def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> Any:
-    """The initial value of a setting's widget, also when its row is chosen; None for a row without the setting."""
+    """The value of a setting's widget at first and when its row is chosen; None for a row without the setting."""
     row = {**OPTIMIZERS[optimizer].defaults, **SCHEDULERS[scheduler].defaults}
     value = row.get(name) if name in ROW_SETTINGS else SETTINGS[name].default
     if name == "scheduler_unit":
@@ -108,7 +122,7 @@ def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> A
 
 
 def follow_row(part: str, panel: Panel) -> Dependency:
-    """Makes the choice of an optimizer or a scheduler show its own settings, with its own defaults, and no others.
+    """Makes the choice of an optimizer or a scheduler show only its own settings, with its own defaults.
 
     Returns the event, for handlers that run after it.
     """
@@ -118,9 +132,9 @@ def follow_row(part: str, panel: Panel) -> Dependency:
     unit = [panel.widgets["scheduler_unit"]] if part == "scheduler" else []
 
     @with_page_errors
-    def update(chosen: str) -> dict[gr.components.Component, Any]:
+    def update(chosen: str) -> Updates:
         row = _row(part, chosen)
-        updates = {panel.abouts[part]: i18n(row.about)}
+        updates: Updates = {panel.abouts[part]: i18n(row.about)}
         for name, widget in widgets.items():
             updates[widget] = gr.update(visible=name in row.defaults, value=default(name, **{part: chosen}))
         for name, slider in sliders.items():
@@ -140,20 +154,20 @@ def follow_row(part: str, panel: Panel) -> Dependency:
 
 
 def power_of(name: str, value: float) -> int:
-    """The position of the slider of powers of ten for a setting's value."""
+    """The position of a setting's slider for powers of ten at a value of the setting."""
     return _power(value, LOWEST_POWER[name])
 
 
 def row_settings(part: str) -> list[str]:
-    """Every setting that some optimizer, or some scheduler, has as its own, in the order of TrainConfig."""
+    """The settings that belong to optimizers, or to schedulers, in the order of TrainConfig."""
     own = {name for row in ROWS[part].values() for name in row.defaults}
     return [name for name in SETTINGS if name in own]
 
 
 def read_config(values: dict[str, Any]) -> TrainConfig:
-    """The config of the widgets' values by name; of the rows' own settings only those of the chosen rows count.
+    """The config of the widgets' values by name, without the settings of rows that are not chosen.
 
-    Raises ValueError with the sentence to show.
+    Raises UserError if a value is missing or invalid.
     """
     own = {name for part in ROWS for name in _row(part, values[part]).defaults}
     settings = {}
@@ -170,7 +184,7 @@ def read_config(values: dict[str, Any]) -> TrainConfig:
 
 
 def row_changes(config: TrainConfig, *parts: str) -> dict[str, Any]:
-    """The chosen rows of `parts` ("optimizer", "scheduler") with their settings, as a resumed run takes them up."""
+    """The chosen rows of `parts` ("optimizer", "scheduler") with their settings: the changes for a resumed run."""
     names = {name for part in parts for name in (part, *row_settings(part))}
     if "scheduler" in parts:
         names |= {"scheduler_unit", "num_warmup_steps"}
@@ -185,9 +199,9 @@ def _row(part: str, chosen: Any) -> Row:
 
 
 def _may_be_unset(name: str) -> bool:
-    """Whether a row has the setting with no value of its own: the run's length, say, decides then."""
+    """Whether a row has None as the default of the setting: its value then depends on the run's length, for example."""
     return any(row.defaults.get(name, 0) is None for rows in ROWS.values() for row in rows.values())
 
 
-def _power(value: float, low: int) -> int:
-    return min(1, max(low, round(math.log10(value)))) if value else low
+def _power(value: float, low: float) -> int:
+    return min(1, max(int(low), round(math.log10(value)))) if value else int(low)

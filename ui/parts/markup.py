@@ -6,14 +6,14 @@ from ui.i18n.words import translate
 
 
 def status_line(title: str, text: str, share: float, language: str, *sentences: str) -> str:
-    """The status of a piece of work, as HTML: its state, more about it, a bar filled to `share` (0–1), and advice."""
+    """The status of a job as HTML: its state, details, a progress bar filled to `share` (0–1), and advice."""
     advised = "".join(advice(translate(sentence, language)) for sentence in sentences if sentence)
     title, text = html.escape(translate(title, language)), html.escape(translate(text, language))
     return f"<div class='status'><b>{title}</b> {text}{bar(share)}{advised}</div>"
 
 
 def interrupted(reason: str, language: str) -> str:
-    """The status of a training that the app has ended, as HTML."""
+    """The status of a training that the app has stopped, as HTML."""
     return status_line("Interrupted", "", 0, language, reason)
 
 
@@ -23,7 +23,7 @@ def note(sentence: str) -> str:
 
 
 def advice(sentence: str) -> str:
-    """A sentence that should not be overlooked, as HTML."""
+    """A highlighted sentence, as HTML."""
     return f"<div class='advice'>{html.escape(sentence)}</div>"
 
 

@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 import gradio as gr
 from gradio.blocks import Block
@@ -19,11 +19,14 @@ from ui.parts.markup import status_line
 
 Updates = dict[Block, Any]  # what a handler returns: new values of components
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _logger = logging.getLogger(__name__)
 
 
-def with_page_errors(handler: Callable) -> Callable:
-    """The handler of a page's event, which shows a user's mistake (ValueError) as a message in the page's language."""
+def with_page_errors(handler: Callable[P, R]) -> Callable[P, R]:
+    """The handler of a page's event, which shows a UserError as a message in the page's language."""
 
     def as_message(sentence: str) -> gr.Error:
         language = current_language()
@@ -33,12 +36,12 @@ def with_page_errors(handler: Callable) -> Callable:
     return _with_errors(handler, as_message)
 
 
-def with_api_errors(handler: Callable) -> Callable:
-    """The handler of a public endpoint, which returns a user's mistake (ValueError) in English, and not as HTML."""
+def with_api_errors(handler: Callable[P, R]) -> Callable[P, R]:
+    """The handler of a public endpoint, which returns a UserError as an error in English, not as HTML."""
     return _with_errors(handler, lambda sentence: gr.Error(sentence, print_exception=False))
 
 
-def _with_errors(handler: Callable, as_error: Callable[[str], gr.Error]) -> Callable:
+def _with_errors(handler: Callable[P, R], as_error: Callable[[str], gr.Error]) -> Callable[P, R]:
     @contextmanager
     def errors() -> Iterator[None]:
         try:
@@ -46,28 +49,31 @@ def _with_errors(handler: Callable, as_error: Callable[[str], gr.Error]) -> Call
         except ValueError as error:
             raise as_error(str(error)) from None
 
+    # Gradio distinguishes plain functions, coroutines and generators, so each is wrapped as its own kind.
     if inspect.iscoroutinefunction(handler):
 
         @functools.wraps(handler)
-        async def wrapped(*args, **kwargs):
+        async def coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
             with errors():
                 return await handler(*args, **kwargs)
 
-    elif inspect.isgeneratorfunction(handler):
+        return cast("Callable[P, R]", coroutine)
+
+    if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
-        def wrapped(*args, **kwargs):
+        def generator(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
             with errors():
                 yield from handler(*args, **kwargs)
 
-    else:
+        return cast("Callable[P, R]", generator)
 
-        @functools.wraps(handler)
-        def wrapped(*args, **kwargs):
-            with errors():
-                return handler(*args, **kwargs)
+    @functools.wraps(handler)
+    def function(*args: P.args, **kwargs: P.kwargs) -> R:
+        with errors():
+            return handler(*args, **kwargs)
 
-    return wrapped
+    return function
 
 
 def waiting() -> str:
@@ -80,23 +86,24 @@ def not_started(title: str, sentence: str = "Too many people are waiting; try ag
     return status_line(title, "", 0, current_language(), sentence)
 
 
-def end_in_status(handler: Callable[..., Iterator[Updates]], status: gr.HTML, *, title: str, broken: str) -> Callable:
-    """The generator `handler`, which never raises: what ends it early is explained in `status`, under `title`.
+def end_in_status(
+    handler: Callable[P, Iterator[Updates]], status: gr.HTML, *, title: str, broken: str
+) -> Callable[P, Iterator[Updates]]:
+    """Wraps the generator `handler` so that it never raises: `status` explains an error, under `title`.
 
-    `broken` is the sentence for an error that is no user's mistake. The handlers that reset the buttons come after it,
-    and Gradio runs nothing after an error.
+    `broken` is the sentence for an error in the app itself. The handlers that reset the buttons run afterwards, and
+    Gradio runs none after an error.
     """
 
     @functools.wraps(handler)
-    def explaining(*args, **kwargs):
+    def explaining(*args: P.args, **kwargs: P.kwargs) -> Iterator[Updates]:
         try:
             yield from handler(*args, **kwargs)
             return
         except ValueError as error:
             sentence = str(error)
         except Exception:
-            # No library's error should hold the visitor's token; none is printed that does.
-            # Not logger.exception, which would write the traceback as it is.
+            # A library's error may contain the visitor's token, which logger.exception would write.
             _logger.error(traceback.format_exc().replace(own_token() or "\0", "…"))
             sentence = broken
         yield {status: status_line(title, "", 0, current_language(), sentence)}

@@ -1,11 +1,10 @@
-"""A visitor's runs, alone or side by side as races: the lists that offer them, and their titles."""
+"""The lists of a visitor's runs and races, with their titles."""
 
 import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -16,6 +15,7 @@ from trainer.runs.run import Run
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab, bundled
+from ui.parts.messages import Updates
 
 MOST_COMPARED = 12  # runs at a time
 _MOST_LISTED = 50
@@ -23,14 +23,14 @@ _MOST_LISTED = 50
 
 @dataclass(frozen=True, kw_only=True)
 class RunLists:
-    """The lists that offer a visitor's runs: their races, all networks to classify with, and runs to compare."""
+    """The lists of a visitor's races, of the networks to classify with, and of the runs to compare."""
 
     races: gr.Dropdown
     networks: gr.Dropdown
     compared: gr.Dropdown
 
-    def offer(self, lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -> dict[gr.Dropdown, Any]:
-        """Updates that offer what there is now; `chosen` is the race to choose. With `keep` no choice changes."""
+    def offer(self, lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -> Updates:
+        """Updates of the lists; `chosen` is the key of the race to choose. With `keep`, no choice changes."""
         language = current_language()
         races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
         runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
@@ -39,15 +39,19 @@ class RunLists:
         shipped = [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
         own = chosen if chosen in races else next(iter(races), None)
         network = races[own][0].name if own else next((key for _, key in shipped), None)
-        return {
-            self.races: gr.update(choices=titles, **({} if keep else {"value": own})),
-            self.networks: gr.update(choices=single + shipped, **({} if keep else {"value": network})),
+        updates: Updates = {
+            self.races: gr.update(choices=titles),
+            self.networks: gr.update(choices=single + shipped),
             self.compared: gr.update(choices=single),
         }
+        if not keep:
+            updates[self.races]["value"] = own
+            updates[self.networks]["value"] = network
+        return updates
 
 
 def build() -> RunLists:
-    """The lists, empty, each to be rendered in its own tab."""
+    """Creates the lists, empty; each is to be rendered in its own tab."""
     return RunLists(
         races=gr.Dropdown(
             [], label=i18n("Your runs"), info=i18n("Saved for this browser only."), elem_id="runs", render=False
@@ -75,22 +79,22 @@ def build() -> RunLists:
 
 
 def single_runs(lab: Lab, visitor: str | None) -> list[tuple[str, str]]:
-    """The visitor's runs to choose one from, the latest first: titles and keys."""
+    """The titles and keys of the visitor's runs, latest first."""
     return [entry for race in itertools.islice(lab.races_of(visitor).values(), _MOST_LISTED) for entry in titled(race)]
 
 
 def titled(folders: Sequence[Path]) -> list[tuple[str, str]]:
-    """The runs of a race, in their folders, as a list offers them: titles and keys."""
+    """The titles and keys of the runs of a race, which are in `folders`."""
     return _titles([(folder, read(folder)) for folder in folders], current_language())
 
 
 def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
-    """The key and the runs of the visitor's latest race; None and none where there is none."""
+    """The key and the runs of the visitor's latest race; None and [] without one."""
     return next(((key, read_all(folders)) for key, folders in lab.races_of(visitor).items()), (None, []))
 
 
 def read(folder: Path) -> Run | None:
-    """The run in a folder; None where it cannot be read."""
+    """The run in a folder; None if it cannot be read."""
     try:
         return read_run(folder)
     except ValueError:
@@ -103,23 +107,23 @@ def read_all(folders: Sequence[Path]) -> list[Run]:
 
 
 def download_path(name: str) -> Path:
-    """A new path for a file to download, in Gradio's own folder: it serves files from there alone, and clears it."""
+    """A new path for a file to download, in the folder that Gradio serves files from and clears."""
     uploads = Path(get_upload_folder())
     uploads.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=uploads)) / name
 
 
 def _race_title(runs: Sequence[Run | None], language: str) -> str:
-    sound = [run for run in runs if run is not None]
-    if len(runs) == 1 or not sound:
-        return _run_title(sound[0], language) if sound else translate("damaged run", language)
-    contenders = compare(sound)
+    readable = [run for run in runs if run is not None]
+    if len(runs) == 1 or not readable:
+        return _run_title(readable[0], language) if readable else translate("damaged run", language)
+    contenders = compare(readable)
     labels = " / ".join(one.label or _row_names(one.runs[0]) for one in contenders)
     return translate("race: {settings}", language, settings=labels if len(labels) < 90 else labels[:90] + " …")
 
 
 def _titles(race: Sequence[tuple[Path, Run | None]], language: str) -> list[tuple[str, str]]:
-    """Each run of a race by what it is, what sets it apart in the race, and how far it is; with its key."""
+    """For each run of a race its title, which says how it differs from the others, and its key."""
     apart = iter(differences([run.config for _, run in race if run]))
     return [(_title(folder, run, label(next(apart)) if run else "", language), folder.name) for folder, run in race]
 
@@ -127,7 +131,7 @@ def _titles(race: Sequence[tuple[Path, Run | None]], language: str) -> list[tupl
 def _title(folder: Path, run: Run | None, apart: str, language: str) -> str:
     if run is None:
         return translate("damaged run {name}", language, name=folder.name[:6])
-    # Two runs may differ in their keys alone, and a list's entries must be distinguishable.
+    # The start of the key distinguishes runs that are otherwise alike.
     return " · ".join(filter(None, (_run_title(run, language), apart, folder.name[:4])))
 
 
@@ -139,7 +143,7 @@ def _run_title(run: Run, language: str) -> str:
         scheduler=run.config.scheduler,
         epoch=run.epoch,
         epochs=run.config.epochs,
-        # That of the network which one gets: the last epoch's, not the best.
+        # The last epoch's accuracy, not the best: the checkpoint is the last epoch's.
         accuracy=f"{run.history[-1].test_accuracy:.1%}" if run.history else translate("new", language),
     )
 

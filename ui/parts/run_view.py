@@ -1,4 +1,4 @@
-"""The view of a race, one run or several side by side: status, lesson, legend, charts and table."""
+"""The view of a run, or of the runs of a race: status, lesson, legend, charts and table."""
 
 import html
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from ui.charts import run_charts
 from ui.charts.live import live_chart
 from ui.i18n.words import translate
 from ui.parts.markup import advice, bar, duration, note, status_line
+from ui.parts.messages import Updates
 
 NUM_CLASSES = 10  # CIFAR-10's, for charts that are drawn before the images have loaded
 _SMALL = 190  # pixels: the height of the smaller charts
@@ -35,7 +36,7 @@ _STATUS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """The components that show the runs of a race: status, legend, charts, the words of a lesson, and a table."""
+    """The components that show the runs of a race: status, legend, charts, the text of a lesson, and a table."""
 
     status: gr.HTML
     legend: gr.HTML
@@ -54,14 +55,14 @@ class RunView:
         *,
         planned: Sequence[tuple[float, float]] = (),
         live: bool = False,
-    ) -> dict[gr.HTML, Any]:
-        """Updates that show a race's runs, or that there are none; `live` while this page trains them."""
+    ) -> Updates:
+        """Updates that show the runs of a race, or an empty view; `live` while this page trains them."""
         values = _contents(runs, images, language, planned=planned, live=live)
         return {getattr(self, name): value for name, value in values.items()}
 
 
 def build() -> RunView:
-    """The view, without any runs."""
+    """Adds the view, without any runs, to the page being built."""
     empty = _contents([], None, "en")
 
     def chart(name: str, height: int, label: str, elem_id: str) -> gr.HTML:
@@ -70,7 +71,7 @@ def build() -> RunView:
     status = gr.HTML(empty["status"], elem_id="status")
     legend = gr.HTML(empty["legend"], elem_id="legend")
     loss = chart("loss", 300, "Loss per epoch", "loss")
-    # Under the chart, which then stays in place when the words appear.
+    # Under the chart, which then stays in place when the text appears.
     lesson = gr.HTML(empty["lesson"], elem_id="happened")
     with gr.Row():
         with gr.Column(min_width=240):
@@ -105,7 +106,7 @@ def _contents(
     epochs = max((run.config.epochs for run in runs), default=TrainConfig().epochs)
     num_classes = len(images.class_names) if images else NUM_CLASSES
     lesson = taught_lesson(runs)
-    small = {"epochs": epochs, "height": _SMALL, "language": language}
+    small: dict[str, Any] = {"epochs": epochs, "height": _SMALL, "language": language}
     return {
         "status": status(runs, language, live=live),
         "legend": legend(contenders, language),
@@ -121,7 +122,7 @@ def _contents(
 
 
 def taught_lesson(runs: Sequence[Run]) -> Lesson | None:
-    """The lesson that the first of the runs that is one teaches."""
+    """The lesson of the first run that belongs to one; None if no run does."""
     return next(filter(None, (lesson_of(run.config) for run in runs)), None)
 
 
@@ -150,10 +151,10 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
         if run.seconds_left is not None:
             words.append(say("about {duration} left", duration=duration(run.seconds_left, language)))
     words += _gpu_words(runs, language, live=live)
-    if run.epoch:
-        accuracy = f"{run.best.test_accuracy:.1%}"
-        words.append(say("best test accuracy {accuracy} (epoch {epoch})", accuracy=accuracy, epoch=run.best.epoch))
-        words += _learned_from(run, language)
+    if run.epoch and (best := run.best):
+        accuracy = f"{best.test_accuracy:.1%}"
+        words.append(say("best test accuracy {accuracy} (epoch {epoch})", accuracy=accuracy, epoch=best.epoch))
+        words += _fairness(run, language)
     text = " · ".join([*words, *([say(more)] if more else [])])
     return status_line(title, text, run.epochs_passed / run.config.epochs, language, run.advice, run.warning)
 
@@ -172,15 +173,16 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     if len(runs) > len(contenders):
         words.append(say("{count} runs", count=len(runs)))
     words.append(say("epoch {epoch} of {epochs}", epoch=min(epochs, epoch + 1) if live else epoch, epochs=epochs))
-    paces = [run.seconds_left for run in runs if run.status == "training"]
-    if live and paces and None not in paces:
-        words.append(say("about {duration} left", duration=duration(sum(paces), language)))
-    open_ends = {run.status for run in runs} - {"completed", "diverged"}
+    left = [run.seconds_left for run in runs if run.status == "training"]
+    known = [seconds for seconds in left if seconds is not None]
+    if live and known and len(known) == len(left):
+        words.append(say("about {duration} left", duration=duration(sum(known), language)))
+    unfinished = {run.status for run in runs} - {"completed", "diverged"}
     words += _gpu_words(runs, language, live=live)
-    title = "Training" if live else _STATUS[next(iter(open_ends))][0] if open_ends else "Done"
+    title = "Training" if live else _STATUS[next(iter(unfinished))][0] if unfinished else "Done"
     won = verdict(contenders)
-    if won:
-        # Without several seeds a lead of a point may be luck, and the sentence says so.
+    if won and (accuracy := won.winner.accuracy):
+        # With one seed each, a lead of a point may be chance.
         if won.is_tie:
             sentence = "It is a tie: the best two have the same test accuracy, {accuracy}"
         elif won.clear:
@@ -194,24 +196,24 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
             say(
                 sentence,
                 name=won.winner.label,
-                accuracy=share_of(won.winner.accuracy),
+                accuracy=share_of(accuracy),
                 points=f"{100 * won.margin:.1f}",
             )
         )
-        words += _learned_from(won.winner.runs[0], language)
+        words += _fairness(won.winner.runs[0], language)
     warnings = {run.warning for run in runs if run.warning}
     diverged = {run.advice for run in runs if run.status == "diverged" and run.advice}
     return status_line(title, " · ".join(words), share, language, *sorted(diverged), *sorted(warnings))
 
 
-def _learned_from(run: Run, language: str) -> list[str]:
-    """What an accuracy on the test pictures is worth where they are what the network learned from."""
+def _fairness(run: Run, language: str) -> list[str]:
+    """A caution about the accuracy of a run that was trained on the test pictures; [] for other runs."""
     words = "trained on the test pictures: not a fair score"
     return [translate(words, language)] if run.config.train_split == "test" else []
 
 
 def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:
-    """What these runs have used of a borrowed GPU, and what they will still use."""
+    """The seconds of a borrowed GPU that these runs have used and still need; [] without one."""
     latest = max((run.gpu_time for run in runs if run.gpu_time), key=lambda time: time.used_seconds, default=None)
     if latest is None:
         return []
@@ -222,7 +224,7 @@ def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:
 
 
 def lesson_words(lesson: Lesson | None, runs: Sequence[Run], language: str) -> str:
-    """What to look for in a lesson and, once an epoch or the run has ended, what happened; as HTML."""
+    """What to look for in a lesson and, once an epoch or the run has ended, what happens in it, as HTML."""
     if lesson is None:
         return ""
     parts = [
@@ -239,14 +241,14 @@ def lesson_words(lesson: Lesson | None, runs: Sequence[Run], language: str) -> s
 
 
 def legend(contenders: Sequence[Contender], language: str) -> str:
-    """Which colour is what in all the charts, as HTML; of several contenders only what sets them apart."""
+    """The legend of all charts, as HTML: train and test for one contender, else what distinguishes the contenders."""
     if not contenders:
         return ""
     if len(contenders) == 1:
         named = [(TRAIN, translate("train", language)), (TEST, translate("test", language))]
         more = ""
     else:
-        named = [(COLORS[place % len(COLORS)], one.label) for place, one in enumerate(contenders)]
+        named = [(COLORS[index % len(COLORS)], one.label) for index, one in enumerate(contenders)]
         dashes = translate("solid: training; dashed: test", language)
         more = f"<span class='quiet'>{html.escape(dashes)}</span>"
     keys = [f"<span class='key'>{_swatch(color)}{html.escape(name)}</span>" for color, name in named]
@@ -254,24 +256,24 @@ def legend(contenders: Sequence[Contender], language: str) -> str:
 
 
 def table(contenders: Sequence[Contender], language: str) -> str:
-    """The contenders, what sets each apart and how each did, as an HTML table; the winner's row stands out."""
+    """The contenders with their distinguishing settings and results, as an HTML table that highlights the winner."""
     won = verdict(contenders)
     heads = ("settings", "epochs", "train loss", "test loss", "test accuracy", "best epoch", "seconds")
     head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
     rows = []
-    for place, one in enumerate(contenders):
+    for index, one in enumerate(contenders):
         end = one.epoch
         best = one.at(one.best_epoch, "test_accuracy") if end else None
-        spent = sum(row.seconds for run in one.runs for row in run.history)
+        seconds = sum(row.seconds for run in one.runs for row in run.history)
         cells = [
-            f"{_swatch(COLORS[place % len(COLORS)])}{html.escape(one.label)}"
+            f"{_swatch(COLORS[index % len(COLORS)])}{html.escape(one.label)}"
             + (f" <span class='quiet'>({translate('diverged', language)})</span>" if one.diverged else ""),
             f"{end}" + (f" × {len(one.runs)}" if len(one.runs) > 1 else ""),
             _spread(one.at(end, "train_loss"), ".4f"),
             _spread(one.at(end, "test_loss"), ".4f"),
             share_of(one.accuracy) if one.accuracy else "–",
             f"{one.best_epoch} ★ {share_of(best)}" if best else "–",
-            f"{spent:.1f}",
+            f"{seconds:.1f}",
         ]
         best_row = " class=best" if won and won.winner is one and not won.is_tie else ""
         rows.append(f"<tr{best_row}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
@@ -279,17 +281,17 @@ def table(contenders: Sequence[Contender], language: str) -> str:
 
 
 def epochs_table(runs: Sequence[Run], language: str) -> str:
-    """The epochs of one run, or of one setting's first seed, the latest first, as an HTML table of fixed height."""
+    """The epochs of a run, or of the first of several seeds, latest first, as an HTML table of fixed height."""
     heads = ("epoch", "train loss", "test loss", "test accuracy", "lr", "seconds", "images/s")
     run = runs[0] if runs else None
-    best = run.best.epoch if run and run.epoch else None
+    best = run.best.epoch if run and run.epoch and run.best else None
     rows = "".join(_epoch_row(row, row.epoch == best) for row in reversed(run.history)) if run else ""
     head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
     return f"<div class='epochs'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
 def images_note(images: ImageData | None, loading: tuple[float, str], failure: str, language: str) -> str:
-    """Which pictures the app trains on, or how far they have come, as HTML."""
+    """The pictures that the app trains on, or the progress of loading them, as HTML."""
     if failure:
         return advice(translate("There are no pictures to train on: {reason}", language, reason=failure))
     if images is not None:
@@ -299,7 +301,7 @@ def images_note(images: ImageData | None, loading: tuple[float, str], failure: s
 
 
 def share_of(spread: Spread) -> str:
-    """An accuracy in per cent, with its spread over the seeds where there are several."""
+    """An accuracy in percent, with its standard deviation if there are several seeds."""
     return f"{spread.mean:.2%}" + (f" ± {100 * spread.std:.2f}" if spread.std else "")
 
 

@@ -1,4 +1,4 @@
-"""The learning-rate schedule of a config, as points to draw."""
+"""The learning-rate schedule of a config, as points for a chart."""
 
 from dataclasses import replace
 
@@ -7,13 +7,14 @@ from trainer.learning.schedulers import preview
 from trainer.learning.training_set import batches_per_epoch
 from trainer.settings.config import TrainConfig
 
-MOST_BATCHES = 100_000  # of a run whose schedule is drawn: more would take seconds
+MOST_BATCHES = 100_000  # of a run whose schedule is computed: more would take seconds
 
 
 def planned_lrs(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:
-    """The schedule as (epochs passed, lr): a point an epoch if lr changes once an epoch, else one a batch.
+    """The schedule as (epochs passed, lr), with a point per epoch if lr changes once an epoch, else one per batch.
 
-    Empty for a run of more than MOST_BATCHES batches. Before the images have loaded it is the schedule on CIFAR-10.
+    Empty for a run of more than MOST_BATCHES batches. Without images, which may still be loading, it is the schedule on
+    CIFAR-10.
     """
     per_epoch = batches_per_epoch(config, images)
     if config.scheduler_unit == "epoch":

@@ -1,4 +1,4 @@
-"""What the tabs share: components that several of them read or fill, and how the page wires its own events."""
+"""Components that several tabs read, fill or contain, and the options of the page's events."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -7,20 +7,23 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
+from ui.i18n.words import i18n
 from ui.parts.run_list import RunLists
 
-PRIVATE = {"api_visibility": "private"}
-# Handlers that never wait behind a training. They go through the queue all the same: an error that is raised outside of
-# it does not reach the visitor.
-AT_ONCE = {**PRIVATE, "concurrency_limit": None, "show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+# Events that never wait behind a training. They use the queue all the same: outside of it an error does not reach the
+# visitor.
+AT_ONCE: dict[str, Any] = {**PRIVATE, "concurrency_limit": None, "show_progress": "hidden"}
+
+Inputs = dict[str, Block]  # the inputs of a handler, by the names of its parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
     """The components that belong to no single tab.
 
-    `visitor` holds the visitor's key and `had_runs` whether they have any runs, both kept by the browser. `notice`
-    shows a sentence above the tabs, `query` holds the query of the page's link, and `file` hands out files.
+    `visitor` holds the visitor's key and `had_runs` whether they have any runs; the browser remembers both. `notice`
+    shows a sentence above the tabs, `query` holds the query of the page's link, and `file` serves files to download.
     """
 
     page: gr.Blocks
@@ -33,11 +36,11 @@ class Shared:
     lists: RunLists
 
     def download_on_click(
-        self, button: gr.Button, handler: Callable[..., str], inputs: dict[str, Block], *, api_name: str
+        self, button: gr.Button, handler: Callable[..., Any], inputs: Inputs, *, api_name: str
     ) -> None:
-        """Makes a button hand out the file whose path `handler` returns.
+        """Makes a button download the file whose path `handler` returns.
 
-        A DownloadButton whose file is made on its own click would need a second click.
+        A DownloadButton whose file is created on its own click would need a second click.
         """
         click_file = "() => setTimeout(() => document.querySelector('#file').click(), 100)"
         made = button.click(handler, inputs_kwargs=inputs, outputs=self.file, api_name=api_name, **AT_ONCE)
@@ -45,8 +48,8 @@ class Shared:
 
 
 def components(*parts: Any) -> list[Block]:
-    """The components in dataclasses, dicts, lists and components, in their order: the outputs of a handler."""
-    found = []
+    """The components in dataclasses, dicts, lists and components, in order: the outputs of a handler."""
+    found: list[Block] = []
     for part in parts:
         if isinstance(part, Block):
             found.append(part)
@@ -57,3 +60,11 @@ def components(*parts: Any) -> list[Block]:
         elif isinstance(part, list | tuple):
             found += components(*part)
     return found
+
+
+def code_panel(name: str) -> tuple[gr.Button, gr.Code]:
+    """Adds a panel for a plain PyTorch script; returns the button that writes the script, and its component."""
+    with gr.Accordion(i18n("As PyTorch code"), open=False, elem_id=f"{name}-panel"):
+        button = gr.Button(i18n("Write the script"), size="sm", elem_id=f"show-{name}")
+        script = gr.Code(language="python", show_label=False, elem_id=name, max_lines=40)
+    return button, script

@@ -1,4 +1,4 @@
-"""The Classify tab: what a trained network sees in a picture."""
+"""The Classify tab: the classes that a trained network predicts for a picture."""
 
 import html
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ from ui.parts.messages import Updates
 from ui.parts.shared import AT_ONCE, PRIVATE, Shared, components
 from ui.uploads import uploaded
 
-# Pictures decoded and classified at a time: a large one takes memory. What waits for the Hub does not count.
+# How many pictures are decoded and classified at a time: a large one takes memory. Waiting for the Hub does not count.
 _AT_A_TIME = CapacityLimiter(4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What shows the answer: a sentence, the likeliest classes, and the picture as the network gets it."""
+    """The components of the answer: a sentence, the likeliest classes, and the picture as the network gets it."""
 
     says: gr.HTML
     label: gr.Label
@@ -38,7 +38,7 @@ class Answer:
 
 
 def build(lab: Lab, shared: Shared) -> None:
-    """The tab's content and its events."""
+    """Adds the content of the tab and its events to the page being built."""
     network = shared.lists.networks
     with gr.Row():
         with gr.Column(min_width=300):
@@ -62,10 +62,10 @@ def build(lab: Lab, shared: Shared) -> None:
     gallery = samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
 
     def load() -> Iterator[Updates]:
-        says = {answer.says: invitation(current_language())}
+        says: Updates = {answer.says: invitation(current_language())}
         for images in lab.until_loaded():
             yield {**says, gallery: samples(images)}
-            says = {}  # once: what the visitor does meanwhile stays
+            says = {}  # only once: the visitor may have classified a picture since
 
     shared.page.load(load, None, [answer.says, gallery], api_name="_load_samples", **AT_ONCE)
     gr.on(
@@ -81,8 +81,10 @@ def build(lab: Lab, shared: Shared) -> None:
 
 
 def picture_input(*, height: int, elem_id: str) -> gr.Image:
-    """The place for a visitor's picture. Its handlers take the file itself, `preprocess=False`, for `uploaded`:
-    gr.Image would open a stranger's picture with Pillow.
+    """Adds the input for a visitor's picture to the page being built.
+
+    Its handlers have `preprocess=False` and pass the file to `uploaded`: gr.Image would open an untrusted picture with
+    Pillow.
     """
     return gr.Image(
         label=i18n("Your picture"),
@@ -97,7 +99,7 @@ def picture_input(*, height: int, elem_id: str) -> gr.Image:
 
 
 def samples_gallery(lab: Lab, picture: gr.Image, *, columns: int, elem_id: str, api_name: str) -> gr.Gallery:
-    """The place for the test pictures; the one that is pressed becomes the picture."""
+    """Adds the gallery of test pictures to the page being built; a click makes one of them the picture."""
     gallery = gr.Gallery(
         show_label=False,
         columns=columns,
@@ -109,7 +111,7 @@ def samples_gallery(lab: Lab, picture: gr.Image, *, columns: int, elem_id: str, 
         elem_id=elem_id,
     )
 
-    def press(event: gr.SelectData):
+    def press(event: gr.SelectData) -> Any:
         return sample(lab, event.index)
 
     gallery.select(press, None, picture, api_name=api_name, **AT_ONCE)
@@ -117,7 +119,7 @@ def samples_gallery(lab: Lab, picture: gr.Image, *, columns: int, elem_id: str, 
 
 
 def invitation(language: str) -> str:
-    """The sentence while there is no picture, as HTML."""
+    """The sentence shown without a picture, as HTML."""
     choose = translate("Choose a picture: a file, the webcam, the clipboard, or a test picture below.", language)
     only = translate(
         "A network knows only the classes it was trained on, and takes every picture for one of them.", language
@@ -126,9 +128,9 @@ def invitation(language: str) -> str:
 
 
 async def classify(lab: Lab, answer: Answer, picture: Any, name: str | None) -> Updates:
-    """Updates that show what the chosen checkpoint sees in a picture.
+    """Updates that show the predictions of the chosen checkpoint for a picture.
 
-    What is wrong with either is explained in the sentence's place: it stays as long as the picture does.
+    An error replaces the sentence, not a message: it stays as long as the picture does.
     """
     language = current_language()
     if picture is None:
@@ -161,9 +163,9 @@ def _sentence(model: OptimizerLabModel, seen: Prediction, language: str) -> str:
 
 
 async def look(lab: Lab, picture: Any, name: Any) -> tuple[OptimizerLabModel, Prediction]:
-    """A network by its name (see `open_model`), and what it sees in an uploaded picture.
+    """The network of a name (see `open_model`), and its prediction for an uploaded picture.
 
-    Raises ValueError with one sentence where the one cannot be opened or the other cannot be read.
+    Raises UserError if the network cannot be opened or the picture cannot be read.
     """
     file = uploaded(picture)
     model = await open_model(lab, name)
@@ -171,16 +173,18 @@ async def look(lab: Lab, picture: Any, name: Any) -> tuple[OptimizerLabModel, Pr
 
 
 def sample(lab: Lab, index: int) -> Any:
-    """The test picture that was pressed, uint8 [size, size, 3], as the picture to classify; None if there is none."""
+    """The test picture at an index of the gallery, uint8 [size, size, 3]; None if there is none."""
     pictures = samples(lab.images)
     return pictures[index][0] if index in range(len(pictures)) else None
 
 
 def samples(images: ImageData | None) -> list[tuple[Any, str]]:
-    """The first test picture of each of the first ten classes, with its name, for the gallery."""
-    found = []
-    for label, name in enumerate(images.class_names[:10]) if images else ():
-        places = torch.nonzero(images.test.labels == label)
-        if len(places):
-            found.append((images.test.images[int(places[0])].permute(1, 2, 0).numpy(), name))
+    """The first test picture, uint8 [size, size, 3], and the name of each of the first ten classes."""
+    found: list[tuple[Any, str]] = []
+    if images is None:
+        return found
+    for label, name in enumerate(images.class_names[:10]):
+        indices = torch.nonzero(images.test.labels == label)
+        if len(indices):
+            found.append((images.test.images[int(indices[0])].permute(1, 2, 0).numpy(), name))
     return found

@@ -1,6 +1,6 @@
-"""The Compare tab: any of a visitor's runs, and published ones, as a chart, a table, CSV and code.
+"""The Compare tab: a visitor's own runs and published ones, as a chart, a table, a CSV file and a script.
 
-A run is named by its key if it is the visitor's own, and by its repo if it is published.
+The name of a run is its key if it is the visitor's own, and its repo if it is published.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,27 +27,26 @@ from ui.parts.markup import note
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run_list import MOST_COMPARED, download_path
 from ui.parts.run_view import epochs_table, legend, table
-from ui.parts.script import code_panel
-from ui.parts.shared import AT_ONCE, Shared, components
+from ui.parts.shared import AT_ONCE, Inputs, Shared, code_panel, components
 
 _HEIGHT = 360
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What shows the chosen runs: a legend, the chart of one curve, and a table."""
+    """The components that show the chosen runs: a legend, the chart of one curve, and a table."""
 
     legend: gr.HTML
     chart: gr.HTML
     table: gr.HTML
 
     def show(self, runs: Mapping[str, Run], measure: str, language: str) -> Updates:
-        """Updates that show runs by their names, or that there are none; ValueError for too many."""
+        """Updates that show runs, given by name, or an empty comparison. Raises UserError for too many."""
         return {getattr(self, name): value for name, value in _contents(runs, measure, language).items()}
 
 
 def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
-    """The tab's content and its events; it is filled when the tab is opened."""
+    """Adds the content of the tab and its events to the page being built; opening the tab fills it."""
     chosen = shared.lists.compared
     chosen.render()
     measure = gr.Radio(
@@ -65,7 +64,7 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
     export_button = gr.Button(i18n("Export as CSV"), size="sm", elem_id="export")
     code_button, script = code_panel("compared-code")
 
-    names = {"visitor": shared.visitor, "names": chosen}
+    names: Inputs = {"visitor": shared.visitor, "names": chosen}
     gr.on(
         [tab.select, chosen.change, measure.change],
         partial(show, lab, comparison),
@@ -89,7 +88,7 @@ async def show(lab: Lab, comparison: Comparison, visitor: str, names: list[str] 
 
 
 def _contents(runs: Mapping[str, Run], measure: str, language: str) -> dict[str, Any]:
-    """The values of a Comparison's components, by their names."""
+    """The values of a Comparison's components, by name."""
     if measure not in MEASURES:
         raise UserError("Choose what to compare.")
     contenders = compare(list(runs.values()), _repo_ids(runs))
@@ -119,7 +118,7 @@ async def export(lab: Lab, visitor: str, names: list[str] | None) -> str:
 
 @with_page_errors
 def write_code(lab: Lab, visitor: str, names: list[str] | None) -> str:
-    """The first of the visitor's own runs among the chosen ones, as a plain PyTorch script."""
+    """A plain PyTorch script with the settings of the first of the visitor's own runs among the chosen ones."""
     own = [name for name in checked(names) if not is_published(name)]
     if not own:
         raise UserError("Choose one of your runs first: the script will have its settings.")
@@ -127,12 +126,12 @@ def write_code(lab: Lab, visitor: str, names: list[str] | None) -> str:
 
 
 def is_published(name: str) -> bool:
-    """Whether the name of a run is a repo on the Hub rather than the key of a visitor's own run."""
+    """Whether the name of a run is a repo on the Hub, not the key of a visitor's own run."""
     return "/" in name
 
 
 def checked(names: Any) -> list[str]:
-    """The names of the runs to compare; ValueError for too many, or for anything but a list of names."""
+    """Returns the names of the runs to compare. Raises UserError for too many, or if they are not a list of names."""
     names = names or []
     if not isinstance(names, list) or len(names) > MOST_COMPARED or not all(isinstance(name, str) for name in names):
         raise UserError("Compare up to {most} runs at a time.", most=MOST_COMPARED)

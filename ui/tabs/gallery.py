@@ -1,4 +1,4 @@
-"""The Gallery tab: the runs that others published on the Hub, as their cards describe them."""
+"""The Gallery tab: the runs published on the Hub, as their cards describe them."""
 
 import asyncio
 import html
@@ -31,10 +31,10 @@ from ui.tabs import compare
 
 _logger = logging.getLogger(__name__)
 
-_SECONDS_KEPT, _SECONDS_REFRESHED = 30.0, 2.0
+_SECONDS_CACHED, _SECONDS_REFRESHED = 30.0, 2.0
 _SECONDS_TO_SLOW = 3.0
 
-# A button's name is the event that its press becomes.
+# The name of a button is the event that a click on it triggers.
 _BUTTONS = {"select": "Classify with it", "apply": "Compare its curve", "download": "Load into my runs"}
 _PRESSED = """element.addEventListener('click', event => {
   const button = event.target.closest('button');
@@ -43,7 +43,7 @@ _PRESSED = """element.addEventListener('click', event => {
 
 
 class Answer(NamedTuple):
-    """The Hub's answer: the checkpoints, or the sentence why there are none; `at` in seconds of `time.monotonic`."""
+    """The Hub's answer: the checkpoints, or the reason why there are none; `at` in seconds of `time.monotonic`."""
 
     at: float
     listed: Sequence[PublishedCheckpoint]
@@ -53,11 +53,11 @@ class Answer(NamedTuple):
 class Catalogue:
     """The published runs, requested from the Hub once for all visitors who open the gallery at about the same time."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._answers: dict[bool, asyncio.Task[Answer]] = {}
 
     def ask(self, *, best: bool, seconds: float) -> asyncio.Task[Answer]:
-        """The answer, on its way or no older than `seconds`; to be called in an event loop."""
+        """The answer, pending or no older than `seconds`. Call it in an event loop."""
         answer = self._answers.get(best)
         if answer is None or (answer.done() and _is_old(answer.result(), seconds)):
             answer = self._answers[best] = asyncio.create_task(_answer(best))
@@ -73,7 +73,7 @@ async def _answer(best: bool) -> Answer:
         listed, failure = await in_hub_thread(_listed, best), ""
     except ValueError as error:
         listed, failure = [], str(error)
-    except Exception:  # or it would be the answer for ever
+    except Exception:  # an error would stay the answer for ever
         _logger.exception("The gallery could not be listed.")
         listed, failure = [], "Something in the app went wrong."
     return Answer(time.monotonic(), listed, failure)
@@ -85,7 +85,7 @@ def _listed(best: bool) -> list[PublishedCheckpoint]:
 
 
 def build(lab: Lab, tab: gr.Tab, shared: Shared, view: RunView) -> None:
-    """The tab's content and its events; it is filled when it is opened. `view` shows a loaded run."""
+    """Adds the content of the tab and its events to the page being built; `view` shows a loaded run."""
     catalogue = Catalogue()
     gr.Markdown(i18n("Anyone can publish with this app. The figures are reported by the authors and are not checked."))
     with gr.Row(elem_id="gallery-order"):
@@ -100,17 +100,17 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared, view: RunView) -> None:
         refresh = gr.Button(i18n("Refresh"), size="sm", scale=0, min_width=110, elem_id="refresh")
     published = gr.HTML(js_on_load=_PRESSED, elem_id="published")
     for event, seconds, name in (
-        (tab.select, _SECONDS_KEPT, "_gallery"),
-        (order.input, _SECONDS_KEPT, "_order"),
+        (tab.select, _SECONDS_CACHED, "_gallery"),
+        (order.input, _SECONDS_CACHED, "_order"),
         (refresh.click, _SECONDS_REFRESHED, "_refresh"),
     ):
-        show_kept = partial(show, catalogue, seconds=seconds)
-        event(show_kept, order, published, trigger_mode="always_last", api_name=name, **AT_ONCE)
+        show_list = partial(show, catalogue, seconds=seconds)
+        event(show_list, order, published, trigger_mode="always_last", api_name=name, **AT_ONCE)
     _wire_buttons(lab, published, shared, view)
 
 
 def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -> None:
-    """Makes the buttons of each entry choose its network, compare its curve, and load it as the visitor's own."""
+    """Makes the buttons of each entry classify with its network, compare its curve, and load its run."""
     tabs, lists = shared.tabs, shared.lists
 
     def classify(event: gr.EventData) -> Updates:
@@ -132,7 +132,7 @@ def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -
 
 
 async def show(catalogue: Catalogue, order: str | None, *, seconds: float) -> AsyncIterator[str]:
-    """The list, as HTML, of an answer no older than `seconds`; until there is one, that it is being waited for."""
+    """Yields the list, as HTML, of an answer no older than `seconds`; before that, that the page waits for it."""
     language = current_language()
     answer = catalogue.ask(best=order == "best", seconds=seconds)
     if not answer.done():
@@ -144,7 +144,7 @@ async def show(catalogue: Catalogue, order: str | None, *, seconds: float) -> As
 
 
 def draw(answer: Answer, language: str) -> str:
-    """The checkpoints with their buttons, or why there are none, as HTML."""
+    """The checkpoints with their buttons, or the reason why there are none, as HTML."""
     if answer.failure:
         return advice(translate(answer.failure, language))
     if not answer.listed:
@@ -157,12 +157,12 @@ def _item(one: PublishedCheckpoint, language: str) -> str:
         return html.escape(text, quote=True)
 
     if one.accuracy is None:
-        claim = translate("no reported accuracy", language)
+        reported = translate("no reported accuracy", language)
     elif one.data:
-        form = "reported test accuracy {accuracy} on {data}"
-        claim = translate(form, language, accuracy=f"{one.accuracy:.1%}", data=one.data)
+        template = "reported test accuracy {accuracy} on {data}"
+        reported = translate(template, language, accuracy=f"{one.accuracy:.1%}", data=one.data)
     else:
-        claim = translate("reported accuracy {accuracy}", language, accuracy=f"{one.accuracy:.1%}")
+        reported = translate("reported accuracy {accuracy}", language, accuracy=f"{one.accuracy:.1%}")
     facts = " · ".join([f"{name} {value}" for name, value in one.settings.items()] + [one.updated[:10]])
     buttons = "".join(
         f"<button name='{name}' value='{escaped(one.repo_id)}'>{escaped(translate(label, language))}</button>"
@@ -170,7 +170,7 @@ def _item(one: PublishedCheckpoint, language: str) -> str:
     )
     return (
         f"<li><div><a href='{escaped(repositories.page_url(one.repo_id))}' target='_blank' "
-        f"rel='noopener noreferrer nofollow'>{escaped(one.repo_id)}</a> {escaped(claim)}<br>"
+        f"rel='noopener noreferrer nofollow'>{escaped(one.repo_id)}</a> {escaped(reported)}<br>"
         f"<span class='quiet'>{escaped(facts)}</span></div>"
         f"<div class='does'>{buttons}</div></li>"
     )
@@ -186,21 +186,21 @@ def _repo_id(event: gr.EventData) -> str:
 
 
 async def add(names: list[str] | None, repo_id: str) -> list[str]:
-    """The names of the compared runs with a published one added; ValueError with one sentence if it cannot be read."""
+    """The names of the compared runs with a published one added. Raises UserError if it cannot be read."""
     names = compare.checked([*(name for name in names or [] if name != repo_id), repo_id])
     await in_hub_thread(open_run, repo_id)
     return names
 
 
 async def load(lab: Lab, view: RunView, lists: RunLists, visitor: str, repo_id: str) -> Updates:
-    """Loads a published run among the visitor's own, to look at and to resume; returns updates that show it.
+    """Loads a published run into the visitor's own; returns updates that show it.
 
-    Raises ValueError with one sentence; no run is left then.
+    Raises UserError if it cannot be loaded; no run is left then.
     """
     await in_thread(lab.check_room, visitor, 1)
     language = current_language()
     gr.Info(translate("Loading {repo} …", language, repo=repo_id))
-    # It ends by itself: each of its few files is given up if the Hub falls silent.
+    # Without a time limit: the download of each of its few files ends if the Hub stops answering.
     folder, can_resume = await in_hub_thread(_load, lab, visitor, repo_id, seconds=None)
     if not can_resume:
         gr.Info(translate("You can view {repo} and classify with it, but not resume it.", language, repo=repo_id))

@@ -1,4 +1,4 @@
-"""The Time machine tab: what a run's network saw in one picture after each of its epochs."""
+"""The Time machine tab: what the network of a run predicts for one picture after each epoch."""
 
 import base64
 import time
@@ -48,7 +48,7 @@ _FILTERS = """<canvas role="img"></canvas><p class="changed"></p><p class="note 
 
 @dataclass(frozen=True, kw_only=True)
 class Journey:
-    """What a walk fills: a sentence, the machine with its controls, and the charts."""
+    """The components that a walk fills: a sentence, the machine with its controls, and the charts."""
 
     says: gr.HTML
     machine: gr.HTML
@@ -62,7 +62,7 @@ class Journey:
 
 
 def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
-    """The tab's content and its events; it is filled when it is opened."""
+    """Adds the content of the tab and its events to the page being built; opening the tab fills it."""
     with gr.Row(elem_id="time-machine"):
         with gr.Column(scale=3, min_width=280, elem_id="travel"):
             run = gr.Dropdown(
@@ -83,8 +83,8 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
     def fill(visitor: Any, name: Any) -> Updates:
         return {run: list_runs(lab, visitor, name), gallery: classify.samples(lab.images)}
 
-    options = {"preprocess": False, **AT_ONCE}
-    walked = {
+    options: dict[str, Any] = {"preprocess": False, **AT_ONCE}
+    walked: dict[str, Any] = {
         "fn": partial(walk, lab, journey),
         "inputs_kwargs": {"visitor": shared.visitor, "name": run, "picture": picture, "turn": gr.State([0])},
         "outputs": components(journey),
@@ -97,9 +97,9 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
         api_name="_travel",
         **options,
     )
-    # The picture comes after the run: its own change starts a walk, with the run that the page has by then.
-    begun = filled.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **options)
-    begun.success(api_name="_walk_opened", **walked)
+    # The picture is set after the run: its change starts a walk, with the run that the page then has.
+    pictured = filled.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **options)
+    pictured.success(api_name="_walk_opened", **walked)
     gr.on([run.input, picture.change], trigger_mode="multiple", api_name="_walk", **walked)
 
 
@@ -129,14 +129,14 @@ def _build_journey() -> Journey:
 
 
 def list_runs(lab: Lab, visitor: Any, name: Any) -> Any:
-    """The update of the list of the visitor's runs; the latest is chosen unless one was."""
+    """The update of the list of the visitor's runs, which chooses the latest if no run is chosen."""
     runs = run_list.single_runs(lab, visitor)
-    latest = {} if name or not runs else {"value": runs[0][1]}
+    latest: dict[str, Any] = {} if name or not runs else {"value": runs[0][1]}
     return gr.update(choices=runs, **latest)
 
 
 def first_picture(lab: Lab, picture: Any) -> Any:
-    """The first test picture where there is no picture yet."""
+    """The first test picture, if there is no picture yet."""
     first = None if picture else classify.sample(lab, 0)
     return gr.skip() if first is None else first
 
@@ -144,16 +144,16 @@ def first_picture(lab: Lab, picture: Any) -> Any:
 async def walk(
     lab: Lab, journey: Journey, *, visitor: Any, name: Any, picture: Any, turn: list[int]
 ) -> AsyncIterator[Updates]:
-    """Updates that show what the network of each epoch sees in the picture, more and more of them.
+    """Yields updates that show the predictions of each epoch's network for the picture, with ever more epochs.
 
-    All inputs are checked, as a hand-made request may send anything; a mistake is explained in place of the epochs.
-    `turn` counts the walks of a page. Only the latest is shown: it does not wait for one that waits for the Hub.
+    A UserError is explained in place of the epochs. All inputs are checked, as a hand-made request may send anything.
+    `turn` counts the walks of a page. Only the latest one is shown, without waiting for one that waits for the Hub.
     """
     turn[0] += 1
     mine = turn[0]
     async for updates in _walk(lab, journey, visitor, name, picture):
         if turn[0] != mine:
-            yield gr.skip()  # what is yielded last is shown again at the end
+            yield gr.skip()  # Gradio sends the last update again at the end
             return
         yield updates
 
@@ -177,7 +177,8 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
     except ValueError as error:
         yield journey.explain(advice(translate(str(error), language)))
         return
-    steps, seen = timeline.walk(epochs, pixels), []
+    steps = timeline.walk(epochs, pixels)
+    seen: list[Moment | Gap] = []
     more = True
     while more:
         try:
@@ -195,7 +196,7 @@ def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
     if not isinstance(name, str):
         raise UserError("You have no such run; it may have been deleted.")
 
-    def open_model(repo_id: str, revision: str, **_) -> OptimizerLabModel:
+    def open_model(repo_id: str, revision: str, **_: Any) -> OptimizerLabModel:
         return open_published(f"{repo_id}@{revision}", torch.device("cpu"))
 
     with retry.short_timeouts():
@@ -204,11 +205,11 @@ def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
 
 
 def _some(steps: Iterator[Moment | Gap]) -> tuple[list[Moment | Gap], bool]:
-    """As many steps of a walk as a visitor waits for without a sign, and whether there may be more."""
-    begun, found = time.monotonic(), []
+    """The steps of a walk until the next update is due, and whether there may be more."""
+    start, found = time.monotonic(), list[Moment | Gap]()
     for step in steps:
         found.append(step)
-        if time.monotonic() - begun > _SECONDS_BETWEEN_UPDATES:
+        if time.monotonic() - start > _SECONDS_BETWEEN_UPDATES:
             return found, True
     return found, False
 
@@ -216,12 +217,12 @@ def _some(steps: Iterator[Moment | Gap]) -> tuple[list[Moment | Gap], bool]:
 def _show(
     journey: Journey, epochs: Timeline, seen: Sequence[Moment | Gap], name: str, language: str, *, more: bool
 ) -> Updates:
-    """Updates that show the part of a timeline that was `seen`; with `more`, the rest is still to come."""
+    """Updates that show the steps `seen` so far; with `more`, the walk continues."""
     moments = [step for step in seen if isinstance(step, Moment)]
     gaps = [step for step in seen if isinstance(step, Gap)]
     if more:
-        where = translate("epoch {epoch} of {epochs}", language, epoch=seen[-1].epoch, epochs=epochs.epochs[-1])
-        says = note(where)
+        progress = translate("epoch {epoch} of {epochs}", language, epoch=seen[-1].epoch, epochs=epochs.epochs[-1])
+        says = note(progress)
     else:
         says = _left_out(gaps, language)
     if not moments:
@@ -235,7 +236,7 @@ def _show(
 
 
 def _charts(epochs: Timeline | None, moments: Sequence[Moment], language: str) -> dict[str, Any]:
-    """The charts of a Journey by their names; empty ones without a timeline."""
+    """The charts of a Journey, by name; empty ones without a timeline."""
     last = max(epochs.epochs[-1], epochs.run.epoch, 1) if epochs else 1
     accuracy = run_charts.accuracy_chart(
         compare([epochs.run] if epochs else []),
@@ -252,7 +253,7 @@ def _charts(epochs: Timeline | None, moments: Sequence[Moment], language: str) -
 
 
 def _machine(run: Run, moments: Sequence[Moment], name: str, language: str, *, more: bool) -> dict[str, Any]:
-    """What time_machine.js shows and moves through; class names are in it as text, never as HTML."""
+    """The value of the machine, which time_machine.js shows; it contains class names as text, never as HTML."""
     colors, (first, *_), latest = class_colors(moments), moments, moments[-1]
     count, _, side, _ = latest.filters.shape
     what = translate(
@@ -303,7 +304,7 @@ def _sentence(run: Run, moment: Moment, language: str) -> str:
 
 
 def _changed(first: Moment, moment: Moment, language: str) -> str:
-    """How far the filters have come since the first epoch there is, by the length of all their weights as a vector."""
+    """How much the filters changed since the first epoch: the norm of the change relative to their norm then."""
     if moment.epoch == 0:
         return translate("The filters of the first layer, randomly initialized", language)
     if moment is first or moment.filters.shape != first.filters.shape:
@@ -318,9 +319,9 @@ def _changed(first: Moment, moment: Moment, language: str) -> str:
 
 
 def _as_pictures(filters: torch.Tensor) -> torch.Tensor:
-    """Filters as pictures, uint8 [filters, h, w, 3]: grey is 0, beyond the 99th percentile all are alike.
+    """Filters as pictures, uint8 [filters, h, w, 3]: grey is 0, and weights are clipped at the 99th percentile.
 
-    One measure for all of an epoch's filters, so that those without weight look it.
+    All filters of an epoch have the same scale, so that filters with small weights look grey.
     """
     large = filters.abs().flatten().quantile(0.99).clamp(min=1e-12)
     return (filters / large * 127.5 + 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)

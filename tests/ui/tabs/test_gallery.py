@@ -220,7 +220,7 @@ def test_a_failure_is_not_kept_as_long_as_a_list(hub, monkeypatch):
         return first[-1], (await said(catalogue))[-1]
 
     failed, filled = anyio.run(visits)
-    assert "trouble" in failed
+    assert "The Hub has a problem" in failed
     assert listed(filled) == [f"{hub.endpoint}/{ID}"]
 
 
@@ -268,7 +268,7 @@ def test_an_epoch_to_look_at_is_told_from_one_to_resume(hub, lab, monkeypatch):
     del files["training.safetensors"]
     hub.repos[ID] = Repo(commits={"1" * 40: files})
     anyio.run(load, lab, VIEW, LISTS, new_visitor(), ID)
-    assert told[-1] == f"{ID} can be looked at and classified with, but not resumed."
+    assert told[-1] == f"You can view {ID} and classify with it, but not resume it."
 
 
 @pytest.mark.parametrize("lacks", ["model.safetensors", "config.json", "training.json"])
@@ -291,6 +291,6 @@ def test_nobody_fills_the_disk(hub, lab, monkeypatch):
     lab.limits = Limits(runs=2)
     for run in lab.new_race(visitor, 2):
         (run / "training.json").touch()
-    with pytest.raises(ValueError, match="Up to 2 runs"):
+    with pytest.raises(ValueError, match="up to 2 runs"):
         anyio.run(load, lab, VIEW, LISTS, visitor, ID)
     assert hub.requests == []

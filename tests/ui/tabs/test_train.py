@@ -158,7 +158,7 @@ def test_settings_that_cannot_be_trained_give_no_script(lab):
 def test_a_training_that_never_began_leaves_no_folder(lab, tmp_path, monkeypatch):
     """By the page and by the API, refused or cancelled; what the disk has taken, stays."""
     endpoints = {}
-    monkeypatch.setattr(gr, "api", lambda does, *, api_name, **_: endpoints.update({api_name: does}))
+    monkeypatch.setattr("ui.api.api", lambda does, *, api_name, **_: endpoints.update({api_name: does}))
     api.add_endpoints(lab)
     by_api = endpoints["train"]
     config = TrainConfig.from_settings(SMALL).settings()

@@ -16,7 +16,7 @@ from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.lab import Lab, checked_visitor
 from ui.parts.messages import Updates, end_in_status, not_started, waiting, with_page_errors
-from ui.parts.shared import AT_ONCE, PRIVATE, components
+from ui.parts.shared import AT_ONCE, PRIVATE, Inputs, components
 from ui.queue import TRAINING, leave_queue
 from ui.tabs.train.training import STOPPED
 
@@ -38,7 +38,7 @@ class Buttons:
         return {self.train: off, self.resume: off, self.stop: on}
 
     def at_rest(self) -> Updates:
-        """Updates for a page that trains nothing."""
+        """Updates for a page on which nothing trains."""
         on = gr.update(interactive=True)
         stop = gr.update(value=translate("Stop", current_language()), interactive=False)
         return {self.train: on, self.resume: on, self.stop: stop}
@@ -48,35 +48,35 @@ class Buttons:
 class Training:
     """A training that a button starts.
 
-    `check` raises what is wrong with `check_inputs` before the training joins the queue. `handler` trains with
-    `inputs` and the time of the request, and yields updates of `outputs`, of which `status` says how it goes. `broken`
-    is the sentence for an error in the app itself. Inputs are components by the names of the parameters.
+    `check` gets `check_inputs` before the training joins the queue, and raises UserError if they are wrong. `handler`
+    trains with `inputs` and the time of the request, and yields updates of `outputs`; `status` is the one that shows
+    the state of the training. `broken` is the sentence for an error in the app itself.
     """
 
     name: str
     check: Callable[..., None]
-    check_inputs: dict[str, Block]
+    check_inputs: Inputs
     handler: Callable[..., Iterator[Updates]]
-    inputs: dict[str, Block] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=dict)
     outputs: Sequence[Block]
     status: gr.HTML
     broken: str
 
     @property
     def title(self) -> str:
-        """What the status says of a training that never began."""
+        """The title of the status if the training never starts."""
         return _title(f"_{self.name}")
 
 
 def start_on_click(
     button: gr.Button, training: Training, buttons: Buttons, *, visitor: gr.BrowserState, cancels: Dependency
 ) -> Dependency:
-    """Makes a button start a training: it is checked at once, waits for its turn, and resets the buttons at its end.
+    """Makes a button check a training, queue it, and reset the buttons at its end.
 
     Returns the event of the training.
     """
     name, status = training.name, training.status
-    requested_at = gr.State(0.0)  # each button's own: pressing another must not make a Stop before it count
+    requested_at = gr.State(0.0)  # one per button: a later click on another must not outdate a Stop
 
     def request(**values: Any) -> Updates:
         training.check(**values)
@@ -93,7 +93,7 @@ def start_on_click(
         api_name=f"_ask_{name}",
         **AT_ONCE,
     )
-    # Not by the handler that may be refused: Gradio shows Error in place of all outputs of a refused handler.
+    # An event of its own: Gradio shows Error in all outputs of a handler that raises, as `request` may.
     queued = requested.success(waiting, None, status, api_name=f"_wait_{name}", **AT_ONCE)
     trained = queued.success(
         end_in_status(training.handler, status, title=training.title, broken=training.broken),
@@ -107,13 +107,13 @@ def start_on_click(
         **PRIVATE,
     )
     trained.success(buttons.at_rest, None, components(buttons), api_name=f"_rest_{name}_ended", **AT_ONCE)
-    # A full queue refuses the training before its handler can say anything.
+    # A full queue refuses the training before its handler runs.
     trained.failure(refuse, None, components(status, buttons), api_name=f"_rest_{name}_refused", **AT_ONCE)
     return trained
 
 
 def stop_on_click(lab: Lab, page: gr.Blocks, button: gr.Button, visitor: gr.BrowserState) -> None:
-    """Makes a button stop what the visitor trains, and take what waits out of the queue at once."""
+    """Makes a button stop the visitor's trainings, and remove waiting ones from the queue at once."""
 
     def status(api_name: str) -> str:
         return not_started(_title(api_name), STOPPED)
@@ -121,7 +121,9 @@ def stop_on_click(lab: Lab, page: gr.Blocks, button: gr.Button, visitor: gr.Brow
     @with_page_errors
     async def stop(visitor: str) -> Any:
         lab.stop(visitor)
-        leave_queue(page, LocalContext.request.get().session_hash, status)
+        request = LocalContext.request.get()
+        if request is not None and request.session_hash:
+            leave_queue(page, request.session_hash, status)
         return gr.update(value=translate("Stopping …", current_language()), interactive=False)
 
     button.click(stop, visitor, button, api_name="_stop", **AT_ONCE)
@@ -137,10 +139,10 @@ def check(
     keeps_runs: bool = True,
     **values: Any,
 ) -> None:
-    """Raises what is wrong with a training before it waits for its turn.
+    """Checks a training before it joins the queue; raises UserError if it cannot be trained.
 
-    Its settings are checked if it `uses_settings`: those that `configs(**values)` returns. If it also `keeps_runs`, the
-    visitor must have room for them.
+    If it `uses_settings`, it checks the settings that `configs(**values)` returns. If it also `keeps_runs`, the number
+    of the visitor's runs must stay within the limit.
     """
     checked_visitor(visitor)
     if not uses_settings:

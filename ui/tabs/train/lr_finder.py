@@ -1,4 +1,4 @@
-"""The learning-rate finder: a range test with the page's settings, its chart, and the button that takes its lr."""
+"""The learning-rate finder: a range test with the page's settings, its chart, and the button that uses its lr."""
 
 import html
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _SHARE_BETWEEN_UPDATES = 0.04  # of the search
 
 @dataclass(frozen=True, kw_only=True)
 class Finder:
-    """The button that searches, the status, the chart, the button that takes the suggested lr, and that lr."""
+    """The search button, the status, the chart, the button that uses the suggested lr, and that lr."""
 
     search: gr.Button
     status: gr.HTML
@@ -36,7 +36,7 @@ class Finder:
 
 
 def build() -> Finder:
-    """The panel among the settings."""
+    """Adds the panel to the page being built, among the settings."""
     with gr.Accordion(i18n("Find a learning rate"), open=False, elem_id="finder"):
         gr.Markdown(
             i18n(
@@ -67,10 +67,10 @@ def empty_chart(language: str) -> dict[str, Any]:
 
 
 def find_lr(lab: Lab, finder: Finder, *, visitor: str, requested_at: float, **settings: Any) -> Iterator[Updates]:
-    """Searches with the page's settings; yields its progress and its chart, at last its result."""
+    """Searches with the page's settings; yields updates of the progress and the chart, then of the result."""
     language = current_language()
     config = fields.read_config(settings)
-    nothing = {finder.take: gr.update(visible=False), finder.suggestion: None}
+    nothing: Updates = {finder.take: gr.update(visible=False), finder.suggestion: None}
     images = yield from wait_for_images(lab, visitor, requested_at, finder.status, nothing)
     lrs = [lr for _, lr in planned_lrs(config, images) if lr > 0]
     planned = (min(lrs), max(lrs)) if lrs else None

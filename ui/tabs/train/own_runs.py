@@ -1,4 +1,4 @@
-"""The visitor's own runs: to choose one, resume it, download it and delete it."""
+"""The visitor's own runs: choosing, resuming, downloading and deleting them."""
 
 import zipfile
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from ui.lab import Lab
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run_list import RunLists, download_path, latest, read_all
 from ui.parts.run_view import RunView
-from ui.parts.shared import AT_ONCE, Shared, components
+from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnRuns:
-    """The list of the visitor's races, up to how many epochs and how to resume the chosen one, and what can be done."""
+    """The list of the visitor's races, the options for resuming the chosen one, and the buttons for it."""
 
     races: gr.Dropdown
     total_epochs: gr.Number
@@ -33,7 +33,7 @@ class OwnRuns:
 
 
 def build(races: gr.Dropdown) -> OwnRuns:
-    """The group below the results."""
+    """Adds the group to the page being built, below the results."""
     with gr.Group(elem_id="own-runs"):
         races.render()
         with gr.Row():
@@ -65,7 +65,7 @@ def build(races: gr.Dropdown) -> OwnRuns:
 
 
 def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dependency) -> None:
-    """Makes the list show the chosen race, and the buttons download and delete it."""
+    """Makes the list show the chosen race, and the buttons download or delete it."""
     visitor, lists = shared.visitor, shared.lists
     own.races.change(bool, own.races, shared.had_runs, api_name="_remember", **AT_ONCE)
     offer_epochs(lab, own, own.races.change, shared, api_name="_offer")
@@ -92,8 +92,8 @@ def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dep
 
 
 def offer_epochs(lab: Lab, own: OwnRuns, event: Any, shared: Shared, *, api_name: str, keeps: bool = False) -> None:
-    """Makes an event offer the epochs up to which the chosen race can be resumed; `keeps` a larger number."""
-    inputs = {"visitor": shared.visitor, "race": own.races, **({"typed": own.total_epochs} if keeps else {})}
+    """Makes an event fill in the total epochs for resuming the chosen race; `keeps` a larger number."""
+    inputs: Inputs = {"visitor": shared.visitor, "race": own.races, **({"typed": own.total_epochs} if keeps else {})}
     event(
         partial(resumable_epochs, lab),
         inputs_kwargs=inputs,
@@ -104,7 +104,7 @@ def offer_epochs(lab: Lab, own: OwnRuns, event: Any, shared: Shared, *, api_name
 
 
 def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | None = None) -> Any:
-    """The total of epochs that a resumed race would be trained up to: its own or, if it has them, ten more.
+    """The total epochs to offer for resuming a race: its own or, if they are finished, ten more.
 
     A larger total that the visitor has `typed` stays.
     """
@@ -130,15 +130,15 @@ def show(lab: Lab, view: RunView, visitor: str, race: str | None) -> Updates:
 def delete(
     lab: Lab, view: RunView, lists: RunLists, *, visitor: str, race: str | None, compared: list[str] | None
 ) -> Updates:
-    """Deletes all runs of the visitor's `race`; returns updates that show the latest race that is left.
+    """Deletes all runs of the visitor's `race`; returns updates that show the latest remaining race.
 
-    The deleted runs leave those that are `compared`.
+    The deleted runs are also removed from the `compared` ones.
     """
     deleted = lab.own_race(visitor, race) if race else []
     for folder in deleted:
         run_folder.delete(folder)
-    left, runs = latest(lab, visitor)
-    updates = {**view.show(runs, lab.images, current_language()), **lists.offer(lab, visitor, left)}
+    remaining, runs = latest(lab, visitor)
+    updates = {**view.show(runs, lab.images, current_language()), **lists.offer(lab, visitor, remaining)}
     names = [folder.name for folder in deleted]
     updates[lists.compared]["value"] = (
         [name for name in compared if name not in names] if isinstance(compared, list) else []
@@ -148,7 +148,7 @@ def delete(
 
 @with_page_errors
 def download(lab: Lab, visitor: str, race: str | None) -> str:
-    """The path of a zip of the visitor's `race`, as it could be put on the Hub; a folder for each of several runs."""
+    """The path of a zip with the published files of the visitor's `race`, in a folder per run if it has several."""
     if not race:
         raise UserError("Train something first: then there is a checkpoint to download.")
     folders = lab.own_race(visitor, race)

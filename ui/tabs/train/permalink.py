@@ -1,4 +1,4 @@
-"""Permalinks: all settings and the race as the query of the page's address, and back."""
+"""Permalinks: writes all settings and the race as the query of the page's address, and reads them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _MAX_LENGTH = 8000  # of a query: six contenders take less
 _RACE, _SEEDS = "race", "seeds"
 _OTHERS = {"lang", "logs", "ref", "source"}
 
-# Keeps the address up to date while settings change, with what else is in it: the language, Gradio's own.
+# Updates the address when settings change, and keeps its other parameters: the language and Gradio's own.
 SHOW = """(query) => {
   const address = new URL(location.href);
   const others = [...address.searchParams].filter(([name]) => name === "lang" || name.startsWith("_"));
@@ -25,9 +25,9 @@ SHOW = """(query) => {
 
 
 def copy_script() -> str:
-    """For the click of a button with the query as its input: copies the page's link, and says so on the button.
+    """A script for the click of a button with the query as its input: copies the page's link and confirms it.
 
-    A Space runs in a frame of the Hub's page, which is the one to link to: SPACE_ID names it.
+    A Space runs in a frame of its page on the Hub, so the link leads to that page, which SPACE_ID names.
     """
     space = os.environ.get("SPACE_ID")
     page = repr(f"https://huggingface.co/spaces/{space}") if space else "location.origin + location.pathname"
@@ -46,7 +46,7 @@ def copy_script() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """What a link holds: the page's settings, those in the race, and the number of seeds."""
+    """The content of a link: the page's settings, those in the race, and the number of seeds."""
 
     config: TrainConfig
     race: tuple[TrainConfig, ...] = ()
@@ -54,7 +54,7 @@ class Link:
 
 
 def write(config: TrainConfig, race: Sequence[TrainConfig] = (), num_seeds: int = 1) -> str:
-    """The query of a link, without its question mark: what differs from the defaults, under torch's own names."""
+    """The query of a link, without its question mark: the settings that differ from the defaults."""
     query = list(config.as_text().items())
     if race:
         query.append((_RACE, ";".join(urlencode(contender.as_text()) for contender in race)))
@@ -64,11 +64,11 @@ def write(config: TrainConfig, race: Sequence[TrainConfig] = (), num_seeds: int 
 
 
 def read(query: Mapping[str, str]) -> Link | None:
-    """What a link's query holds; None if it holds no setting.
+    """The content of a link's query; None if it contains no setting.
 
-    Raises ValueError with one sentence if `write` of this version would not write it.
+    Raises UserError if `write` of this version would not write it.
     """
-    # An address also has Gradio's own parameters, the language, and where a visitor comes from.
+    # An address also has Gradio's own parameters, the language, and parameters that name the referring site.
     settings = {
         name: text for name, text in query.items() if not name.startswith(("_", "utm_")) and name not in _OTHERS
     }

@@ -26,7 +26,7 @@ from ui.login import current_login, has_login, is_local_browser, own_token
 from ui.parts import run_list
 from ui.parts.markup import advice, duration, note, status_line
 from ui.parts.messages import Updates, end_in_status, not_started, waiting
-from ui.parts.shared import AT_ONCE, PRIVATE, components
+from ui.parts.shared import AT_ONCE, PRIVATE, Inputs, components
 
 _TITLE = "Not published"
 _BROKEN = "Something in the app went wrong. The run itself is safe; publish it again to add what is missing."
@@ -35,7 +35,7 @@ _MOST_AT_ONCE = 4
 _SECONDS_BETWEEN_UPDATES = 0.5
 _SUGGESTED = re.compile(r"([^/]*)/(optimizer-lab-[a-z]+-[0-9a-f]{4})?")
 
-# Like Gradio's own LoginButton, but it returns to the whole address; the message lets the page around a Space scroll.
+# Like Gradio's LoginButton, but it returns to the full address. The message lets the page around a Space scroll.
 _GO = """() => {
   window.parent?.postMessage({ type: "SET_SCROLLING", enabled: true }, "*");
   location.assign("/ROUTE?_target_url=" + encodeURIComponent(location.pathname + location.search));
@@ -46,7 +46,7 @@ _slots = threading.BoundedSemaphore(_MOST_AT_ONCE)
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The panel: what it says of the login, the buttons to sign in and out, the run, its repo, and the publishing."""
+    """The panel: a note on the login, the buttons to sign in and out, the run, its repo, and how to publish it."""
 
     login: gr.HTML
     sign_in: gr.Button
@@ -59,10 +59,10 @@ class Panel:
 
 
 def build(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
-    """Adds the panel to the page being built: it publishes a run of the race that is chosen in `races`."""
+    """Adds the panel to the page being built; it publishes a run of the race chosen in `races`."""
     with gr.Accordion(i18n("Publish to the Hub"), open=False, elem_id="publishing") as accordion:
         panel = _components()
-    race = {"visitor": visitor, "race": races, "name": panel.repo_id}
+    race: Inputs = {"visitor": visitor, "race": races, "name": panel.repo_id}
     accordion.expand(
         partial(offer, lab, panel),
         inputs_kwargs=race,
@@ -96,8 +96,7 @@ def _components() -> Panel:
     )
     sign_out = gr.Button(i18n("Sign out"), size="sm", visible=False, elem_id="sign-out")
     if has_login():
-        # Brings Gradio's login along. Its own button would lose the settings in the page's address, and its text stay
-        # English.
+        # Adds Gradio's login. Its own button would lose the settings in the page's address and stay English.
         gr.LoginButton(visible=False)
     return Panel(
         login=login,
@@ -143,7 +142,7 @@ def _publish_on_click(lab: Lab, panel: Panel, visitor: gr.BrowserState, races: g
         **PRIVATE,
     )
     published.success(lambda: on, None, button, api_name="_rest_publish", **AT_ONCE)
-    # A full queue refuses it before it can say anything.
+    # A full queue refuses the request before `publish` runs.
     published.failure(
         lambda: {status: not_started(_TITLE), button: on},
         None,
@@ -154,7 +153,7 @@ def _publish_on_click(lab: Lab, panel: Panel, visitor: gr.BrowserState, races: g
 
 
 def token_to_publish() -> str:
-    """The token of the visitor whose event is being handled; ValueError with what to do where there is none."""
+    """The token of the visitor whose event is being handled. Raises UserError, which says what to do, without one."""
     if token := own_token():
         return token
     if os.environ.get("SPACE_ID"):
@@ -171,7 +170,7 @@ def token_to_publish() -> str:
 def suggest(
     lab: Lab, *, visitor: str, race: str | None, name: str, run: str | None = None, owner: str | None = None
 ) -> Any:
-    """The repo for a run: the same each time, another for each run. A name that the visitor has typed stays."""
+    """A repo for a run, always the same for the same run. A name that the visitor has typed stays."""
     known = _SUGGESTED.fullmatch(name or "/")
     if known is None:
         return gr.skip()
@@ -185,7 +184,7 @@ def suggest(
 
 
 def follow_race(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> Updates:
-    """Updates for another chosen race: its runs, and the repo for its first one."""
+    """Updates for a newly chosen race: its runs, and a repo for the first one."""
     return {
         panel.run: _offer_runs(lab, visitor, race),
         panel.repo_id: suggest(lab, visitor=visitor, race=race, name=name),
@@ -193,10 +192,10 @@ def follow_race(lab: Lab, panel: Panel, visitor: str, race: str | None, name: st
 
 
 def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> Iterator[Updates]:
-    """Updates for the opened panel: whether this visitor can publish, as whom, and where to."""
+    """Yields updates for the opened panel: whether this visitor can publish, under which name, and in which repo."""
     language = current_language()
     login = current_login()
-    updates = {
+    updates: Updates = {
         panel.run: _offer_runs(lab, visitor, race),
         panel.publish: gr.update(interactive=False),
         panel.sign_in: gr.update(visible=has_login() and login is None),
@@ -244,15 +243,15 @@ def publish(
             folder, (repo_id or "").strip(), token=token, private=bool(is_private), progress=report
         )
 
-    for words in _progress(work, language):
-        yield {status: words}
+    for progress in _progress(work, language):
+        yield {status: progress}
 
 
 def _progress(work: Callable[[Report], str], language: str) -> Iterator[str]:
-    """Does the work, which returns a link, in a thread of its own; yields the status, as HTML.
+    """Calls `work`, which returns a link, in its own thread; yields the status, as HTML.
 
-    No more than _MOST_AT_ONCE are done at a time, including those that were left: if the visitor leaves the page, the
-    work ends at its next report, between one state of the repo and the next.
+    At most _MOST_AT_ONCE run at a time, including those whose page was closed: these end at their next report, which
+    leaves the repo in a consistent state.
     """
     while not _slots.acquire(timeout=_SECONDS_BETWEEN_UPDATES):
         yield waiting()
@@ -263,7 +262,7 @@ def _progress(work: Callable[[Report], str], language: str) -> Iterator[str]:
         finally:
             _slots.release()
 
-    begin = reached = time.monotonic()
+    start = reached = time.monotonic()
     fraction = 0.0
     with closing(run_in_thread(work_in_slot, math.inf)) as reports:
         while True:
@@ -276,7 +275,7 @@ def _progress(work: Callable[[Report], str], language: str) -> Iterator[str]:
                 continue
             if report[0] > fraction:
                 fraction, reached = report[0], time.monotonic()
-            pace = (reached - begin) / fraction if fraction else None
+            pace = (reached - start) / fraction if fraction else None
             left = pace and max(0.0, pace * (1 - fraction) - (time.monotonic() - reached))
             yield _publishing(fraction, report[1], left, language)
 

@@ -1,6 +1,7 @@
-"""The race: the list of settings that are trained side by side, and what fills it."""
+"""The race: the list of settings to train side by side, and the buttons that fill it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from ui.parts.shared import AT_ONCE
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """The panel: the list of contenders, over how many seeds, the button that starts them, and what fills the list."""
+    """The panel: the list of contenders, the number of seeds, the start button, and the buttons that fill the list."""
 
     panel: gr.Accordion
     contenders: gr.Dropdown
@@ -31,7 +32,7 @@ class Race:
 
 
 def build() -> Race:
-    """The panel above the settings."""
+    """Adds the panel to the page being built, above the settings."""
     with gr.Accordion(i18n("Race: settings side by side"), open=False, elem_id="race-panel") as panel:
         return Race(
             panel=panel,
@@ -70,8 +71,8 @@ def build() -> Race:
         )
 
 
-def fill_on_click(race: Race, widgets: fields.Widgets) -> None:
-    """Makes the panel's buttons fill the list with the settings in `widgets`."""
+def fill_on_click(race: Race, widgets: Mapping[str, fields.Widget]) -> None:
+    """Makes the panel's buttons fill the list from the settings in `widgets`."""
     race.add.click(
         add_settings,
         inputs_kwargs={"contenders": race.contenders, **widgets},
@@ -91,7 +92,7 @@ def fill_on_click(race: Race, widgets: fields.Widgets) -> None:
 
 @with_page_errors
 def add_settings(contenders: Any, **settings: Any) -> Any:
-    """The list with the page's settings added."""
+    """The update of the list that adds the page's settings."""
     others = read_contenders(contenders)
     config = replace(fields.read_config(settings), seed=0)
     if config in others:
@@ -103,13 +104,13 @@ def add_settings(contenders: Any, **settings: Any) -> Any:
 
 @with_page_errors
 def relabel(contenders: Any) -> Any:
-    """The list after settings have left it: the others are named by what distinguishes them now."""
+    """The update of the list after some were removed: the others are named by what distinguishes them now."""
     return list_contenders(read_contenders(contenders))
 
 
 @with_page_errors
 def fill_zero_grad_lab(every: float | None, **settings: Any) -> Any:
-    """The list for gradients cleared at each batch, every `every` batches, never, and one batch as large as these."""
+    """The update of the list that sets up the zero_grad lab, with gradients cleared every `every` batches."""
     config = replace(fields.read_config(settings), seed=0)
     return list_contenders(zero_grad_lab(config, int(min(every or 0, 1e6))))
 
@@ -119,13 +120,13 @@ def list_contenders(configs: list[TrainConfig]) -> Any:
     names = [label(own) for own in differences(configs)]
     if len(configs) == 1:
         names = [f"{configs[0].optimizer}, {configs[0].scheduler}, lr {configs[0].lr:g}"]
-    # As JSON, so that the list itself holds the settings and nothing else has to be remembered.
+    # As JSON, so that the list itself holds the settings.
     values = [json.dumps(config.settings()) for config in configs]
     return gr.update(choices=list(zip(names, values, strict=True)), value=values)
 
 
 def read_contenders(contenders: Any) -> list[TrainConfig]:
-    """The settings in the list, which holds each as JSON; ValueError for anything else."""
+    """The settings in the list, which holds each as JSON. Raises UserError for anything else."""
     try:
         return [TrainConfig.from_settings(json.loads(text)) for text in contenders or []]
     except (TypeError, RecursionError, json.JSONDecodeError):

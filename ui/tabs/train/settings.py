@@ -1,4 +1,4 @@
-"""The settings: a widget each, the schedule that they plan, and the same as a PyTorch script."""
+"""The settings: the lesson that fills them, a widget each, a preview of their schedule, and a PyTorch script."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from trainer.images.image_data import facts
 from trainer.learning.training_set import training_split
 from trainer.runs.script import as_code
 from trainer.settings.config import TrainConfig
+from trainer.settings.lessons import LESSONS, Lesson
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.charts import run_charts
@@ -21,20 +22,37 @@ from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.parts import fields
-from ui.parts.markup import advice
+from ui.parts.markup import advice, note
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.schedule import MOST_BATCHES, planned_lrs
-from ui.parts.script import code_panel
-from ui.parts.shared import AT_ONCE, components
+from ui.parts.shared import AT_ONCE, code_panel, components
 from ui.tabs.train import lr_finder, permalink
 from ui.tabs.train.race import Race, read_contenders
 
 _PREVIEW_HEIGHT = 130
+_LESSONS = [(i18n("Your own settings"), ""), *((i18n(lesson.title), lesson.name) for lesson in LESSONS.values())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """The list of lessons, what to look for in the chosen one, and the button that trains it and its fixed version."""
+
+    lesson: gr.Dropdown
+    words: gr.HTML
+    start: gr.Button
+
+    def show(self, lesson: Lesson | None) -> Updates:
+        """Updates that show the text and the button of a lesson, or hide them."""
+        words = note(translate(lesson.before, current_language())) if lesson else ""
+        return {
+            self.words: gr.update(value=words, visible=bool(words)),
+            self.start: gr.update(visible=lesson is not None),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The planned schedule, a note on it, and the query of the page's link, which changes with the settings too."""
+    """The chart of the schedule, a note on it, and the query of the page's link; all follow the settings."""
 
     chart: gr.HTML
     note: gr.HTML
@@ -43,12 +61,12 @@ class Preview:
     def show(
         self, lab: Lab, config: TrainConfig, contenders: Sequence[TrainConfig] = (), num_seeds: int = 1
     ) -> Updates:
-        """Updates for a config, and for the race that the link holds with it; ValueError for a wrong schedule."""
+        """Updates for a config, and for the race in the link. Raises UserError if the schedule is invalid."""
         chart, note = _draw(lab, config, current_language())
         return {self.chart: chart, self.note: note, self.query: permalink.write(config, contenders, num_seeds)}
 
     def explain(self, error: ValueError) -> Updates:
-        """Updates for settings that cannot be drawn; the link stays as it was."""
+        """Updates that explain why settings cannot be drawn; the link stays as it was."""
         language = current_language()
         return {
             self.chart: _chart([], TrainConfig().epochs, language),
@@ -66,8 +84,24 @@ class Settings:
     row_chosen: Sequence[Dependency]
 
 
+def build_lessons() -> Lessons:
+    """Adds the group of lessons to the page being built."""
+    with gr.Group(elem_id="lessons"):
+        return Lessons(
+            lesson=gr.Dropdown(
+                _LESSONS,
+                value="",
+                label=i18n("Lesson"),
+                info=i18n("Ready-made experiments, some with a classic mistake."),
+                elem_id="lesson",
+            ),
+            words=gr.HTML(visible=False, elem_id="lesson-words"),
+            start=gr.Button(i18n("Train it next to its fixed version"), visible=False, size="sm", elem_id="twin"),
+        )
+
+
 def build(lab: Lab, query: gr.Textbox) -> Settings:
-    """Every setting, with only the chosen optimizer's and scheduler's own ones visible."""
+    """Adds all settings to the page being built; those of optimizers and schedulers not chosen are hidden."""
     panel = fields.Panel(widgets={}, powers={}, abouts={})
     with gr.Group():
         _add(panel, ["epochs"])
@@ -77,9 +111,9 @@ def build(lab: Lab, query: gr.Textbox) -> Settings:
     finder = lr_finder.build()
     with gr.Group():
         _add(panel, ["scheduler"])
-        chart, words = _draw(lab, TrainConfig(), "en")
-        chart = live_chart(chart, height=_PREVIEW_HEIGHT, label="Planned learning rate", elem_id="preview")
-        note = gr.HTML(words, elem_id="preview-word")
+        drawn, remark = _draw(lab, TrainConfig(), "en")
+        chart = live_chart(drawn, height=_PREVIEW_HEIGHT, label="Planned learning rate", elem_id="preview")
+        note = gr.HTML(remark, elem_id="preview-word")
         _add_row(panel, "scheduler", "onecycle", SCHEDULERS)
         _add(panel, ["scheduler_unit", "num_warmup_steps"])
     for title, names in (
@@ -97,22 +131,40 @@ def build(lab: Lab, query: gr.Textbox) -> Settings:
     )
 
 
+def show_lesson_on_choice(lessons: Lessons, panel: fields.Panel) -> Dependency:
+    """Makes the choice of a lesson show its text and its settings; returns the event."""
+    return lessons.lesson.input(
+        partial(show_lesson, lessons, panel),
+        lessons.lesson,
+        components(lessons.words, lessons.start, panel),
+        api_name="_lesson",
+        **AT_ONCE,
+    )
+
+
+@with_page_errors
+def show_lesson(lessons: Lessons, panel: fields.Panel, name: str | None) -> Updates:
+    """Updates that show the lesson of a name: its text, button and settings. Without a lesson the settings stay."""
+    lesson = LESSONS.get(name or "")
+    return lessons.show(lesson) | (panel.show(lesson.config) if lesson else {})
+
+
 def draw_on_change(lab: Lab, settings: Settings, race: Race, lesson_chosen: Dependency) -> None:
     """Makes the preview and the page's link follow the settings and the race."""
     panel = settings.panel
-    # Not at every change: a lesson, which sets all widgets at once, would draw once for each widget. Nor when a row is
-    # chosen, before its own settings are in the widgets.
+    # Not at every change: a lesson sets all widgets, and would draw once for each. Nor when a row is chosen, before its
+    # own settings are in the widgets.
     edited = [
         widget.change if name in panel.powers else widget.input
         for name, widget in panel.widgets.items()
         if name not in panel.abouts
     ]
-    drawing = {
+    drawing: dict[str, Any] = {
         "fn": partial(draw, lab, settings.preview),
         "inputs_kwargs": {"contenders": race.contenders, "num_seeds": race.num_seeds, **panel.widgets},
         "outputs": components(settings.preview),
         **AT_ONCE,
-        # It computes, for up to a second: many visitors who draw must leave the others some of the processor.
+        # Drawing can compute for a second: many previews at once must not take all of the processor.
         "concurrency_id": "draw",
         "concurrency_limit": 2,
     }
@@ -127,13 +179,13 @@ def draw_on_change(lab: Lab, settings: Settings, race: Race, lesson_chosen: Depe
 
 
 def build_code(lab: Lab, panel: fields.Panel) -> None:
-    """The panel that writes the settings as a script."""
+    """Adds the panel that writes the settings as a script."""
     button, script = code_panel("code")
-    button.click(partial(write_code, lab), inputs_kwargs=panel.widgets, outputs=script, api_name="_code", **AT_ONCE)
+    button.click(partial(write_code, lab), inputs_kwargs={**panel.widgets}, outputs=script, api_name="_code", **AT_ONCE)
 
 
 def draw(lab: Lab, preview: Preview, *, contenders: Any, num_seeds: Any, **settings: Any) -> Updates:
-    """Updates of the preview for the widgets' values; for wrong ones a note that says what is wrong."""
+    """Updates of the preview for the widgets' values; a note explains invalid ones."""
     try:
         return preview.show(lab, fields.read_config(settings), read_contenders(contenders), int(num_seeds or 1))
     except ValueError as error:
@@ -142,7 +194,7 @@ def draw(lab: Lab, preview: Preview, *, contenders: Any, num_seeds: Any, **setti
 
 @with_page_errors
 def write_code(lab: Lab, **settings: Any) -> str:
-    """The settings as a plain PyTorch script on the app's images; an error for settings that cannot be trained."""
+    """A plain PyTorch script with the settings on the app's images. Raises UserError if they cannot be trained."""
     if lab.images is None:
         raise UserError("The pictures are still being loaded: try again in a moment.")
     config = fields.read_config(settings)
@@ -156,17 +208,17 @@ def _add(panel: fields.Panel, names: Sequence[str]) -> None:
 
 
 def _add_row(panel: fields.Panel, part: str, first: str, rows: dict[str, Any]) -> None:
-    """Adds the settings of all optimizers or all schedulers, those of the `first` one visible."""
+    """Adds the settings of all optimizers or all schedulers; those of the `first` one are visible."""
     panel.abouts[part] = gr.Markdown(i18n(rows[first].about), elem_classes=["about"])
     for name in fields.row_settings(part):
         visible = name in rows[first].defaults
-        panel.widgets[name] = fields.build(name, visible=visible)
-        if name in fields.LOWEST_POWER:
-            panel.powers[name] = fields.build_power(name, panel.widgets[name], visible=visible)
+        widget = panel.widgets[name] = fields.build(name, visible=visible)
+        if name in fields.LOWEST_POWER and isinstance(widget, gr.Number):
+            panel.powers[name] = fields.build_power(name, widget, visible=visible)
 
 
 def _draw(lab: Lab, config: TrainConfig, language: str) -> tuple[dict[str, Any], str]:
-    """The chart of the schedule that a config plans, and a note on it, as HTML."""
+    """The chart of a config's schedule, and a note on it, as HTML."""
     planned = planned_lrs(config, lab.images)
     note = ""
     if config.scheduler == "plateau":

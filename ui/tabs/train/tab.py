@@ -1,4 +1,4 @@
-"""The Train tab: its layout, what its buttons train, and what it shows when the page is opened."""
+"""The Train tab: its layout, the trainings that its buttons start, and its content when the page is opened."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,19 +21,18 @@ from ui.parts.messages import Updates
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Shared, components
 from ui.run_index import is_key
-from ui.tabs.train import lessons, lr_finder, own_runs, permalink, publish, race, settings, training
+from ui.tabs.train import lr_finder, own_runs, permalink, publish, race, settings, training
 from ui.tabs.train.buttons import Buttons, Training, check, start_on_click, stop_on_click
-from ui.tabs.train.lessons import Lessons
 from ui.tabs.train.own_runs import OwnRuns
 from ui.tabs.train.race import Race
-from ui.tabs.train.settings import Settings
+from ui.tabs.train.settings import Lessons, Settings
 
 _FINDER_BROKEN = "Something in the app went wrong."
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTab:
-    """The parts of the tab. `was_training` holds whether the visitor trained something when the page was opened."""
+    """The parts of the tab. `was_training` holds whether a run was training when the page was opened."""
 
     lessons: Lessons
     race: Race
@@ -48,7 +47,7 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
     """Adds the tab's content to the page being built, with its events."""
     with gr.Row(elem_id="bench"):
         with gr.Column(scale=3, min_width=320, elem_id="settings"):
-            lesson_list = lessons.build()
+            lesson_list = settings.build_lessons()
             race_panel = race.build()
             panel = settings.build(lab, shared.query)
             settings.build_code(lab, panel.panel)
@@ -70,7 +69,7 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
         was_training=gr.State(False),
     )
     go_classify.click(lambda: gr.Tabs(selected="classify"), None, shared.tabs, api_name="_go_classify", **AT_ONCE)
-    lesson_chosen = lessons.show_on_choice(lesson_list, panel.panel)
+    lesson_chosen = settings.show_lesson_on_choice(lesson_list, panel.panel)
     settings.draw_on_change(lab, panel, race_panel, lesson_chosen)
     race.fill_on_click(race_panel, panel.panel.widgets)
     lr_finder.take_on_click(panel.finder, panel.panel)
@@ -82,7 +81,7 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
 
 
 def _train_on_click(lab: Lab, tab: TrainTab, shared: Shared, *, followed: Dependency) -> None:
-    """Makes the buttons train; what a page follows of another one is cancelled then."""
+    """Makes the buttons start trainings; a training cancels the event that follows another page's training."""
     view, lists, widgets = tab.view, shared.lists, tab.settings.panel.widgets
 
     def start(button: gr.Button, name: str, **options: Any) -> Dependency:
@@ -132,7 +131,7 @@ def _train_on_click(lab: Lab, tab: TrainTab, shared: Shared, *, followed: Depend
 
 
 def _show_on_load(lab: Lab, tab: TrainTab, shared: Shared) -> Dependency:
-    """Fills the tab when the page is opened; returns the event that follows what another page trains."""
+    """Fills the tab when the page is opened; returns the event that follows another page's training."""
     loaded = shared.page.load(
         partial(load, lab, tab, shared),
         inputs_kwargs={"visitor": shared.visitor},
@@ -162,7 +161,7 @@ def _show_on_load(lab: Lab, tab: TrainTab, shared: Shared) -> Dependency:
 
 
 def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None) -> Updates:
-    """Updates for a page that is opened: the visitor's key, their latest race, and what the link holds."""
+    """Updates for a page that is opened: the visitor's key, their latest race, and the settings of the link."""
     visitor = visitor if is_key(visitor) else new_visitor()
     language = current_language()
     request = LocalContext.request.get(None)
@@ -172,14 +171,14 @@ def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None) -> Update
         tab.was_training: is_training(runs),
         **tab.view.show(runs, lab.images, language),
         **shared.lists.offer(lab, visitor, latest),
-        tab.buttons.train: gr.update(interactive=True),  # only now, as it needs to know whose run it trains
+        tab.buttons.train: gr.update(interactive=True),  # only now, as it needs the visitor's key
         tab.settings.finder.chart: lr_finder.empty_chart(language),
         **open_link(lab, tab, shared.notice, dict(request.query_params) if request else {}),
     }
 
 
 def open_link(lab: Lab, tab: TrainTab, notice: gr.HTML, query: Mapping[str, str]) -> Updates:
-    """Updates that show what a link holds, or a notice that says what is wrong with it."""
+    """Updates that show the settings and the race of a link, or a notice that explains what is wrong with it."""
     language = current_language()
     preview = tab.settings.preview
     try:
@@ -195,7 +194,7 @@ def open_link(lab: Lab, tab: TrainTab, notice: gr.HTML, query: Mapping[str, str]
     except ValueError as error:  # settings that are valid, but not for these pictures or so few epochs
         drawn = preview.explain(error)
     lesson = lesson_of(link.config)
-    updates = {
+    updates: Updates = {
         **drawn,
         **tab.settings.panel.show(link.config),
         **tab.lessons.show(lesson),

@@ -1,7 +1,7 @@
-"""Training on the page: a race of one or several settings, started or resumed, and shown while it runs."""
+"""Training on the page: starts or resumes one run or a race, and shows it while it trains."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -35,22 +35,22 @@ from ui.tabs.train.race import read_contenders
 BROKEN = "Something in the app went wrong. The run is saved up to its last full epoch."
 STOPPED = "It was stopped before it started."
 _SECONDS_BETWEEN_UPDATES = 1.0
-_SECONDS_BETWEEN_LOOKS = 0.5  # at what another page trains
+_POLL_SECONDS = 0.5  # for the training of another page
 
 
 def single(**settings: Any) -> list[TrainConfig]:
-    """The configs that Train trains: the page's settings, as a race of one."""
+    """The configs for Train: the page's settings, as a race of one."""
     return [read_config(settings)]
 
 
 def side_by_side(*, contenders: Any, num_seeds: Any) -> list[TrainConfig]:
-    """The configs that Start the race trains: every contender, over the seeds."""
+    """The configs for Start the race: every contender with every seed."""
     seeds = int(num_seeds) if isinstance(num_seeds, int | float) and 0 < num_seeds < 100 else 0
     return over_seeds(read_contenders(contenders), seeds)
 
 
 def with_fixed(*, lesson: Any, **settings: Any) -> list[TrainConfig]:
-    """The configs that a lesson's button trains: the page's settings, and the same without the lesson's mistake."""
+    """The configs for a lesson's button: the page's settings, with and without the lesson's mistake."""
     config = read_config(settings)
     if lesson not in LESSONS:
         raise UserError("Choose a lesson first.")
@@ -70,7 +70,7 @@ def train(
     configs: Callable[..., list[TrainConfig]] = single,
     **values: Any,
 ) -> Iterator[Updates]:
-    """Trains new runs of the `configs(**values)`; yields updates that show them."""
+    """Trains new runs of `configs(**values)`; yields updates that show them."""
     new = configs(**values)
     images = yield from wait_for_images(lab, visitor, requested_at, view.status, _without_runs(view))
     planned = planned_lrs(new[0], images)
@@ -117,20 +117,20 @@ def resume(
     changes = row_changes(read_config(settings), *parts) if uses_settings else {}
     with _writing(folders):
         resumable = _resumable_checkpoints(folders, images, int(min(total_epochs or 0, 1e6)), changes)
-        planned = []
+        planned: list[tuple[float, float]] = []
         if len(folders) == 1:
-            begin = resumable[0].schedule_from
-            rest = replace(resumable[0].config, epochs=resumable[0].config.epochs - begin)
-            planned = [(begin + epochs, lr) for epochs, lr in planned_lrs(rest, images)]
-        places = list(resumable)
+            start = resumable[0].schedule_from
+            rest = replace(resumable[0].config, epochs=resumable[0].config.epochs - start)
+            planned = [(start + epochs, lr) for epochs, lr in planned_lrs(rest, images)]
+        indices = list(resumable)
         events = lab.race([(state.config, state) for state in resumable.values()], images)
         runs = [
-            resumed(resumable[place]) if place in resumable else read_run(folder)
-            for place, folder in enumerate(folders)
+            resumed(resumable[index]) if index in resumable else read_run(folder)
+            for index, folder in enumerate(folders)
         ]
         yield from _watch(
             record_race(
-                ((places[place], event) for place, event in events),
+                ((indices[index], event) for index, event in events),
                 _recorders(runs, folders, images, resumable),
                 stop=partial(lab.is_stopped, visitor, requested_at),
             ),
@@ -141,10 +141,10 @@ def resume(
 
 
 def follow(lab: Lab, view: RunView, lists: RunLists, visitor: str, was_training: bool) -> Iterator[Updates]:
-    """Yields updates that show what another page of the visitor trains, until it ends.
+    """Yields updates that show the training of another page of the visitor, until it ends.
 
-    `was_training`: whether something trained when this page was opened. If so, its end is shown, even if it has ended
-    since.
+    `was_training`: whether a run was training when this page was opened. If so, its end is shown even if it has already
+    ended.
     """
     if not was_training:
         yield gr.skip()
@@ -154,13 +154,15 @@ def follow(lab: Lab, view: RunView, lists: RunLists, visitor: str, was_training:
         was_training = is_training(runs)
         yield {**view.show(runs, lab.images, language), **lists.offer(lab, visitor, race, keep=True)}
         if was_training:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_SECONDS)
 
 
-def wait_for_images(lab: Lab, visitor: str, requested_at: float, status: gr.HTML, others: Updates) -> Iterator[Updates]:
-    """Yields the progress of the images in `status`, with updates of `others`, until they have loaded; returns them.
+def wait_for_images(
+    lab: Lab, visitor: str, requested_at: float, status: gr.HTML, others: Updates
+) -> Generator[Updates, None, ImageData]:
+    """Yields updates of `status` with the progress of loading the images, and `others`; returns the images.
 
-    Raises ValueError if there are none, or if Stop was pressed after `requested_at`.
+    Raises UserError if there are none, or if Stop was pressed after `requested_at`.
     """
     checked_visitor(visitor)
     language = current_language()
@@ -174,7 +176,7 @@ def wait_for_images(lab: Lab, visitor: str, requested_at: float, status: gr.HTML
 
 
 def _without_runs(view: RunView) -> Updates:
-    """Updates of a view for a training that has not begun, without its status."""
+    """Updates that empty a view, except its status."""
     updates = view.show([], None, current_language())
     del updates[view.status]
     return updates
@@ -187,11 +189,11 @@ def _watch(
     show: Callable[..., Updates],
     offer: Callable[..., Updates],
 ) -> Iterator[Updates]:
-    """Yields what `show` and `offer` return while `runs` take up the events."""
+    """Yields the updates of `show` and `offer` while the events arrive, which have already changed `runs`."""
     next_update = 0.0
     yield show(live=is_training(runs))
     for _, event in events:
-        # The first checkpoint makes a run one that can be chosen; later ones change its label.
+        # From the first checkpoint on, a list can offer the run; later ones change its title.
         if isinstance(event, CheckpointReady) and (len(runs) == 1 or event.epoch == 0):
             yield {**show(live=is_training(runs)), **offer(keep=event.epoch > 0)}
         # Many epochs of a race end at about the same time.
@@ -204,10 +206,10 @@ def _watch(
 def _resumable_checkpoints(
     folders: Sequence[Path], images: ImageData, epochs: int, changes: dict[str, Any]
 ) -> dict[int, Checkpoint]:
-    """The checkpoints that can be trained further, by their places in the race; ValueError if there are none."""
+    """The checkpoints that can be trained further, by their index in the race. Raises UserError if there are none."""
     race = [read_run(folder) for folder in folders]
     resumable = {}
-    for place, (folder, run) in enumerate(zip(folders, race, strict=True)):
+    for index, (folder, run) in enumerate(zip(folders, race, strict=True)):
         _, data = read_settings(folder)
         if data["digest"] != images.digest:
             raise UserError(
@@ -216,10 +218,11 @@ def _resumable_checkpoints(
         total = max(epochs, run.config.epochs)
         is_over = run.epoch >= total or (run.status == "diverged" and not changes)
         if len(race) == 1 or not is_over:
-            resumable[place] = continued(read_checkpoint(folder), epochs=total, changes=changes)
+            resumable[index] = continued(read_checkpoint(folder), epochs=total, changes=changes)
     if not resumable:
         raise UserError("Every run of this race has trained all its epochs; choose a larger total to continue.")
-    after = {resumable.get(place, run).config for place, run in enumerate(race)}
+    states: list[Run | Checkpoint] = [resumable.get(index, run) for index, run in enumerate(race)]
+    after = {state.config for state in states}
     if len(after) < len({run.config for run in race}):
         raise UserError(
             "Some settings of this race would become the same: they differ only in their schedule or epochs. "
@@ -230,9 +233,9 @@ def _resumable_checkpoints(
 
 @contextmanager
 def _writing(folders: Sequence[Path]) -> Iterator[None]:
-    with ExitStack() as held:
+    with ExitStack() as stack:
         for folder in folders:
-            held.enter_context(run_folder.writing(folder))
+            stack.enter_context(run_folder.writing(folder))
         yield
 
 
@@ -243,6 +246,6 @@ def _recorders(
     resumable: Mapping[int, Checkpoint] | None = None,
 ) -> list[Recorder]:
     return [
-        Recorder(run=run, folder=folder, data=facts(images), resume=(resumable or {}).get(place))
-        for place, (run, folder) in enumerate(zip(runs, folders, strict=True))
+        Recorder(run=run, folder=folder, data=facts(images), resume=(resumable or {}).get(index))
+        for index, (run, folder) in enumerate(zip(runs, folders, strict=True))
     ]
