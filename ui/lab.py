@@ -81,7 +81,7 @@ class Lab:
 
     def race(
         self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
-    ) -> Iterator[tuple[int, Event]]:
+    ) -> Generator[tuple[int, Event], None, None]:
         """What `race` yields, within the app's time limit. Raises UserError at once if a config exceeds the limits."""
         self.limits.check([config for config, _ in contenders])
         events = self._race(contenders, images)
@@ -99,12 +99,12 @@ class Lab:
 
     def find_lr(
         self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf
-    ) -> Iterator[Trial | Finding]:
+    ) -> Generator[Trial | Finding, None, None]:
         """What `lr_finder.find_lr` yields. Raises UserError at once above the app's limits, or after its time limit."""
         self.limits.check([config])
         return self._in_time(self._find_lr(config, images), seconds)
 
-    def _in_time(self, results: Iterator[Trial | Finding], seconds: float) -> Iterator[Trial | Finding]:
+    def _in_time(self, results: Iterator[Trial | Finding], seconds: float) -> Generator[Trial | Finding, None, None]:
         start, most = time.monotonic(), min(seconds, self.limits.seconds)
         with closing(cast("Generator[Trial | Finding, None, None]", results)):
             for result in results:

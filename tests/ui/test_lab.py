@@ -176,7 +176,7 @@ def test_the_notice_for_a_visitor(lab):
     """Empty at home. On a Space: its limits, that a restart deletes runs, and that earlier runs are gone."""
     visitor = new_visitor()
     assert notice(lab, visitor, False) == ""
-    assert "emptied" in notice(lab, visitor, True)
+    assert "disk was cleared" in notice(lab, visitor, True)
     (run,) = lab.new_race(visitor, 1)
     (run / "training.json").touch()
     assert notice(lab, visitor, True) == ""

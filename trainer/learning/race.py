@@ -1,7 +1,7 @@
 """A race: several trainings that take turns on one device, so that all advance together."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -64,7 +64,7 @@ def race(
 
 def limit_time(
     events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str, too_slow: str
-) -> Iterator[tuple[int, Event]]:
+) -> Generator[tuple[int, Event], None, None]:
     """Yields the events of a race for `seconds`. Unfinished runs end as `out_of_time` then.
 
     Their Finished has `advice`, or `too_slow` for a run that has not completed a single epoch: to resume it with the
