@@ -1,4 +1,4 @@
-"""How long an epoch will take, measured on a few batches."""
+"""The time of an epoch, estimated from a few batches."""
 
 import time
 
@@ -15,18 +15,18 @@ CONFIG = TrainConfig(epochs=2, batch_size=32)
 
 @pytest.mark.slow
 def test_an_epoch_takes_about_as_long_as_was_measured(images):
-    """Within a factor that a busy machine may cost; warming up is not counted."""
+    """Within a factor of 5, because the machine may be busy; warming up does not count."""
     measured = measure(CONFIG, images).epoch_seconds(CONFIG, images)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for event in train(CONFIG, images):
         if isinstance(event, EpochEnded) and event.epoch == 0:
-            begun = time.perf_counter()
-    taken = (time.perf_counter() - begun) / 2
+            started = time.perf_counter()
+    taken = (time.perf_counter() - started) / 2
     assert taken / 5 < measured < taken * 5
 
 
 def test_the_first_batch_only_warms_up(tiny, monkeypatch):
-    """However long it takes, as where a GPU has just been lent."""
+    """However long it takes, as on a GPU that was borrowed just now."""
     calls = []
 
     def slow_at_first(*arguments, **options):
@@ -39,14 +39,14 @@ def test_the_first_batch_only_warms_up(tiny, monkeypatch):
 
 
 def test_a_schedule_that_ends_does_not_end_the_measurement(tiny):
-    """One epoch of four batches under onecycle: more batches than the schedule has are measured all the same."""
+    """A measurement may take more batches than the schedule of a run with four batches has steps."""
     pace = measure(TrainConfig(epochs=1, batch_size=8), tiny)
     assert pace.batch_seconds > 0
     assert pace.test_seconds > 0
 
 
-def test_the_pace_of_an_epoch_foretells_the_next(tiny):
-    """Told from an epoch's row it adds up to that epoch, whole batches alone where the last one is dropped."""
+def test_the_pace_of_an_epoch_gives_its_seconds(tiny):
+    """The pace of an epoch's row adds up to that epoch's seconds, also if a partial batch is dropped."""
     for drop_last in (False, True):
         config = TrainConfig(epochs=2, batch_size=8, drop_last=drop_last)
         row = [event for event in train(config, tiny) if isinstance(event, EpochEnded)][-1]
@@ -54,13 +54,13 @@ def test_the_pace_of_an_epoch_foretells_the_next(tiny):
 
 
 def test_epochs_are_as_long_as_they_have_batches(tiny):
-    """26 pictures in batches of 8 are four batches, three where the last is dropped."""
+    """26 pictures in batches of 8 make four batches, or three if the partial one is dropped."""
     pace = Pace(batch_seconds=2.0, test_seconds=1.0)
     assert pace.epoch_seconds(TrainConfig(batch_size=8), tiny) == 9.0
     assert pace.epoch_seconds(TrainConfig(batch_size=8, drop_last=True), tiny) == 7.0
 
 
-def test_settings_that_do_not_fit_are_told(tiny):
-    """With the sentence that training itself would give."""
+def test_settings_that_do_not_fit_are_refused(tiny):
+    """With the same sentence as in training."""
     with pytest.raises(ValueError, match="batch_size"):
         measure(TrainConfig(batch_size=1000), tiny)

@@ -1,4 +1,4 @@
-"""Pieces of work for a GPU that is lent by the second: plain data in and out, exact from one to the next."""
+"""Jobs for a borrowed GPU: plain data in and out, and slices that continue exactly."""
 
 import pickle
 from dataclasses import replace
@@ -37,133 +37,133 @@ FAST = Pace(batch_seconds=0.0, test_seconds=1e-3)
 
 
 @pytest.fixture(scope="module")
-def kept(image_folder):
-    """Images that are kept in a file, as the app's are."""
+def stored(image_folder):
+    """Images in a file, like the app's."""
     return load_images(str(image_folder))
 
 
-def crossed(job):
-    """What comes of a piece on the other side, both ways pickled."""
-    return [pickle.loads(pickle.dumps(fact)) for fact in run_job(pickle.loads(pickle.dumps(job)), CPU)]
+def run_pickled(job):
+    """Runs a pickled job, and returns its pickled and unpickled events."""
+    return [pickle.loads(pickle.dumps(event)) for event in run_job(pickle.loads(pickle.dumps(job)), CPU)]
 
 
 def in_slices(configs, images, seconds):
-    """The events of a race cut into slices of so many seconds, and how many slices it took."""
-    states = {place: RunState.of(config, None) for place, config in enumerate(configs)}
+    """Returns the events of a race in slices of `seconds`, and the number of slices."""
+    states = {index: RunState.of(config, None) for index, config in enumerate(configs)}
     events, slices = [], 0
     while states:
         job = next_slice(states, dict.fromkeys(states, FAST), images, longest=60)
         slices += 1
-        begun, *facts = crossed(replace(job, seconds=seconds))
-        assert begun == Started()
+        started, *slice_events = run_pickled(replace(job, seconds=seconds))
+        assert started == Started()
         ended = {}
-        for place, event in facts:
-            events.append((place, event))
+        for index, event in slice_events:
+            events.append((index, event))
             if isinstance(event, EpochEnded):
-                ended[place] = event
+                ended[index] = event
             elif isinstance(event, CheckpointReady):
-                states[place] = RunState(config=configs[place], ended=ended[place], ready=event)
+                states[index] = RunState(config=configs[index], ended=ended[index], ready=event)
             elif isinstance(event, Finished):
-                del states[place]
+                del states[index]
     return events, slices
 
 
 def timeless(events):
-    """The events that matter, without their times, which no two runs share."""
-    rows = [(place, event) for place, event in events if isinstance(event, EpochEnded | CheckpointReady | Finished)]
+    """Returns rows, checkpoints and ends without their times, which differ between runs."""
+    rows = [(index, event) for index, event in events if isinstance(event, EpochEnded | CheckpointReady | Finished)]
     return [
-        (place, replace(event, seconds=0.0, images_per_second=0.0) if isinstance(event, EpochEnded) else event)
-        for place, event in rows
+        (index, replace(event, seconds=0.0, images_per_second=0.0) if isinstance(event, EpochEnded) else event)
+        for index, event in rows
     ]
 
 
 @pytest.mark.parametrize("configs", [[CONFIG], [ADAM], [CARRIED], [CONFIG, ADAM, CARRIED]])
-def test_epoch_by_epoch_is_what_an_uncut_race_is(kept, configs):
-    """With time for a single epoch a slice: the same rows and the same weights, bit for bit, whoever is beside it."""
-    whole = timeless(race([(config, None) for config in configs], kept))
-    events, slices = in_slices(configs, kept, START_SECONDS)
+def test_a_race_in_slices_equals_an_undivided_race(stored, configs):
+    """With one epoch a slice, rows and weights are bit for bit the same, whatever the other contenders are."""
+    whole = timeless(race([(config, None) for config in configs], stored))
+    events, slices = in_slices(configs, stored, START_SECONDS)
     assert slices == 4 - (configs == [ADAM])
-    for place in range(len(configs)):
-        assert [event for at, event in timeless(events) if at == place] == [event for at, event in whole if at == place]
+    for index in range(len(configs)):
+        assert [event for at, event in timeless(events) if at == index] == [event for at, event in whole if at == index]
 
 
-def test_what_there_is_time_for_is_one_slice(kept):
-    """Nothing is cut that fits."""
-    events, slices = in_slices([CONFIG, ADAM], kept, 600)
+def test_a_race_that_fits_is_one_slice(stored):
+    """A race is not divided without need."""
+    events, slices = in_slices([CONFIG, ADAM], stored, 600)
     assert slices == 1
     assert [event.reason for _, event in events if isinstance(event, Finished)] == ["completed", "completed"]
 
 
-def test_a_resumed_run_begins_where_it_was_kept(kept, trained):
-    """From a run's folder, changed settings included: as `race` itself would go on, and the change told once."""
-    folder, _ = trained(CONFIG, kept, until=2)
+def test_a_resumed_run_starts_from_its_checkpoint(stored, trained):
+    """With changed settings too: the events are those of `race`, and the first row reports the change."""
+    folder, _ = trained(CONFIG, stored, until=2)
     state = continued(read_checkpoint(folder), epochs=5, changes={"scheduler": "constant", "lr": 0.01})
-    job = Slice(images=ImageFile.of(kept), states={0: RunState.of(state.config, state)}, paces={0: FAST}, seconds=600)
+    job = Slice(images=ImageFile.of(stored), states={0: RunState.of(state.config, state)}, paces={0: FAST}, seconds=600)
     assert job.states[0].epochs_left == 5 - state.epoch
-    whole = timeless(race([(state.config, state)], kept))
-    assert timeless(crossed(job)[1:]) == whole
+    whole = timeless(race([(state.config, state)], stored))
+    assert timeless(run_pickled(job)[1:]) == whole
     rows = [event for _, event in whole if isinstance(event, EpochEnded)]
     assert [row.continued_with is not None for row in rows] == [True] + [False] * (len(rows) - 1)
 
 
-def test_neither_images_nor_tensors_are_pickled(kept, trained):
-    """Weights cross as bytes, images as the path of a file: no pickle names torch."""
-    folder, _ = trained(CONFIG, kept, until=2)
+def test_jobs_and_events_contain_no_tensors(stored, trained):
+    """Weights are bytes and images the path of a file, so that no pickle mentions torch."""
+    folder, _ = trained(CONFIG, stored, until=2)
     state = read_checkpoint(folder)
-    job = next_slice({0: RunState.of(CONFIG, state)}, {0: FAST}, kept, longest=60)
-    for crossing in (job, search(CONFIG, FAST, kept), Measurement(images=ImageFile.of(kept), config=CONFIG)):
-        assert b"torch" not in pickle.dumps(crossing)
+    job = next_slice({0: RunState.of(CONFIG, state)}, {0: FAST}, stored, longest=60)
+    for sent in (job, search(CONFIG, FAST, stored), Measurement(images=ImageFile.of(stored), config=CONFIG)):
+        assert b"torch" not in pickle.dumps(sent)
     assert len(pickle.dumps(replace(job, states={}))) < 2000
-    for fact in run_job(job, CPU):
-        assert b"torch" not in pickle.dumps(fact)
+    for event in run_job(job, CPU):
+        assert b"torch" not in pickle.dumps(event)
 
 
-def test_a_measurement_yields_a_pace(kept):
-    """And nothing else, but that it has begun."""
-    begun, pace = crossed(Measurement(images=ImageFile.of(kept), config=CONFIG))
-    assert begun == Started()
+def test_a_measurement_yields_a_pace(stored):
+    """After Started, it yields nothing else."""
+    started, pace = run_pickled(Measurement(images=ImageFile.of(stored), config=CONFIG))
+    assert started == Started()
     assert pace.batch_seconds > 0
 
 
-def test_a_search_yields_its_trials(kept):
-    """As they come, and it can be left at any of them."""
-    facts = run_job(search(CONFIG, FAST, kept), CPU)
-    assert next(facts) == Started()
-    assert [next(facts).step, next(facts).step] == [1, 2]
-    facts.close()
+def test_a_search_yields_its_trials(stored):
+    """One by one, and the job can be closed at any of them."""
+    events = run_job(search(CONFIG, FAST, stored), CPU)
+    assert next(events) == Started()
+    assert [next(events).step, next(events).step] == [1, 2]
+    events.close()
 
 
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [(CONFIG.changed({"batch_size": 1000}), "batch_size"), (CONFIG.changed({"precision": "float16"}), "CUDA")],
 )
-def test_a_mistake_comes_back_as_its_sentence(kept, config, sentence):
-    """An exception would arrive as the bare name of its class."""
+def test_a_mistake_is_returned_as_a_sentence(stored, config, sentence):
+    """ZeroGPU would report an exception by the name of its class only."""
     for job in (
-        Measurement(images=ImageFile.of(kept), config=config),
-        Slice(images=ImageFile.of(kept), states={0: RunState.of(config, None)}, paces={0: FAST}, seconds=60),
+        Measurement(images=ImageFile.of(stored), config=config),
+        Slice(images=ImageFile.of(stored), states={0: RunState.of(config, None)}, paces={0: FAST}, seconds=60),
     ):
-        *_, last = crossed(job)
+        *_, last = run_pickled(job)
         assert isinstance(last, Refused)
         assert sentence in last.sentence
 
 
-def test_other_images_than_the_apps_are_refused(kept, images):
-    """A file that was overwritten, and images that no file holds."""
-    job = Measurement(images=ImageFile(path=kept.path, digest="0" * 64), config=CONFIG)
-    assert "changed" in crossed(job)[-1].sentence
+def test_images_other_than_the_apps_are_refused(stored, images):
+    """A file that was overwritten, and images that are in no file."""
+    job = Measurement(images=ImageFile(path=stored.path, digest="0" * 64), config=CONFIG)
+    assert "changed" in run_pickled(job)[-1].sentence
     with pytest.raises(ValueError, match="disk"):
         ImageFile.of(replace(images, path=None))
 
 
-def test_the_declared_duration_is_tight(kept):
-    """What is left, a quarter more and the start; at most a slice, but an epoch of each."""
+def test_the_declared_duration(stored):
+    """It is 1.25 times the remaining epochs plus the start, limited to `longest` but not below an epoch of each."""
     pace = Pace(batch_seconds=1.0, test_seconds=0.0)  # 5 batches
     states = {0: RunState.of(CONFIG, None), 1: RunState.of(ADAM, None)}
     paces = dict.fromkeys(states, pace)
-    everything, round_of_all = seconds_to_declare(5 * 7), seconds_to_declare(5 * 2)
-    assert everything == START_SECONDS + 44
-    assert gpu_seconds(next_slice(states, paces, kept, longest=60)) == everything
-    assert gpu_seconds(next_slice(states, paces, kept, longest=30.7)) == 30
-    assert gpu_seconds(next_slice(states, paces, kept, longest=2)) == round_of_all
-    assert gpu_seconds(search(CONFIG, pace, kept)) == seconds_to_declare(num_trials(CONFIG))
+    all_epochs, one_epoch = seconds_to_declare(5 * 7), seconds_to_declare(5 * 2)
+    assert all_epochs == START_SECONDS + 44
+    assert gpu_seconds(next_slice(states, paces, stored, longest=60)) == all_epochs
+    assert gpu_seconds(next_slice(states, paces, stored, longest=30.7)) == 30
+    assert gpu_seconds(next_slice(states, paces, stored, longest=2)) == one_epoch
+    assert gpu_seconds(search(CONFIG, pace, stored)) == seconds_to_declare(num_trials(CONFIG))

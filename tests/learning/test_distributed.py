@@ -1,4 +1,4 @@
-"""Several processes train one network together: the numbers of one, one voice, one end; with the real torchrun."""
+"""Several processes train one network: the numbers and the output of one process, and a common end, under torchrun."""
 
 import json
 import os
@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 MESSAGE = "error: Another process of this training has ended or cannot be reached"
 FEW = ("--num-images", "512")
-# An epoch of 128 batches: there is time to end it on the way.
+# An epoch of 128 batches, long enough to be interrupted.
 LONG = ("--epochs", "40", *FEW, "--batch-size", "4", "--scheduler", "constant", "--lr", "0.0003", "--json")
 
 PLAIN = {"epochs": 3, "batch_size": 8, "scheduler": "constant", "lr": 0.01}
@@ -46,8 +46,8 @@ CASES = {
     **{f"the network {name}": {"model": name, "batch_size": 13} for name in MODELS if name != "quick"},
 }
 
-# Runs on three ranks: trains each case, and the first once more with rank 2 asked to stop in the second epoch; what the
-# ranks have seen is what rank 0 writes. Then rank 2 goes silent.
+# Runs on three ranks: trains each case, and the first case again with a stop of rank 2 in the second epoch. Rank 0
+# writes the events of all ranks. Then rank 2 stops responding.
 SCRIPT = """
 import dataclasses, datetime, hashlib, os, pickle, sys, time
 from trainer.learning import distributed
@@ -55,7 +55,7 @@ from trainer.runs.events import CheckpointReady, EvaluationLogged, StepLogged
 from trainer.learning.loop import train
 from trainer.runs.run import Run
 
-def seen(events):
+def summarize(events):
     kept = [event for event in events if not isinstance(event, EvaluationLogged)]
     return [
         (event.epoch, hashlib.sha256(event.model + event.training).hexdigest())
@@ -63,7 +63,7 @@ def seen(events):
         for event in kept
     ]
 
-def until_asked(events, world):
+def stop_in_epoch_2(events, world):
     for event in events:
         if isinstance(event, StepLogged) and event.epoch == 2 and world.rank == 2:
             world.stopping.set()
@@ -72,25 +72,25 @@ def until_asked(events, world):
 distributed._TIMEOUT = datetime.timedelta(seconds=8)
 images, configs = pickle.load(open(sys.argv[1], "rb"))
 with distributed.join() as world:
-    told = [world.gather(seen(train(config, images, world=world))) for config in configs]
+    trained = [world.gather(summarize(train(config, images, world=world))) for config in configs]
     longer = train(dataclasses.replace(configs[0], epochs=40), images, world=world)
-    stopped = world.gather(seen(until_asked(longer, world)))
+    stopped = world.gather(summarize(stop_in_epoch_2(longer, world)))
     if world.rank == 0:
-        pickle.dump((told, stopped), open(sys.argv[2], "wb"))
+        pickle.dump((trained, stopped), open(sys.argv[2], "wb"))
     world.gather(None)
     if world.rank == 2:
         time.sleep(300)
     try:
         world.gather(None)
     except distributed.LostRankError:
-        os.write(1, b"first " if world.claim() else b"second ")  # at once: both write to the same place
+        os.write(1, b"first " if world.claim() else b"second ")  # in one call, because both write to the same pipe
         raise
 """
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """Two processes with as many threads as there are cores each would wait for one another."""
+    """Limits each process to one thread; with as many as cores they would wait for one another."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OMP_NUM_THREADS", "1")
         yield
@@ -103,18 +103,18 @@ def launch(*arguments, processes=2, agent=("--standalone",)):
 
 
 def trainer(*arguments, **options):
-    """`torchrun … -m trainer …`; without `--` torchrun takes --run for its own --run-path."""
+    """Starts `torchrun … -m trainer …`; without `--` torchrun would read --run as its --run-path."""
     return launch("-m", "--", "trainer", *arguments, **options)
 
 
 def finish(process):
-    """(exit status, rows on stdout, stderr) of a process; nothing may take longer."""
+    """Waits for a process, and returns (exit status, rows on stdout, stderr)."""
     out, err = process.communicate(timeout=120)
     return process.returncode, [json.loads(line) for line in out.splitlines()], err
 
 
 def read_until(process, epoch):
-    """Reads the rows of a run until an epoch's checkpoint is on disk: it is in the middle of the next one then."""
+    """Reads the rows of a run until an epoch's checkpoint is on disk and the next epoch has started."""
     for line in process.stdout:
         row = json.loads(line)
         if (row["event"], row.get("epoch")) == ("checkpoint", epoch):
@@ -123,7 +123,7 @@ def read_until(process, epoch):
 
 
 def process_of(rank, torchrun):
-    """The process id of a rank."""
+    """Returns the process id of a rank."""
     for pid in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split():
         if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             return int(pid)
@@ -147,7 +147,7 @@ def untimed(events):
 
 
 def numbers(row):
-    """An epoch's numbers, but for the times it took."""
+    """Returns the numbers of an epoch except its times."""
     return [row[name] or 0.0 for name in ("train_loss", "test_loss", "test_accuracy", "grad_norm", "lr")]
 
 
@@ -156,22 +156,22 @@ def numbers(row):
 
 @pytest.fixture(scope="module")
 def ranks(tiny, tmp_path_factory):
-    """What SCRIPT has seen on its three ranks: the events of each case, those of the run that stopped, its output."""
+    """Returns the events of each case and of the stopped run on SCRIPT's three ranks, and its output."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "script.py").write_text(SCRIPT)
     configs = [TrainConfig(**{**PLAIN, **settings}) for settings in CASES.values()]
     (folder / "given").write_bytes(pickle.dumps((tiny, configs)))
-    process = launch(folder / "script.py", folder / "given", folder / "told", processes=3)
+    process = launch(folder / "script.py", folder / "given", folder / "events", processes=3)
     out, err = process.communicate(timeout=300)
-    assert (folder / "told").exists(), err
-    told, stopped = pickle.loads((folder / "told").read_bytes())
-    return dict(zip(CASES, told, strict=True)), stopped, out
+    assert (folder / "events").exists(), err
+    trained, stopped = pickle.loads((folder / "events").read_bytes())
+    return dict(zip(CASES, trained, strict=True)), stopped, out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_three_ranks_train_as_one_process(case, ranks, tiny):
-    """The same events on every rank, checkpoints to the last bit; and, up to rounding, those of one process."""
+    """All ranks yield the same events, bit for bit, and up to rounding those of one process."""
     first, *others = (untimed(events) for events in ranks[0][case])
     for events in others:
         assert repr(events) == repr(first)  # repr: NaN is not equal to itself
@@ -182,7 +182,7 @@ def test_three_ranks_train_as_one_process(case, ranks, tiny):
         return
     assert first[-1].reason == "completed"
     if case.startswith("the network"):
-        # Batch normalisation knows only the rank's own share, of thirteen pictures four or five.
+        # Batch normalisation uses the rank's own share only: four or five of thirteen pictures.
         assert losses(first) == pytest.approx(losses(alone), abs=0.5)
         return
     assert losses(first) == pytest.approx(losses(alone), abs=1e-4)
@@ -196,7 +196,7 @@ def vars_of(event):
 
 @pytest.mark.slow
 def test_all_ranks_stop_after_the_same_batch(ranks):
-    """One of them is asked; all end as stopped, none has seen a batch more."""
+    """A stop of one rank ends all of them as stopped, after the same batch."""
     first, *others = (untimed(events) for events in ranks[1])
     assert all(events == first for events in others)
     assert first[-1] == Finished(reason="stopped")
@@ -205,7 +205,7 @@ def test_all_ranks_stop_after_the_same_batch(ranks):
 
 @pytest.mark.slow
 def test_a_silent_rank_ends_the_others(ranks):
-    """They wait for so long and no longer, and only one of them is to say so."""
+    """The others end after the timeout, and only one of them is to report it."""
     assert sorted(ranks[2].split()) == ["first", "second"]
 
 
@@ -213,8 +213,8 @@ def test_a_silent_rank_ends_the_others(ranks):
 
 
 @pytest.mark.slow
-def test_lesson_1_is_that_of_one_process(images, tmp_path):
-    """Its losses to 1e-4 over an epoch of 512 pictures; on stdout one row for each thing, on stderr one line."""
+def test_lesson_1_equals_that_of_one_process(images, tmp_path):
+    """Its losses differ by at most 1e-4 in an epoch of 512 pictures; stdout and stderr are those of one process."""
     few = ("--lesson", "one-epoch", *FEW, "--checkpoints", tmp_path, "--run", "run")
     status, rows, err = finish(trainer("train", *few, "--json"))
     assert status == 0, err
@@ -226,8 +226,8 @@ def test_lesson_1_is_that_of_one_process(images, tmp_path):
         assert numbers(row) == pytest.approx(numbers(vars_of(expected)), abs=1e-4)
 
 
-def test_lesson_1_on_the_real_thing(real_images, tmp_path):
-    """All of its 156 batches on CIFAR-10."""
+def test_lesson_1_on_real_pictures(real_images, tmp_path):
+    """All of its 156 batches on CIFAR-10 have the losses of one process."""
     few = ("--lesson", "one-epoch", "--data", real_images.source, "--checkpoints", tmp_path, "--run", "run")
     status, rows, err = finish(trainer("train", *few, "--json"))
     assert status == 0, err
@@ -238,8 +238,8 @@ def test_lesson_1_on_the_real_thing(real_images, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_from_two_processes_to_three_and_to_one(tmp_path, capsys):
-    """A rank is killed: all end with one message. Three go on, until Ctrl-C; one process makes an end of it: the
-    epochs are those of a run that one process trained all along, up to what rounding comes to in hundreds of steps."""
+    """When a rank is killed, all end with one message. Three continue until Ctrl-C, and one process completes the run,
+    whose epochs equal those of a single process up to the rounding of hundreds of steps."""
     folder = tmp_path / "run"
     two = trainer("train", *LONG, "--checkpoints", tmp_path, "--run", "run")
     read_until(two, 1)
@@ -274,7 +274,7 @@ def test_a_run_goes_from_two_processes_to_three_and_to_one(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_two_agents_on_loopback(tmp_path):
-    """As on two machines: each has one process, one of them the first voice and the folder; the numbers are one's."""
+    """As on two machines with a process each: one of them prints and writes, with the numbers of one process."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     agent = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "lab")
@@ -282,16 +282,16 @@ def test_two_agents_on_loopback(tmp_path):
     agents = [trainer(*given, "--run", "run", agent=agent, processes=1) for _ in range(2)]
     done = [finish(process) for process in agents]
     assert [status for status, _, _ in done] == [0, 0], done
-    told, silent = sorted((rows for _, rows, _ in done), key=len, reverse=True)
+    printed, silent = sorted((rows for _, rows, _ in done), key=len, reverse=True)
     assert silent == []
-    assert told[-1]["reason"] == "completed"
+    assert printed[-1]["reason"] == "completed"
     alone = list(train(TrainConfig(epochs=1, num_images=512, scheduler="constant"), load_images("synthetic")))
-    assert [row["loss"] for row in told if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
+    assert [row["loss"] for row in printed if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_once(tmp_path):
-    """What rank 0 alone can see ends all of them, with one line."""
+def test_a_mistake_is_reported_once(tmp_path):
+    """A mistake that only rank 0 can detect ends all of them, with one line."""
     status, rows, err = finish(trainer("resume", tmp_path / "nowhere"))
     assert (status, rows) == (1, [])
     assert re.findall("^error: .*", err, re.MULTILINE) == [f"error: There is no run in {tmp_path / 'nowhere'}."]
@@ -301,8 +301,8 @@ def test_a_mistake_is_told_once(tmp_path):
 # --- what needs no second process
 
 
-def test_what_one_rank_cannot_do_ends_all(tiny, tmp_path):
-    """With its own reason: the others learn of it by its closed connection, and do not wait for it."""
+def test_an_error_of_one_rank_ends_all(tiny, tmp_path):
+    """It reports its own reason; the others notice its closed connection, and do not wait."""
 
     def out_of_memory():
         yield from ()
@@ -316,20 +316,20 @@ def test_what_one_rank_cannot_do_ends_all(tiny, tmp_path):
 
 
 def test_more_processes_than_a_batch_has_images(tiny):
-    """One sentence, before anything is exchanged."""
+    """Is refused with a sentence, before any communication."""
     with pytest.raises(ValueError, match="batch_size of 8 is too small for 9 processes"):
         train(TrainConfig(batch_size=8), tiny, world=World(0, 9))
 
 
-def test_alone_without_torchrun(monkeypatch):
-    """Nothing is started, nothing exchanged; torchrun with one process is no different."""
+def test_a_single_process_without_torchrun(monkeypatch):
+    """No process group is started, neither without torchrun nor with torchrun and one process."""
     with distributed.join() as world:
         assert (world.rank, world.size) == (0, 1)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "lab")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with distributed.join() as world:
         assert (world.rank, world.size) == (0, 1)
-        assert world.gather("fact") == ["fact"]
+        assert world.gather("value") == ["value"]
         assert world.claim()
     assert not torch.distributed.is_initialized()
 
@@ -339,7 +339,7 @@ def test_alone_without_torchrun(monkeypatch):
     [(2, "cuda", "This machine has 2 GPUs, fewer than processes"), (0, "mps", "add --device cpu")],
 )
 def test_a_device_for_each_rank(rank, device, sentence, monkeypatch):
-    """The CPU is shared, a GPU is not, and what cannot be is said."""
+    """All share the CPU, each needs a GPU of its own, and too few GPUs are refused with a sentence."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     world = World(rank, 3, local_rank=rank)
     assert distributed.own_device(world, torch.device("cpu")) == torch.device("cpu")
@@ -348,7 +348,7 @@ def test_a_device_for_each_rank(rank, device, sentence, monkeypatch):
 
 
 def test_a_gpu_for_each_rank(monkeypatch):
-    """The second process of a machine takes its second GPU."""
+    """The second process on a machine takes its second GPU."""
     taken = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)

@@ -208,7 +208,7 @@ def test_fast_learns_with_every_optimizer(optimizer, tiny):
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_fast_takes_every_lesson(lesson, tiny):
-    """Each mistake and its fixed version run; they end, or diverge as never cleared gradients may."""
+    """Each mistake and its fixed version can be trained; they complete or diverge."""
     for config in (lesson.config, lesson.fixed):
         events = list(train(config.changed({"model": "fast", "batch_size": 4, "epochs": 1}), tiny))
         assert isinstance(events[-1], Finished)
@@ -408,7 +408,7 @@ def test_the_split_to_train_on(tiny):
 
 @pytest.mark.slow
 def test_the_softmax_mistake_barely_learns(images):
-    """Lesson 2 in small: with a second softmax the loss of an epoch hardly moves and the fixed version's does."""
+    """Lesson 2 on a small scale: with a second softmax the loss hardly moves, and without it falls."""
     falls = {}
     for softmax in (True, False):
         config = TrainConfig(**{**PLAIN, "epochs": 3, "batch_size": 32, "num_images": 256, "lr": 0.05}, softmax=softmax)

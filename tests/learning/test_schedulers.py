@@ -1,4 +1,4 @@
-"""Each schedule by hand, the preview against a real run, and runs too short for their schedule."""
+"""Each schedule computed by hand, the preview compared with a run, and runs too short for their schedule."""
 
 import inspect
 import itertools
@@ -15,7 +15,7 @@ from trainer.runs.events import EpochEnded, StepLogged
 from trainer.settings.config import TrainConfig
 from trainer.settings.schedulers import SCHEDULERS
 
-# What the run knows itself, functions, and what does not suit a loss that should fall.
+# Parameters that the run determines, functions, and those that make no sense for a loss.
 ALWAYS_LEFT_OUT = {"optimizer", "last_epoch"}
 LEFT_OUT = {
     "constant": {"factor", "total_iters"},
@@ -23,14 +23,14 @@ LEFT_OUT = {
     "cyclic": {"max_lr", "scale_fn", "scale_mode"},
     "plateau": {"mode", "eps"},
 }
-FORESEEABLE = [name for name in SCHEDULERS if name != "plateau"]
+PREVIEWABLE = [name for name in SCHEDULERS if name != "plateau"]
 
 
 def half_cosine(step, steps):
     return (1 + math.cos(math.pi * step / steps)) / 2
 
 
-# As torch has it, whatever the row's defaults.
+# torch's defaults, which are not ours.
 ONECYCLE = {"scheduler": "onecycle", "pct_start": 0.3, "div_factor": 25, "final_div_factor": 1e4}
 WARM_4 = [0.01, 0.2575, 0.505, 0.7525]
 WARM_2 = [0.01, 0.505]
@@ -54,7 +54,7 @@ BY_HAND = [
         [0.04, 0.52, *(1 - (1 - 4e-6) * step / 7 for step in range(8))],
     ),
     (
-        {**ONECYCLE, "epochs": 10},  # along cosines: from 0.04 to 1 in 2 steps, and down to 4e-6 in 7
+        {**ONECYCLE, "epochs": 10},  # along cosines: from 0.04 up to 1 in 2 steps, and down to 4e-6 in 7
         [0.04, 0.52, *(4e-6 + (1 - 4e-6) * half_cosine(step, 7) for step in range(8))],
     ),
     (
@@ -62,7 +62,7 @@ BY_HAND = [
         [0.04 * 0.01, 0.04 * 0.505, 0.04, 0.52, *(1 - (1 - 4e-6) * step / 7 for step in range(8))],
     ),
     (
-        # Up and down in the same 3 steps, then from 0.04 to 4e-6 in what is left of 10.
+        # Up and down in 3 steps each, then from 0.04 to 4e-6 in the rest of 10.
         {**ONECYCLE, "anneal_strategy": "linear", "three_phase": True, "pct_start": 0.4, "epochs": 10},
         [0.04, 0.36, 0.68, 1, 0.68, 0.36, 0.04, *(0.04 - (0.04 - 4e-6) * step / 3 for step in (1, 2, 3))],
     ),
@@ -93,15 +93,15 @@ BY_HAND = [
     ids=["-".join(f"{name[:9]}={value}" for name, value in settings.items()) for settings, _ in BY_HAND],
 )
 def test_schedules_by_hand(settings, factors):
-    """The lr of each step, as parts of lr, worked out on paper; one batch an epoch, so both units say the same."""
+    """The lr of each step is a known fraction of lr; with one batch an epoch both units give the same schedule."""
     for unit in ("epoch", "batch")[: 1 if settings["scheduler"] == "plateau" else 2]:
         steps = list(preview(TrainConfig(lr=2.0, scheduler_unit=unit, **settings), batches_per_epoch=1))
         assert [step for step, _ in steps] == list(range(1, len(factors) + 1))
         assert [lr / 2 for _, lr in steps] == pytest.approx(factors, rel=1e-6, abs=1e-9)
 
 
-def test_every_schedule_is_done_by_hand():
-    """A new row needs its line above."""
+def test_every_schedule_is_computed_by_hand():
+    """A new scheduler needs an entry above."""
     assert {settings["scheduler"] for settings, _ in BY_HAND} == SCHEDULERS.keys() == CLASSES.keys()
 
 
@@ -109,7 +109,7 @@ def test_every_schedule_is_done_by_hand():
     ("unit", "every", "lrs"), [("epoch", 1, "aaabbb"), ("batch", 1, "abcdef"), ("batch", 2, "aabbcc")]
 )
 def test_units(unit, every, lrs):
-    """scheduler.step() is called after each epoch or each optimizer step, of which there is one in zero_grad_every."""
+    """scheduler.step() is called after each epoch, or after each optimizer step: every zero_grad_every batches."""
     config = TrainConfig(
         scheduler="exponential", gamma=0.5, lr=1.0, scheduler_unit=unit, epochs=2, zero_grad_every=every
     )
@@ -117,16 +117,16 @@ def test_units(unit, every, lrs):
     assert values == [0.5 ** "abcdef".index(letter) for letter in lrs]
 
 
-# When a step is taken does not depend on the schedule: all ways with one of them, and each with the least and the most.
+# The times of steps do not depend on the schedule: all ways with one schedule, and two ways with each other one.
 WAYS = [
     *itertools.product(["onecycle"], ("epoch", "batch"), (0, 1, 3), (0, 2)),
-    *((name, *way) for name in FORESEEABLE if name != "onecycle" for way in (("epoch", 1, 0), ("batch", 3, 2))),
+    *((name, *way) for name in PREVIEWABLE if name != "onecycle" for way in (("epoch", 1, 0), ("batch", 3, 2))),
 ]
 
 
 @pytest.mark.parametrize(("scheduler", "unit", "every", "warmup"), WAYS)
-def test_preview_is_what_a_run_logs(scheduler, unit, every, warmup, tiny):
-    """The lr of each step of a preview is the lr the same run logs, to the last bit."""
+def test_the_preview_equals_a_run(scheduler, unit, every, warmup, tiny):
+    """The lr of each step is bit for bit the lr that a run with the same config reports."""
     config = TrainConfig(
         scheduler=scheduler,
         scheduler_unit=unit,
@@ -144,7 +144,7 @@ def test_preview_is_what_a_run_logs(scheduler, unit, every, warmup, tiny):
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_short_runs_work_or_are_refused_with_a_sentence(scheduler):
-    """Whatever the length of a run, its schedule is stepped to the end or refused beforehand; torch never complains."""
+    """A schedule of any length is stepped to its end or refused before the run; torch raises no error."""
     refusals, worked = set(), 0
     for epochs, num_batches, every, warmup, unit in itertools.product(
         (1, 2, 3, 5), (1, 2, 3), (0, 1, 2, 5), (0, 1, 3), ("epoch", "batch")
@@ -176,14 +176,14 @@ def test_short_runs_work_or_are_refused_with_a_sentence(scheduler):
     assert all(re.fullmatch(".*(num_warmup_steps|zero_grad_every|pct_start).*[.]", sentence) for sentence in refusals)
 
 
-def test_steps_are_counted_in_whole_numbers():
-    """49 epochs of one batch, a step each 49 batches, are one step: in floating point 49 × (1 / 49) is less than 1."""
+def test_steps_are_counted_in_integers():
+    """49 epochs of one batch with a step every 49 batches make 1 step; in floats 49 × (1 / 49) is less than 1."""
     config = TrainConfig(scheduler="constant", scheduler_unit="batch", epochs=49, zero_grad_every=49)
     assert len(list(preview(config, batches_per_epoch=1))) == 49
 
 
-def test_onecycle_after_an_odd_epoch_counts_the_steps_that_really_come():
-    """With a step each 3 batches, 4 batches an epoch, epochs 2 and 3 have 3 steps, not 8 // 3: torch would raise."""
+def test_onecycle_after_an_odd_epoch_counts_its_actual_steps():
+    """With a step every 3 batches and 4 batches an epoch, epochs 2 and 3 have 3 steps, not 8 // 3."""
     config = TrainConfig(scheduler="onecycle", pct_start=0.5, epochs=3, zero_grad_every=3)
     optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     assert build_scheduler(config, optimizer, batches_per_epoch=4, after_epoch=1).total_steps == 3
@@ -209,14 +209,14 @@ def test_too_short_runs_are_refused(settings, name):
 
 @pytest.mark.parametrize("unit", ["epoch", "batch"])
 def test_one_step_is_enough(unit):
-    """The last batch of all may be the only one after which the optimizer takes a step."""
+    """The optimizer may take its only step after the last batch of the run."""
     config = TrainConfig(scheduler="step", scheduler_unit=unit, epochs=2, zero_grad_every=20)
     assert len(list(preview(config, batches_per_epoch=10))) == 20
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_rows_agree_with_torch(scheduler):
-    """Each setting is a parameter of torch's class; each of torch's is a setting or left out on purpose."""
+    """Every setting is a parameter of torch's class; every other parameter is left out deliberately."""
     parameters = inspect.signature(CLASSES[scheduler]).parameters.keys()
     offered = SCHEDULERS[scheduler].defaults.keys()
     assert offered <= parameters
@@ -258,7 +258,7 @@ OTHER = {
         "min_lr": 0.02,
     },
 }
-# What else must be set for it to show.
+# Other settings that a setting needs to have an effect.
 WITH = {
     ("onecycle", "base_momentum"): {"cycle_momentum": True},
     ("onecycle", "max_momentum"): {"cycle_momentum": True},
@@ -274,7 +274,7 @@ PAIRS = [(scheduler, setting) for scheduler, settings in OTHER.items() for setti
 
 
 def trace(scheduler, settings):
-    """(lr, momentum) at each of 20 scheduler steps; plateau sees a loss that falls slowly, then not at all."""
+    """Returns (lr, momentum) at each of 20 scheduler steps; plateau gets a loss that falls and then stays constant."""
     config = TrainConfig(scheduler=scheduler, scheduler_unit=None if scheduler == "plateau" else "batch", **settings)
     optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     stepper = build_scheduler(config, optimizer, batches_per_epoch=2)
@@ -288,20 +288,20 @@ def trace(scheduler, settings):
 
 @pytest.mark.parametrize(("scheduler", "setting"), PAIRS, ids=[f"{name}-{setting}" for name, setting in PAIRS])
 def test_each_setting_reaches_torch(scheduler, setting):
-    """Another value than the default gives other lrs or momenta."""
+    """A value other than the default gives other lrs or momenta."""
     needed = WITH.get((scheduler, setting), {})
     assert trace(scheduler, needed) != trace(scheduler, {**needed, setting: OTHER[scheduler][setting]})
 
 
 def test_other_values_are_complete():
-    """The table above has every setting of every row."""
+    """The table above has every setting of every scheduler."""
     assert {name: row.defaults.keys() for name, row in SCHEDULERS.items() if row.defaults} == {
         name: settings.keys() for name, settings in OTHER.items()
     }
 
 
-def test_plateau_lowers_lr_once_the_loss_stalls(tiny):
-    """A loss that does not halve is no progress here: after `patience` epochs lr is multiplied, down to min_lr."""
+def test_plateau_lowers_lr_when_the_loss_stalls(tiny):
+    """With threshold 0.5 only a halved loss is progress: after `patience` epochs lr falls, down to min_lr."""
     config = TrainConfig(
         scheduler="plateau",
         patience=1,
@@ -325,5 +325,5 @@ def test_plateau_lowers_lr_once_the_loss_stalls(tiny):
     ],
 )
 def test_spans_run(settings, spans):
-    """Which schedules were as long as their run, and are spent at its end."""
+    """It tells which schedules cover exactly their run."""
     assert spans_run(TrainConfig(**settings)) is spans
