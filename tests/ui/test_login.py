@@ -41,7 +41,7 @@ def test_the_owners_token_serves_local_browsers_only(client, host, is_local):
         if is_local:
             assert token_to_publish() == OWNER
         else:
-            with pytest.raises(ValueError, match="only the person at the computer"):
+            with pytest.raises(ValueError, match="Only a browser on the computer"):
                 token_to_publish()
 
 
