@@ -114,7 +114,7 @@ def browser():
 def _visitor_page(browser, locale: str = "en-US"):
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, locale=locale)
     # Tests wait for conditions; on a busy machine they may take much longer than Playwright's 30 seconds.
-    context.set_default_timeout(120_000)
+    context.set_default_timeout(300_000)
     opened = context.new_page()
     errors = []
     opened.on("pageerror", lambda error: errors.append(str(error)))

@@ -29,12 +29,10 @@ def visit(page, url):
     page.wait_for_selector("#loss svg")
 
 
-def status_says(page, pattern, timeout=120_000):
+def status_says(page, pattern):
     try:
         page.wait_for_function(
-            "pattern => new RegExp(pattern).test(document.querySelector('#status')?.innerText)",
-            arg=pattern,
-            timeout=timeout,
+            "pattern => new RegExp(pattern).test(document.querySelector('#status')?.innerText)", arg=pattern
         )
     except Exception as error:
         said = page.locator("#status").inner_text()
@@ -57,7 +55,7 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     page.click("#train")
     # The bar moves within the first epoch.
     page.wait_for_function("parseFloat(document.querySelector('#status .fill').style.width) > 0")
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=180_000)
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3")
     wait_for_points(page, 5)  # two curves of epochs 0, 1, 2
     page.screenshot(path=screenshots / "training.png", full_page=True)
 
@@ -72,9 +70,7 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     wait_for_points(page, 5)
 
     page.click("#resume")
-    page.wait_for_function(
-        "before => document.querySelectorAll('#table tbody tr').length > before", arg=len(epochs), timeout=120_000
-    )
+    page.wait_for_function("before => document.querySelectorAll('#table tbody tr').length > before", arg=len(epochs))
     page.click("#stop")
     status_says(page, "^Stopped")
     assert epochs_in_table(page)[-len(epochs) :] == epochs
@@ -208,7 +204,7 @@ def test_a_killed_app_has_the_run_after_a_restart(app, page):
     visit(page, f"{app.url}/?num_images=2000&batch_size=20")
     before = set(app.checkpoints.iterdir())
     page.click("#train")
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3", timeout=120_000)
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3")
     app.restart()
     page = page.context.new_page()  # the old one reloads by itself once the server answers
     visit(page, app.url)
@@ -243,7 +239,7 @@ def test_stop_leaves_the_queue(app, page, screenshots):
     assert not running.done()
     running.cancel()
     page.click("#train")
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 1", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 1")
     page.click("#stop")
     status_says(page, "^Stopped")
     assert len(set(app.checkpoints.iterdir()) - before) == 1
@@ -253,7 +249,7 @@ def test_stop_leaves_the_queue(app, page, screenshots):
 def test_leaving_the_page_interrupts_the_run(app, page):
     """After a reload within an epoch the run is listed as interrupted, and its visitor can train again."""
     page.click("#train")
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 1", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 1")
     visit(page, app.url)
     status_says(page, "^Interrupted")
     page.click("#train")

@@ -139,7 +139,7 @@ def test_a_suggested_lr_is_taken_with_one_press(app, page, screenshots):
     visit(page, app.url)
     page.get_by_text("Find a learning rate").click()
     page.click("#find-lr")
-    page.wait_for_selector("#take-lr", timeout=120_000)
+    page.wait_for_selector("#take-lr")
     assert len(page.locator("#found").inner_text()) > 40
     page.screenshot(path=screenshots / "finder.png", full_page=True)
     lr = page.locator("#take-lr").inner_text().rpartition(" ")[2]

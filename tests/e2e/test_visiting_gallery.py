@@ -233,7 +233,7 @@ def test_a_slow_hub_holds_up_nothing_else(page, hub, picture, screenshots):
     status_says(page, "^Training")
     assert "The Hub is slow" in page.locator("#published").text_content()
     answered.set()
-    page.wait_for_selector(f"#published a >> text={ID}", state="attached", timeout=120_000)
+    page.wait_for_selector(f"#published a >> text={ID}", state="attached")
 
 
 def test_page_api_command_line_and_library_agree(app, hub, picture, command_line, tmp_path, monkeypatch):
