@@ -61,7 +61,7 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
             )
         )
         if hardware:
-            api.request_space_hardware(repo_id, hardware)
+            api.request_space_hardware(repo_id, hardware)  # type: ignore[arg-type]  # the Hub knows its newest names
     return str(url)
 
 

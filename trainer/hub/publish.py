@@ -147,7 +147,7 @@ class _Publisher:
         self._check(local, remote)
         rows = remote.rows
         published = {len(rows) - 1, *remote.tags} if rows else set()
-        if rows and len(rows) - 1 not in remote.tags:
+        if rows and remote.head and len(rows) - 1 not in remote.tags:
             self._tag(len(rows) - 1, remote.head)  # an earlier attempt ended between commit and tag
         tagged = choose_epochs(local.run, published, {*local.weights, local.run.epoch})
         new = [epoch for epoch in tagged if epoch > max(published, default=-1)]
@@ -204,7 +204,7 @@ class _Publisher:
         if head:
             tree = self._call(lambda: list(self.api.list_repo_tree(self.repo_id, revision=head)))
             paths = frozenset(entry.path for entry in tree)
-        history = self._history(head) if HISTORY_FILE in paths else None
+        history = self._history(head) if head and HISTORY_FILE in paths else None
         return _RemoteRepo(head=head, tags=tags, paths=paths, history=history)
 
     def _history(self, commit: str) -> bytes | None:
@@ -239,7 +239,7 @@ class _Publisher:
             "{repo} contains something other than a run of this app; choose another name.", repo=self.repo_id
         )
         if remote.history is None:
-            has_card = CARD_FILE in remote.paths and self._has_text(remote.head)
+            has_card = CARD_FILE in remote.paths and remote.head is not None and self._has_text(remote.head)
             if has_card or remote.paths - {".gitattributes", CARD_FILE}:
                 raise foreign
             return None
@@ -359,6 +359,7 @@ def choose_epochs(run: Run, published: set[int], saved: set[int]) -> list[int]:
     available = published | {epoch for epoch in saved if last_published < epoch <= run.epoch}
     if len(available) <= MAX_TAGS:
         return sorted(available)
+    assert run.best is not None  # epoch 0 at least
     chosen = available & {0, run.best.epoch, run.epoch}
     count = MAX_TAGS - len(chosen)
     for index in range(1, count + 1):

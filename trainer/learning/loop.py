@@ -312,6 +312,7 @@ def _advice(config: TrainConfig, epoch: int) -> Message:
     if config.zero_grad_every == 0:
         cure = Message("The gradients are never cleared and grow at every step; set zero_grad_every to 1.")
     else:
+        assert config.lr is not None  # every optimizer has one
         lower = min(config.lr / 10, OPTIMIZERS[config.optimizer].defaults["lr"])
         cure = Message("What usually helps: an lr of {lr}, or a warm-up of a few steps.", lr=f"{lower:g}")
     return Message("In epoch {epoch} the loss became infinite or not a number. {cure}", epoch=epoch, cure=cure)

@@ -63,6 +63,7 @@ def build_scheduler(
             own.update(max_lr=config.lr, total_steps=num_steps)
             _check_onecycle(config, num_steps)
         case "cyclic":
+            assert config.lr is not None  # every optimizer has one
             own["base_lr"] = config.lr / 4 if own["base_lr"] is None else own["base_lr"]
             own["step_size_up"] = own["step_size_up"] or max(1, round(2 * batches_per_epoch / batches_per_step))
             own["max_lr"] = config.lr
@@ -88,6 +89,7 @@ def build_scheduler(
 
 def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
     # Each phase of torch's OneCycleLR is a step shorter than its share of the run; a phase of 0 steps divides by 0.
+    assert config.pct_start is not None
     rise = config.pct_start * num_steps
     if not 1 < rise < num_steps:
         remedy = "a smaller batch_size" if config.scheduler_unit == "batch" else "scheduler_unit batch"

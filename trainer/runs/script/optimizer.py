@@ -73,6 +73,7 @@ def _main_schedule(config: TrainConfig) -> dict[str, str]:
 
 
 def _lowest_lr(config: TrainConfig) -> float:
+    assert config.lr is not None  # every optimizer has one
     return config.lr / 4 if config.base_lr is None else config.base_lr
 
 
