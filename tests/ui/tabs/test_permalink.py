@@ -1,4 +1,4 @@
-"""Permalinks: what is written is read again, and a stranger's link gives a sentence at worst."""
+"""Permalinks: reading returns what was written, and an error explains an invalid link."""
 
 import time
 from urllib.parse import parse_qsl
@@ -19,7 +19,7 @@ def opened(query):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_setting_comes_back(optimizer, scheduler):
-    """Alone or in a race, with rows' own settings, lists and switches."""
+    """In the page's settings and in a race, with the settings of each optimizer and scheduler."""
     config = TrainConfig(optimizer=optimizer, scheduler=scheduler, lr=0.1 + 0.2, augment=False, seed=7)
     query = permalink.write(config, [config, TrainConfig()], 3)
     assert opened(query) == permalink.Link(config=config, race=(config, TrainConfig()), num_seeds=3)
@@ -27,18 +27,18 @@ def test_every_setting_comes_back(optimizer, scheduler):
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_every_lesson_comes_back(lesson):
-    """And so does the race against its fixed version."""
+    """Together with the race against its fixed version."""
     assert opened(permalink.write(lesson.config, [lesson.config, lesson.fixed])).race == (lesson.config, lesson.fixed)
 
 
 def test_lists_come_back():
-    """betas and milestones, to the last digit."""
+    """Here betas and milestones, exactly."""
     config = TrainConfig(optimizer="adam", betas=(1 / 3, 0.999), scheduler="multistep", milestones=(2, 4, 8))
     assert opened(permalink.write(config)).config == config
 
 
-def test_a_link_says_only_what_is_not_usual():
-    """The default setting is the bare address; six settings are no longer than a browser takes."""
+def test_a_link_contains_only_what_differs_from_the_defaults():
+    """The defaults give an empty query; a race of several settings is short enough for any browser."""
     assert permalink.write(TrainConfig()) == ""
     assert opened("") is None
     assert opened("lang=zh&__theme=dark&utm_source=class") is None
@@ -66,11 +66,11 @@ def test_a_link_says_only_what_is_not_usual():
     ],
 )
 def test_a_wrong_link_is_explained(query):
-    """One sentence, at once."""
-    begun = time.monotonic()
+    """The error is one sentence, without a delay even for a very long link."""
+    start = time.monotonic()
     with pytest.raises(ValueError, match=r"^This link does not work.*[.?]$"):
         opened(query)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - start < 0.5
 
 
 def test_the_link_of_a_space_is_its_page_on_the_hub(monkeypatch):

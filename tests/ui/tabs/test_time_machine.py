@@ -1,4 +1,4 @@
-"""The time machine's handlers, asked by hand as a stranger may ask them."""
+"""The time machine's handlers, without a browser: a visitor's own runs, and handcrafted requests."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ def lab(tiny, tmp_path_factory):
     with run_folder.writing(folder):
         list(record(train(config, tiny), Run(config=config), folder, facts(tiny)))
     yield made
-    while made.images is None and not made.failure:  # no thread outlives the tests
+    while made.images is None and not made.failure:  # so that no thread outlives the tests
         time.sleep(0.1)
 
 
@@ -66,8 +66,8 @@ def walked(lab, visitor, name, picture) -> list:
     return anyio.run(collect)
 
 
-def test_the_walk_of_ones_own_run(lab, picture):
-    """All epochs' frames, each with its filters as pixels and its shares; the charts beside them."""
+def test_a_walk_through_ones_own_run(lab, picture):
+    """Returns a frame for each epoch, with its filters as pixels and its probabilities, and the charts."""
     updates = walked(lab, VISITOR, key_of(lab), picture)[-1]
     machine, lines, learned = (updates[part] for part in (JOURNEY.machine, JOURNEY.lines, JOURNEY.accuracy))
     frames = machine["frames"]
@@ -80,8 +80,8 @@ def test_the_walk_of_ones_own_run(lab, picture):
     assert [row["epoch"] for row in learned["data"]["epochs"]] == [0, 1, 2]
 
 
-def test_an_epoch_that_was_not_kept_leaves_the_axes_as_long_as_the_history(lab, picture):
-    """The accuracy of the last epoch is still drawn, and the charts stand under each other."""
+def test_the_axes_include_a_last_epoch_without_weights(lab, picture):
+    """Its accuracy is still drawn, and the epochs of both charts are aligned."""
     file = lab.checkpoints / key_of(lab) / "epochs" / "epoch-0002.safetensors"
     kept = file.read_bytes()
     file.unlink()
@@ -96,8 +96,8 @@ def test_an_epoch_that_was_not_kept_leaves_the_axes_as_long_as_the_history(lab, 
 
 
 @pytest.mark.parametrize("visitor", [None, "f" * 32, {}, [], "../x", 3])
-def test_nobody_walks_through_anothers_run(lab, picture, visitor):
-    """Whoever they say they are; one sentence, and no frames."""
+def test_another_visitors_run_is_refused(lab, picture, visitor):
+    """Also with a forged visitor key: an error and no frames."""
     updates = walked(lab, visitor, key_of(lab), picture)[-1]
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
     assert "You have no such run" in says
@@ -107,8 +107,8 @@ def test_nobody_walks_through_anothers_run(lab, picture, visitor):
 @pytest.mark.parametrize(
     "name", [{"a": 1}, ["x"], 3, True, "../../etc", "/etc/passwd", "\0", "x" * 100_000, "a/b/c", "a/.."]
 )
-def test_what_is_no_run_is_said_so(lab, picture, name):
-    """One sentence, without a look at the disk or the Hub."""
+def test_an_invalid_name_is_refused(lab, picture, name):
+    """An error explains it; neither the disk nor the Hub is accessed."""
     updates = walked(lab, VISITOR, name, picture)[-1]
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
     assert "You have no such run" in says or "is not the name of a repo" in says
@@ -118,23 +118,23 @@ def test_what_is_no_run_is_said_so(lab, picture, name):
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "", "\0", None, 3, {}, {"path": "/etc/passwd"}, {"path": ["x"]}, ["/"]]
 )
-def test_no_other_file_is_read(lab, path):
-    """Only what was uploaded."""
+def test_only_uploaded_files_are_read(lab, path):
+    """Any other path in a handcrafted request is refused."""
     updates = walked(lab, VISITOR, key_of(lab), path)[-1]
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
     assert "Send a picture file." in says or "Choose a picture" in says
     assert machine == {}
 
 
-def test_a_strangers_words_are_no_markup(lab, picture):
-    """What is repeated of them is shown as text."""
+def test_a_name_in_an_error_is_escaped(lab, picture):
+    """A name that contains HTML is displayed as text."""
     says = walked(lab, VISITOR, "<img src=x onerror=alert(1)>", picture)[-1][JOURNEY.says]
     assert "<img" not in says
     assert "&lt;img" in says
 
 
 def test_only_the_latest_walk_of_a_page_is_shown(lab, picture):
-    """An earlier one ends without touching what the later one shows."""
+    """An earlier walk ends without changing what the later one displays."""
 
     async def overtaken():
         turn, first = [0], []
@@ -149,8 +149,8 @@ def test_only_the_latest_walk_of_a_page_is_shown(lab, picture):
     assert first[-1] == gr.skip()
 
 
-def test_equal_filters_are_grey_and_none_divides_by_zero():
-    """A network whose first layer is all zeros, or has one huge weight, is drawn."""
+def test_filters_of_zeros_are_grey_and_a_huge_weight_is_clipped():
+    """Neither divides by zero."""
     from ui.tabs.time_machine import _as_pictures
 
     assert set(_as_pictures(torch.zeros(4, 3, 5, 5)).flatten().tolist()) == {128}

@@ -1,4 +1,4 @@
-"""The page's trainings without a browser: a race goes on, each of its settings as itself."""
+"""The handlers of the Train tab, without a browser: training, resuming, deleting and listing runs."""
 
 import json
 import re
@@ -28,7 +28,7 @@ VIEW, LISTS = run_view.build(), run_list.build()
 
 @pytest.fixture
 def lab(tmp_path, tiny, monkeypatch):
-    """A lab on a few pictures, there at once."""
+    """A lab whose images, a few small pictures, have loaded."""
     monkeypatch.setattr("ui.lab.load_images", lambda progress: tiny)
     made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), race=race, find_lr=find_lr)
     while made.images is None:
@@ -37,23 +37,23 @@ def lab(tmp_path, tiny, monkeypatch):
 
 
 def page_settings(**changed):
-    """The values of the page's widgets by name: the defaults of the rows, but for `changed`."""
+    """The values of the page's widgets by name: the defaults of the chosen rows, except those in `changed`."""
     rows = {"optimizer": "sgd", "scheduler": "constant", **changed}
     return {name: default(name, rows["optimizer"], rows["scheduler"]) for name in NAMES} | rows
 
 
-def explained(handler):
-    """A handler as the page has it, which explains errors in the status."""
+def with_status(handler):
+    """A handler wrapped as on the page, where the status explains errors."""
     return messages.end_in_status(handler, VIEW.status, title="Not trained", broken=training.BROKEN)
 
 
 def started(lab, visitor, **values):
-    """The updates of the page while it trains."""
-    return explained(training.train)(lab, VIEW, LISTS, visitor=visitor, requested_at=time.monotonic(), **values)
+    """Iterates over the updates of the page while it trains."""
+    return with_status(training.train)(lab, VIEW, LISTS, visitor=visitor, requested_at=time.monotonic(), **values)
 
 
 def trained(lab, visitor, *settings):
-    """The folders of a race that has ended."""
+    """Trains a race to its end; returns the folders of its runs."""
     listed = [json.dumps({**TrainConfig.from_settings({**SMALL, **own}).settings()}) for own in settings]
     list(started(lab, visitor, configs=training.side_by_side, contenders=listed, num_seeds=1))
     (folders,) = lab.races_of(visitor).values()
@@ -61,8 +61,8 @@ def trained(lab, visitor, *settings):
 
 
 def resumed(lab, visitor, folders, epochs, uses_settings, **changed):
-    """The last status of a race that was resumed, without its tags."""
-    *_, last = explained(training.resume)(
+    """Resumes a race; returns its last status as text without tags."""
+    *_, last = with_status(training.resume)(
         lab,
         VIEW,
         LISTS,
@@ -76,8 +76,8 @@ def resumed(lab, visitor, folders, epochs, uses_settings, **changed):
     return re.sub("<[^>]*>", " ", last[VIEW.status])
 
 
-def test_a_resumed_race_takes_the_schedule_shown_and_keeps_the_rest(lab):
-    """Each contender's own optimizer and lr go on; only the schedule is the one chosen."""
+def test_a_resumed_race_takes_only_the_scheduler_of_the_page(lab):
+    """Each contender keeps its own optimizer and lr."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01}, {"optimizer": "adam"})
     assert "Done" in resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.5, scheduler="step", step_size=1)
@@ -87,7 +87,7 @@ def test_a_resumed_race_takes_the_schedule_shown_and_keeps_the_rest(lab):
 
 
 def test_resume_offers_the_epochs_that_are_left_or_ten_more(lab):
-    """And says nothing of what is not the visitor's."""
+    """Nothing is offered for another visitor's race."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 0.1})
     assert own_runs.resumable_epochs(lab, visitor, folders[0].name) == 11
@@ -98,8 +98,8 @@ def test_resume_offers_the_epochs_that_are_left_or_ten_more(lab):
     assert own_runs.resumable_epochs(lab, new_visitor(), folders[0].name) == gr.skip()
 
 
-def test_what_was_typed_or_diverged(lab):
-    """A total that is more stays; a run that diverged has no epochs left to offer, nor to go on with."""
+def test_a_larger_typed_total_stays_and_a_diverged_run_is_not_resumed(lab):
+    """A smaller total is replaced by the offer, which ignores the epochs that a diverged run did not train."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 1e6})
     key = folders[0].name
@@ -110,8 +110,8 @@ def test_what_was_typed_or_diverged(lab):
     assert "epoch 2 of 2" in resumed(lab, visitor, folders, 2, False)
 
 
-def test_a_deleted_run_is_compared_no_more(lab):
-    """The others still are, those on the Hub too."""
+def test_a_deleted_run_is_removed_from_the_comparison(lab):
+    """The other runs stay, including published ones."""
     visitor = new_visitor()
     (first,) = trained(lab, visitor, {"lr": 0.01})
     list(started(lab, visitor, **page_settings(**SMALL)))
@@ -122,8 +122,8 @@ def test_a_deleted_run_is_compared_no_more(lab):
     assert updates[LISTS.compared]["value"] == [other, "owner/name"]
 
 
-def test_what_trained_when_a_page_was_opened_is_shown_to_its_end(lab):
-    """Even where it ends before the page begins to follow it."""
+def test_a_page_shows_the_end_of_a_run_that_was_training_when_it_was_opened(lab):
+    """Even if the run has ended before the page begins to follow it."""
     visitor = new_visitor()
     trained(lab, visitor, {"lr": 0.01})
     (updates,) = training.follow(lab, VIEW, LISTS, visitor, True)
@@ -131,8 +131,8 @@ def test_what_trained_when_a_page_was_opened_is_shown_to_its_end(lab):
     assert list(training.follow(lab, VIEW, LISTS, visitor, False)) == [gr.skip()]
 
 
-def test_a_run_alone_takes_the_optimizer_too(lab):
-    """As the page says beside the box."""
+def test_a_resumed_single_run_takes_the_optimizer_of_the_page_too(lab):
+    """As the help of the checkbox says."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01})
     resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.001)
@@ -140,8 +140,8 @@ def test_a_run_alone_takes_the_optimizer_too(lab):
     assert (kept.optimizer, kept.lr) == ("rmsprop", 0.001)
 
 
-def test_a_race_of_schedules_is_not_made_one_setting(lab):
-    """With one schedule for all there would be nothing to compare: a sentence, and the race stays as it was."""
+def test_a_race_of_schedules_cannot_be_resumed_with_one_schedule(lab):
+    """Its settings would become the same: an error explains it, and the race stays as it was."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {}, {"scheduler": "step"})
     assert "would become the same" in resumed(lab, visitor, folders, 2, True, scheduler="cosine")
@@ -149,16 +149,16 @@ def test_a_race_of_schedules_is_not_made_one_setting(lab):
 
 
 def test_settings_that_cannot_be_trained_give_no_script(lab):
-    """More pictures than there are: the sentence that Train would say, and for the rest a script."""
+    """The error for too many pictures is that of Train; valid settings give a script."""
     with pytest.raises(gr.Error, match="num_images must not be above the 26"):
         settings.write_code(lab, **page_settings(num_images=27))
     assert "torch.optim.Adam(" in settings.write_code(lab, **page_settings(optimizer="adam", batch_size=8))
 
 
-def test_a_training_that_never_began_leaves_no_folder(lab, tmp_path, monkeypatch):
-    """By the page and by the API, refused or cancelled; what the disk has taken, stays."""
+def test_a_training_that_never_started_leaves_no_folder(lab, tmp_path, monkeypatch):
+    """On the page and in the API, refused or cancelled; a run with a saved checkpoint stays."""
     endpoints = {}
-    monkeypatch.setattr("ui.api.api", lambda does, *, api_name, **_: endpoints.update({api_name: does}))
+    monkeypatch.setattr("ui.api.api", lambda handler, *, api_name, **_: endpoints.update({api_name: handler}))
     api.add_endpoints(lab)
     by_api = endpoints["train"]
     config = TrainConfig.from_settings(SMALL).settings()
@@ -189,16 +189,16 @@ def test_a_training_that_never_began_leaves_no_folder(lab, tmp_path, monkeypatch
     assert run_folder.is_run(folder)
 
 
-def test_a_runs_script_takes_its_settings_alone(lab):
-    """Its tensors are not read: of a run in training they may be those of the next epoch."""
+def test_the_script_of_a_run_needs_only_its_settings(lab):
+    """The tensors are not read: those of a run in training may belong to the next epoch already."""
     visitor = new_visitor()
     (folder,) = trained(lab, visitor, {})
     (folder / "model.safetensors").write_bytes(b"")
     assert "torch.optim.SGD(" in compare.write_code(lab, visitor, [folder.name])
 
 
-def test_a_race_goes_on_with_the_tensors_of_those_runs_alone_that_go_on(lab):
-    """One that has diverged, or is done, is not read."""
+def test_resuming_a_race_reads_only_the_checkpoints_of_unfinished_runs(lab):
+    """The checkpoint of a run that has diverged may be damaged."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {}, {"lr": 1e4})
     (folders[1] / "training.safetensors").write_bytes(b"")
@@ -206,8 +206,8 @@ def test_a_race_goes_on_with_the_tensors_of_those_runs_alone_that_go_on(lab):
     assert [read_run(folder).epoch for folder in folders] == [2, 0]
 
 
-def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
-    """By what sets each apart, and by the accuracy of the network that one gets: its last epoch's."""
+def test_the_titles_of_a_races_runs_differ(lab):
+    """Each has the setting that distinguishes the run, and the accuracy of its checkpoint, the last epoch's."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 0.1})
     listed = run_list.single_runs(lab, visitor)
@@ -217,8 +217,8 @@ def test_the_runs_of_a_race_are_told_apart_wherever_they_are_listed(lab):
         assert f"1 of 1 epochs: {last:.1%} · {apart} · {folder.name[:4]}" in title
 
 
-def test_a_fixed_lesson_has_no_fixed_version():
-    """It says what to do, where two settings would be the same."""
+def test_settings_without_the_lessons_mistake_have_no_fixed_version():
+    """Both settings would be the same; the error says what to do."""
     name = "softmax-plateau"
     mistaken = LESSONS[name].config.settings()
     assert len(training.with_fixed(lesson=name, **mistaken)) == 2
