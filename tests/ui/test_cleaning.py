@@ -1,4 +1,4 @@
-"""Old runs are deleted, and the oldest if they take too much space; running and bundled ones stay."""
+"""Deletion of runs, uploads and downloads that are old or too large; running and bundled runs stay."""
 
 import math
 import os
@@ -41,7 +41,7 @@ def size(folder):
 
 
 def test_nothing_is_deleted_without_a_limit(runs):
-    """However old."""
+    """However old the runs are."""
     clear(runs, Limits())
     assert all(run_folder.is_run(folder) for folder in runs)
 
@@ -53,13 +53,13 @@ def test_old_runs_are_deleted(runs):
 
 
 def test_the_oldest_runs_are_deleted_to_fit_the_disk_limit(runs):
-    """And not more of them than necessary."""
+    """Not more of them than necessary."""
     clear(runs, Limits(disk_gb=2.5 * size(runs[0]) / 1e9))
     assert [folder.exists() for folder in runs] == [False, False, True, True]
 
 
 def test_uploads_are_deleted_after_a_day_or_to_fit_the_disk_limit(tmp_path):
-    """Also those of an earlier start of the app; a missing folder is no error."""
+    """Including uploads from before the app was restarted; a missing folder is no error."""
     files = [tmp_path / str(number) / "picture.png" for number in range(4)]
     for path, days in zip(files, (2, 0.9, 0.5, 0), strict=True):
         path.parent.mkdir()
@@ -73,21 +73,21 @@ def test_uploads_are_deleted_after_a_day_or_to_fit_the_disk_limit(tmp_path):
 
 
 def test_runs_without_an_owner_are_deleted_first(runs):
-    """However new: runs of the API must not displace those of visitors."""
+    """However new they are: runs of the API must not displace those of visitors."""
     for folder in runs[:3]:
         (folder / OWNER).write_text("0" * 64)
     clear(runs, Limits(disk_gb=3.5 * size(runs[0]) / 1e9))
     assert [folder.exists() for folder in runs] == [True, True, True, False]
 
 
-def test_a_folder_that_disappears_meanwhile(runs, monkeypatch):
-    """Its visitor may delete it: the others are still counted and deleted."""
-    whole, gone = Path.rglob, runs[0]
+def test_a_folder_that_disappears_while_it_is_counted(runs, monkeypatch):
+    """Its visitor may delete it: the other runs are still counted and deleted."""
+    original, gone = Path.rglob, runs[0]
 
     def rglob(folder, pattern):
         if folder == gone:
             raise FileNotFoundError(folder)
-        return whole(folder, pattern)
+        return original(folder, pattern)
 
     monkeypatch.setattr(Path, "rglob", rglob)
     clear(runs, Limits(days=15))
@@ -96,10 +96,10 @@ def test_a_folder_that_disappears_meanwhile(runs, monkeypatch):
 
 def test_a_run_that_its_visitor_deletes_first_counts_as_freed(runs, monkeypatch):
     """No other run is deleted in its place."""
-    deletes = run_folder.delete
+    original = run_folder.delete
 
     def delete(folder):
-        deletes(folder)
+        original(folder)
         if folder == runs[0]:
             raise FileNotFoundError(folder)
 
@@ -109,7 +109,7 @@ def test_a_run_that_its_visitor_deletes_first_counts_as_freed(runs, monkeypatch)
 
 
 def test_runs_that_disappear_before_they_are_counted(runs, monkeypatch):
-    """Or whose network mount does not answer; deleting does not create them again."""
+    """Missing runs, and one on a network mount that does not answer; deleting does not create them again."""
     for folder in runs[:2]:
         shutil.rmtree(folder)
     stat = os.stat
@@ -127,7 +127,7 @@ def test_runs_that_disappear_before_they_are_counted(runs, monkeypatch):
 
 
 def test_a_run_in_progress_stays(runs):
-    """However old and large: the next oldest is deleted instead."""
+    """However old and large it is: the next oldest is deleted instead."""
     with run_folder.writing(runs[0]):
         clear(runs, Limits(days=15, disk_gb=2.5 * size(runs[0]) / 1e9))
         assert [folder.exists() for folder in runs] == [True, False, False, True]
@@ -135,7 +135,7 @@ def test_a_run_in_progress_stays(runs):
 
 
 def test_a_folder_without_a_run_is_deleted_after_an_hour(tmp_path):
-    """Not before: its training may have just begun."""
+    """Not earlier, because its training may have just started."""
     new, old = tmp_path / "new", tmp_path / "old"
     for folder in (new, old):
         folder.mkdir()

@@ -54,7 +54,7 @@ def test_imports_run_one_way(module):
     assert wrong == set()
 
 
-def test_the_test_sees_what_is_imported():
+def test_imports_are_found():
     """Otherwise the test above could not fail."""
     assert {part_of(module) for module in MODULES} == ALLOWED.keys()
     assert "ui.lab" in imported(MODULES["ui.page"])

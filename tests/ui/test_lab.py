@@ -1,4 +1,4 @@
-"""What visitors share, and what is separate for each."""
+"""The Lab: the runs, races, limits and stops of each visitor, which others can neither see nor change."""
 
 import os
 import time
@@ -31,8 +31,8 @@ def wait_for_images(lab):
         time.sleep(0.1)
 
 
-def test_a_run_is_its_visitors_alone(lab):
-    """Its owner finds it; for other visitors, even with its key, it does not exist."""
+def test_only_its_owner_finds_a_run(lab):
+    """For other visitors, even with its key, it does not exist."""
     visitor, stranger = new_visitor(), new_visitor()
     (run,) = lab.new_race(visitor, 1)
     assert lab.runs_of(visitor) == [], "it has not started yet"
@@ -46,7 +46,7 @@ def test_a_run_is_its_visitors_alone(lab):
 
 
 @pytest.mark.parametrize("name", ["../x", "..", "", None, "a" * 33, "A" * 32, "/etc", "quick/../..", "0" * 32])
-def test_no_name_leads_out_of_the_folder(lab, name):
+def test_no_name_opens_a_path_outside_of_the_folder(lab, name):
     """Only a key of 32 hexadecimal digits, or a bundled name, is a checkpoint."""
     with pytest.raises(ValueError, match="no such checkpoint"):
         lab.checkpoint(name)
@@ -55,30 +55,30 @@ def test_no_name_leads_out_of_the_folder(lab, name):
 
 
 @pytest.mark.parametrize("name", ["", ".owner", ".race"])
-def test_a_race_that_cannot_be_made_leaves_nothing(lab, tmp_path, monkeypatch, name):
-    """The disk refuses the third run's folder, or one of the files in it: the first two go as well."""
+def test_a_race_that_cannot_be_created_leaves_no_folders(lab, tmp_path, monkeypatch, name):
+    """If the disk refuses the third run's folder, or one of the files in it, the first two are removed as well."""
     keys = [f"{number:032}" for number in range(3)]
     monkeypatch.setattr(lab, "new_run", iter([tmp_path / key for key in keys]).__next__)
     refused = tmp_path / keys[2] / name
 
-    def refuse(does):
-        def try_it(path, *arguments, **options):
+    def refusing(method):
+        def call(path, *arguments, **options):
             if path == refused:
                 raise OSError(28, "No space left on device")
-            return does(path, *arguments, **options)
+            return method(path, *arguments, **options)
 
-        return try_it
+        return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", refuse(Path.mkdir))
-        patch.setattr(Path, "write_text", refuse(Path.write_text))
+        patch.setattr(Path, "mkdir", refusing(Path.mkdir))
+        patch.setattr(Path, "write_text", refusing(Path.write_text))
         with pytest.raises(ValueError, match="The run cannot be saved here: no space left"):
             lab.new_race(new_visitor(), 3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_latest_run_comes_first(lab):
-    """They are sorted by their start, not by their random names."""
+    """Runs are sorted by their start, not by their random names."""
     visitor = new_visitor()
     runs = [lab.new_race(visitor, 1)[0] for _ in range(4)]
     for age, run in enumerate(runs):
@@ -87,8 +87,8 @@ def test_the_latest_run_comes_first(lab):
     assert lab.runs_of(visitor) == runs
 
 
-def test_a_race_is_its_visitors_alone_and_keeps_its_order(lab):
-    """Its runs are listed in order under the key of the first one; other visitors do not find them."""
+def test_only_its_owner_finds_a_race_and_its_runs_keep_their_order(lab):
+    """The runs are listed in order under the key of the first one."""
     visitor, stranger = new_visitor(), new_visitor()
     race, alone = lab.new_race(visitor, 12), lab.new_race(visitor, 1)
     for index, run in enumerate([*race, *alone]):
@@ -115,14 +115,14 @@ def test_stop_ends_only_earlier_trainings_of_its_visitor(lab):
 @pytest.mark.parametrize("visitor", [None, {}, [], 3, "", "x" * 32, "../" * 8, "0" * 2_000_000])
 def test_a_forged_visitor_is_refused(lab, visitor):
     """A handcrafted request with something else instead of a key gets an error message and leaves nothing behind."""
-    for does in (lab.stop, lambda forged: lab.new_race(forged, 2)):
+    for call in (lab.stop, lambda forged: lab.new_race(forged, 2)):
         with pytest.raises(ValueError, match="reload"):
-            does(visitor)
+            call(visitor)
     assert lab.runs_of(visitor) == []
 
 
-def test_the_visitors_key_is_on_no_disk(lab, tmp_path):
-    """Only its digest is stored: reading the disk is not enough to pose as the visitor."""
+def test_the_visitors_key_is_not_stored(lab, tmp_path):
+    """Only its digest is: reading the disk is not enough to pose as the visitor."""
     visitor = new_visitor()
     lab.new_race(visitor, 2)
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -131,14 +131,14 @@ def test_the_visitors_key_is_on_no_disk(lab, tmp_path):
 
 
 def test_images_load_in_the_background(lab):
-    """The app does not wait for them."""
+    """A Lab is ready before its images are."""
     wait_for_images(lab)
     assert lab.images.name == "synthetic"
     assert TrainConfig().batch_size < len(lab.images.train.labels)
 
 
-def test_limits_hold_for_page_and_api(lab, tiny):
-    """Too many epochs are refused at once; a run out of time ends, and can be resumed."""
+def test_limits_apply_to_the_page_and_the_api(lab, tiny):
+    """Too many epochs are refused at once; a training ends as `out_of_time` at the time limit."""
     config = TrainConfig(epochs=3, batch_size=8)
     lab.limits = Limits(epochs=2)
     with pytest.raises(ValueError, match="up to 2 epochs"):
@@ -154,7 +154,7 @@ def test_limits_hold_for_page_and_api(lab, tiny):
     assert last.reason == "completed"
 
 
-def test_each_visitor_can_store_a_number_of_runs(lab):
+def test_a_visitor_can_store_a_limited_number_of_runs(lab):
     """The limit is checked before anything is created and is separate for each visitor; a deleted run makes room."""
     lab.limits = Limits(runs=3)
     one, other = new_visitor(), new_visitor()

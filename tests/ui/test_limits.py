@@ -1,4 +1,4 @@
-"""The limits of a Space, and that there are none elsewhere."""
+"""The limits of a Space; elsewhere there are none by default."""
 
 import math
 from dataclasses import fields
@@ -18,8 +18,8 @@ def test_only_a_space_has_limits_by_default():
 
 
 @pytest.mark.parametrize("name", [part.name for part in fields(Limits)])
-def test_the_environment_overrides_each(name):
-    """Everywhere; inf removes a Space's limit; an empty variable counts as unset."""
+def test_the_environment_overrides_each_limit(name):
+    """On a Space and elsewhere; inf removes a Space's limit; an empty variable counts as unset."""
     variable = f"OPTIMIZER_LAB_MAX_{name.upper()}"
     assert getattr(find_limits({variable: "7"}), name) == 7
     assert getattr(find_limits({variable: "inf", "SPACE_ID": "owner/lab"}), name) == math.inf

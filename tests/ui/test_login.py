@@ -52,11 +52,11 @@ def test_a_proxy_on_this_computer_is_not_a_local_browser(header):
         assert own_token() is None
 
 
-def test_work_outside_of_an_event_has_no_token():
+def test_code_outside_of_an_event_has_no_token():
     assert own_token() is None
 
 
-def test_on_a_space_a_visitor_has_their_own(space):
+def test_on_a_space_a_signed_in_visitor_has_their_own_token(space):
     with request_from(session=signed_in()):
         assert current_login() == Login(VISITOR, "visitor")
         assert own_token() == token_to_publish() == VISITOR
@@ -71,8 +71,8 @@ def test_on_a_space_visitors_never_get_the_owners_token(space, session):
             token_to_publish()
 
 
-def test_a_space_without_a_login_says_so(space, monkeypatch):
-    """And does not accept a session as one, whatever it contains."""
+def test_a_space_without_a_login_refuses_to_publish(space, monkeypatch):
+    """The error says so; a session is not accepted as a login, whatever it contains."""
     monkeypatch.delenv("OAUTH_CLIENT_SECRET")
     with request_from(session=signed_in()):
         assert own_token() is None

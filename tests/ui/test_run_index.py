@@ -34,7 +34,8 @@ def make_lab(tiny, monkeypatch):
     return make
 
 
-def begun(lab, visitor, num_runs=1):
+def started_runs(lab, visitor, num_runs=1):
+    """Creates the runs of a new race, with the file that marks a started run; returns their folders."""
     folders = lab.new_race(visitor, num_runs)
     for folder in folders:
         (folder / "training.json").touch()
@@ -67,7 +68,7 @@ def accesses(monkeypatch, tmp_path):
     return seen
 
 
-def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
+def test_the_runs_of_others_do_not_slow_down_a_page(make_lab, tmp_path, accesses):
     """A page makes the same accesses with few stored runs as with many; after a change, one listing.
 
     That holds for the first page too: the app reads all runs as it starts.
@@ -76,15 +77,15 @@ def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
     for stored in (5, 300):
         lab = make_lab(tmp_path / str(stored))
         for _ in range(stored // 5):
-            begun(lab, new_visitor(), 5)
-        begun(lab, visitor, 2)
+            started_runs(lab, new_visitor(), 5)
+        started_runs(lab, visitor, 2)
         settle(lab.checkpoints)
         accesses.clear()
         lab = make_lab(lab.checkpoints)  # a new process, which has created none of them
         costs[stored, "start"] = list(accesses)
         for step in ("first", "next", "after a change"):
             if step == "after a change":
-                begun(lab, new_visitor())
+                started_runs(lab, new_visitor())
                 settle(lab.checkpoints)
             accesses.clear()
             lists.offer(lab, visitor, None)
@@ -99,12 +100,12 @@ def test_others_runs_cost_a_page_nothing(make_lab, tmp_path, accesses):
 
 
 def test_a_run_that_disappears_while_it_is_listed(make_lab, tmp_path, monkeypatch):
-    """At any access: a deletion by another tab or the cleaner makes no other training fail."""
+    """Whenever another tab or the cleaning deletes it, the listing succeeds and contains the other runs."""
     visitor, stat = new_visitor(), os.stat
     lab = make_lab(tmp_path)
-    stays = begun(lab, visitor)[0]
+    stays = started_runs(lab, visitor)[0]
     for instant in range(1, 30):
-        goes, left = begun(lab, visitor)[0], instant
+        goes, left = started_runs(lab, visitor)[0], instant
 
         def look(path, *arguments, goes=goes, **options):
             nonlocal left
@@ -124,13 +125,13 @@ def test_a_run_that_disappears_while_it_is_listed(make_lab, tmp_path, monkeypatc
     assert left > 0, "a listing takes fewer accesses than that"
 
 
-def test_runs_of_another_process_are_noticed(make_lab, tmp_path):
-    """When it creates and when it deletes them in the same folder."""
+def test_changes_by_another_process_are_noticed(make_lab, tmp_path):
+    """When it creates or deletes runs in the same folder, and when the whole folder is moved away and back."""
     visitor = new_visitor()
     one, other = make_lab(tmp_path), make_lab(tmp_path)
     assert one.runs_of(visitor) == other.runs_of(visitor) == []
     settle(tmp_path)
-    folders = begun(other, visitor, 3)
+    folders = started_runs(other, visitor, 3)
     assert one.races_of(visitor) == other.races_of(visitor) == {folders[0].name: folders}
     shutil.rmtree(folders[1])
     assert one.own_race(visitor, folders[0].name) == [folders[0], folders[2]]
@@ -144,10 +145,10 @@ def test_a_run_created_in_the_same_instant_as_a_refresh(make_lab, tmp_path, monk
     """The modification time does not reveal it; a listing some seconds later does. Until then no page lists again."""
     visitor = new_visitor()
     one, other = make_lab(tmp_path), make_lab(tmp_path)
-    begun(other, new_visitor())
+    started_runs(other, new_visitor())
     assert one.runs_of(visitor) == []
     at = tmp_path.stat().st_mtime_ns
-    (folder,) = begun(other, visitor)
+    (folder,) = started_runs(other, visitor)
     os.utime(tmp_path, ns=(at, at))
     assert one.runs_of(visitor) == []
     now = time.time() + run_index._SECONDS_TO_SETTLE + 1
@@ -156,10 +157,10 @@ def test_a_run_created_in_the_same_instant_as_a_refresh(make_lab, tmp_path, monk
 
 
 def test_a_run_whose_owner_is_written_later(make_lab, tmp_path, monkeypatch):
-    """By another process. A run of the API, which never gets an owner, is not read again."""
+    """Another process may be about to write it. A run of the API, which never gets an owner, is not read again."""
     visitor = new_visitor()
     one, other = make_lab(tmp_path), make_lab(tmp_path)
-    (folder,) = begun(other, visitor)
+    (folder,) = started_runs(other, visitor)
     owner = (folder / ".owner").rename(tmp_path / "owner")
     assert one.runs_of(visitor) == []
     owner.rename(folder / ".owner")
@@ -172,7 +173,7 @@ def test_a_run_whose_owner_is_written_later(make_lab, tmp_path, monkeypatch):
     settle(tmp_path)
     one.runs_of(visitor)
     reads = []
-    (new,) = begun(other, new_visitor())
+    (new,) = started_runs(other, new_visitor())
     settle(tmp_path)
     monkeypatch.setattr(run_index, "read", reads.append)
     one.runs_of(visitor)
@@ -180,23 +181,23 @@ def test_a_run_whose_owner_is_written_later(make_lab, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", [b"", b"x", b"\xff\xfe", b"../x", b"%s -1", b"%s 1.5", b"%s x", b"%s " + b"1" * 5000])
-def test_a_damaged_race_is_a_run_alone(text, make_lab, tmp_path):
+def test_a_run_with_a_damaged_race_file_is_a_race_of_its_own(text, make_lab, tmp_path):
     """Whatever the file contains."""
     visitor = new_visitor()
-    (folder,) = begun(make_lab(tmp_path), visitor)
+    (folder,) = started_runs(make_lab(tmp_path), visitor)
     (folder / ".race").write_bytes(text.replace(b"%s", folder.name.encode()))
     assert make_lab(tmp_path).races_of(visitor) == {folder.name: [folder]}
 
 
 def test_many_threads(make_lab, tmp_path):
-    """They create, list and delete runs at the same time; each finds its own, and nothing fails."""
+    """Threads create, list and delete runs at the same time; each finds its own, and nothing fails."""
     lab, failures = make_lab(tmp_path), []
 
     def work():
         visitor = new_visitor()
         try:
             for _ in range(10):
-                folders = begun(lab, visitor, 2)
+                folders = started_runs(lab, visitor, 2)
                 assert lab.races_of(visitor) == {folders[0].name: folders}
                 for folder in folders:
                     shutil.rmtree(folder)

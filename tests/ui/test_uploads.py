@@ -43,8 +43,8 @@ def test_a_request_is_read_up_to_its_limit(client):
 
 
 @pytest.mark.parametrize("address", ["=https://example.com/x", "=HTTP://x.com", "=http:/x.com/x", "/https://x.com"])
-def test_no_address_is_opened(client, address):
-    """Gradio's file route would fetch it for any client."""
+def test_no_address_is_fetched(client, address):
+    """Gradio's file route would fetch an address for any client."""
     assert client.get(f"/gradio_api/file{address}").status_code == 403
     assert client.get("/gradio_api/file=/tmp/x").status_code == 404
 

@@ -1,4 +1,4 @@
-"""A GPU borrowed by the second: what is requested, and what users read when `spaces` refuses, in its own words."""
+"""Trainings on a borrowed GPU: the requested jobs, and the sentences for each message with which `spaces` refuses."""
 
 import re
 
@@ -31,8 +31,10 @@ def cached(image_folder):
 
 
 class Lender:
-    """Runs jobs in this process. From job number `after` on, it refuses those that take over `longest` seconds, each of
-    which counts `factor` times."""
+    """Stands in for the GPU service: runs jobs in this process.
+
+    From job number `after` on, it refuses those of more than `longest` seconds; each second counts `factor` times.
+    """
 
     def __init__(self, message="", longest=1e9, after=0, factor=1.0):
         self.message, self.longest, self.after, self.factor = message, longest, after, factor
@@ -47,8 +49,8 @@ class Lender:
         yield from run_job(job, torch.device("cpu"))
 
 
-def test_measured_once_then_trained(cached):
-    """A measurement, then slices; the next training with the same kind of batch needs no measurement."""
+def test_the_pace_is_measured_only_once(cached):
+    """The first training starts with a measurement; the next one with the same kind of batch does not."""
     lender = Lender()
     gpu = BorrowedGpu(lender)
     events = [event for _, event in gpu.race([(CONFIG, None)], cached)]
@@ -62,7 +64,7 @@ def test_measured_once_then_trained(cached):
 
 
 def test_used_seconds_grow_and_remaining_seconds_shrink(cached):
-    """At the end none remain."""
+    """The seconds that remain are 0 at the end."""
     times = [event for _, event in BorrowedGpu(Lender()).race([(CONFIG, None)], cached) if isinstance(event, GpuTime)]
     used = [time.used_seconds for time in times]
     assert used == sorted(used)
@@ -72,7 +74,7 @@ def test_used_seconds_grow_and_remaining_seconds_shrink(cached):
 
 
 def test_a_refused_job_is_requested_again_with_less_time(cached):
-    """If the refusal says how much is left, with that; else with half."""
+    """With the time that is left if the refusal names it, else with half of the time."""
     for message, refused in ((QUOTA, [15]), (TOO_LONG, [15])):
         lender = Lender(message, longest=9 if message is QUOTA else 8)
         assert SHORTEST_MEASUREMENT <= 8 < LONGEST_MEASUREMENT
@@ -95,7 +97,7 @@ def test_seconds_may_count_more_than_once(cached):
 
 
 def test_a_refused_job_is_not_requested_again_unchanged(cached):
-    """Even if the refusal says that enough is left."""
+    """Even if the refusal says that enough time is left."""
 
     def refuse(job):
         requested.append(job.seconds)
@@ -131,7 +133,7 @@ def test_a_wrong_pace_is_measured_again(cached):
         ("ZeroDivisionError", "see the app's log"),
     ],
 )
-def test_users_read_why_the_gpu_was_refused(cached, message, sentence):
+def test_a_refusal_is_explained(cached, message, sentence):
     """As an error if nothing has been trained yet, else as the run's advice; both in either language."""
     lender = Lender(message, longest=0)
     with pytest.raises(GpuUnavailableError, match=sentence) as refusal:
@@ -151,7 +153,7 @@ def test_users_read_why_the_gpu_was_refused(cached, message, sentence):
 
 
 class Breaking(Lender):
-    """Fails after the first epoch, as when a worker is taken away."""
+    """Fails after the first epoch, as if the GPU was taken back."""
 
     def __call__(self, job):
         for event in run_job(job, torch.device("cpu")):
@@ -161,8 +163,8 @@ class Breaking(Lender):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ZeroGPU API /schedule error: 500"), httpx.ConnectError("refused")])
-def test_a_silent_gpu_service_is_reported(cached, error, caplog):
-    """And its error is logged."""
+def test_a_failing_gpu_service_is_reported(cached, error, caplog):
+    """Its error is also logged."""
 
     def fail(job):
         raise error
@@ -173,8 +175,8 @@ def test_a_silent_gpu_service_is_reported(cached, error, caplog):
     assert str(error) in caplog.text
 
 
-def test_mistakes_are_reported_early(cached):
-    """Before a GPU is requested if the images suffice to tell; else as soon as the device is there."""
+def test_invalid_settings_are_reported_early(cached):
+    """Before a GPU is requested, except for settings that the device does not support."""
     lender = Lender()
     with pytest.raises(ValueError, match="batch_size"):
         BorrowedGpu(lender).race([(CONFIG.changed({"batch_size": 1000}), None)], cached)
@@ -185,7 +187,7 @@ def test_mistakes_are_reported_early(cached):
 
 
 def test_the_lr_finder_measures_a_wrong_pace_again(cached, monkeypatch):
-    """After its search was cut off; the new measurement fits in what is left of the quota."""
+    """After a search was cut off; the new measurement fits into the remaining quota."""
     gpu = BorrowedGpu(Lender())
     with monkeypatch.context() as patch:
         patch.setattr(lr_finder, "_MOST_STEPS", 20)
@@ -201,8 +203,8 @@ def test_the_lr_finder_measures_a_wrong_pace_again(cached, monkeypatch):
     assert lender.jobs[0].seconds == 9
 
 
-def test_the_lr_finder_is_one_job(cached):
-    """A measurement, then the search, which can be closed early."""
+def test_a_search_is_one_job_after_the_measurement(cached):
+    """It can be closed early."""
     lender = Lender()
     events = BorrowedGpu(lender).find_lr(CONFIG, cached)
     assert isinstance(next(events), Trial)

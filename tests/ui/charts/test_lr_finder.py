@@ -38,8 +38,8 @@ def test_exploded_losses_are_left_out_and_the_axes_hold_everything_else():
     assert data["suggested"][0]["lr"] == 0.002
 
 
-def test_nothing_found_marks_nothing():
-    """Without a suggestion and a divergence there is no rule and no shaded range."""
+def test_a_search_without_a_result_marks_nothing():
+    """Without a suggestion there is no rule, and without divergence no shaded range."""
     data = finder_chart(TRIALS[:4], Finding(suggestion=None, diverges_at=None, reason=""), None, "en")["data"]
     assert data["suggested"] == data["diverging"] == data["planned"] == []
 

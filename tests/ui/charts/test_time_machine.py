@@ -1,4 +1,4 @@
-"""The time machine's charts: their rows are the network's probabilities, and another epoch does not redraw them."""
+"""The time machine's charts: their data are the network's probabilities, and new epochs do not redraw them."""
 
 import json
 
@@ -25,15 +25,15 @@ MOMENTS = [
 ]
 
 
-def test_classes_that_were_ever_likely_have_lines():
-    """With their probabilities at the epochs that exist."""
+def test_classes_that_were_likely_at_any_epoch_have_lines():
+    """A line contains the probabilities at the epochs that exist."""
     rows = lines_chart(MOMENTS, 3, "en")["data"]["shares"]
     assert [(row["epoch"], row["share"]) for row in rows if row["class"] == "cat"] == [(0, 0.3), (2, 0.5), (3, 0.9)]
     assert {row["class"] for row in rows} == {"cat", "ship"}
 
 
-def test_the_likeliest_class_in_the_end_has_a_line_however_unlikely():
-    """So a network that has learned nothing shows one line at least."""
+def test_the_likeliest_class_at_the_last_epoch_always_has_a_line():
+    """The chart of a network that has learned nothing has at least one line."""
     unsure = moment(0, **{f"class {index}": 0.1 + index / 1000 for index in range(9)})
     assert [row["class"] for row in lines_chart([unsure], 1, "en")["data"]["shares"]] == ["class 8"]
 

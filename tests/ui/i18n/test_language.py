@@ -42,7 +42,7 @@ def test_the_address_comes_before_the_browsers_language(query, accepted, languag
 
 
 def test_outside_of_an_event_it_is_english():
-    """As while the page is built."""
+    """For example while the page is built."""
     assert current_language() == "en"
 
 
@@ -61,7 +61,7 @@ def response_to(path: str, pieces: list[bytes]) -> tuple[dict[str, str], bytes]:
 
 @pytest.mark.parametrize("pieces", [[PAGE], [PAGE[:20], PAGE[20:]]])
 def test_the_script_comes_first_in_the_page(pieces):
-    """Before all of Gradio's, and the Content-Length includes it."""
+    """The script is before all of Gradio's, and the Content-Length includes it."""
     headers, body = response_to("/", pieces)
     assert body.startswith(b"<!doctype html><html><head><script>// Runs before Gradio")
     assert body.endswith(b"</script><title>x</title></head></html>")
@@ -69,7 +69,7 @@ def test_the_script_comes_first_in_the_page(pieces):
 
 
 def test_other_responses_are_unchanged():
-    """Even if they contain <head>, and also in pieces."""
+    """Even if they contain <head>, and if they are sent in pieces."""
     headers, body = response_to("/file", [PAGE, PAGE])
     assert body == PAGE * 2
     assert headers["content-length"] == str(len(body))

@@ -87,7 +87,7 @@ def calls(file: Path, *names: str) -> Iterator[ast.expr]:
 
 
 def literals(sentence: ast.expr) -> list[str]:
-    """The string that an expression is, or both that a conditional expression may be."""
+    """The string of a literal, or the strings of both branches of a conditional expression; [] for anything else."""
     if isinstance(sentence, ast.IfExp):
         return literals(sentence.body) + literals(sentence.orelse)
     return [sentence.value] if isinstance(sentence, ast.Constant) else []
@@ -122,8 +122,8 @@ def test_helps_and_lessons_have_chinese():
     assert [sentence for sentence in sentences if sentence not in STATIC] == []
 
 
-def test_placeholders_agree():
-    """Both languages have the same ones; static sentences have none, as Gradio cuts their marker at the first brace."""
+def test_both_languages_have_the_same_placeholders():
+    """Static sentences have none, because Gradio cuts their marker at the first brace."""
     for english, chinese in DYNAMIC.items():
         assert sorted(re.findall(r"\{(\w+)\}", english)) == sorted(re.findall(r"\{(\w+)\}", chinese)), english
     assert [english for english in STATIC if "{" in english or "}" in english] == []
@@ -189,7 +189,7 @@ def test_the_lr_finders_reasons_have_chinese(every, lowest, last):
 
 
 def test_no_key_is_repeated():
-    """Of two equal keys, JSON silently takes the last."""
+    """JSON would silently use the last of two equal keys."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict:
         names = [name for name, _ in pairs]
@@ -200,7 +200,7 @@ def test_no_key_is_repeated():
 
 
 def test_values_fill_the_placeholders():
-    """In both languages; a sentence without a translation stays English."""
+    """In both languages. A sentence without a translation stays English."""
     assert translate("epoch {epoch} of {epochs}", "en", epoch=3, epochs=10) == "epoch 3 of 10"
     assert translate("epoch {epoch} of {epochs}", "zh", epoch=3, epochs=10) == "第 3 轮，共 10 轮"
     assert translate("no such {thing}", "zh", thing="word") == "no such word"
@@ -220,7 +220,7 @@ def test_a_message_is_translated_by_its_template():
 
 
 def test_a_message_as_a_clause_is_translated_without_its_full_stop():
-    """As errors.as_clause leaves it out."""
+    """`as_clause` removes it from the English sentence."""
     why = as_clause(UserError("Two classes have the same name."))
     refused = Message("{what} cannot be used: {why}.", what=Message("The folder {folder}", folder="/pets"), why=why)
     assert refused == "The folder /pets cannot be used: two classes have the same name."
@@ -229,7 +229,7 @@ def test_a_message_as_a_clause_is_translated_without_its_full_stop():
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_refused_setting_is_explained_in_chinese(name):
-    """For every kind of range."""
+    """Whatever range the setting has."""
     with pytest.raises(ValueError, match="must be") as refused:
         TrainConfig(**{name: {}})
     sentence = translate(str(refused.value), "zh")
@@ -238,7 +238,7 @@ def test_a_refused_setting_is_explained_in_chinese(name):
 
 
 def test_the_advice_for_a_diverged_run_has_chinese():
-    """For both causes."""
+    """For both causes of divergence."""
     for changed in ({}, {"zero_grad_every": 0}):
         advice = translate(_advice(TrainConfig(**changed), 2), "zh")
         assert advice.startswith("在第 2 轮")

@@ -1,4 +1,4 @@
-"""Networks opened by their names: kept here, bundled, or on a Hub of our own; and who waits for a slow one."""
+"""Opening networks by name: stored, bundled, or published on a fake Hub, which may fail or be slow."""
 
 import time
 from functools import partial
@@ -22,8 +22,8 @@ PICTURE = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 PICKLE = b"\x80\x04cposix\nsystem\n."
 
 
-class Kept:
-    """Of a lab, what opening a network needs."""
+class FakeLab:
+    """A stand-in for a Lab that has only the bundled checkpoint `quick`."""
 
     device = CPU
 
@@ -42,15 +42,15 @@ def asked_for(hub, name):
     return [request for request in hub.requests if request.startswith("GET") and request.endswith(name)]
 
 
-def test_a_published_network_is_the_librarys(hub):
-    """The same probabilities, by the page's way and by the library's; on the device that was asked for."""
+def test_a_published_network_equals_that_of_the_library(hub):
+    """Page and library compute the same probabilities; the network is on the requested device."""
     ours = open_published(ID, CPU).probabilities(PICTURE)
     assert torch.equal(ours, OptimizerLabModel.from_pretrained(ID, token=False).probabilities(PICTURE))
     assert ours.device == CPU
 
 
-def test_what_was_opened_is_not_fetched_again(hub):
-    """The commit is asked for each time; files are fetched once, and the network is built once."""
+def test_a_published_network_is_downloaded_once(hub):
+    """Each call looks up the commit again; the files are downloaded and the network is built only once."""
     first = open_published(ID, CPU)
     hub.requests.clear()
     assert open_published(ID, CPU) is open_published(f"{ID}@main", CPU) is first
@@ -58,8 +58,8 @@ def test_what_was_opened_is_not_fetched_again(hub):
     assert len(hub.requests) == 2
 
 
-def test_a_moved_branch_and_a_tag_are_followed(hub):
-    """main is what it is now, a tag what it was."""
+def test_a_branch_is_followed_and_a_tag_stays(hub):
+    """After a new commit, main opens the new network, and a tag the one of its own commit."""
     repo = hub.repos[ID]
     repo.tags["epoch-0000"] = repo.head
     before = open_published(ID, CPU)
@@ -70,39 +70,40 @@ def test_a_moved_branch_and_a_tag_are_followed(hub):
     assert open_published(f"{ID}@epoch-0000", CPU) is before
 
 
-def spoilt(repo, **files):
-    """A repo with files in place of its own; without those that are None."""
+def replaced(repo, **files):
+    """Returns a copy of a repo with replaced files, and without those that are None; `_` in a name stands for a dot."""
     changed = {**repo.files, **{name.replace("_", "."): content for name, content in files.items()}}
     return Repo(commits={"1" * 40: {name: content for name, content in changed.items() if content is not None}})
 
 
 def broken(repo):
+    """Returns variants of a repo that cannot be opened, by their names."""
     tensors = load(repo.files["model.safetensors"])
     return {
-        "pickles": spoilt(repo, config_json=None, model_safetensors=None, **{"pytorch_model.bin": PICKLE}),
-        "a pickle in safetensors' place": spoilt(repo, model_safetensors=PICKLE),
-        "no weights": spoilt(repo, model_safetensors=None),
-        "another shape": spoilt(
+        "pickles": replaced(repo, config_json=None, model_safetensors=None, **{"pytorch_model.bin": PICKLE}),
+        "a pickle in safetensors' place": replaced(repo, model_safetensors=PICKLE),
+        "no weights": replaced(repo, model_safetensors=None),
+        "another shape": replaced(
             repo, model_safetensors=save({name: tensor.flatten()[:1].clone() for name, tensor in tensors.items()})
         ),
-        "not finite": spoilt(repo, model_safetensors=save({n: t.fill_(float("nan")) for n, t in tensors.items()})),
-        "far too large": spoilt(repo, model_safetensors=bytes(3 << 20)),
-        "a large config": spoilt(repo, config_json=b" " * (2 << 20)),
-        "a huge network": spoilt(repo, config_json=b'{"class_names": ["a", "b"], "image_size": 80000}'),
+        "not finite": replaced(repo, model_safetensors=save({n: t.fill_(float("nan")) for n, t in tensors.items()})),
+        "far too large": replaced(repo, model_safetensors=bytes(3 << 20)),
+        "a large config": replaced(repo, config_json=b" " * (2 << 20)),
+        "a huge network": replaced(repo, config_json=b'{"class_names": ["a", "b"], "image_size": 80000}'),
         "gated": Repo(commits=dict(repo.commits), gated=True),
         "private": Repo(commits=dict(repo.commits), private=True),
     }
 
 
 @pytest.mark.parametrize("case", broken(Repo(commits={"0": {"model.safetensors": save({"x": torch.ones(1)})}})))
-def test_what_is_refused_is_refused_at_once(hub, case):
-    """In a sentence, in a second; nothing of it is kept, and its name opens nothing later."""
+def test_a_broken_repo_is_refused_at_once(hub, case):
+    """Within a second, with one sentence; nothing is cached, and the second attempt is refused too."""
     hub.repos[ID] = broken(hub.repos[ID])[case]
-    began = time.monotonic()
+    start = time.monotonic()
     for _ in range(2):
         with pytest.raises(ValueError, match=r"^[^\n]{10,200}\.$"):
             open_published(ID, CPU)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - start < 2
     assert checkpoints._open.cache_info().currsize == 0
 
 
@@ -120,75 +121,75 @@ def test_what_is_refused_is_refused_at_once(hub, case):
         ("<script>/x", "not the name of a repo"),
     ],
 )
-def test_what_is_no_repo(hub, name, sentence):
-    """A name that leads nowhere, or somewhere else."""
+def test_an_invalid_name_is_refused(hub, name, sentence):
+    """Repos and revisions that do not exist, paths, addresses and markup; the error is short."""
     with pytest.raises(ValueError, match=sentence) as refused:
-        anyio.run(open_model, Kept(), name)
+        anyio.run(open_model, FakeLab(), name)
     assert len(str(refused.value)) < 400
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_in_trouble_is_told_at_once(hub, status):
-    """Nobody waits before the page while the Hub is asked again and again."""
+def test_a_failing_hub_is_reported_at_once(hub, status):
+    """After one retry, so that the visitor does not wait for many."""
     hub.faults.append(Fault(method="HEAD", path=".", status=status, times=100))
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(ValueError, match="The Hub "):
         open_published(ID, CPU)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - start < 1
     assert len(hub.requests) == 2
 
 
-def test_no_hub_at_all(monkeypatch, tmp_path):
-    """Nobody listens there."""
+def test_an_unreachable_hub_is_reported_at_once(monkeypatch, tmp_path):
+    """No server listens on its port."""
     point_to("http://127.0.0.1:9", monkeypatch, tmp_path)
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(ValueError, match="The Hub cannot be reached"):
         open_published(ID, CPU)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - start < 1
 
 
-def test_a_silent_hub_holds_up_nobody_else(monkeypatch, tmp_path):
-    """However many wait for it, a network that is kept here is opened at once; and none of them waits for ever."""
+def test_a_silent_hub_does_not_delay_other_visitors(monkeypatch, tmp_path):
+    """While fifty requests wait for it, a stored network opens at once; all of them time out."""
     monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setitem(in_hub_thread.__kwdefaults__, "seconds", 1.5)
-    told = []
+    errors = []
 
     async def wait():
         try:
-            await open_model(Kept(), ID)
+            await open_model(FakeLab(), ID)
         except ValueError as error:
-            told.append(str(error))
+            errors.append(str(error))
 
     async def visit():
         async with anyio.create_task_group() as visitors:
             for _ in range(50):
                 visitors.start_soon(wait)
             await anyio.sleep(0.1)
-            began = time.monotonic()
+            start = time.monotonic()
             for _ in range(3):
-                await open_model(Kept(), "quick")
-            assert time.monotonic() - began < 0.8
-            assert told == []
+                await open_model(FakeLab(), "quick")
+            assert time.monotonic() - start < 0.8
+            assert errors == []
 
     with silent_server() as endpoint:
         point_to(endpoint, monkeypatch, tmp_path)
         anyio.run(visit)
-    assert set(told) == {
+    assert set(errors) == {
         "The Hub has not answered for 1 seconds; try again later.",
         "The Hub is too slow right now, or too many requests are waiting for it; try again later.",
     }
-    assert len(told) == 50
+    assert len(errors) == 50
 
 
 @pytest.mark.parametrize("name", [None, 3, {}, ["owner/run"], "", "0" * 32])
-def test_what_is_no_name_is_no_checkpoint(name):
-    """As a hand-made request may send it."""
+def test_a_value_that_is_no_name_is_refused(name):
+    """A handcrafted request may send anything."""
     with pytest.raises(ValueError, match="no such checkpoint"):
-        anyio.run(open_model, Kept(), name)
+        anyio.run(open_model, FakeLab(), name)
 
 
-def test_a_kept_network_is_read_again_when_its_file_was_replaced(tmp_path):
-    """A run goes on being trained while one classifies with it."""
+def test_a_stored_network_is_read_again_after_its_file_was_replaced(tmp_path):
+    """A visitor may classify with a run while it trains."""
 
     class Runs:
         device = CPU
@@ -211,15 +212,15 @@ def test_a_kept_network_is_read_again_when_its_file_was_replaced(tmp_path):
         open_kept(Runs(), "0" * 32)
 
 
-def test_what_comes_with_the_app_asks_no_hub(monkeypatch):
-    """Nor does a run that is kept here."""
+def test_a_bundled_network_needs_no_hub(monkeypatch):
+    """It opens while the Hub cannot be reached."""
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    kept = open_kept(Kept(), "quick")
-    assert torch.equal(anyio.run(open_model, Kept(), "quick").network.conv1.bias, kept.network.conv1.bias)
+    kept = open_kept(FakeLab(), "quick")
+    assert torch.equal(anyio.run(open_model, FakeLab(), "quick").network.conv1.bias, kept.network.conv1.bias)
 
 
-def test_a_private_repo_opens_for_its_owner_alone(hub, monkeypatch):
-    """And what their token has opened is not handed to whoever comes without one."""
+def test_a_private_repo_opens_only_for_its_owner(hub, monkeypatch):
+    """What has been opened with the owner's token stays closed to a visitor without one."""
     hub.repos[ID].private = True
     monkeypatch.setattr(checkpoints, "own_token", lambda: "hf_owner_reads")
     open_published(ID, CPU)
@@ -230,8 +231,8 @@ def test_a_private_repo_opens_for_its_owner_alone(hub, monkeypatch):
             again()
 
 
-def test_the_language_goes_along():
-    """What is called in a thread for the Hub knows whose event it is handling."""
+def test_a_hub_thread_knows_its_event():
+    """Context variables, such as Gradio's current request, are passed to the thread."""
     from contextvars import ContextVar
 
     whose = ContextVar("whose")

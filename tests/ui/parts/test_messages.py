@@ -1,4 +1,4 @@
-"""What the app logs, and of an error that was not foreseen: all but the visitor's token."""
+"""What the app logs: unexpected errors without the visitor's token, and which records of which libraries."""
 
 import subprocess
 import sys
@@ -19,9 +19,8 @@ def space(monkeypatch):
 
 
 @pytest.mark.parametrize("session", [{}, signed_in()])
-def test_an_unforeseen_error_is_logged_without_the_visitors_token(space, session, caplog):
-    """The traceback is there for whoever runs the app, whether or not the error repeats a header."""
-
+def test_an_unexpected_error_is_logged_without_the_visitors_token(space, session, caplog):
+    """The log contains the traceback, with the token replaced if the error contains it."""
     status = gr.HTML()
 
     def handler():
@@ -47,7 +46,7 @@ def test_an_unforeseen_error_is_logged_without_the_visitors_token(space, session
 
 @pytest.mark.slow
 def test_the_app_logs_to_stderr():
-    """Its own lines from INFO; of other libraries no addresses, which the Hub signs."""
+    """Its own records from INFO, and those of other libraries from WARNING: httpx logs signed addresses at INFO."""
     code = (
         "import logging, app; app.log_to_stderr();"
         "[logging.getLogger(name).info('From %s', name) for name in ('ui.lab', 'trainer.images.image_data', 'httpx')];"

@@ -1,4 +1,4 @@
-"""The gallery, without a browser: what its list says of a Hub of our own, who asks it, and what a press brings."""
+"""The gallery, without a browser: its list, its requests to a fake Hub, and the effects of its buttons."""
 
 import time
 from html import unescape
@@ -63,56 +63,57 @@ def lab(tmp_path):
         time.sleep(0.05)
 
 
-async def said(catalogue=None, order="newest", seconds=30.0):
-    """All that the list says, one after the other."""
+async def shown_texts(catalogue=None, order="newest", seconds=30.0):
+    """Returns what the list displays, as HTML: each text that replaces the previous one, in order."""
     return [text async for text in show(catalogue or Catalogue(), order, seconds=seconds)]
 
 
 def listed(page):
+    """Returns the addresses of the listed checkpoints."""
     return Tags(page).values("a", "href")
 
 
-def test_the_list_tells_what_is_claimed(hub, small_run):
-    """Name, page, claim, settings, and a button for each of the three things to do."""
-    asking, page = anyio.run(said)
-    assert "Loading the list from the Hub" in asking
-    told = Tags(page)
+def test_an_entry_of_the_list(hub, small_run):
+    """It has the name, the link, the reported accuracy, the settings and three buttons."""
+    loading, page = anyio.run(shown_texts)
+    assert "Loading the list from the Hub" in loading
+    entry = Tags(page)
     accuracy = read_run(small_run).history[-1].test_accuracy
-    assert f"reported test accuracy {accuracy:.1%} on synthetic" in told.text
-    assert "optimizer sgd · lr 0.02 · scheduler constant · epochs 1 · 2026-01-01" in told.text
+    assert f"reported test accuracy {accuracy:.1%} on synthetic" in entry.text
+    assert "optimizer sgd · lr 0.02 · scheduler constant · epochs 1 · 2026-01-01" in entry.text
     assert listed(page) == [f"{hub.endpoint}/{ID}"]
-    assert told.values("button", "name") == ["select", "apply", "download"]
-    assert told.values("button", "value") == [ID] * 3
-    assert all(event in map(str, gr.HTML.EVENTS) for event in told.values("button", "name"))
+    assert entry.values("button", "name") == ["select", "apply", "download"]
+    assert entry.values("button", "value") == [ID] * 3
+    assert all(event in map(str, gr.HTML.EVENTS) for event in entry.values("button", "name"))
 
 
 def test_newest_or_best_first(hub, small_run):
-    """By the time that the Hub knows, or by what is claimed."""
+    """By the time of the last change on the Hub, or by the reported accuracy."""
     for number, accuracy in enumerate((0.5, 0.9, 0.7)):
         card = f"---\ntags: [optimizer-lab]\nmodel-index: [{{results: [{{dataset: {{name: x}}, metrics: [{{type: accuracy, value: {accuracy}}}]}}]}}]\n---\n"  # fmt: skip # noqa: E501
         files = {**hub.repos[ID].files, "README.md": card.encode()}
         hub.repos[f"some/{number}"] = Repo(commits={f"{number}" * 40: files}, updated=f"2026-02-0{number + 1}")
     del hub.repos[ID]
-    newest, best = (listed(anyio.run(said, None, order)[-1]) for order in ("newest", "best"))
+    newest, best = (listed(anyio.run(shown_texts, None, order)[-1]) for order in ("newest", "best"))
     assert [url[-1] for url in newest] == ["2", "1", "0"]
     assert [url[-1] for url in best] == ["1", "2", "0"]
 
 
 def test_a_hostile_card_is_text(hub):
-    """Whatever it says, the list has no other tags and attributes than with a harmless one."""
-    harmless = Tags(anyio.run(said)[-1]).tags
+    """It adds no tags and attributes to the list: they are those of a harmless card."""
+    harmless = Tags(anyio.run(shown_texts)[-1]).tags
     hub.repos[ID].commits[hub.repos[ID].head] = {**hub.repos[ID].files, "README.md": HOSTILE.encode()}
     hub.repos["x/<b>"] = Repo(commits=dict(hub.repos[ID].commits))
-    told = Tags(anyio.run(said)[-1])
-    assert told.tags == harmless
-    assert "<img src=x onerror=alert(1)>" in told.text
-    assert "reported test accuracy 99.9% on </li></ul><iframe>" in told.text
+    entry = Tags(anyio.run(shown_texts)[-1])
+    assert entry.tags == harmless
+    assert "<img src=x onerror=alert(1)>" in entry.text
+    assert "reported test accuracy 99.9% on </li></ul><iframe>" in entry.text
 
 
-def test_nothing_is_published(hub):
-    """And that is said."""
+def test_an_empty_list_is_explained(hub):
+    """A sentence replaces the list if no run has been published."""
     hub.repos.clear()
-    assert "No checkpoint of this app has been published" in anyio.run(said)[-1]
+    assert "No checkpoint of this app has been published" in anyio.run(shown_texts)[-1]
 
 
 @pytest.mark.parametrize(
@@ -128,71 +129,71 @@ def test_nothing_is_published(hub):
         ({"how": "garble"}, "The Hub's answer cannot be read"),
     ],
 )
-def test_a_failing_hub_is_told_at_once(hub, fault, sentence):
-    """In one sentence, after one more try at most; a moment later it is asked again."""
+def test_a_failing_hub_is_reported_at_once(hub, fault, sentence):
+    """After at most one retry; the next visit sends a new request."""
     hub.faults.append(Fault(method="GET", path="/api/models", times=100, **fault))
-    began = time.monotonic()
-    assert sentence in unescape(anyio.run(said)[-1])
-    assert time.monotonic() - began < 2
+    start = time.monotonic()
+    assert sentence in unescape(anyio.run(shown_texts)[-1])
+    assert time.monotonic() - start < 2
     assert len(hub.requests) <= 2
     hub.faults.clear()
-    assert listed(anyio.run(said)[-1]) == [f"{hub.endpoint}/{ID}"]
+    assert listed(anyio.run(shown_texts)[-1]) == [f"{hub.endpoint}/{ID}"]
 
 
-def test_one_failure_is_nobodys_business(hub):
-    """The Hub is asked once more before anything is said."""
+def test_a_single_failure_is_not_displayed(hub):
+    """The request is retried once before an error is reported."""
     hub.faults.append(Fault(method="GET", path="/api/models", status=503))
-    assert listed(anyio.run(said)[-1]) == [f"{hub.endpoint}/{ID}"]
+    assert listed(anyio.run(shown_texts)[-1]) == [f"{hub.endpoint}/{ID}"]
 
 
-def test_no_hub_at_all(monkeypatch):
-    """Nobody listens there."""
+def test_an_unreachable_hub_is_reported_at_once(monkeypatch):
+    """No server listens on its port."""
     point_to("http://127.0.0.1:9", monkeypatch)
-    began = time.monotonic()
-    assert "The Hub cannot be reached" in anyio.run(said)[-1]
-    assert time.monotonic() - began < 2
+    start = time.monotonic()
+    assert "The Hub cannot be reached" in anyio.run(shown_texts)[-1]
+    assert time.monotonic() - start < 2
 
 
-def test_a_slow_hub_is_told_and_waited_for(hub, monkeypatch):
-    """First that it is asked, then that it is slow, then what it said."""
+def test_a_slow_hub_is_reported_and_waited_for(hub, monkeypatch):
+    """The page displays that it is loading, then that the Hub is slow, then the list."""
     monkeypatch.setattr(gallery, "_SECONDS_TO_SLOW", 0.2)
     hub.faults.append(Fault(method="GET", path="/api/models", how="hold", seconds=0.8))
-    asking, slow, page = anyio.run(said)
-    assert "Loading the list from the Hub" in asking
+    loading, slow, page = anyio.run(shown_texts)
+    assert "Loading the list from the Hub" in loading
     assert "The Hub is slow" in slow
     assert listed(page) == [f"{hub.endpoint}/{ID}"]
 
 
-def test_a_silent_hub_is_given_up(monkeypatch):
-    """Nothing waits for ever."""
+def test_a_silent_hub_times_out(monkeypatch):
+    """The list does not wait for ever."""
     monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 0.5)
     with silent_server() as endpoint:
         point_to(endpoint, monkeypatch)
-        assert "The Hub has not answered for 0.5 seconds" in anyio.run(said)[-1]
+        assert "The Hub has not answered for 0.5 seconds" in anyio.run(shown_texts)[-1]
 
 
-def test_what_nobody_foresaw_is_not_the_answer_for_ever(hub, monkeypatch):
-    """It is told, and a moment later the Hub is asked again."""
+def test_an_unexpected_error_is_not_cached_for_ever(hub, monkeypatch):
+    """It is reported, and the next visit sends a new request."""
     monkeypatch.setattr(gallery, "_SECONDS_REFRESHED", 0.0)
     catalogue = Catalogue()
 
     async def visits():
         with monkeypatch.context() as broken:
             broken.setattr(gallery.repositories, "list_published", lambda best: 1 / 0)
-            first = await said(catalogue)
-        return first[-1], (await said(catalogue))[-1]
+            first = await shown_texts(catalogue)
+        return first[-1], (await shown_texts(catalogue))[-1]
 
     failed, filled = anyio.run(visits)
     assert "went wrong" in failed
     assert listed(filled) == [f"{hub.endpoint}/{ID}"]
 
 
-def test_a_class_asks_once(hub):
-    """Thirty who open it together, and who come within the next seconds; whoever refreshes later asks again."""
+def test_visitors_at_the_same_time_share_one_request(hub):
+    """Thirty pages opened together, and one opened seconds later; a later refresh sends a new request."""
     catalogue, pages = Catalogue(), []
 
     async def visit(seconds=30.0):
-        pages.append((await said(catalogue, seconds=seconds))[-1])
+        pages.append((await shown_texts(catalogue, seconds=seconds))[-1])
 
     async def lesson():
         async with anyio.create_task_group() as students:
@@ -209,15 +210,15 @@ def test_a_class_asks_once(hub):
 
 
 def test_a_failure_is_not_kept_as_long_as_a_list(hub, monkeypatch):
-    """Whoever opens the gallery after the Hub has come back finds it filled."""
+    """A page opened shortly after the Hub has recovered displays the list."""
     monkeypatch.setattr(gallery, "_SECONDS_REFRESHED", 0.1)
     hub.faults.append(Fault(method="GET", path="/api/models", times=2))
     catalogue = Catalogue()
 
     async def visits():
-        first = await said(catalogue)
+        first = await shown_texts(catalogue)
         await anyio.sleep(0.2)
-        return first[-1], (await said(catalogue))[-1]
+        return first[-1], (await shown_texts(catalogue))[-1]
 
     failed, filled = anyio.run(visits)
     assert "The Hub has a problem" in failed
@@ -225,11 +226,11 @@ def test_a_failure_is_not_kept_as_long_as_a_list(hub, monkeypatch):
 
 
 def test_a_curve_is_added_once(hub):
-    """To what is compared already; the Hub is not asked again for the same."""
+    """To the runs that are compared already; adding it again sends no request."""
     assert anyio.run(add, None, ID) == [ID]
-    asked = len(hub.requests)
+    num_requests = len(hub.requests)
     assert anyio.run(add, ["a" * 32, ID], ID) == ["a" * 32, ID]
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == num_requests
     with pytest.raises(ValueError, match="up to 12"):
         anyio.run(add, [f"{n:032x}" for n in range(12)], ID)
     with pytest.raises(ValueError, match="There is no owner/nothing"):
@@ -238,44 +239,44 @@ def test_a_curve_is_added_once(hub):
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"format": 1}', b"{" * 10_000, b'{"format": 1, "history": [1e999]}'])
 def test_a_strangers_history_is_checked(hub, content):
-    """A sentence, and nothing to compare."""
+    """An error explains an invalid one, and no curve is added."""
     hub.repos[ID].commits[hub.repos[ID].head] = {**hub.repos[ID].files, "training.json": content}
     with pytest.raises(ValueError, match=r"training\.json"):
         anyio.run(add, [], ID)
 
 
-def told_to(monkeypatch):
-    """What a visitor is told meanwhile: outside of an event there is nobody to tell it to."""
-    told = []
-    monkeypatch.setattr(gr, "Info", told.append)
-    return told
+def infos(monkeypatch):
+    """Returns a list to which gr.Info adds its messages: outside of an event it cannot display them."""
+    messages = []
+    monkeypatch.setattr(gr, "Info", messages.append)
+    return messages
 
 
-def test_a_published_run_becomes_ones_own(hub, lab, small_run, monkeypatch):
-    """It is the visitor's alone, has all that a resume needs, and stands first in their lists."""
-    told, visitor = told_to(monkeypatch), new_visitor()
+def test_a_published_run_is_loaded_into_the_visitors_own(hub, lab, small_run, monkeypatch):
+    """Other visitors do not see it, it can be resumed, and it is chosen in the visitor's lists."""
+    messages, visitor = infos(monkeypatch), new_visitor()
     updates = anyio.run(load, lab, VIEW, LISTS, visitor, ID)
     (own,) = lab.runs_of(visitor)
     assert read_checkpoint(own).history == read_checkpoint(small_run).history
     assert (updates[LISTS.races]["value"], updates[LISTS.networks]["value"]) == (own.name, own.name)
     assert lab.runs_of(new_visitor()) == []
-    assert told == [f"Loading {ID} …"]
+    assert messages == [f"Loading {ID} …"]
 
 
-def test_an_epoch_to_look_at_is_told_from_one_to_resume(hub, lab, monkeypatch):
-    """Where the optimizer's state is not published."""
-    told, files = told_to(monkeypatch), dict(hub.repos[ID].files)
+def test_a_run_that_cannot_be_resumed_is_announced(hub, lab, monkeypatch):
+    """If the optimizer's state is not published, the run can only be viewed and used to classify."""
+    messages, files = infos(monkeypatch), dict(hub.repos[ID].files)
     del files["training.safetensors"]
     hub.repos[ID] = Repo(commits={"1" * 40: files})
     anyio.run(load, lab, VIEW, LISTS, new_visitor(), ID)
-    assert told[-1] == f"You can view {ID} and classify with it, but not resume it."
+    assert messages[-1] == f"You can view {ID} and classify with it, but not resume it."
 
 
-@pytest.mark.parametrize("lacks", ["model.safetensors", "config.json", "training.json"])
-def test_what_cannot_be_loaded_leaves_nothing(hub, lab, monkeypatch, lacks):
-    """A sentence, and no folder."""
-    told_to(monkeypatch)
-    files = {name: content for name, content in hub.repos[ID].files.items() if name != lacks}
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json", "training.json"])
+def test_a_run_that_cannot_be_loaded_leaves_no_folder(hub, lab, monkeypatch, missing):
+    """Each of these files is required; the error is one sentence."""
+    infos(monkeypatch)
+    files = {name: content for name, content in hub.repos[ID].files.items() if name != missing}
     hub.repos[ID] = Repo(commits={"1" * 40: files})
     visitor = new_visitor()
     with pytest.raises(ValueError, match=r"^[^\n]+\.$"):
@@ -284,9 +285,9 @@ def test_what_cannot_be_loaded_leaves_nothing(hub, lab, monkeypatch, lacks):
     assert list(lab.checkpoints.iterdir()) == []
 
 
-def test_nobody_fills_the_disk(hub, lab, monkeypatch):
-    """A visitor has room for as many runs as the app keeps for one."""
-    told_to(monkeypatch)
+def test_loaded_runs_count_towards_the_visitors_limit(hub, lab, monkeypatch):
+    """A visitor with the largest allowed number of runs cannot load another; no request is sent."""
+    infos(monkeypatch)
     visitor = new_visitor()
     lab.limits = Limits(runs=2)
     for run in lab.new_race(visitor, 2):
