@@ -51,6 +51,7 @@ def _training(*settings: str) -> tuple[float, list[float]]:
 
 
 def _held(process: int) -> float:
+    """Returns the resident set size of a process in MiB."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / _MEBIBYTE
 

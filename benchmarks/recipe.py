@@ -75,7 +75,7 @@ def _app(config: TrainConfig, data: ImageData) -> Iterator[tuple[float, float]]:
 
 
 def _pytorch(seed: int, data: ImageData) -> Iterator[tuple[float, float]]:
-    """The same for the network and loop of PyTorch's tutorial, after each quarter of an epoch, endlessly."""
+    """Yields the same for PyTorch's tutorial after each quarter of an epoch; it never ends."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = nn.Sequential(

@@ -118,7 +118,7 @@ def add_endpoints(lab: Lab) -> None:
     @with_api_errors
     def find_lr(config: dict[str, Any]) -> FoundLr:
         """Runs a range test with these settings on the app's images, to find a suitable lr. Changes no run."""
-        # Unlike a stream, this call would continue after its client has left.
+        # A limit of its own: unlike a stream, this call continues after its client has left.
         found = lab.find_lr(TrainConfig.from_settings(config), _images(lab), seconds=_MOST_SECONDS_OF_SEARCH)
         *trials, finding = map(json_fields, found)
         rows = [{name: trial[name] for name in TriedStep.__annotations__} for trial in trials]
@@ -141,6 +141,7 @@ def add_endpoints(lab: Lab) -> None:
 
 
 def _images(lab: Lab) -> ImageData:
+    """Waits until the images have loaded, and returns them. Raises UserError if there are none."""
     while (images := lab.loaded()) is None:
         time.sleep(0.2)
     return images

@@ -55,7 +55,7 @@ def clear(folders: list[Path], limits: Limits) -> None:
             not run_folder.is_run(folder) and now - written > _GRACE_SECONDS
         )
         if is_old or total > limits.disk_gb * 1e9:
-            # ValueError: it is being trained, or the disk refuses. The next round tries again.
+            # UserError, a ValueError: the run is being trained, or the disk refuses. The next round tries again.
             with suppress(ValueError, OSError):
                 run_folder.delete(folder)
             total -= sizes[folder] - _size(folder)  # its visitor may have deleted it first

@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
-_MOST_STOPS = 10_000  # remembered: a stranger may send any number of made-up keys
+_MOST_STOPS = 10_000  # remembered, because a stranger may send any number of made-up keys
 _POLL_SECONDS = 0.5  # while the images load
 
 Race = Callable[[Sequence[tuple[TrainConfig, Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
@@ -65,7 +65,7 @@ class Lab:
         threading.Thread(target=self._load, daemon=True).start()
 
     def loaded(self) -> ImageData | None:
-        """The images to train on; None while they load. Raises UserError if there are none."""
+        """Returns the images to train on, or None while they load. Raises UserError if there are none."""
         if self.failure:
             raise UserError("There are no pictures to train on: {reason}", reason=self.failure)
         return self.images
@@ -82,7 +82,10 @@ class Lab:
     def race(
         self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
     ) -> Generator[tuple[int, Event], None, None]:
-        """What `race` yields, within the app's time limit. Raises UserError at once if a config exceeds the limits."""
+        """Returns the events of the app's race function, which end at the time limit.
+
+        Raises UserError at once if a config exceeds the limits.
+        """
         self.limits.check([config for config, _ in contenders])
         events = self._race(contenders, images)
         seconds = self.limits.seconds
@@ -100,7 +103,11 @@ class Lab:
     def find_lr(
         self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf
     ) -> Generator[Trial | Finding, None, None]:
-        """What `lr_finder.find_lr` yields. Raises UserError at once above the app's limits, or after its time limit."""
+        """Returns the results of the app's learning-rate finder.
+
+        Raises UserError at once if the config exceeds the limits. The iterator raises it after `seconds` or the app's
+        time limit, whichever is shorter.
+        """
         self.limits.check([config])
         return self._in_time(self._find_lr(config, images), seconds)
 

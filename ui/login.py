@@ -34,7 +34,7 @@ def current_login() -> Login | None:
     """The login of the page whose event is being handled; None without one, or if it has expired."""
     if not has_login():
         return None
-    # As Gradio does for the parameters of a handler, which it does not find in a functools.partial.
+    # Gradio fills such parameters only of a handler that is a plain function, not of a functools.partial.
     (token, profile), *_ = special_args(_login_parameters, [], LocalContext.request.get(None))
     return Login(token.token, profile.username) if token and profile else None
 

@@ -14,7 +14,8 @@ from trainer.runs import run_folder
 OWNER, RACE = ".owner", ".race"
 _KEY = re.compile(r"[0-9a-f]{32}")
 
-# A file system may keep modification times to two seconds only. A change within them is found by listing again later.
+# Some file systems store modification times to two seconds only: a second change soon after a first one does not alter
+# the time. The folder is therefore listed once more when its last change is this old.
 _SECONDS_TO_SETTLE = 5.0
 
 
@@ -110,4 +111,5 @@ def _modified(path: Path) -> int | None:
 
 
 def _is_settled(modified: int | None, at: float) -> bool:
+    """Whether a modification time, in ns, is so old at the time `at`, in s, that a later change would alter it."""
     return modified is None or at - modified / 1e9 > _SECONDS_TO_SETTLE

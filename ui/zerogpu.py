@@ -67,10 +67,13 @@ class BorrowedGpu:
     def race(
         self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
     ) -> Iterator[tuple[int, Event]]:
-        """What `trainer.learning.race.race` yields, with GpuTime in between; resumed exactly from slice to slice.
+        """Returns the events of `trainer.learning.race.race`, with GpuTime events between them.
+
+        Each slice resumes exactly where the last one ended.
 
         If no more GPU time is available, unfinished runs end as `out_of_time` with the reason as advice. If no epoch
-        has been trained by then, raises GpuUnavailableError. Raises UserError at once if the images do not fit.
+        has been trained by then, raises GpuUnavailableError. Raises UserError at once if the images are not in a
+        file, or if a config needs more of them than there are.
         """
         ImageFile.of(images)
         for config, _ in contenders:
@@ -79,7 +82,11 @@ class BorrowedGpu:
         return self._race(states, images)
 
     def find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
-        """What `trainer.learning.lr_finder.find_lr` yields. Raises GpuUnavailableError if no GPU time is available."""
+        """Returns the results of `trainer.learning.lr_finder.find_lr`.
+
+        Raises UserError at once if the config needs more images than there are. The iterator raises GpuUnavailableError
+        if no GPU time is available.
+        """
         training_split(config, images)
         return self._find_lr(config, images)
 
@@ -240,7 +247,7 @@ def _refusal(job: Job, message: str) -> GpuUnavailableError:
 
 
 def _is_less(wanted: Job, refused: Job, refusal: GpuUnavailableError) -> bool:
-    """Whether a job may be requested after a refusal: it must need less time than the refused one and fit `at_most`.
+    """Whether the job `wanted` may be requested after a refusal: it is shorter than the refused one and fits `at_most`.
 
     Without the first condition, a service that counts seconds differently could refuse the same job for ever.
     """

@@ -46,6 +46,7 @@ def _in_chinese(message: Message) -> str:
         filled = _fill(chinese, message.values)
     except LookupError:  # it was read from a file without some of its values
         return message
+    # `as_clause` has removed the full stop.
     is_clause = message.template.endswith(".") and not message.endswith(".")
     return filled.removesuffix("。") if is_clause else filled
 

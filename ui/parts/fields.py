@@ -113,7 +113,7 @@ def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Sli
 
 
 def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> Any:
-    """The value of a setting's widget at first and when its row is chosen; None for a row without the setting."""
+    """The initial value of a setting's widget with these rows chosen; None if neither row has the setting."""
     row = {**OPTIMIZERS[optimizer].defaults, **SCHEDULERS[scheduler].defaults}
     value = row.get(name) if name in ROW_SETTINGS else SETTINGS[name].default
     if name == "scheduler_unit":
@@ -199,7 +199,7 @@ def _row(part: str, chosen: Any) -> Row:
 
 
 def _may_be_unset(name: str) -> bool:
-    """Whether a row has None as the default of the setting: its value then depends on the run's length, for example."""
+    """Whether a row's default for the setting is None: its value then depends, for example, on the run's length."""
     return any(row.defaults.get(name, 0) is None for rows in ROWS.values() for row in rows.values())
 
 

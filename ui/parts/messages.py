@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 def with_page_errors(handler: Callable[P, R]) -> Callable[P, R]:
-    """The handler of a page's event, which shows a UserError as a message in the page's language."""
+    """Wraps the handler of a page's event so that a UserError becomes a message in the page's language."""
 
     def as_message(sentence: str) -> gr.Error:
         language = current_language()
@@ -37,7 +37,7 @@ def with_page_errors(handler: Callable[P, R]) -> Callable[P, R]:
 
 
 def with_api_errors(handler: Callable[P, R]) -> Callable[P, R]:
-    """The handler of a public endpoint, which returns a UserError as an error in English, not as HTML."""
+    """Wraps the handler of a public endpoint so that a UserError becomes an error in English, without HTML."""
     return _with_errors(handler, lambda sentence: gr.Error(sentence, print_exception=False))
 
 

@@ -123,16 +123,18 @@ def _race_title(runs: Sequence[Run | None], language: str) -> str:
 
 
 def _titles(race: Sequence[tuple[Path, Run | None]], language: str) -> list[tuple[str, str]]:
-    """For each run of a race its title, which says how it differs from the others, and its key."""
-    apart = iter(differences([run.config for _, run in race if run]))
-    return [(_title(folder, run, label(next(apart)) if run else "", language), folder.name) for folder, run in race]
+    """The title of each run of a race, which says how it differs from the others, and its key."""
+    own_settings = iter(differences([run.config for _, run in race if run]))
+    return [
+        (_title(folder, run, label(next(own_settings)) if run else "", language), folder.name) for folder, run in race
+    ]
 
 
-def _title(folder: Path, run: Run | None, apart: str, language: str) -> str:
+def _title(folder: Path, run: Run | None, difference: str, language: str) -> str:
     if run is None:
         return translate("damaged run {name}", language, name=folder.name[:6])
     # The start of the key distinguishes runs that are otherwise alike.
-    return " · ".join(filter(None, (_run_title(run, language), apart, folder.name[:4])))
+    return " · ".join(filter(None, (_run_title(run, language), difference, folder.name[:4])))
 
 
 def _run_title(run: Run, language: str) -> str:

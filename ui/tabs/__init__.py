@@ -1,1 +1,1 @@
-"""One module a tab of the page."""
+"""One module or package for each tab of the page."""

@@ -119,7 +119,7 @@ def samples_gallery(lab: Lab, picture: gr.Image, *, columns: int, elem_id: str, 
 
 
 def invitation(language: str) -> str:
-    """The sentence shown without a picture, as HTML."""
+    """The sentence to show without a picture, as HTML."""
     choose = translate("Choose a picture: a file, the webcam, the clipboard, or a test picture below.", language)
     only = translate(
         "A network knows only the classes it was trained on, and takes every picture for one of them.", language
@@ -130,7 +130,7 @@ def invitation(language: str) -> str:
 async def classify(lab: Lab, answer: Answer, picture: Any, name: str | None) -> Updates:
     """Updates that show the predictions of the chosen checkpoint for a picture.
 
-    An error replaces the sentence, not a message: it stays as long as the picture does.
+    An error is shown in place of the sentence, not as a message, so that it stays as long as the picture.
     """
     language = current_language()
     if picture is None:

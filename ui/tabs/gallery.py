@@ -57,7 +57,7 @@ class Catalogue:
         self._answers: dict[bool, asyncio.Task[Answer]] = {}
 
     def ask(self, *, best: bool, seconds: float) -> asyncio.Task[Answer]:
-        """The answer, pending or no older than `seconds`. Call it in an event loop."""
+        """Returns the task of an answer that is pending or at most `seconds` old. Call it in an event loop."""
         answer = self._answers.get(best)
         if answer is None or (answer.done() and _is_old(answer.result(), seconds)):
             answer = self._answers[best] = asyncio.create_task(_answer(best))
@@ -113,26 +113,32 @@ def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -
     """Makes the buttons of each entry classify with its network, compare its curve, and load its run."""
     tabs, lists = shared.tabs, shared.lists
 
-    def classify(event: gr.EventData) -> Updates:
+    def classify_with(event: gr.EventData) -> Updates:
         return {tabs: gr.Tabs(selected="classify"), lists.networks: _repo_id(event)}
 
-    async def compare(names: list[str] | None, event: gr.EventData) -> Updates:
+    async def compare_with(names: list[str] | None, event: gr.EventData) -> Updates:
         return {tabs: gr.Tabs(selected="compare"), lists.compared: await add(names, _repo_id(event))}
 
-    async def load_it(visitor: str, event: gr.EventData) -> Updates:
+    async def load_published(visitor: str, event: gr.EventData) -> Updates:
         return {tabs: gr.Tabs(selected="train"), **await load(lab, view, lists, visitor, _repo_id(event))}
 
-    published.select(with_page_errors(classify), None, [tabs, lists.networks], api_name="_classify_with", **AT_ONCE)
+    published.select(
+        with_page_errors(classify_with), None, [tabs, lists.networks], api_name="_classify_with", **AT_ONCE
+    )
     published.apply(
-        with_page_errors(compare), lists.compared, [tabs, lists.compared], api_name="_compare_with", **AT_ONCE
+        with_page_errors(compare_with), lists.compared, [tabs, lists.compared], api_name="_compare_with", **AT_ONCE
     )
     published.download(
-        with_page_errors(load_it), shared.visitor, components(tabs, view, lists), api_name="_load_published", **AT_ONCE
+        with_page_errors(load_published),
+        shared.visitor,
+        components(tabs, view, lists),
+        api_name="_load_published",
+        **AT_ONCE,
     )
 
 
 async def show(catalogue: Catalogue, order: str | None, *, seconds: float) -> AsyncIterator[str]:
-    """Yields the list, as HTML, of an answer no older than `seconds`; before that, that the page waits for it."""
+    """Yields the list from an answer at most `seconds` old, as HTML, after notes that the page waits for the Hub."""
     language = current_language()
     answer = catalogue.ask(best=order == "best", seconds=seconds)
     if not answer.done():

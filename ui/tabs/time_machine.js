@@ -1,8 +1,8 @@
-// Moves through the epochs of a run. All that is drawn is here already: no step asks the server.
+// Moves through the epochs of a run. The value contains all frames, so that no step needs the server.
 const part = name => element.querySelector(name);
 const slider = part('input'), play = part('button'), FRAME_MILLISECONDS = 500;
 let index = 0, timer = null, shown = {};
-let chosen = null; // the epoch that the visitor went to; before that, the latest is shown
+let chosen = null; // the epoch that the visitor has selected; null displays the latest
 
 const frames = () => shown.frames || [];
 const pixels = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
@@ -11,11 +11,11 @@ function feed(chart, data) {
   document.querySelector(`#${chart} .chart`)?.dispatchEvent(new CustomEvent('feed', {detail: data, bubbles: true}));
 }
 
-// Squares of `side` pixels with a line between them; enlarged by a whole number, they stay crisp.
-function tiles(canvas, bytes, side, count, abreast, width) {
+// Draws `count` squares of `side` pixels with a gap between them, enlarged by a whole number so that they stay crisp.
+function tiles(canvas, bytes, side, count, columns, width) {
   const pitch = side + 1;
-  canvas.width = abreast * pitch - 1;
-  canvas.height = Math.ceil(count / abreast) * pitch - 1;
+  canvas.width = columns * pitch - 1;
+  canvas.height = Math.ceil(count / columns) * pitch - 1;
   canvas.style.width = Math.max(1, Math.floor(width / canvas.width)) * canvas.width + 'px';
   const context = canvas.getContext('2d');
   for (let tile = 0; tile < count; tile++) {
@@ -24,7 +24,7 @@ function tiles(canvas, bytes, side, count, abreast, width) {
       const from = (tile * side * side + pixel) * 3;
       image.data.set([bytes[from], bytes[from + 1], bytes[from + 2], 255], pixel * 4);
     }
-    context.putImageData(image, (tile % abreast) * pitch, Math.floor(tile / abreast) * pitch);
+    context.putImageData(image, (tile % columns) * pitch, Math.floor(tile / columns) * pitch);
   }
 }
 

@@ -97,7 +97,7 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
         api_name="_travel",
         **options,
     )
-    # The picture is set after the run: its change starts a walk, with the run that the page then has.
+    # The picture is set after the run, because its change starts a walk with the run that the page then has.
     pictured = filled.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **options)
     pictured.success(api_name="_walk_opened", **walked)
     gr.on([run.input, picture.change], trigger_mode="multiple", api_name="_walk", **walked)
@@ -144,15 +144,15 @@ def first_picture(lab: Lab, picture: Any) -> Any:
 async def walk(
     lab: Lab, journey: Journey, *, visitor: Any, name: Any, picture: Any, turn: list[int]
 ) -> AsyncIterator[Updates]:
-    """Yields updates that show the predictions of each epoch's network for the picture, with ever more epochs.
+    """Yields updates that show what each epoch's network predicts for the picture; each update adds epochs.
 
-    A UserError is explained in place of the epochs. All inputs are checked, as a hand-made request may send anything.
-    `turn` counts the walks of a page. Only the latest one is shown, without waiting for one that waits for the Hub.
+    A UserError is explained in place of the epochs. All inputs are checked, as a handcrafted request may send anything.
+    `turn` counts the walks of a page, which may run at the same time: an earlier walk ends without another update.
     """
     turn[0] += 1
-    mine = turn[0]
+    own_turn = turn[0]
     async for updates in _walk(lab, journey, visitor, name, picture):
-        if turn[0] != mine:
+        if turn[0] != own_turn:
             yield gr.skip()  # Gradio sends the last update again at the end
             return
         yield updates

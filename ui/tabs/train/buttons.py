@@ -48,9 +48,9 @@ class Buttons:
 class Training:
     """A training that a button starts.
 
-    `check` gets `check_inputs` before the training joins the queue, and raises UserError if they are wrong. `handler`
-    trains with `inputs` and the time of the request, and yields updates of `outputs`; `status` is the one that shows
-    the state of the training. `broken` is the sentence for an error in the app itself.
+    `check` is called with `check_inputs` before the training joins the queue, and raises an error if they are invalid.
+    `handler` trains with `inputs` and the time of the request, and yields updates of `outputs`; `status`, one of the
+    outputs, shows the state of the training. `broken` is the sentence for an error in the app itself.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Training:
 
     @property
     def title(self) -> str:
-        """The title of the status if the training never starts."""
+        """The title of the status if the training does not start."""
         return _title(f"_{self.name}")
 
 
@@ -76,7 +76,9 @@ def start_on_click(
     Returns the event of the training.
     """
     name, status = training.name, training.status
-    requested_at = gr.State(0.0)  # one per button: a later click on another must not outdate a Stop
+    # One per button: a click on another button would overwrite a shared time, and an earlier Stop would then no longer
+    # end the training that waits.
+    requested_at = gr.State(0.0)
 
     def request(**values: Any) -> Updates:
         training.check(**values)
@@ -93,7 +95,7 @@ def start_on_click(
         api_name=f"_ask_{name}",
         **AT_ONCE,
     )
-    # An event of its own: Gradio shows Error in all outputs of a handler that raises, as `request` may.
+    # A separate event, because `request` may raise: Gradio shows "Error" in all outputs of a handler that raises.
     queued = requested.success(waiting, None, status, api_name=f"_wait_{name}", **AT_ONCE)
     trained = queued.success(
         end_in_status(training.handler, status, title=training.title, broken=training.broken),
@@ -139,7 +141,7 @@ def check(
     keeps_runs: bool = True,
     **values: Any,
 ) -> None:
-    """Checks a training before it joins the queue; raises UserError if it cannot be trained.
+    """Checks a training before it joins the queue; a message on the page explains why it cannot be trained.
 
     If it `uses_settings`, it checks the settings that `configs(**values)` returns. If it also `keeps_runs`, the number
     of the visitor's runs must stay within the limit.

@@ -92,7 +92,7 @@ def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dep
 
 
 def offer_epochs(lab: Lab, own: OwnRuns, event: Any, shared: Shared, *, api_name: str, keeps: bool = False) -> None:
-    """Makes an event fill in the total epochs for resuming the chosen race; `keeps` a larger number."""
+    """Makes an event fill in the total epochs for resuming the chosen race; with `keeps`, a larger number stays."""
     inputs: Inputs = {"visitor": shared.visitor, "race": own.races, **({"typed": own.total_epochs} if keeps else {})}
     event(
         partial(resumable_epochs, lab),
@@ -148,7 +148,7 @@ def delete(
 
 @with_page_errors
 def download(lab: Lab, visitor: str, race: str | None) -> str:
-    """The path of a zip with the published files of the visitor's `race`, in a folder per run if it has several."""
+    """Writes a zip with the files of the visitor's `race` and returns its path; several runs have a folder each."""
     if not race:
         raise UserError("Train something first: then there is a checkpoint to download.")
     folders = lab.own_race(visitor, race)

@@ -66,9 +66,9 @@ def write(config: TrainConfig, race: Sequence[TrainConfig] = (), num_seeds: int 
 def read(query: Mapping[str, str]) -> Link | None:
     """The content of a link's query; None if it contains no setting.
 
-    Raises UserError if `write` of this version would not write it.
+    Raises UserError if a setting, the race or the number of seeds is unknown or invalid.
     """
-    # An address also has Gradio's own parameters, the language, and parameters that name the referring site.
+    # The other parameters of an address are Gradio's own, the language, and those that name the referring site.
     settings = {
         name: text for name, text in query.items() if not name.startswith(("_", "utm_")) and name not in _OTHERS
     }

@@ -62,10 +62,10 @@ def build(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
     """Adds the panel to the page being built; it publishes a run of the race chosen in `races`."""
     with gr.Accordion(i18n("Publish to the Hub"), open=False, elem_id="publishing") as accordion:
         panel = _components()
-    race: Inputs = {"visitor": visitor, "race": races, "name": panel.repo_id}
+    inputs: Inputs = {"visitor": visitor, "race": races, "name": panel.repo_id}
     accordion.expand(
         partial(offer, lab, panel),
-        inputs_kwargs=race,
+        inputs_kwargs=inputs,
         outputs=components(panel.login, panel.run, panel.repo_id, panel.publish, panel.sign_in, panel.sign_out),
         api_name="_offer_to_publish",
         **AT_ONCE,
@@ -74,7 +74,7 @@ def build(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
         button.click(None, None, None, js=_GO.replace("ROUTE", route), api_name=f"_{button.elem_id}", **AT_ONCE)
     races.change(
         partial(follow_race, lab, panel),
-        inputs_kwargs=race,
+        inputs_kwargs=inputs,
         outputs=components(panel.run, panel.repo_id),
         api_name="_follow_race",
         **AT_ONCE,
@@ -170,7 +170,7 @@ def token_to_publish() -> str:
 def suggest(
     lab: Lab, *, visitor: str, race: str | None, name: str, run: str | None = None, owner: str | None = None
 ) -> Any:
-    """A repo for a run, always the same for the same run. A name that the visitor has typed stays."""
+    """The update of the repo's name: a suggestion, the same each time for the same run. A name that was typed stays."""
     known = _SUGGESTED.fullmatch(name or "/")
     if known is None:
         return gr.skip()

@@ -1,4 +1,4 @@
-"""The settings: the lesson that fills them, a widget each, a preview of their schedule, and a PyTorch script."""
+"""The settings: lessons that fill them, their widgets, a preview of their schedule, and a PyTorch script."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The widgets, the preview of their schedule, the learning-rate finder, and the events of a chosen row."""
+    """The widgets, the preview of their schedule, the learning-rate finder, and the events that show a chosen row."""
 
     panel: fields.Panel
     preview: Preview
@@ -152,8 +152,8 @@ def show_lesson(lessons: Lessons, panel: fields.Panel, name: str | None) -> Upda
 def draw_on_change(lab: Lab, settings: Settings, race: Race, lesson_chosen: Dependency) -> None:
     """Makes the preview and the page's link follow the settings and the race."""
     panel = settings.panel
-    # Not at every change: a lesson sets all widgets, and would draw once for each. Nor when a row is chosen, before its
-    # own settings are in the widgets.
+    # On input, as a lesson changes all widgets and each change would draw; but a number with a slider also changes when
+    # the slider is moved. A chosen row is drawn later, when its own settings are in the widgets.
     edited = [
         widget.change if name in panel.powers else widget.input
         for name, widget in panel.widgets.items()
@@ -194,7 +194,7 @@ def draw(lab: Lab, preview: Preview, *, contenders: Any, num_seeds: Any, **setti
 
 @with_page_errors
 def write_code(lab: Lab, **settings: Any) -> str:
-    """A plain PyTorch script with the settings on the app's images. Raises UserError if they cannot be trained."""
+    """Returns a plain PyTorch script with the settings, which must be trainable on the app's images."""
     if lab.images is None:
         raise UserError("The pictures are still being loaded: try again in a moment.")
     config = fields.read_config(settings)

@@ -81,7 +81,10 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
 
 
 def _train_on_click(lab: Lab, tab: TrainTab, shared: Shared, *, followed: Dependency) -> None:
-    """Makes the buttons start trainings; a training cancels the event that follows another page's training."""
+    """Makes the buttons start trainings.
+
+    A training cancels `followed`, the event that follows another page's training.
+    """
     view, lists, widgets = tab.view, shared.lists, tab.settings.panel.widgets
 
     def start(button: gr.Button, name: str, **options: Any) -> Dependency:
@@ -191,7 +194,7 @@ def open_link(lab: Lab, tab: TrainTab, notice: gr.HTML, query: Mapping[str, str]
         return {notice: wrong, **preview.show(lab, TrainConfig())}
     try:
         drawn = preview.show(lab, link.config, link.race, link.num_seeds)
-    except ValueError as error:  # settings that are valid, but not for these pictures or so few epochs
+    except ValueError as error:  # valid settings that do not fit these pictures or this number of epochs
         drawn = preview.explain(error)
     lesson = lesson_of(link.config)
     updates: Updates = {

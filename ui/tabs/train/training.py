@@ -189,7 +189,7 @@ def _watch(
     show: Callable[..., Updates],
     offer: Callable[..., Updates],
 ) -> Iterator[Updates]:
-    """Yields the updates of `show` and `offer` while the events arrive, which have already changed `runs`."""
+    """Yields updates of the view (`show`) and the lists (`offer`) for events that have already changed `runs`."""
     next_update = 0.0
     yield show(live=is_training(runs))
     for _, event in events:
