@@ -1,4 +1,4 @@
-"""The public endpoints, with types: all that gradio_client sees."""
+"""The public endpoints, which gradio_client calls, and the types of their results."""
 
 import time
 from collections.abc import Iterator

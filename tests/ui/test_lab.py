@@ -103,7 +103,7 @@ def test_only_its_owner_finds_a_race_and_its_runs_keep_their_order(lab):
 
 
 def test_stop_ends_only_earlier_trainings_of_its_visitor(lab):
-    """In any tab; not those of other visitors, and not the visitor's next one."""
+    """It does not end those of other visitors, nor the visitor's next one."""
     one, other = new_visitor(), new_visitor()
     before = time.monotonic()
     lab.stop(one)

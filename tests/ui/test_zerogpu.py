@@ -134,7 +134,7 @@ def test_a_wrong_pace_is_measured_again(cached):
     ],
 )
 def test_a_refusal_is_explained(cached, message, sentence):
-    """As an error if nothing has been trained yet, else as the run's advice; both in either language."""
+    """It raises an error if nothing has been trained yet, else it is the run's advice; both can be translated."""
     lender = Lender(message, longest=0)
     with pytest.raises(GpuUnavailableError, match=sentence) as refusal:
         list(BorrowedGpu(lender).race([(CONFIG, None)], cached))

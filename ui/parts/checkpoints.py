@@ -1,4 +1,4 @@
-"""Opens networks by name, stored here, bundled or published on the Hub, and published runs."""
+"""Opens networks by name (stored runs, bundled checkpoints, repos on the Hub), and published runs."""
 
 import hashlib
 import time

@@ -22,7 +22,7 @@ NETWORK = ("model", "activation", "softmax", "seed", "precision")
 DATA = ("batch_size", "train_split", "num_images", "shuffle", "drop_last", "augment", "normalize")
 LOSS = ("label_smoothing", "zero_grad_every")
 
-# The power of ten at each slider's left end. If a setting allows 0, the slider has one more step on the left for it.
+# The lowest power of ten of each slider. If the setting allows 0, the slider has one more step for it at the left end.
 LOWEST_POWER = {"lr": -6, "weight_decay": -6}
 
 Widget = gr.Checkbox | gr.Dropdown | gr.Number | gr.Slider | gr.Textbox

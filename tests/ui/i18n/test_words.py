@@ -26,7 +26,7 @@ MARKED = re.compile(r'__i18n__\{"__type__": "translation_metadata", "key": ("(?:
 # The functions whose first argument is a sentence for the user.
 TAKE_SENTENCES = ("translate", "say", "i18n", "in_browser", "Message", "UserError", "GpuUnavailableError", "Error")
 CODE = [*(REPOSITORY / "ui").rglob("*.py"), *(REPOSITORY / "trainer").rglob("*.py")]
-# Sentences of the command line, which the page never shows.
+# Files with sentences that only the command line prints. Their other sentences are not checked.
 COMMAND_LINE = (
     "trainer/cli/", "trainer/hub/retry.py", "trainer/learning/device.py", "trainer/learning/distributed.py",
     "trainer/hub/repositories.py", "ui/limits.py", "trainer/hub/publish.py",
@@ -178,7 +178,7 @@ def test_no_error_for_users_is_a_bare_ValueError():  # noqa: N802
 @pytest.mark.parametrize("lowest", [2.3, 2.0, 0.1])
 @pytest.mark.parametrize("last", [2.3, 3.0, 90.0])
 def test_the_lr_finders_reasons_have_chinese(every, lowest, last):
-    """For a loss that falls or not, and diverges or not."""
+    """Whether the loss falls or not, and whether it diverges or not."""
     losses = [2.3, 2.3, 2.3, 2.29, lowest, lowest, last, last]
     trials = [
         Trial(step=step, num_steps=8, lr=10.0 ** (step - 8), loss=loss, smoothed=loss)

@@ -30,7 +30,7 @@ from ui.parts.shared import AT_ONCE, PRIVATE, Inputs, components
 
 _TITLE = "Not published"
 _BROKEN = "Something in the app went wrong. The run itself is safe; publish it again to add what is missing."
-# Publications share the Hub's rate limit for this app's address, and the processor with trainings.
+# Publications share the Hub's rate limit for this app's address, and use the processor that also trains.
 _MOST_AT_ONCE = 4
 _SECONDS_BETWEEN_UPDATES = 0.5
 _SUGGESTED = re.compile(r"([^/]*)/(optimizer-lab-[a-z]+-[0-9a-f]{4})?")

@@ -120,7 +120,7 @@ def list_contenders(configs: list[TrainConfig]) -> Any:
     names = [label(own) for own in differences(configs)]
     if len(configs) == 1:
         names = [f"{configs[0].optimizer}, {configs[0].scheduler}, lr {configs[0].lr:g}"]
-    # As JSON, so that the list itself holds the settings.
+    # As JSON, so that the list's value contains the settings and the server stores none.
     values = [json.dumps(config.settings()) for config in configs]
     return gr.update(choices=list(zip(names, values, strict=True)), value=values)
 

@@ -206,7 +206,10 @@ def _watch(
 def _resumable_checkpoints(
     folders: Sequence[Path], images: ImageData, epochs: int, changes: dict[str, Any]
 ) -> dict[int, Checkpoint]:
-    """The checkpoints that can be trained further, by their index in the race. Raises UserError if there are none."""
+    """The checkpoints to resume, by their index in the race.
+
+    Raises UserError if there are none, if they were trained on other images, or if settings would become the same.
+    """
     race = [read_run(folder) for folder in folders]
     resumable = {}
     for index, (folder, run) in enumerate(zip(folders, race, strict=True)):
@@ -233,6 +236,7 @@ def _resumable_checkpoints(
 
 @contextmanager
 def _writing(folders: Sequence[Path]) -> Iterator[None]:
+    """Holds the locks of all folders until the with block ends."""
     with ExitStack() as stack:
         for folder in folders:
             stack.enter_context(run_folder.writing(folder))
