@@ -21,7 +21,7 @@ __all__ = [
     "train",
 ]
 
-# Imported when they are first used: torch reads its environment once, and the command line must set it before.
+# Each name is imported on first use, because importing torch takes seconds and fixes OMP_WAIT_POLICY (see __main__).
 _MODULES = {
     "ImageData": "images.image_data",
     "OptimizerLabModel": "networks.model",

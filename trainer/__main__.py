@@ -1,4 +1,4 @@
-"""python -m trainer …, also under torchrun."""
+"""Runs the command line: `python -m trainer …`, also under torchrun."""
 
 import os
 import sys

@@ -39,8 +39,8 @@ def quiet(library: ModuleType) -> Iterator[None]:
 def run_with_timeout(work: Callable[[Report], T], progress: Report, timeout: float) -> T:
     """Calls `work(report)` in a thread; returns its result or raises its error.
 
-    Passes its reports on to `progress`, called in the caller's thread, and repeats the last one after each half second
-    without a report. Raises TimeoutError after `timeout` seconds without one.
+    Calls `progress` in the caller's thread with each report, and with the last one again after each half second without
+    a report. Raises TimeoutError after `timeout` seconds without a report.
     """
     latest = (0.0, "Starting")
     with closing(run_in_thread(work, timeout)) as reports:
@@ -55,9 +55,9 @@ def run_with_timeout(work: Callable[[Report], T], progress: Report, timeout: flo
 def run_in_thread(work: Callable[[Report], T], timeout: float) -> Generator[tuple[float, str] | None, None, T]:
     """Calls `work(report)` in a thread; yields its reports, and returns its result or raises its error.
 
-    Yields None after each half second without a report, and raises TimeoutError after `timeout` seconds without one.
+    Yields None after each half second without a report. Raises TimeoutError after `timeout` seconds without a report.
     The timeouts of libraries cannot replace this: looking up a host name has none, and retries multiply the others.
-    Once this generator is closed, the thread, a daemon, ends at its next report or with the process.
+    The thread is a daemon. Once this generator is closed, the thread ends at its next report, or with the process.
     """
     messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     abandoned = threading.Event()

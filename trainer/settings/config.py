@@ -1,7 +1,7 @@
 """TrainConfig: all settings of a run, and the checks across several of them. Standard library only.
 
-A setting is declared once, as a field of `TrainConfig` with its range and its help, which says what it does, what to
-try and what to do about NaN; the command line, the page and the API read these declarations.
+Each setting is declared once, as a field of `TrainConfig` with its range and its help. The help says what the setting
+does, what to try and what to do about NaN. The command line, the page and the API read these declarations.
 """
 
 import difflib
@@ -21,9 +21,9 @@ SPLITS = ("train", "test")
 PRECISIONS = ("float32", "bfloat16", "float16")
 UNITS = ("epoch", "batch")
 
-_MANY = 10**9
+_MANY = 10**9  # the upper limit of counts that have no natural one
 
-# torch's own base_momentum and max_momentum, for settings that are unset.
+# torch's defaults of base_momentum and max_momentum for each scheduler that cycles momentum.
 _MOMENTUM_CYCLES = {"onecycle": (0.85, 0.95), "cyclic": (0.8, 0.9)}
 
 
@@ -318,7 +318,10 @@ class TrainConfig:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
-        """Returns the config of a dict {field: value}, such as the API receives. Raises UserError for other fields."""
+        """Returns the config of a dict {field: value}, such as the API receives.
+
+        Raises UserError for an unknown field and for everything that TrainConfig refuses.
+        """
         if not isinstance(settings, Mapping):
             raise UserError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
         for name in settings:
@@ -331,11 +334,11 @@ class TrainConfig:
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
-        """Returns all settings that have a value, as plain data from which `from_settings` makes the same config."""
+        """Returns the settings that have a value, as plain data from which `from_settings` makes the same config."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def as_text(self) -> dict[str, str]:
-        """Returns the settings that are no defaults, as texts that `parse` reads: those a link or a command needs."""
+        """Returns the settings that differ from the defaults, as texts that `parse` reads, for a link or a command."""
         defaults = TrainConfig(optimizer=self.optimizer, scheduler=self.scheduler).settings()
         changed = {name: value for name, value in self.settings().items() if value != defaults.get(name)}
         default = TrainConfig()
@@ -345,7 +348,10 @@ class TrainConfig:
         return {name: text_of(changed[name]) for name in SETTINGS if name in changed}
 
     def changed(self, changes: Mapping[str, Any]) -> "TrainConfig":
-        """Returns this config with some settings changed; a new optimizer or scheduler brings its own defaults."""
+        """Returns this config with some settings changed; a new optimizer or scheduler brings its own defaults.
+
+        Raises UserError for an unknown setting and for everything that TrainConfig refuses.
+        """
         settings = self.settings()
         for part, rows in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS)):
             if changes.get(part, settings[part]) != settings[part]:
@@ -356,7 +362,7 @@ class TrainConfig:
         return TrainConfig.from_settings({**settings, **changes})
 
     def unscheduled(self) -> "TrainConfig":
-        """Returns this config with a constant lr."""
+        """Returns this config with the constant scheduler and no warm-up."""
         return self.changed({"scheduler": "constant", "scheduler_unit": "epoch", "num_warmup_steps": 0})
 
     @property
@@ -372,15 +378,15 @@ ROW_SETTINGS = {name for rows in (OPTIMIZERS, SCHEDULERS) for row in rows.values
 
 
 def parse(name: str, text: str) -> Any:
-    """Returns the value that `text`, from a command line or a page, gives the setting `name`.
+    """Returns the value that `text`, from a command line or a page, stands for as the setting `name`.
 
-    Raises UserError if it is none. TrainConfig checks its range.
+    Raises UserError if the text does not have the setting's type. TrainConfig checks the range. `name` is in SETTINGS.
     """
     return SETTINGS[name].parse(name, text)
 
 
 def _fill(config: TrainConfig, part: str, rows: Mapping[str, Row]) -> None:
-    """Sets the unset fields of the chosen row to its defaults. Raises UserError if a field of another row is set."""
+    """Sets unset fields to the chosen row's defaults. Raises UserError if a field is set that only other rows have."""
     row = rows[getattr(config, part)]
     for name in {name for other in rows.values() for name in other.defaults}:
         if name in row.defaults:

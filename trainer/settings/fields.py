@@ -1,4 +1,4 @@
-"""How a setting is declared: its type, its range and its help, and how a value or a text is checked against them.
+"""Setting, the declaration of one setting: its type, range and help, and the checks of values and texts.
 
 Standard library only.
 """
@@ -39,8 +39,9 @@ class Row:
 class Setting:
     """The declaration of a setting.
 
-    A value is a bool, one of `choices`, or `count` numbers in a range (0: any count); `open_low` and `open_high`
-    exclude the ends of the range. A `default` of None is filled in from the chosen optimizer or scheduler.
+    A value is a bool, one of `choices`, or `count` numbers from `low` to `high`; a `count` of 0 allows 1 to 100 numbers.
+    `open_low` and `open_high` exclude the ends of the range. A `default` of None means that the chosen optimizer or
+    scheduler has the default.
     """
 
     kind: type[bool] | type[str] | type[int] | type[float]
@@ -69,14 +70,17 @@ class Setting:
         return Message(template, what=what, low=f"{self.low:g}", high=f"{self.high:,}")
 
     def check(self, name: str, value: Any) -> Any:
-        """Returns `value` in the setting's own type. Raises UserError, which names the setting, if it has another."""
+        """Returns `value` in the setting's own type. Raises UserError with `name` if its type or range is wrong."""
         try:
             return self._converted(value)
         except (ValueError, OverflowError):
             raise self._refusal(name, _quote(value)) from None
 
     def parse(self, name: str, text: str) -> Any:
-        """Returns the value that a text means. Raises UserError if it means none; the range is not checked."""
+        """Returns the value that `text` stands for, of the setting's type; checks neither range nor choices.
+
+        Raises UserError with `name` if the text does not have that type.
+        """
         if self.kind is str:
             return text
         if self.kind is bool:
@@ -95,7 +99,7 @@ class Setting:
         return UserError("{name} must be {range}, not {value}.", name=name, range=self.range(), value=value)
 
     def _converted(self, value: Any) -> Any:
-        """As `check`, but raises ValueError or OverflowError."""
+        """Returns what `check` returns. Raises ValueError or OverflowError for an invalid value."""
         if self.kind is bool or self.kind is str:
             if not isinstance(value, self.kind) or (self.choices and value not in self.choices):
                 raise ValueError
@@ -120,7 +124,7 @@ class Setting:
 
 
 def choice(default: str | None, choices: Iterable[str], help: str) -> Any:
-    """Declares a field of TrainConfig that takes one of some names."""
+    """Declares a field of TrainConfig whose value is one of `choices`."""
     return _field(Setting(kind=str, default=default, help=help, choices=tuple(choices)))
 
 
@@ -140,7 +144,7 @@ def number(
     count: int = 1,
     kind: type[int] | type[float] = float,
 ) -> Any:
-    """Declares a field of TrainConfig that takes a number in a range, or several."""
+    """Declares a field of TrainConfig that takes one or more numbers in a range; see Setting for the arguments."""
     return _field(
         Setting(
             kind=kind,
@@ -156,12 +160,12 @@ def number(
 
 
 def whole(default: int | None, low: int, high: int, help: str, *, count: int = 1) -> Any:
-    """Declares a field of TrainConfig that takes a whole number in a range, or several."""
+    """Declares a field of TrainConfig that takes one or more whole numbers from `low` to `high`."""
     return number(default, low, high, help, kind=int, count=count)
 
 
 def fraction(help: str, *, count: int = 1) -> Any:
-    """Declares a field of TrainConfig that takes a number from 0 to just below 1, or several."""
+    """Declares a field of TrainConfig that takes one or more numbers from 0 to just below 1; its default is None."""
     return number(None, 0, 1, help, open_high=True, count=count)
 
 
@@ -177,6 +181,7 @@ def _field(setting: Setting) -> Any:
 
 
 def _quote(value: Any) -> str:
+    """Returns the value for an error message, shortened to _LONGEST_QUOTE characters."""
     try:
         text = repr(value) if isinstance(value, str) else str(value)
     except ValueError:  # Python refuses to write out an integer of more than 4,300 digits

@@ -1,7 +1,7 @@
 """The lessons: the tutorial's experiments as settings, with what to look for in them. Standard library only.
 
-The tutorial is a beginner's notebook on optimizers; `printed` holds the figures that it printed. It ran all experiments
-on CIFAR-10's test split, without shuffling, normalisation or activation functions.
+The tutorial is a beginner's notebook on optimizers. It ran all experiments on CIFAR-10's test split, without shuffling,
+normalisation or activation functions.
 """
 
 from collections.abc import Mapping
@@ -38,13 +38,13 @@ class Lesson:
 
     name: str
     title: str
-    settings: Mapping[str, Any]  # what differs from the tutorial's
-    fix: Mapping[str, Any]  # what the fixed version changes
+    settings: Mapping[str, Any]  # those that differ from the tutorial's
+    fix: Mapping[str, Any]  # the settings that the fixed version changes, and their new values
     before: str  # what to look for
     after: str  # what happened, and why
     printed: tuple[float, ...] = ()  # the figures that the notebook printed
-    printed_unit: str = "epoch"  # what each is of: the sum of an epoch's batch losses, or the loss of a batch
-    printed_at: tuple[int, ...] = ()  # the epoch or batch of each, counted from 1
+    printed_unit: str = "epoch"  # "epoch": each is the sum of an epoch's batch losses; "batch": the loss of a batch
+    printed_at: tuple[int, ...] = ()  # the epoch or batch of each figure, counted from 1
 
     @property
     def config(self) -> TrainConfig:
@@ -53,11 +53,11 @@ class Lesson:
 
     @property
     def fixed(self) -> TrainConfig:
-        """The same settings without the mistake: the same first weights and the same batches."""
+        """The settings of the fixed version. The seed is the same, and so are the initial weights."""
         return self.config.changed(self.fix)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the lesson as the public JSON object, whose keys do not change."""
+        """Returns the lesson as the public JSON object. Its keys must not change: `mended` holds `fix`."""
         return {
             "name": self.name,
             "title": self.title,
@@ -150,7 +150,7 @@ LESSONS = {
 def lesson_of(config: TrainConfig) -> Lesson | None:
     """Returns the lesson whose settings a config has, or None.
 
-    The seed may differ, and so may the epochs, unless too few of them are what the lesson is about.
+    The seed may differ. The epochs may differ too, except in a lesson whose mistake is too few epochs.
     """
     return next((lesson for lesson in LESSONS.values() if lesson.config == _comparable(config, lesson)), None)
 
@@ -158,8 +158,7 @@ def lesson_of(config: TrainConfig) -> Lesson | None:
 def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
     """Returns four configs: gradients cleared at each batch, every `every` batches and never, and larger batches.
 
-    The batches of the last are `every` times as large, which is the same training as the second if the optimizer is
-    plain SGD. Raises UserError if `every` is below 2 or the batch size above its limit.
+    The batches of the last config are `every` times as large. With plain SGD its training equals that of the second. Raises UserError if `every` is below 2 or the batch size above its limit.
     """
     if every < 2:
         raise UserError("To accumulate gradients, clear them every 2 batches or more.")
@@ -168,6 +167,6 @@ def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
 
 
 def _comparable(config: TrainConfig, lesson: Lesson) -> TrainConfig:
-    """Returns the config with those of the lesson's settings that do not matter."""
+    """Returns the config with the lesson's seed and, unless its fix changes the epochs, with its epochs."""
     epochs = config.epochs if "epochs" in lesson.fix else lesson.config.epochs
     return replace(config, epochs=epochs, seed=lesson.config.seed)

@@ -2,7 +2,8 @@
 
 from trainer.settings.fields import Row
 
-# A default of None is derived from the run's length or from `lr` when the run starts, as the field's help says.
+# build_scheduler derives a default of None from the run's length or from `lr`, as the field's help says; torch has a
+# default for the others.
 SCHEDULERS = {
     row.name: row
     for row in (
