@@ -24,9 +24,10 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """The runs with the same settings except for the seed; `differs` holds those that differ from the others compared.
+    """The runs with the same settings except for the seed.
 
-    `repo_id` is the repo that they were loaded from, "" for local runs. The figures of a repo are its owner's claims.
+    `differs` holds those of their settings in which the compared contenders differ. `repo_id` is the repo that the runs
+    were loaded from, "" for local runs; the figures of a repo are its owner's claims.
     """
 
     differs: dict[str, Any]
@@ -35,7 +36,7 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """The repo and the settings that differ, in a few words; empty for a local run that differs in none."""
+        """The repo and the settings that differ, in a few words; "" for a local contender that differs in none."""
         return " · ".join(filter(None, (self.repo_id, label(self.differs))))
 
     @property
@@ -44,7 +45,7 @@ class Contender:
         return any(run.status == "diverged" for run in self.runs)
 
     def at(self, epoch: int, measure: str) -> Spread | None:
-        """Returns a figure of EpochEnded over the seeds, or None unless all of them have a finite one at that epoch."""
+        """Returns the field `measure` of EpochEnded over the seeds; None unless each has a finite one at that epoch."""
         rows = [run.history[epoch] for run in self.runs if epoch < len(run.history)]
         values = [value for row in rows if (value := getattr(row, measure)) is not None and math.isfinite(value)]
         if len(values) < len(self.runs):
@@ -68,7 +69,7 @@ class Contender:
 
 
 class Verdict(NamedTuple):
-    """The winner and its lead over the next in test accuracy (0–1); `clear` if the seeds differ by less than that."""
+    """The winner, its lead over the second in test accuracy (0–1), and whether the lead exceeds chance: `clear`."""
 
     winner: Contender
     margin: float
@@ -76,7 +77,7 @@ class Verdict(NamedTuple):
 
     @property
     def is_tie(self) -> bool:
-        """Whether the next is equally good, to a tenth of a percentage point."""
+        """Whether the lead is below 0.05 percentage points."""
         return self.margin < 0.0005
 
 
@@ -86,8 +87,8 @@ _CLEAR_FOR_ONE_SEED = 0.01  # about two standard errors of an accuracy on ten th
 def compare(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> list[Contender]:
     """Returns the runs as contenders, in their order; runs that differ only in their seed are one contender.
 
-    `repo_ids` holds the repo of each run, "" for a local one; if empty, all are local. Runs of two repos are never one
-    contender.
+    `repo_ids` holds the repo of each run, "" for a local one; if it is empty, all runs are local. Runs of different
+    repos are different contenders.
     """
     groups: dict[tuple[TrainConfig, str], list[Run]] = {}
     for run, repo_id in zip(runs, repo_ids or [""] * len(runs), strict=True):
@@ -100,9 +101,9 @@ def compare(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> list[Contender
 
 
 def differences(configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
-    """Returns for each config those of its settings that differ from the others', in the order of TrainConfig.
+    """Returns, for each config, its values of the settings in which the configs differ, in the order of TrainConfig.
 
-    A setting that some of the configs do not have counts only if it is not its row's default.
+    A setting that some of the configs do not have counts only if another has a value that is not its row's default.
     """
     settings = [config.settings() for config in configs]
     defaults = [
@@ -125,10 +126,11 @@ def label(differs: dict[str, Any]) -> str:
 
 
 def verdict(contenders: Sequence[Contender]) -> Verdict | None:
-    """Returns which contender has the highest test accuracy, of those that did not diverge.
+    """Returns the contender with the highest test accuracy, of those that trained an epoch and did not diverge.
 
-    None if there are fewer than two, if one is still training, or if all diverged. With several seeds a lead is clear
-    if it exceeds the sum of both standard deviations.
+    Returns None if there are fewer than two contenders, if one is still training, or if none is left. The lead is clear
+    if it exceeds the sum of both standard deviations or, if that sum is 0 as with one seed, one percentage point. The
+    lead of the only one left is its whole accuracy, and clear.
     """
     if len(contenders) < 2 or is_training(run for one in contenders for run in one.runs):
         return None
@@ -147,9 +149,9 @@ def verdict(contenders: Sequence[Contender]) -> Verdict | None:
 
 
 def to_csv(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> str:
-    """Returns a table with a row per epoch of each run: the run's number, the settings that differ, and the figures.
+    """Returns CSV with a row for each epoch of each run: the run's number, the settings that differ, and the figures.
 
-    It also has the repo of each run if any of `repo_ids`, as of `compare`, is one.
+    It has a column `repo_id` if any run comes from a repo; `repo_ids` is as for `compare`.
     """
     all_differences = differences([run.config for run in runs])
     names = [name for name in SETTINGS if any(name in own for own in all_differences)]

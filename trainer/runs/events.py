@@ -14,13 +14,13 @@ class StepLogged:
     num_steps: int  # of the whole run
     loss: float
     lr: float
-    grad_norm: float
+    grad_norm: float  # the L2 norm of all gradients together, before the batch's step
     epoch_seconds: float  # since the epoch began
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationLogged:
-    """Progress of the evaluation at an epoch's end, 0–1. It has no row in the history or the public stream."""
+    """Progress of the evaluation at an epoch's end: the `fraction` done, 0–1. It has no row in the public stream."""
 
     epoch: int
     fraction: float
@@ -50,7 +50,7 @@ class CheckpointReady:
     model_config: dict[str, Any]  # config.json
     model: bytes  # model.safetensors
     training: bytes  # training.safetensors
-    state: dict[str, Any]  # of optimizer, scheduler and gradient scaler: all but their tensors
+    state: dict[str, Any]  # `schedule_from`, and optimizer, scheduler and gradient scaler without their tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuTime:
-    """Seconds of a GPU that is borrowed by the second: used so far, and estimated for the rest of the run.
+    """Seconds of a borrowed GPU: used so far, and estimated for the rest of the run or race.
 
     It has no row in the public stream.
     """
@@ -78,7 +78,7 @@ Event = StepLogged | EvaluationLogged | EpochEnded | CheckpointReady | GpuTime |
 
 
 def json_fields(instance: Any) -> dict[str, Any]:
-    """Returns the fields of a dataclass instance as strict JSON has them: numbers that are not finite become None."""
+    """Returns the fields of a dataclass instance for strict JSON: NaN and infinities become None."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in asdict(instance).items()

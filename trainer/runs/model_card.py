@@ -13,7 +13,7 @@ from trainer.runs.run import Run
 
 CARD_FILE, CURVE_FILE = "README.md", "curve.png"
 
-# The settings that a list of checkpoints displays, as the front matter's `optimizer_lab`.
+# The settings in the front matter's `optimizer_lab`, which a list of checkpoints displays.
 HEADLINES = ("optimizer", "lr", "scheduler", "epochs")
 
 _SOURCES = ("hub", "torchvision", "synthetic")
@@ -74,9 +74,9 @@ def model_card(
     `data` is the data entry of training.json and `model_config` the content of config.json. Texts in them may come
     from strangers and are escaped.
 
-    `repo_id` is the repo that the card is for, of letters, digits and `/._-` alone; None: a folder. `has_curves` says
-    whether CURVE_FILE is next to the card, `has_untrained` whether the repo has a tag for epoch 0, and `is_continued`
-    whether the run's config holds settings that it continued with after this history.
+    `repo_id` is the repo that the card is for, and has only letters, digits and `/._-`; None stands for a folder.
+    `has_curves` says whether CURVE_FILE is next to the card, `has_untrained` whether the repo has a tag for epoch 0,
+    and `is_continued` whether the run's config includes changes that were made after the last epoch of this history.
     """
     last = run.history[-1]
     settings = run.config.settings()
@@ -178,7 +178,7 @@ def _vega_lite(run: Run) -> dict[str, Any]:
 
 
 def _command(run: Run, data: Mapping[str, Any]) -> str:
-    """Returns the section with the command that repeats the run; empty if its settings changed during the run."""
+    """Returns the section with the command that repeats the run; "" if its settings changed during the run."""
     if any(row.continued_with for row in run.history):
         return ""
     flags = [f"--{name.replace('_', '-')} {text}" for name, text in run.config.as_text().items()]

@@ -40,7 +40,7 @@ def read_settings(folder: Path) -> tuple[TrainConfig, Mapping[str, Any]]:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Returns the state from which the run resumes; raises UserError if the folder has none that is complete."""
+    """Returns the checkpoint that the run resumes from. Raises UserError if the folder has no complete, valid one."""
     content = training_json.load(folder)
     run = training_json.to_run(content)
     if not run.history:
@@ -69,9 +69,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Returns the run's files to be published, by name, all of one state, also while the run is in training.
+    """Returns the files to publish, by name: all of the folder itself except dot files, without `epochs/`.
 
-    Raises UserError if they do not match each other.
+    All belong to one state, also while the run is in training. Raises UserError if they do not match each other.
     """
     for _ in range(_SNAPSHOT_TRIES):
         try:

@@ -1,4 +1,4 @@
-"""Records the events of runs: folds them into Runs, and saves each complete state in the run's folder."""
+"""Records the events of runs: updates each Run with them, and saves the run's folder at the end of each epoch."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,10 +21,10 @@ _MOST_UNSAVED = 3  # epochs before the last one whose weights stay in memory whi
 
 @dataclass(kw_only=True)
 class Recorder:
-    """Records the events of one run in `run` and, for each complete state, in `folder`.
+    """Records the events of one run in `run` and, at the end of each epoch, in `folder`.
 
     `data` holds the name, source, revision and digest of the images. `resume` is the checkpoint that the run continues
-    from, if any: its settings are saved before the first epoch ends, so that a run that is interrupted there has them.
+    from, if any. Its settings are saved at once, so that a run that is interrupted before the next epoch ends has them.
     """
 
     run: Run
@@ -37,12 +37,12 @@ class Recorder:
     def record(self, event: Event) -> bool:
         """Records an event; returns False if it is a checkpoint that could not be saved.
 
-        A disk that refuses does not end the run: `run.warning` says so, and the last state is saved as soon as the disk
-        accepts it, with the weights of up to three missed epochs before it.
+        The run continues if the disk refuses. `run.warning` then gives the reason, and the next event that saves
+        tries again, with the weights of the last state and of up to three missed epochs before it.
         """
         is_resumed = not self._has_started and bool(self.run.history)
         self.run.apply(event)
-        if isinstance(event, GpuTime):  # comes before the GPU itself, where the settings may still be refused
+        if isinstance(event, GpuTime):  # precedes the training, which may still refuse the settings of a resume
             return True
         self._has_started = True
         if isinstance(event, CheckpointReady):
@@ -57,6 +57,7 @@ class Recorder:
         return True
 
     def _save(self) -> bool:
+        """Saves the last state, or only the status if there is no new one; returns whether the disk accepted it."""
         run = self.run
         try:
             if self._unsaved:
@@ -107,7 +108,7 @@ def record_race(
     """Records the events of `race` and yields them, each with the index of its run.
 
     A CheckpointReady is yielded only after it is saved. When `stop()` returns True, unfinished runs end as `stopped` at
-    the next event within an epoch; their ended epochs, at least the first run's untrained network, are saved.
+    the next event within an epoch, but not before the first run's epoch 0 has ended, so that there is a saved state.
     """
     for index, event in events:
         has_epochs = any(recorder.run.history for recorder in recorders)
@@ -142,7 +143,7 @@ def _state_files(run: Run, data: Mapping[str, Any], unsaved: Sequence[Checkpoint
 
 
 def _updated_files(content: Mapping[str, Any], run: Run, resume: Checkpoint | None) -> dict[str, bytes]:
-    """Returns the files that change without a further epoch. `content` is that of the saved training.json."""
+    """Returns the files that change if no epoch has ended since the last save, whose training.json is `content`."""
     content = {**content, **training_json.status_entries(run)}
     if run.status == "diverged":  # within an epoch that gets no checkpoint
         content["curve"] = training_json.curve_entry(run.curve)

@@ -16,9 +16,9 @@ _SMOOTHING = 0.96
 
 
 class Point(NamedTuple):
-    """A batch as a plot of single batches shows it."""
+    """One batch in the plot of batches."""
 
-    epochs: float  # passed, with the fraction of the current one
+    epochs: float  # that had passed after the batch, such as 2.25
     loss: float
     smoothed: float
     lr: float
@@ -27,15 +27,15 @@ class Point(NamedTuple):
 
 @dataclass(kw_only=True)
 class Curve:
-    """The batches as a plot of single batches shows them, thinned evenly if there are many."""
+    """The batches in the plot of batches: every `stride`-th one, so that there are at most _MOST_POINTS."""
 
     points: list[Point] = field(default_factory=list)
-    stride: int = 1  # each `stride`-th batch is a point
+    stride: int = 1  # doubles whenever there are too many points
     total: float = 0.0  # the weighted sum of the losses so far, for the smoothed loss
     weight: float = 0.0  # the sum of their weights
 
     def add(self, step: StepLogged, epochs: float) -> None:
-        """Adds a batch, after which `epochs` epochs have passed."""
+        """Adds a batch; `epochs` is the number of epochs that have passed after it."""
         # An exponential moving average, corrected for its bias towards 0 (Kingma & Ba 2015, §3).
         self.total = _SMOOTHING * self.total + (1 - _SMOOTHING) * step.loss
         self.weight = _SMOOTHING * self.weight + (1 - _SMOOTHING)
@@ -54,8 +54,8 @@ class Run:
     config: TrainConfig
     history: list[EpochEnded] = field(default_factory=list)
     status: str = "training"
-    advice: str = ""
-    warning: str = ""  # what the user should know now, such as that the disk is full
+    advice: str = ""  # the last event's advice: what usually helps, or ""
+    warning: str = ""  # a sentence for the user, such as that the disk is full; "" if there is none
     curve: Curve = field(default_factory=Curve)
     last_step: StepLogged | None = None
     evaluated: float = 0.0  # 0–1, of the evaluation at the end of the current epoch
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def epochs_passed(self) -> float:
-        """Epochs ended, with the fraction of the current one, as the progress bar shows them."""
+        """The number of epochs that have passed, with the trained fraction of the current one, such as 2.25."""
         if self.last_step is None or self.last_step.epoch <= self.epoch:
             return float(self.epoch)
         return self.epoch + self._epoch_fraction(self.last_step)

@@ -59,7 +59,7 @@ def writing(folder: Path) -> Iterator[None]:
 def discard_unused(folder: Path) -> None:
     """Removes the folder of a run if nothing was saved in it.
 
-    Files whose names start with a dot do not count as saved, so the folder must contain no others' files of this kind.
+    Its dot files, except `.committed`, do not count as saved and are deleted with it.
     """
     with suppress(OSError):
         if all(path.name[0] == "." and path.name != _COMMITTED for path in folder.iterdir()):
@@ -88,7 +88,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Returns whether a writer holds the run's lock."""
+    """Returns whether a writer holds the run's lock, or the lock cannot be opened."""
     if not (folder / _LOCK).exists():
         return False
     lock = FileLock(folder / _LOCK, timeout=0)
@@ -116,7 +116,7 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_history(folder: Path) -> dict[str, Any]:
-    """Returns the content of training.json, also while a writer moves the file. Only its being an object is checked.
+    """Returns the content of training.json, also while a writer moves the file; checks only that it is a JSON object.
 
     Raises UserError if the file is missing, damaged or too large.
     """
@@ -132,7 +132,7 @@ def read_history(folder: Path) -> dict[str, Any]:
 
 
 def saved_epochs(folder: Path) -> dict[int, Path]:
-    """Returns the epochs whose weights are in the folder, ascending, and their files."""
+    """Returns the file of each epoch whose weights are in the folder, by epoch, ascending."""
     paths = {path.stem.removeprefix("epoch-"): path for path in (folder / "epochs").glob("epoch-*.safetensors")}
     epochs = {int(digits): path for digits, path in paths.items() if re.fullmatch("[0-9]{4,9}", digits)}
     return dict(sorted(epochs.items()))
@@ -158,7 +158,7 @@ def add_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Deletes a run permanently; raises UserError if it is in training."""
+    """Deletes a run permanently. Raises UserError if it is in training, OSError if a file cannot be deleted."""
     with writing(folder):
         for path in folder.iterdir():
             if path.name != _LOCK:
@@ -167,6 +167,7 @@ def delete(folder: Path) -> None:
 
 
 def _commit(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Does the same as `commit`, but raises UserError if the disk refuses."""
     try:
         commit(folder, files)
     except OSError as error:
@@ -174,9 +175,9 @@ def _commit(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def commit(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files, by their paths in the folder, all or none. The caller holds the lock.
+    """Writes files, by their paths in the folder: all of them or none. The caller must hold the lock (see `writing`).
 
-    Raises OSError if the disk refuses; the previous state is then intact.
+    Raises OSError if the disk refuses. The folder then has the previous state or, after the rename, the new one.
     """
     _finish_commit(folder)
     if not os.path.exists(folder / HISTORY_FILE):
@@ -202,6 +203,7 @@ def commit(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _finish_commit(folder: Path) -> None:
+    """Moves the files of `.committed`, if there are any, to their final locations."""
     committed = folder / _COMMITTED
     if not committed.is_dir():
         return
@@ -218,7 +220,7 @@ def _finish_commit(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Writes a folder's list of files to the disk, if the system can; syncing the files does not write it."""
+    """Flushes a folder's list of files to the disk, if the system can; fsync on the files does not."""
     if os.name == "nt":  # cannot open a folder
         return
     try:

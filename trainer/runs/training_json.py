@@ -1,4 +1,4 @@
-"""training.json: a run, its data and the state of its training as JSON, and back. A file from a stranger is checked."""
+"""Converts a run, its data and the state of its training to training.json and back; everything read is checked."""
 
 import hashlib
 import itertools
@@ -18,6 +18,7 @@ from trainer.settings.config import SETTINGS, TrainConfig
 
 FORMAT = 1
 
+# Limits on what is read. A run of this app stays far below them.
 _LONGEST_ADVICE = 1000
 _MOST_POINTS = 10_000
 _LARGEST_STRIDE = 2**31
@@ -26,9 +27,9 @@ _LARGEST_STRIDE = 2**31
 def from_run(
     run: Run, data: Mapping[str, Any], *, state: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> dict[str, Any]:
-    """Returns the content of training.json.
+    """Returns the content of training.json, with the digests of `files`, which belong to the same state.
 
-    `state` is that of a CheckpointReady. `files` are those that belong to the same state: their digests are included.
+    `state` is that of a CheckpointReady. `data` holds the name, source, revision and digest of the images.
     """
     return {
         "format": FORMAT,
@@ -48,7 +49,7 @@ def status_entries(run: Run) -> dict[str, Any]:
 
 
 def curve_entry(curve: Curve) -> dict[str, Any]:
-    """Returns the curve for JSON, its points with the six digits that a plot can show."""
+    """Returns the curve for JSON; the numbers in its points are rounded to six digits, more than a plot can show."""
     points = [[float(f"{value:.6g}") if math.isfinite(value) else None for value in point] for point in curve.points]
     return {**json_fields(replace(curve, points=[])), "points": points}
 
@@ -59,7 +60,10 @@ def digests(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def until(content: Mapping[str, Any], epoch: int, weights: bytes) -> bytes:
-    """Returns training.json of an earlier epoch, made from the content of a later one: to display, not to resume."""
+    """Returns the bytes of an earlier epoch's training.json, from the content of a later one; it cannot be resumed.
+
+    `weights` is the content of that epoch's safetensors file.
+    """
     return as_json(
         {
             **content,
@@ -142,7 +146,10 @@ def entry(content: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def curve_until(curve: Curve, epoch: int) -> Curve:
-    """Returns the curve up to an epoch's end, for a run that continues from there, perhaps after a loss of NaN."""
+    """Returns the curve up to the end of `epoch`, for a run that continues from there.
+
+    If a loss was NaN, the moving average starts again from the last finite one.
+    """
     points = [point for point in curve.points if point.epochs <= epoch]
     if math.isfinite(curve.total):
         return replace(curve, points=points)

@@ -39,8 +39,8 @@ class Row:
 class Setting:
     """The declaration of a setting.
 
-    A value is a bool, one of `choices`, or `count` numbers from `low` to `high`; a `count` of 0 allows 1 to 100 numbers.
-    `open_low` and `open_high` exclude the ends of the range. A `default` of None means that the chosen optimizer or
+    A value is a bool, one of `choices`, or `count` numbers from `low` to `high`; a `count` of 0 allows 1 to 100 of
+    them. `open_low` and `open_high` exclude the ends of the range. A `default` of None means that the chosen optimizer or
     scheduler has the default.
     """
 

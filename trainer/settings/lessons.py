@@ -158,7 +158,8 @@ def lesson_of(config: TrainConfig) -> Lesson | None:
 def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
     """Returns four configs: gradients cleared at each batch, every `every` batches and never, and larger batches.
 
-    The batches of the last config are `every` times as large. With plain SGD its training equals that of the second. Raises UserError if `every` is below 2 or the batch size above its limit.
+    The batches of the last config are `every` times as large. With plain SGD its training equals that of the second.
+    Raises UserError if `every` is below 2 or the batch size above its limit.
     """
     if every < 2:
         raise UserError("To accumulate gradients, clear them every 2 batches or more.")

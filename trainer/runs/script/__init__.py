@@ -10,7 +10,7 @@ from trainer.runs.script.network import make_loss, make_network
 from trainer.runs.script.optimizer import make_optimizer, make_scheduler, title
 from trainer.settings.config import TrainConfig
 
-# In the order of their lines: a pattern of the code that needs the import, the import, and the packages to install.
+# In the order of the script: a pattern of the code that needs an import, the import, and the packages to install.
 _IMPORTS = (
     (r"\bhashlib\.", "import hashlib", ""),
     (r"\brandom\.Random\b", "import random", ""),
@@ -36,7 +36,7 @@ def as_code(config: TrainConfig, data: Mapping[str, Any]) -> str:
     its path; whether the folder holds Parquet files is looked up on this machine's disk.
 
     Without `augment` the script prints the losses and accuracies of train(), up to float32's rounding: it has the
-    same first weights, images and order. It differs from train() in that it continues after a loss of NaN, ignores
+    same initial weights, images and order. It differs from train() in that it continues after a loss of NaN, ignores
     settings that changed during the run, and reads a folder's images without GIFs and without replacing transparency
     by white.
 

@@ -20,8 +20,8 @@ _MIDDLE = f"return v2.functional.resize(v2.functional.center_crop(pixels, side),
 class ImageSource(NamedTuple):
     """Where a script reads its images."""
 
-    lines: list[str]  # define load(split)
-    num_classes: str = str(len(CIFAR10_CLASSES))  # an expression
+    lines: list[str]  # of code that defines load(split), which returns images and labels
+    num_classes: str = str(len(CIFAR10_CLASSES))  # as a Python expression
     can_be_uniform: bool = False  # whether a colour channel may be the same in all images
 
 
@@ -135,7 +135,7 @@ def _has_tables(folder: str) -> bool:
 
 
 def load_splits(config: TrainConfig) -> list[str]:
-    """Returns lines that load the training and test images."""
+    """Returns lines that load the images and labels to train on and those to test on."""
     first = f"[:{config.num_images}]" if config.num_images else ""
     test = 'test_images, test_labels = load("test")'
     if config.train_split == "test":

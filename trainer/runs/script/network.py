@@ -8,7 +8,7 @@ from trainer.settings.config import TrainConfig
 
 
 def make_network(config: TrainConfig, source: ImageSource) -> list[str]:
-    """Returns lines that define the network, with the first weights that the app gives it."""
+    """Returns lines that define the network, with the same initial weights as in the app."""
     is_fast = config.model == "fast"
     layers = [
         *(["v2.Normalize((mean / 255).tolist(), (std / 255).tolist())"] if config.normalize else []),
@@ -36,7 +36,7 @@ def make_loss(config: TrainConfig) -> list[str]:
     return [f"loss_function = nn.CrossEntropyLoss({smoothing})"]
 
 
-# Modules with random weights are in the order of trainer.networks.architectures, to draw the same numbers.
+# Layers with random weights are created in the order of trainer.networks.architectures, so that they are the same.
 def _quick(config: TrainConfig, num_classes: str) -> list[str]:
     act = {"none": "", "relu": "nn.ReLU(), "}[config.activation]
     return [
