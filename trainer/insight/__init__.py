@@ -1,1 +1,1 @@
-"""Looking inside a network as it learns."""
+"""Views of what a network has learned after each epoch."""

@@ -16,7 +16,7 @@ from trainer.runs import run_folder
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 
-# A slider has room for about this many epochs.
+# The most epochs of a local run's timeline: a slider has room for about this many.
 MAX_EPOCHS = 200
 
 # An unreachable Hub takes seconds to fail, at each epoch again; a damaged file fails at once.
@@ -27,7 +27,7 @@ MAX_SECONDS_ON_GAPS = 20.0
 class Timeline:
     """A run and the epochs of it that can be opened, ascending.
 
-    `open(epoch)` returns the network as it was after that epoch. The next call may change the same network. It raises
+    `open(epoch)` returns the network as it was after that epoch; the next call may reuse and change it. It raises
     UserError if the weights are missing, damaged or cannot be downloaded.
     """
 
@@ -74,7 +74,7 @@ def of_folder(folder: Path) -> Timeline:
 def walk(timeline: Timeline, picture: Tensor) -> Iterator[Moment | Gap]:
     """Yields what each epoch's network predicts for a picture, uint8 RGB [3, height, width], in the epochs' order.
 
-    An epoch that cannot be opened is a Gap. After MAX_SECONDS_ON_GAPS spent on such epochs, all that remain are gaps.
+    An epoch that cannot be opened is a Gap. After MAX_SECONDS_ON_GAPS spent on gaps, no further epoch is opened.
     """
     class_names, input_format, pixels, seconds_on_gaps, reason = None, None, picture, 0.0, ""
     for epoch in timeline.epochs:
@@ -115,7 +115,7 @@ def first_filters(model: OptimizerLabModel) -> Tensor:
 
 
 def evenly_spaced(epochs: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """Returns at most `count` of the epochs, evenly spaced and with the first and the last."""
+    """Returns at most `count` of the epochs, at least 2: evenly spaced, with the first and the last."""
     if len(epochs) <= count:
         return epochs
     return tuple(epochs[index * (len(epochs) - 1) // (count - 1)] for index in range(count))

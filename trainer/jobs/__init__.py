@@ -1,1 +1,1 @@
-"""Pieces of work, and where they run."""
+"""Jobs for a borrowed GPU, and the measurement of how long they take."""

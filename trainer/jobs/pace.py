@@ -1,4 +1,4 @@
-"""The time that training takes, from a short measurement of a config on a device."""
+"""Pace: how long training takes with a config on a device, measured in a few batches."""
 
 import time
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device 
 
 
 def pace_of(row: EpochEnded, config: TrainConfig, data: ImageData) -> Pace:
-    """Returns the pace of a completed epoch other than 0, in which nothing is trained."""
+    """Returns the pace of a completed epoch, which must not be epoch 0: nothing is trained in it."""
     assert row.images_per_second is not None
     training_seconds = images_per_epoch(config, data) / row.images_per_second
     return Pace(

@@ -61,9 +61,9 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
-    """A contender between two slices: its config and, after its first epoch, what it resumes from.
+    """The state of a contender between two slices: its config, and the events of the last epoch that has ended.
 
-    `ended` and `ready` are the events of the last epoch that has ended.
+    `ended` and `ready` are None before epoch 0 has ended.
     """
 
     config: TrainConfig
@@ -90,7 +90,7 @@ class RunState:
         return self.config.epochs - (self.ready.epoch if self.ready else 0)
 
     def checkpoint(self) -> Checkpoint | None:
-        """Returns what `train` resumes from; None if no epoch has ended."""
+        """Returns the checkpoint that `train` resumes from; None if no epoch has ended."""
         if self.ready is None or self.ended is None:
             return None
         return Checkpoint(
@@ -119,7 +119,10 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """A part of a race that fits in `seconds`. Each contender, known by its index, stops at the end of an epoch."""
+    """A part of a race, for a declared duration of `seconds`; each contender stops at the end of an epoch.
+
+    `states` and `paces` have the same keys: the indices of the contenders in the race.
+    """
 
     images: ImageFile
     states: Mapping[int, RunState]
@@ -127,9 +130,9 @@ class Slice:
     seconds: int
 
     def run(self, device: torch.device) -> Iterator[tuple[int, Event]]:
-        """Yields the events of `race`; every contender trains at least one epoch, and more as time permits.
+        """Yields the events of `race`, with the indices of `states`. Each contender trains at least one epoch.
 
-        Another slice can resume the contenders that have epochs left, exactly, from their last CheckpointReady.
+        The next slice resumes contenders with epochs left exactly, from their last CheckpointReady.
         """
         started = time.perf_counter()
         images = _open_images(self.images)
@@ -137,7 +140,7 @@ class Slice:
         epoch_seconds = {index: self.paces[index].epoch_seconds(self.states[index].config, images) for index in indices}
 
         def pause(position: int) -> bool:
-            # If this contender continues, the others still complete their epochs: at most an epoch of each remains.
+            # If this contender continues, each contender may train one more epoch before all can be paused.
             seconds_left = self.seconds - START_SECONDS - (time.perf_counter() - started)
             if _MARGIN * sum(epoch_seconds.values()) <= seconds_left:
                 return False
@@ -188,7 +191,7 @@ def run_job(job: Job, device: torch.device) -> Iterator[Any]:
 
 
 def measurement(config: TrainConfig, images: ImageData, longest: float) -> Measurement:
-    """Returns a measurement of `config`, of at most `longest` seconds if a measurement can be that short."""
+    """Returns a measurement of `config` that declares `longest` seconds, limited to 8–15."""
     seconds = max(SHORTEST_MEASUREMENT, min(LONGEST_MEASUREMENT, math.floor(longest)))
     return Measurement(images=ImageFile.of(images), config=config, seconds=seconds)
 
@@ -196,7 +199,7 @@ def measurement(config: TrainConfig, images: ImageData, longest: float) -> Measu
 def next_slice(states: Mapping[int, RunState], paces: Mapping[int, Pace], images: ImageData, longest: float) -> Slice:
     """Returns the next slice of a race: all remaining epochs, or as many as fit in `longest` seconds.
 
-    It takes longer than `longest` if one epoch of every contender does.
+    Its duration exceeds `longest` if one epoch of each contender takes longer.
     """
     epoch_seconds = {index: pace.epoch_seconds(states[index].config, images) for index, pace in paces.items()}
     all_epochs = seconds_to_declare(sum(epoch_seconds[index] * state.epochs_left for index, state in states.items()))

@@ -1,4 +1,4 @@
-"""Checkpoint: what a run resumes from, in memory, and how a learner's state gets in and out."""
+"""Checkpoint, the state that a run resumes from, and functions that save and restore a learner's state."""
 
 import copy
 import math
@@ -28,7 +28,7 @@ class Checkpoint:
     history: tuple[EpochEnded, ...]
     weights: Mapping[str, Tensor]
     tensors: Mapping[str, Tensor]  # "optimizer.<parameter>.<name>" and "gradient.<parameter>"
-    state: Mapping[str, Any]  # see CheckpointReady; has "continued_with" until the first epoch with it has ended
+    state: Mapping[str, Any]  # see CheckpointReady; `continued` adds "continued_with"
     curve: Curve  # up to the end of the last epoch
 
     @property
@@ -43,25 +43,25 @@ class Checkpoint:
 
     @property
     def continued_with(self) -> dict[str, Any] | None:
-        """Changed settings with which no epoch has ended yet, if any."""
+        """The settings changed by a continuation in which no epoch has ended yet; None if there is none."""
         return self.state.get("continued_with")
 
 
 def resumed(checkpoint: Checkpoint) -> Run:
-    """Returns the run that continues from a checkpoint, with its settings, history and curve so far."""
+    """Returns a new Run that continues from a checkpoint, with its settings, history and curve so far."""
     curve = replace(checkpoint.curve, points=list(checkpoint.curve.points))
     return Run(config=checkpoint.config, history=list(checkpoint.history), curve=curve)
 
 
 def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[str, Any]) -> Checkpoint:
-    """Returns the checkpoint to resume a run from, with `changes` to its settings and trained up to `epochs` in total.
+    """Returns a checkpoint to resume with: the same state, with `changes` to the settings and a total of `epochs`.
 
-    `epochs` None keeps the run's own number. Without changes the run continues exactly as if it had never stopped. With
-    changes, also with those of an earlier continuation that has not ended an epoch yet, the schedule starts anew and
-    covers the remaining epochs.
+    `epochs` None keeps the run's own total. Without changes the run continues exactly as if it had never stopped. With
+    changes the schedule starts again and covers the remaining epochs, and the optimizer's tensors are dropped if the
+    new optimizer has others. Changes of an earlier continuation count too, until an epoch has ended in it.
 
-    Raises UserError if no epochs remain, or if the run gets more epochs without changes although its schedule covered
-    exactly the first ones.
+    Raises UserError if no epochs remain, if a change is invalid, or if the total changes without other changes although
+    the schedule covers exactly the old one.
     """
     config, done = checkpoint.config, checkpoint.epoch
     total = config.epochs if epochs is None else epochs
@@ -92,13 +92,16 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
 
 
 def _state_kind(config: TrainConfig) -> tuple[str, bool, bool, bool]:
-    """Returns what decides which tensors an optimizer keeps: two configs with equal results can share them."""
+    """Returns a key that is equal for two configs if their optimizers keep the same tensors."""
     has_momentum = config.momentum is not None and bool(config.momentum or config.cycle_momentum)
     return config.optimizer, has_momentum, bool(config.amsgrad), bool(config.centered)
 
 
 def checkpoint_of(learner: Learner, *, epoch: int, with_gradients: bool) -> CheckpointReady:
-    """Returns the learner's state at the end of `epoch`, with its gradients if the next batch adds to them."""
+    """Returns the learner's state at the end of `epoch`.
+
+    `with_gradients` says whether to include its gradients, which a resumed run needs if the next batch adds to them.
+    """
     names = [name for name, _ in learner.model.named_parameters()]
     state = learner.optimizer.state_dict()
     tensors = {
@@ -125,7 +128,7 @@ def checkpoint_of(learner: Learner, *, epoch: int, with_gradients: bool) -> Chec
 
 
 def restore(learner: Learner, checkpoint: Checkpoint) -> None:
-    """Puts the checkpoint's state into a new learner, as copies, so that training leaves the checkpoint unchanged.
+    """Copies the checkpoint's state into a new learner; training it leaves the checkpoint unchanged.
 
     Raises UserError if the state does not fit the learner: the files it was read from are not trusted.
     """
@@ -157,7 +160,7 @@ def _restore_optimizer(learner: Learner, checkpoint: Checkpoint) -> None:
     if "optimizer" in checkpoint.state:
         saved = checkpoint.state["optimizer"]
         groups = [_merged(group, _with_tuples(its)) for group, its in zip(groups, saved, strict=True)]
-    # Without saved tensors the initial ones count: Adagrad has some before its first step.
+    # If no tensors are saved, keep the initial ones: Adagrad has some before its first step.
     state = _optimizer_state(learner, checkpoint.tensors) or initial["state"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for values in optimizer.state.values():
@@ -167,7 +170,10 @@ def _restore_optimizer(learner: Learner, checkpoint: Checkpoint) -> None:
 
 
 def _optimizer_state(learner: Learner, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """Returns copies of the optimizer's tensors: parameter index to name to tensor, as torch's state_dict has them."""
+    """Returns copies of the optimizer's tensors by parameter index and name, as in the state_dict of torch.
+
+    Raises AttributeError, KeyError or TypeError if they do not fit the learner.
+    """
     model = learner.model
     indices = {name: index for index, (name, _) in enumerate(model.named_parameters())}
     state: dict[int, dict[str, Tensor]] = {}
@@ -190,7 +196,7 @@ def _optimizer_state(learner: Learner, tensors: Mapping[str, Tensor]) -> dict[in
 
 
 def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """Returns a copy on the parameter's device in its memory format, without which each step would take longer."""
+    """Returns a copy on the parameter's device and in its memory format; in another one each step would take longer."""
     return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
@@ -209,7 +215,7 @@ def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def _json_part(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns the part of a scheduler's state that JSON can hold; the config rebuilds functions and infinities."""
+    """Returns the entries of a scheduler's state that JSON can hold; build_scheduler creates the others again."""
     part = {key: value for key, value in state.items() if _is_plain(value)}
     if "_schedulers" in state:
         part["_schedulers"] = [_json_part(inner) for inner in state["_schedulers"]]

@@ -1,4 +1,4 @@
-"""The device to compute on, and a plain error if its memory is too small."""
+"""Chooses the device to compute on, and explains its out-of-memory errors."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Returns the device that `name`, one of DEVICES, stands for; `auto` is the fastest of this machine.
+    """Returns the device that `name`, one of DEVICES, stands for; `auto` is the first available of cuda, mps and cpu.
 
     `name` None stands for the value of OPTIMIZER_LAB_DEVICE, or `auto` if it is not set. Raises UserError for an
     unknown name, or if this machine has no such device.
@@ -40,8 +40,8 @@ def choose_device(name: str | None = None) -> torch.device:
 def allow_tf32(device: torch.device) -> None:
     """Lets this process compute float32 convolutions and matrix products in TF32 on an NVIDIA GPU.
 
-    TF32 is faster and has 10 bits of mantissa. torch uses it for convolutions by default. Has no effect on any other
-    device.
+    TF32 is faster, but has only 10 bits of mantissa. torch uses it by default for convolutions, but not for matrix
+    products. Does nothing for any other device.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True

@@ -1,4 +1,4 @@
-"""Training one network in several processes: torch.distributed behind one small World value."""
+"""World: the processes that train one network together, connected by torch.distributed."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ class World:
         return share(whole, self.rank, self.size, dim)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces each tensor by its mean over all ranks, bit for bit the same on every rank."""
+        """Replaces each tensor, in place, by its mean over all ranks: bit for bit the same on every rank."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -57,7 +57,7 @@ class World:
             tensor.copy_(mean.view(tensor.shape))
 
     def gather(self, value: T) -> list[T]:
-        """Returns the `value` of each rank, in the order of ranks; it can be anything that can be pickled."""
+        """Returns the `value` of each rank, in the order of ranks. The values must be picklable."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -67,7 +67,7 @@ class World:
 
     @contextmanager
     def share_errors(self) -> Iterator[None]:
-        """Raises a ValueError that is raised inside on any rank on all of them, as a UserError.
+        """Raises a UserError on every rank if a ValueError is raised inside on any of them.
 
         The block must not contain another collective call.
         """
@@ -83,9 +83,9 @@ class World:
             raise UserError(sentences[0]) from error
 
     def claim(self) -> bool:
-        """Whether this rank is the first to call this, so that one of several reports what all notice.
+        """Returns whether this rank is the first to call this, so that only one reports an error that all notice.
 
-        Needs no other rank to answer.
+        Does not wait for other ranks.
         """
         try:
             return self.store is None or self.store.add("claimed", 1) == 1
@@ -98,12 +98,12 @@ ALONE = World(0, 1)
 
 @contextmanager
 def join() -> Iterator[World]:
-    """Joins the processes that torchrun started together; yields World(0, 1) if there is only this one.
+    """Connects the processes that torchrun started and yields their World; World(0, 1) if there is only this one.
 
     CPUs communicate over gloo, NVIDIA GPUs over nccl. Inside, SIGTERM, which torchrun sends to the other ranks when one
     fails, acts like Ctrl-C. A rank that leaves without an error, or with SystemExit, waits for the others.
 
-    Raises LostRankError if the others cannot be reached.
+    Raises LostRankError if the other processes cannot be reached.
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()) or os.environ["WORLD_SIZE"] == "1":
         yield World(0, 1)
@@ -155,6 +155,7 @@ def own_device(world: World, device: torch.device) -> torch.device:
 
 @contextmanager
 def _peers() -> Iterator[None]:
+    """Turns an error of communication with the other ranks into a LostRankError."""
     try:
         yield
     except RuntimeError as error:  # gloo and the store raise no subclass of it

@@ -58,7 +58,7 @@ def build_learner(
 
 
 def build_model(config: TrainConfig, data: ImageData, split: Split) -> OptimizerLabModel:
-    """Returns the untrained network of a run, whose weights depend on no random state but config.seed."""
+    """Returns the untrained network of a run, on the CPU; config.seed alone determines its random weights."""
     mean, std = pixel_statistics(split) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     with _INITIALIZING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
@@ -84,10 +84,12 @@ def train_batch(
     world: World = ALONE,
     num_images: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Trains on batch number `step`, counted from 1 over the whole run, with the model in training mode.
+    """Trains on one batch; returns its mean loss before the update and the norm of all gradients together.
 
-    Returns the batch's mean loss before the update and the norm of the gradient, both scalars that stay on the device.
-    `zero_grad_every` and `scheduler_unit` decide whether gradients are cleared and optimizer and scheduler stepped.
+    `images` is uint8 [b, 3, size, size] and `labels` int64 [b]. `step` is the number of the batch, counted from 1 over
+    the whole run; with `zero_grad_every` and `scheduler_unit` it decides whether gradients are cleared and optimizer
+    and scheduler stepped. The model must be in training mode. Both results are scalar tensors on the device, so that
+    the host need not wait for them. Raises UserError if the device has too little memory.
 
     If `world` has several ranks, `images` is this rank's share, which may be empty, of a batch of `num_images`; loss,
     norm and update are those of the whole batch.
@@ -114,7 +116,7 @@ def _backward(config: TrainConfig, learner: Learner, images: Tensor, labels: Ten
     """Adds the gradients of the images' weighted mean loss; returns that loss, unweighted."""
     with torch.autocast(images.device.type, getattr(torch, config.precision), config.precision != "float32"):
         loss = functional.cross_entropy(learner.model(images), labels, label_smoothing=config.label_smoothing)
-    # Over zero_grad_every batches the gradients sum up to their mean.
+    # Divided by zero_grad_every, the gradients of that many batches add up to their mean.
     learner.scaler.scale(loss / (max(1, config.zero_grad_every) / weight)).backward()
     return loss.detach()
 
@@ -122,8 +124,8 @@ def _backward(config: TrainConfig, learner: Learner, images: Tensor, labels: Ten
 def _combine(model: OptimizerLabModel, loss: Tensor, weight: float, world: World) -> None:
     """Turns gradients, loss and running statistics of a rank's share into those of the whole batch, in place.
 
-    torch's DistributedDataParallel would gain nothing for a network this small, whose gradients are sent in one piece,
-    and needs at least one image on every rank.
+    torch's DistributedDataParallel would not be faster, because the gradients of a network this small are sent in one
+    piece, and it needs at least one image on every rank.
     """
     parameters, gradients = dict(model.named_parameters()), []
     for parameter in parameters.values():

@@ -41,10 +41,10 @@ def train(
     """Trains on `data` with the settings of `config`; yields events, at least about once a second.
 
     Epoch 0 is the untrained network. Each epoch ends with EpochEnded and CheckpointReady; the last event is Finished,
-    with the reason `completed` or `diverged`. With `resume`, training continues after the checkpoint's last epoch; on a
-    CPU the result equals an uninterrupted run bit for bit. `clock` returns the seconds that the events' times are
-    measured in; a race passes one that counts only this run's turns. Nothing is printed or written, and neither the
-    environment nor any global random state is used.
+    with the reason `completed` or `diverged`. An epoch in which the loss diverges has neither. With `resume`, training
+    continues after the checkpoint's last epoch; on a CPU the result equals an uninterrupted run bit for bit. `clock`
+    returns seconds, and measures the times in the events; a race passes one that counts only this run's turns. Nothing
+    is printed or written, and neither the environment nor any global random state is used.
 
     If `world` has several ranks, each runs this generator on its share of every batch and of the test images, and
     yields the same events except for their times. Gradients, losses and accuracies are means over the images of all
@@ -52,7 +52,7 @@ def train(
     `world.stopping` is set on one rank, all end after the same batch, with the reason `stopped`.
 
     Raises UserError on the call, before the first event, if the config does not fit the data, the device, the world or
-    the checkpoint. While running, raises LostRankError if another rank has gone.
+    the checkpoint. While running, raises UserError if memory runs out, and LostRankError if another rank has ended.
     """
     device = torch.device(device)
     check_batch_size(world, config.batch_size)
@@ -97,9 +97,10 @@ def prepare(
 def evaluate(
     model: OptimizerLabModel, split: Split, *, epoch: int = 0, world: World = ALONE
 ) -> Generator[EvaluationLogged, None, tuple[float, float]]:
-    """Yields signs of life and returns (mean loss per image, accuracy 0–1) of the model on a split.
+    """Yields the progress of an evaluation; returns (mean loss per image, accuracy 0–1) of the model on a split.
 
-    Each rank of `world` sees its share of the images; what is returned is of all.
+    The model stays in evaluation mode. Each rank of `world` evaluates its share of the images; the results are those of
+    the whole split on every rank. Raises UserError if the device has too little memory.
     """
     num_images, images, labels = len(split.labels), world.share(split.images), world.share(split.labels)
     count, last_yield = len(labels), time.perf_counter()
@@ -120,7 +121,7 @@ def evaluate(
 
 
 class _Step(NamedTuple):
-    """A batch that was trained on; loss and norm are still on the device."""
+    """A batch after its update; loss and norm are still on the device."""
 
     number: int  # of the batch, counted from 1 over the whole run
     lr: float
@@ -129,7 +130,7 @@ class _Step(NamedTuple):
 
 
 class _Trained(NamedTuple):
-    """What the batches of an epoch add up to."""
+    """The results of an epoch's batches: the sum of their losses, the mean norm and the last lr."""
 
     loss_sum: float
     grad_norm: float
@@ -209,7 +210,7 @@ class _Training:
         return None
 
     def _train_epoch(self, epoch: int) -> Generator[StepLogged, None, _Trained | Finished]:
-        """Trains on the batches of an epoch; returns what they add up to, or a Finished if the run ended."""
+        """Trains on the batches of an epoch and yields each; returns their results, or a Finished if the run ended."""
         started = self.clock()
         cadence = _Cadence(self.world, self.clock)
         unread: list[_Step] = []
@@ -259,8 +260,8 @@ class _Training:
 class _Cadence:
     """Decides after which batches the losses are read: about every _SECONDS_BETWEEN_YIELDS.
 
-    All ranks read after the same batches, because what they read can end the run. How many batches apart that is,
-    rank 0 decides from the time that its last ones took.
+    All ranks read after the same batches, because a loss that they read can end the run. Rank 0 chooses the number of
+    batches between two readings from the time that its last batches took.
     """
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
@@ -275,13 +276,13 @@ class _Cadence:
         return num_unread >= self._interval
 
     def agree(self) -> bool:
-        """Takes over rank 0's interval on all ranks; returns whether any of several ranks is to stop."""
+        """Sets the interval of every rank to that of rank 0; returns whether any of several ranks is to stop."""
         proposals = self._world.gather((self._proposed_interval, self._world.stopping.is_set()))
         self._interval = proposals[0][0]
         return self._world.size > 1 and any(is_stopping for _, is_stopping in proposals)
 
     def restart(self, num_read: int) -> None:
-        """Counts from now on, after `num_read` losses were read."""
+        """Starts the next interval, after `num_read` losses were read."""
         seconds = max(self._clock() - self._last_reading, 1e-3)
         self._proposed_interval = max(1, round(num_read * _SECONDS_BETWEEN_YIELDS / seconds))
         self._last_reading = self._clock()
@@ -296,9 +297,9 @@ def _read(steps: Sequence[_Step]) -> list[list[float]]:
 
 
 def _mean_of_finite(norms: Sequence[float]) -> float:
-    """Returns the mean of the finite norms, infinity if there are none.
+    """Returns the mean of the finite norms, or infinity if there are none.
 
-    In float16 some norms are infinite: the scale of the gradients was too large, and no step was taken.
+    In float16 a norm is infinite if the gradients were scaled too much; the optimizer then takes no step.
     """
     finite = [norm for norm in norms if math.isfinite(norm)]
     return sum(finite) / len(finite) if finite else math.inf

@@ -20,10 +20,10 @@ from trainer.runs.events import json_fields
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
-_DECADES = 3  # above and below the lr that suits the optimizer's default run
+_DECADES = 3  # that the ramp covers above and below the optimizer's default lr
 _NUM_IMAGES = 25_600  # in the whole ramp, within the limits on its steps
 _FEWEST_STEPS, _MOST_STEPS = 100, 3200
-_MEMORY = 0.1  # of the ramp: how much of it the smoothed loss averages over, and its start is measured on
+_MEMORY = 0.1  # the part of the ramp that the smoothed loss averages over, and that the initial loss is measured on
 _CLEAR = 4.0  # standard errors of the start's mean: a smaller fall may be chance
 _LEAST_FALL = 0.004  # of the initial loss: a smaller fall only reflects how often each class occurs
 _EXPLODED = 1.5  # times the loss of the untrained network or of guessing, whichever is larger
@@ -56,7 +56,8 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
 
     The network is trained with the settings of `config`, as `train` does it, except for the schedule: lr rises from a
     thousandth of the optimizer's default to a thousand times the default, by the same factor at each optimizer step.
-    The test ends early when the smoothed loss exceeds 1.5 times its initial value or becomes NaN. Smith (2015,
+    The test ends early when the smoothed loss becomes NaN, or exceeds 1.5 times the larger of the first loss and the
+    loss of guessing. Smith (2015,
     arXiv:1506.01186, section 3.3) raises lr by the same amount at each step; the factor and the early end are fastai's.
     The smoothed loss is an exponential moving average with bias correction (Kingma & Ba 2015, arXiv:1412.6980,
     section 3).

@@ -48,12 +48,12 @@ def race(
 ) -> Iterator[tuple[int, Event]]:
     """Trains all contenders, each a config and the checkpoint to resume from, if any; yields (index, event).
 
-    The next turn is always that of the contender with the fewest epochs passed. The others continue when one has
-    completed or diverged. With a single contender, the events are those of `train`. The times in a contender's events
-    count its own turns only.
+    The contender that has passed the fewest epochs always takes the next turn. When one completes or diverges, the
+    others continue. With a single contender, the events are those of `train`. The times in a contender's events count
+    its own turns only.
 
     `pause` is called with a contender's index at the end of each of its epochs except 0 and the last. If it returns
-    True, the contender leaves without a Finished, to be resumed from that epoch's checkpoint later.
+    True, the contender ends without a Finished, and can be resumed from that epoch's checkpoint.
 
     Raises UserError on the call if a config does not fit the data, the device or its checkpoint.
     """
@@ -65,10 +65,10 @@ def race(
 def limit_time(
     events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str, too_slow: str
 ) -> Generator[tuple[int, Event], None, None]:
-    """Yields the events of a race for `seconds`. Unfinished runs end as `out_of_time` then.
+    """Yields the events of a race for about `seconds`, then a Finished `out_of_time` for each unfinished run.
 
-    Their Finished has `advice`, or `too_slow` for a run that has not completed a single epoch: to resume it with the
-    same limit would be useless.
+    Its advice is `advice`, or `too_slow` if the run has not completed an epoch: resumed with the same limit, it would
+    not complete one either. The limit is checked at each event.
     """
     started, training, advanced = time.monotonic(), set(range(num_contenders)), set()
     with closing(events):  # type: ignore[type-var]

@@ -23,6 +23,7 @@ CLASSES = {
 }
 
 WARMUP_START = 0.01
+"""The fraction of lr that a warm-up starts from."""
 
 
 def spans_run(config: TrainConfig) -> bool:
@@ -40,7 +41,8 @@ def build_scheduler(
     """Returns the torch scheduler that `config` chooses, with its warm-up, for the epochs after `after_epoch`.
 
     Call its step() after each `config.scheduler_unit`: each optimizer step ("batch") or each epoch; plateau's takes the
-    test loss. Raises UserError if the run is too short for its warm-up or its cycle.
+    test loss. Sets the optimizer's lr to that of the first step. Raises UserError if the run is too short for its
+    warm-up or its cycle.
     """
     first, last = after_epoch * batches_per_epoch, config.epochs * batches_per_epoch
     batches_per_update = config.zero_grad_every or 1
@@ -107,7 +109,8 @@ def _check_onecycle(config: TrainConfig, num_steps: int) -> None:
 def preview(config: TrainConfig, *, batches_per_epoch: int) -> Iterator[tuple[int, float]]:
     """Yields (step, lr) for each batch of a run, counted from 1, with the scheduler that training uses.
 
-    Plateau depends on losses that are not known yet: its preview is the lr it starts with.
+    Plateau depends on losses that are not known yet: its preview is the lr it starts with. Raises UserError as
+    `build_scheduler` does.
     """
     optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     scheduler = build_scheduler(config, optimizer, batches_per_epoch=batches_per_epoch)

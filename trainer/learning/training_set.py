@@ -8,14 +8,14 @@ from trainer.settings.config import TrainConfig
 
 
 def training_split(config: TrainConfig, data: ImageData) -> Split:
-    """Returns the images that `config` trains on. Raises UserError if it needs more than `data` has."""
+    """Returns the images that `config` trains on. Raises UserError as `num_training_images` does."""
     return subset(_chosen_split(config, data), num_training_images(config, data))
 
 
 def num_training_images(config: TrainConfig, data: ImageData | None) -> int:
     """Returns the number of images that `config` trains on; `data` None stands for CIFAR-10.
 
-    Raises UserError if `config` needs more images than there are.
+    Raises UserError if num_images or batch_size is larger than the number of images.
     """
     available = CIFAR10_SIZES[config.train_split] if data is None else len(_chosen_split(config, data).labels)
     if config.num_images > available:
@@ -27,12 +27,12 @@ def num_training_images(config: TrainConfig, data: ImageData | None) -> int:
 
 
 def batches_per_epoch(config: TrainConfig, data: ImageData | None) -> int:
-    """Returns the number of batches in an epoch, in the cases and with the errors of `num_training_images`."""
+    """Returns the number of batches in an epoch. `data` and the errors are as for `num_training_images`."""
     return num_batches(num_training_images(config, data), config)
 
 
 def images_per_epoch(config: TrainConfig, data: ImageData | None) -> int:
-    """Returns the number of images in an epoch's batches: fewer than there are if `drop_last` drops a partial batch."""
+    """Returns the number of images in an epoch's batches: without those that `drop_last` leaves out."""
     return min(num_training_images(config, data), batches_per_epoch(config, data) * config.batch_size)
 
 

@@ -40,8 +40,8 @@ class Setting:
     """The declaration of a setting.
 
     A value is a bool, one of `choices`, or `count` numbers from `low` to `high`; a `count` of 0 allows 1 to 100 of
-    them. `open_low` and `open_high` exclude the ends of the range. A `default` of None means that the chosen optimizer or
-    scheduler has the default.
+    them. `open_low` and `open_high` exclude the ends of the range. A `default` of None means that the chosen optimizer
+    or scheduler has the default.
     """
 
     kind: type[bool] | type[str] | type[int] | type[float]
