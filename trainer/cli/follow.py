@@ -1,4 +1,4 @@
-"""Following a run on the terminal: its events as rows of JSON, or as a progress bar and a table."""
+"""Shows a training on the terminal: its events as rows of JSON, or as a progress bar and a table."""
 
 import argparse
 import json
@@ -22,10 +22,11 @@ _HEADER = "epoch  train loss  test loss  test accuracy        lr  seconds  image
 def follow(
     events: Iterable[Event], run: Run, *, folder: Path, note: str, world: World, options: argparse.Namespace
 ) -> int:
-    """Trains, by iterating over the events, which also update `run`, and prints them; returns the exit status.
+    """Trains by iterating over the events, and prints them; returns the exit status.
 
-    With --json each event is a row on stdout, otherwise there are a bar on stderr and a table on stdout. `note`, on the
-    images, goes to stderr. Ctrl-C stops the training at its next event.
+    `events` must also update `run`. With --json each event becomes a row on stdout, otherwise there are a bar on stderr
+    and a table on stdout. `note`, a sentence about the images, goes to stderr. Ctrl-C stops the training at its next
+    event. The exit status is 130 if it was stopped, 1 if the run could not be saved, otherwise 0.
     """
 
     def stop(*_: Any) -> None:
@@ -79,7 +80,7 @@ def _table_row(ended: EpochEnded) -> str:
 
 
 def _summary(run: Run, folder: Path) -> str:
-    """How the run ended, and the command to go on with."""
+    """Returns sentences on how the run ended, with the command to continue with."""
     if run.warning:
         return run.warning
     go_on = f"Go on with: python -m trainer resume {folder}"

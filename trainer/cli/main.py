@@ -1,7 +1,7 @@
 """The command line `python -m trainer COMMAND …`: dispatch and exit codes.
 
-Exit status: 0 after success, 1 if a run had a warning or a process was lost, 2 after the user's mistake, 130 after an
-interrupt. Of several processes that torchrun started, only rank 0 prints and writes.
+Exit status: 0 after success, 1 if a run could not be saved or another process ended, 2 after a user error, 130 after
+Ctrl-C. Of several processes that torchrun started, only rank 0 prints and writes.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from trainer.learning.distributed import ALONE, LostRankError, World
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command line, by default that of the process, and returns the exit status."""
+    """Runs the command line `arguments`, by default that of the process, and returns the exit status."""
     world = ALONE
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal cannot encode must not end a command

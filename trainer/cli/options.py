@@ -22,14 +22,14 @@ _SETTING = "setting_"  # begins the name of each setting among the parsed option
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports an error in one line, without the usage of sixty options above it."""
+    """An ArgumentParser that reports an error in one line, without printing the usage first."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(allow_abbrev=False, **kwargs)
 
     @property
     def flags(self) -> list[str]:
-        """The flags of this command alone."""
+        """The flags of this command."""
         return list(self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:

@@ -12,7 +12,7 @@ BAR_FORMAT = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 
 @contextmanager
 def progress_bar() -> Iterator[Report]:
-    """A progress bar, if stderr is a terminal: call the report it yields with the fraction done and a description."""
+    """Yields a Report that draws a progress bar, or does nothing if stderr is not a terminal."""
     with tqdm(total=1.0, disable=None, leave=False, bar_format="{desc} {percentage:3.0f}% |{bar}|") as bar:
 
         def report(fraction: float, doing: str) -> None:

@@ -37,7 +37,7 @@ from trainer.settings.lessons import LESSONS
 if TYPE_CHECKING:
     from trainer.cli.options import Commands
 
-# What a resumed run may change. Its network, its images and their order make it the same run.
+# The settings that `resume` may change. Those of the network, the images and their order must stay the same.
 _CHANGEABLE = {"optimizer", "scheduler", "scheduler_unit", "num_warmup_steps"} | ROW_SETTINGS
 
 
@@ -128,9 +128,9 @@ def _writing(folder: Path, world: World) -> Iterator[None]:
 
 
 def _images_of_run(saved: Checkpoint, source: str | None, world: World) -> ImageData:
-    """Returns the images that a run was trained on, from `source` if it is given.
+    """Returns the images that a run was trained on: from `source`, or else from where the run found them.
 
-    Raises UserError if the images found are not the same ones.
+    If that was a folder that no longer exists, the default source is tried. Raises UserError if the images differ.
     """
     recorded = saved.data.get("source")
     is_gone = Path(str(recorded)).is_absolute() and not os.path.exists(str(recorded))
@@ -160,7 +160,7 @@ def _record(
     """
     try:
         if world.rank == 0:
-            # The ranks of several stop together, in the training loop itself.
+            # Several ranks stop together, in the training loop itself.
             stop = world.stopping.is_set if world.size == 1 else lambda: False
             yield from record(events, run, folder, image_data.facts(images), resume=resume, stop=stop)
             return

@@ -1,4 +1,4 @@
-"""Publishing a run on the Hub: one commit and one tag for each epoch, and nothing twice.
+"""Publishes a run on the Hub: one commit and one tag for each epoch, and nothing twice.
 
 See `trainer.hub.repositories` for how tokens are used.
 """
@@ -40,7 +40,7 @@ _OWN_FILES = {*FILES, ".gitattributes"}
 
 
 class _Revision(NamedTuple):
-    """An epoch and the files of its commit."""
+    """An epoch and the files of its commit, by name."""
 
     epoch: int
     files: Mapping[str, bytes]
@@ -59,6 +59,7 @@ class _LocalRun:
     weights: Mapping[int, Path]  # the saved files of the epochs before the last
 
     def revision(self, epoch: int, repo_id: str, *, has_untrained: bool) -> _Revision:
+        """Returns the files to publish for an epoch; only those of the last epoch can be resumed."""
         run = replace(self.run, history=self.run.history[: epoch + 1])
         if epoch == self.run.epoch:
             weights, history = self.files[WEIGHTS_FILE], training_json.as_json(self.content)
@@ -99,6 +100,7 @@ class _RemoteRepo:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
+        """The published history: a row for each epoch, from epoch 0."""
         return json.loads(self.history)["history"] if self.history else []
 
 
@@ -112,11 +114,9 @@ def publish(
     epochs are added, even if an earlier attempt was interrupted at any point. Tags above MAX_TAGS are then deleted,
     while their commits stay. `private` applies to a new repo.
 
-    Whatever is raised, main is at one of these commits, and publishing again adds the rest.
-
-    Raises:
-        UserError: The run is not valid, the repo contains something else or more epochs of this run, or the Hub refuses
-            or cannot be reached.
+    Raises UserError if the run is not valid, if the repo contains something else or more epochs of this run, or if the
+    Hub refuses or cannot be reached. If that happens half-way, main is at one of these commits, and publishing
+    again adds the rest.
     """
     check_repo_id(repo_id)
     if not token:
@@ -142,7 +142,7 @@ class _Publisher:
     doing: str = "Looking at the repo"
 
     def publish(self, local: _LocalRun, private: bool) -> Mapping[str, bytes]:
-        """Returns the files of the last commit, none if nothing was new."""
+        """Publishes the new epochs; returns the files of the last commit, {} if nothing was new."""
         remote = self._open(private)
         self._check(local, remote)
         rows = remote.rows
@@ -254,7 +254,7 @@ class _Publisher:
         return content
 
     def _has_text(self, commit: str) -> bool:
-        """Whether README.md contains more than front matter, which the Hub's form for a new repo writes."""
+        """Returns whether README.md has text after the front matter; the Hub's form for a new repo writes none."""
         card = self._call(lambda: fetch(self.repo_id, CARD_FILE, commit, self.api.token)).read_text(errors="replace")
         return bool(re.sub(r"\A---\n.*?\n---\n", "", card.replace("\r\n", "\n"), flags=re.S).strip())
 
@@ -336,7 +336,7 @@ class _Publisher:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the Hub certainly did not make the commit. A timeout or a conflict leaves that open."""
+    """Returns whether it is certain that the Hub made no commit. After a timeout or a conflict it is not."""
     code = retry.status(error)
     return code is not None and 400 <= code < 500 and code not in (408, 409, 412)
 
@@ -350,7 +350,7 @@ def _unknown_outcome(epoch: int) -> UserError:
 
 
 def choose_epochs(run: Run, published: set[int], saved: set[int]) -> list[int]:
-    """Returns the epochs that are to have a tag, ascending and at most MAX_TAGS.
+    """Returns the epochs to tag, ascending and at most MAX_TAGS.
 
     They come from the `published` epochs and from the `saved` ones after them. The first, the best and the last are
     always included if available; the rest are spaced as evenly as possible.

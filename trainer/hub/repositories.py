@@ -1,7 +1,8 @@
-"""Runs on the Hub: finding, opening and loading them.
+"""Finds, opens and downloads runs on the Hub.
 
-A token is passed to the Hub's client and nowhere else. `token=None` is anonymous, unlike in the client, which would use
-the account that is logged in on this machine.
+A token is passed to the Hub's client and nowhere else. Here `token=None` means anonymous; the client would use the
+account that is logged in on this machine. Unless stated otherwise, functions that contact the Hub raise UserError if
+the repo does not exist, if the token may not read it, or if the Hub cannot be reached.
 """
 
 import math
@@ -71,7 +72,10 @@ def check_repo_id(repo_id: str) -> str:
 
 
 def split_revision(checkpoint_id: str) -> tuple[str, str | None]:
-    """Splits `owner/name[@revision]` into repo id and revision, None if there is no @. Raises UserError if invalid."""
+    """Returns the repo id and the revision, None if there is no @, of `owner/name[@revision]`.
+
+    Raises UserError if either is invalid.
+    """
     repo_id, at, revision = checkpoint_id.partition("@")
     if at and (len(revision) > 250 or not _REVISION.fullmatch(revision)):
         raise UserError(
@@ -114,8 +118,8 @@ def user_name(token: str) -> str | None:
 def find_commit(repo_id: str, revision: str | None = None, *, token: str | None = None) -> str:
     """Returns the commit hash of a checkpoint's revision, by default the newest.
 
-    Asks the Hub each time whether this token may read the repo: the cache may hold what another visitor's token opened.
-    Raises UserError.
+    Contacts the Hub each time to check that this token may read the repo: the cache may hold files that were downloaded
+    with another visitor's token.
     """
     check_repo_id(repo_id)
     with retry.explain_errors(repo_id):
@@ -127,7 +131,7 @@ def find_commit(repo_id: str, revision: str | None = None, *, token: str | None 
 
 
 def open_model(repo_id: str, revision: str | None = None, *, token: str | None = None) -> OptimizerLabModel:
-    """Returns the network of a checkpoint on the Hub, from the cache if it has been downloaded. Raises UserError."""
+    """Returns the network of a checkpoint on the Hub, from the cache if it was downloaded before."""
     commit = find_commit(repo_id, revision, token=token)
     with retry.explain_errors(repo_id):
         return retry.call(
@@ -136,7 +140,7 @@ def open_model(repo_id: str, revision: str | None = None, *, token: str | None =
 
 
 def open_run(repo_id: str, revision: str | None = None, *, token: str | None = None) -> Run:
-    """Returns the settings and curves of a published checkpoint, as its author claims. Raises UserError."""
+    """Returns the settings and curves of a published checkpoint, as its author claims."""
     commit = find_commit(repo_id, revision, token=token)
     with retry.explain_errors(repo_id):
         path = retry.call(lambda: fetch(repo_id, HISTORY_FILE, commit, retry.checked_token(token)))
@@ -165,7 +169,7 @@ def open_timeline(
 
 
 def list_epochs(repo_id: str, *, token: str | None = None) -> dict[int, str]:
-    """Returns the tagged epochs of a published run, ascending, and the revision of each. Raises UserError."""
+    """Returns the tag of each tagged epoch of a published run, by epoch, ascending."""
     check_repo_id(repo_id)
     api = HfApi(token=retry.checked_token(token))
     with retry.explain_errors(repo_id):
@@ -236,7 +240,7 @@ def _check_files(paths: Mapping[str, Path]) -> bool:
 
 
 def _size_limits(model: OptimizerLabModel) -> dict[str, int]:
-    """The files of a run with this network, and the most bytes that each may have."""
+    """Returns the most bytes that each file of a run with this network may have, by the file's name."""
     return {
         CONFIG_FILE: LARGEST_CONFIG,
         WEIGHTS_FILE: largest_file(model),
@@ -250,9 +254,10 @@ def _size_limits(model: OptimizerLabModel) -> dict[str, int]:
 def fetch(
     repo_id: str, name: str, commit: str, token: str | bool | None, model: OptimizerLabModel | None = None
 ) -> Path:
-    """Downloads a file of a repo at a commit, no larger than a run with that network needs, and returns its path.
+    """Downloads a file of a repo at a commit and returns its path in the cache.
 
-    Raises UserError if it is too large, and the errors of the Hub's client.
+    Raises UserError if the file is larger than a run with the network `model` needs or, without `model`, than
+    LARGEST_HISTORY; otherwise the errors of the Hub's client.
     """
     at_most = _size_limits(model)[name] if model else LARGEST_HISTORY
     return download(repo_id, name, at_most=at_most, revision=commit, token=token).path
@@ -295,7 +300,7 @@ def _models(token: str | None, limit: int) -> list[Any]:
 
 
 def _published_checkpoint(model: Any) -> PublishedCheckpoint | None:
-    """Reads the valid parts of an entry in the Hub's list; None if not even its id is valid."""
+    """Returns the valid parts of an entry in the Hub's list; None if not even its id is valid."""
     if not isinstance(model, dict) or not isinstance(repo_id := model.get("id") or model.get("modelId"), str):
         return None
     try:
@@ -319,7 +324,10 @@ def _published_checkpoint(model: Any) -> PublishedCheckpoint | None:
 
 
 def _result(index: Any) -> tuple[float | None, str]:
-    """The first accuracy in a model-index (https://github.com/huggingface/hub-docs, modelcard.md), and its data set."""
+    """Returns the first accuracy, 0–1, in a model-index, and its data set; (None, "") if there is none.
+
+    The format: https://github.com/huggingface/hub-docs, modelcard.md.
+    """
     with suppress(LookupError, TypeError, AttributeError):
         for result in index[0]["results"]:
             for metric in result["metrics"]:

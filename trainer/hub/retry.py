@@ -1,4 +1,4 @@
-"""Calls to the Hugging Face Hub: timeouts, retries, and a sentence for each error."""
+"""Calls the Hugging Face Hub with timeouts and retries, and explains its errors to the user."""
 
 import re
 import time
@@ -53,9 +53,9 @@ class AnswerError(OSError):
 
 
 def checked_token(token: str | None) -> str | Literal[False]:
-    """Returns a token in the form that the Hub's client takes; False, which means anonymous, for None.
+    """Returns the token for the Hub's client; for None it returns False, which means anonymous.
 
-    The client takes None as the token of the account that is logged in on this machine. Raises UserError if an HTTP
+    For None the client would use the account that is logged in on this machine. Raises UserError if an HTTP
     header cannot carry the token (RFC 6750, section 2.1).
     """
     # Check here: the errors of the HTTP library would contain the token.
@@ -88,8 +88,9 @@ def call(
 ) -> T:
     """Calls a function that makes requests to the Hub and returns its result; retries transient errors.
 
-    Only for a function that may be called twice. The wait between two calls doubles each time, and is at least the
-    Hub's Retry-After. Waits that the Hub asked for end after MAX_WAIT_SECONDS, others after RETRY_SECONDS.
+    The function must be safe to call twice. The wait before a retry doubles each time, and is at least the Hub's
+    Retry-After. There is no retry after RETRY_SECONDS (MAX_WAIT_SECONDS if the Hub sent Retry-After), and none that
+    needs a longer wait than MAX_WAIT_SECONDS. `short_timeouts` lowers these limits.
 
     Args:
         function: The function, called in another thread.
@@ -99,7 +100,7 @@ def call(
 
     Raises:
         HTTPError, OSError: The last error of the Hub's client (see `huggingface_hub.errors`).
-        TimeoutError: The Hub did not answer for TIMEOUT_SECONDS.
+        TimeoutError: The Hub did not answer within the timeout: TIMEOUT_SECONDS, and more for a transfer.
     """
     started_at, is_short = time.monotonic(), _has_short_timeouts.get()
     next_wait = SHORT_WAIT_SECONDS if is_short else FIRST_WAIT_SECONDS
@@ -144,6 +145,7 @@ def call_once(
 
 
 def _in_thread(function: Callable[[], T]) -> T:
+    """Calls the function, which then gets answers with Retry-After as errors; this thread must be for this call alone."""
     # All threads share the session. The hook checks `_is_call`, so that other callers' requests stay as they are.
     session = get_session()
     if _raise_retry_after not in session.event_hooks["response"]:
@@ -156,7 +158,7 @@ def _in_thread(function: Callable[[], T]) -> T:
 
 
 def _raise_retry_after(response: Any) -> None:
-    """Raises an answer with Retry-After as an error at once; the client would sleep for the whole time itself."""
+    """Raises the error of an answer with Retry-After at once; the client itself would sleep for the whole time."""
     if _is_call.get() and response.status_code in (429, 503) and _retry_after_seconds(response) is not None:
         response.read()
         hf_raise_for_status(response)
@@ -177,7 +179,7 @@ def with_answer_errors(function: Callable[[], T]) -> Callable[[], T]:
 
 
 def wait(seconds: float, progress: Report, fraction: float, doing: str) -> None:
-    """Sleeps, and reports the remaining time about twice a second."""
+    """Sleeps for `seconds`, and reports the remaining time about twice a second."""
     end = time.monotonic() + seconds
     while (remaining := end - time.monotonic()) > 0:
         progress(
@@ -188,7 +190,7 @@ def wait(seconds: float, progress: Report, fraction: float, doing: str) -> None:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Returns whether the same request may succeed a little later."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _TRANSIENT
     return isinstance(error, HTTPError | AnswerError)
@@ -220,7 +222,7 @@ def status(error: Exception) -> int | None:
 
 @contextmanager
 def explain_errors(repo: str) -> Iterator[None]:
-    """Turns every error of a request about a repo into a UserError with one sentence that names `repo`."""
+    """Turns the errors of the Hub's client, HTTPError and OSError, into UserErrors; their sentences may name `repo`."""
     try:
         yield
     except HFValidationError:

@@ -19,7 +19,7 @@ _IMAGES_AT_ONCE = 1024
 
 
 def num_batches(num_images: int, config: TrainConfig) -> int:
-    """Returns the number of batches in an epoch over `num_images` images; 0 if drop_last drops the only one."""
+    """Returns the number of batches in an epoch over `num_images` images; 0 if drop_last leaves out the only one."""
     whole, rest = divmod(num_images, config.batch_size)
     return whole + (rest > 0 and not config.drop_last)
 
@@ -32,8 +32,8 @@ def batches(
     Each batch is a pair of images, uint8 [b, 3, size, size] in channels_last memory, and labels, int64 [b]. All but the
     last have config.batch_size images; rank `rank` of `world_size` gets its share of each, which may be empty.
 
-    Each image occurs once. Order and augmentation depend only on (config.seed, epoch): they are the same on every
-    device, in a resumed run, and with any number of ranks.
+    Each image occurs once, but config.drop_last leaves out those of a partial last batch. Order and augmentation depend
+    only on (config.seed, epoch): they are the same on every device, in a resumed run, and with any number of ranks.
 
     With config.augment each image is shifted by up to PADDING pixels in each direction, with a mirrored border, and
     half of the images are flipped. This is the augmentation of He et al. (2015, arXiv:1512.03385, section 4.2) for
@@ -80,7 +80,10 @@ def _draw_epoch(num_images: int, config: TrainConfig, epoch: int) -> np.ndarray:
 
 
 def _augmented(images: Tensor, order: Tensor, flips: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Returns images[order], uint8 [n, size, size, 3], shifted and flipped: gathers each pixel from its origin."""
+    """Returns images[order], uint8 [n, size, size, 3], shifted and flipped.
+
+    The other arguments are int64 [n]: 0 or 1 for `flips`, -PADDING to PADDING for `down` and `across`.
+    """
     size = images.shape[1]
     positions = torch.arange(size, device=images.device)
     rows = _reflected(positions + down[:, None], size)

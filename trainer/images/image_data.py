@@ -57,10 +57,11 @@ class ImageData:
 
 
 def load_images(source: str | None = None, *, progress: Report = ignore_progress) -> ImageData:
-    """Loads an image set from hub, torchvision, synthetic, a folder, a dataset's owner/name[@revision], or auto.
+    """Returns the image set of `source`: hub, torchvision, synthetic, a folder, owner/name[@revision], or auto.
 
-    The default is the environment variable OPTIMIZER_LAB_DATA, or auto if it is not set. auto takes hub or torchvision,
-    the first that is cached or that answers, and synthetic if neither does; it decides within 15 seconds.
+    The default is the environment variable OPTIMIZER_LAB_DATA, or auto if it is not set. auto takes the first of hub
+    and torchvision that is cached or, if neither is, the first that answers, or else synthetic. It decides within 15
+    seconds.
 
     A loaded set is cached in the folder optimizer-lab of HF_HOME and memory-mapped from there the next time. `progress`
     is called in this thread, at least about twice a second, with a fraction 0–1 and what is being done.
@@ -72,7 +73,7 @@ def load_images(source: str | None = None, *, progress: Report = ignore_progress
 
 
 def open_images(path: str | os.PathLike[str]) -> ImageData:
-    """Opens a cache file of load_images, an ImageData.path. The file is memory-mapped, not copied.
+    """Returns the image set in a cache file of load_images (ImageData.path), memory-mapped, not copied.
 
     Raises FileNotFoundError if there is no such file, UserError if it is damaged.
     """
@@ -112,10 +113,10 @@ def subset(split: Split, num_images: int) -> Split:
 
 
 def pixel_statistics(split: Split) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Returns the mean and population standard deviation of each channel over all pixels of a split, as 0–1.
+    """Returns the mean and population standard deviation of each channel over all pixels, for pixel values from 0 to 1.
 
-    Both are computed from the number of times that each of the 256 values occurs: with integers, and so without error
-    up to the last rounding. The deviation of equal pixels is exactly 0.
+    Both are computed with integers, from the number of times that each of the 256 values occurs, and are exact up to
+    the last rounding. The deviation of equal pixels is exactly 0.
     """
     mean, std = zip(*(_channel_statistics(channel) for channel in split.images.unbind(1)), strict=True)
     return mean, std

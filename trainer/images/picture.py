@@ -1,9 +1,9 @@
 """Decodes untrusted image files to RGB pixels.
 
-Nothing in a file is trusted before it is checked. Each reader below walks its format's structure, checks the size,
-and passes a new file to the decoder that has only the parts of the (first) picture: metadata, later frames,
-compressed comments and trailing bytes never reach it. A walk past the end of the file raises LookupError or
-struct.error, and a failing decoder RuntimeError; decode_picture turns all of them into a UserError.
+Nothing in a file is trusted before it is checked. Each reader below walks through the structure of its format, checks
+the size, and passes a new file to the decoder, with only those parts that the first picture needs: metadata, later
+frames, compressed comments and trailing bytes never reach the decoder. Reading past the end of the file raises
+LookupError or struct.error, and a failing decoder RuntimeError; decode_picture turns all of them into a UserError.
 
 Why not Pillow, which would make this module much shorter: a plain reader on Pillow 12.3 fails 26 of the 170
 tests of this module. It decodes any number of progressive JPEG scans, takes 14 seconds of processor time for 8 MiB
@@ -42,7 +42,7 @@ Decoded = tuple[Tensor, bytes]  # the picture, uint8 [3, height, width], and its
 
 
 def read_picture(path: str | os.PathLike[str]) -> Tensor:
-    """Reads a JPEG, PNG, WebP or GIF file and decodes it as `decode_picture` does, to a contiguous tensor.
+    """Returns the picture in a JPEG, PNG, WebP or GIF file, decoded by `decode_picture`, as a contiguous tensor.
 
     Raises UserError if there is no such file, if it has more than MAX_BYTES, or if it cannot be decoded.
     """
@@ -50,7 +50,7 @@ def read_picture(path: str | os.PathLike[str]) -> Tensor:
 
 
 def decode_picture(data: bytes) -> Tensor:
-    """Decodes a JPEG, PNG, WebP or GIF file to uint8 [3, height, width], RGB, 0-255, upright.
+    """Returns the picture in the bytes of a JPEG, PNG, WebP or GIF file: uint8 [3, height, width], RGB, 0–255, upright.
 
     The format is recognised by the content. The EXIF orientation is applied, transparency is composited over white, an
     animation gives its first frame, and colour profiles are ignored. A picture of more than MAX_PIXELS is refused
@@ -75,13 +75,13 @@ def decode_picture(data: bytes) -> Tensor:
 
 
 def fit(picture: Tensor, size: int, resize: str) -> Tensor:
-    """Resizes a picture, uint8 [3, height, width], to uint8 [3, size, size]: bilinear, antialiased.
+    """Returns a picture, uint8 [3, height, width], resized to uint8 [3, size, size]: bilinear, antialiased.
 
     "crop" scales the shorter side to `size` and keeps the centre square; "squash" scales each side on its own. A
-    picture of the right size is returned as it is. "crop" cuts before it scales, which gives the same pixels up to
-    rounding, but never scales a strip of 1×10,000 to size × 10,000·size.
+    picture of the right size is returned as it is. "crop" crops before it scales: the pixels are
+    the same up to rounding, but a strip of 1×10,000 never becomes one of size × 10,000·size.
 
-    Raises UserError for another rule.
+    Raises UserError if `resize` is not one of RESIZES.
     """
     if resize not in RESIZES:
         raise UserError(
@@ -132,7 +132,10 @@ _ESSENTIAL = {*_SOF, _SOS, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE}  # and DHT, DQT, DRI, J
 
 
 def _jpeg(data: bytes) -> Decoded:
-    """ITU-T T.81, annex B: segments of marker, length and body; a scan's data lasts to the next marker."""
+    """Decodes a JPEG file.
+
+    ITU-T T.81, annex B: segments of marker, length and body. A scan's data lasts until the next marker.
+    """
     file, exif, scans = bytearray(b"\xff\xd8"), b"", 0
     marker = _MARKER.search(data, 2)
     for _ in range(MAX_PARTS):
@@ -156,7 +159,10 @@ def _jpeg(data: bytes) -> Decoded:
 
 
 def _png(data: bytes) -> Decoded:
-    """PNG specification, 5.3 (chunks: length, type, body and checksum) and 11 (their content)."""
+    """Decodes a PNG file.
+
+    PNG specification, 5.3 (chunks: length, type, body and checksum) and 11 (their content).
+    """
     chunks: defaultdict[bytes, bytearray] = defaultdict(bytearray)
     at, kind = 8, b""
     for _ in range(MAX_PARTS):
@@ -203,10 +209,11 @@ def _eight_bit(samples: Tensor) -> Tensor:
 
 
 def _gif(data: bytes) -> Decoded:
-    """GIF89a, 18 to 23: a logical screen, extensions, and the first image, which may cover only a part of the screen.
+    """Decodes the first image of a GIF file.
 
-    The decoder gets only that image, with a colour table that maps each index to itself. Given the whole file it would
-    paint the background colour on uncovered pixels, and read past the end of a colour table that is too short.
+    GIF89a, 18 to 23: a logical screen, extensions, and images, which may cover only a part of the screen. The decoder
+    gets only the first image, with a colour table that maps each index to itself. Given the whole file, it would paint
+    the background colour on uncovered pixels, and read past the end of a colour table that is too short.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     table = _gif_table(data, 13, flags)
@@ -245,7 +252,10 @@ def _gif_blocks_end(data: bytes, at: int) -> int:
 
 
 def _webp(data: bytes) -> Decoded:
-    """RFC 9649: a RIFF file with one image, VP8 (with its ALPH) or VP8L, or with ANMF frames on a VP8X canvas."""
+    """Decodes a WebP file, of an animation the first frame.
+
+    RFC 9649: a RIFF file with one image, VP8 (with its ALPH) or VP8L, or with ANMF frames on a VP8X canvas.
+    """
     (size,) = struct.unpack_from("<I", data, 4)
     if 8 + size > len(data):
         raise UserError(DAMAGED)
@@ -308,13 +318,17 @@ _INDICES = bytes(i for i in range(256) for _ in "RGB")  # a colour table that ma
 
 
 def _painted(indices: Tensor, table: bytes | bytearray, alphas: bytes | bytearray) -> Tensor:
-    """Looks up uint8 indices [height, width] in a colour table, over white; beyond its end they are opaque greys."""
+    """Returns uint8 [3, height, width]: the colours of uint8 indices [height, width] in a table, over white.
+
+    Indices beyond the end of the table become opaque greys.
+    """
     colours = _tensor((table + _INDICES[len(table) :])[:768]).view(256, 3).T
     colours = _over_white(colours, _tensor((alphas + b"\xff" * 256)[:256]))
     return colours.index_select(1, indices.flatten().int()).view(3, *indices.shape)
 
 
 def _over_white(samples: Tensor, alpha: Tensor) -> Tensor:
+    """Composites uint8 samples [channels, …] with the opacity `alpha`, uint8 […], over white."""
     # Channel by channel, because the int32 product needs four times a channel's memory.
     return torch.stack([255 - (((255 - channel).int() * alpha + 127) // 255).byte() for channel in samples])
 

@@ -22,6 +22,7 @@ from trainer.progress import Report, quiet
 from trainer.settings.config import SPLITS
 
 SIZE = 32
+"""The width and height, in pixels, of every picture of an image set."""
 # CIFAR-10 has 60,000; 300,000 take 0.9 GB of memory.
 MAX_IMAGES = 300_000
 CIFAR10_REPO = "uoft-cs/cifar10"
@@ -43,7 +44,7 @@ class Pictures(NamedTuple):
 
 
 def read_dataset(path: str, revision: str | None, name: str, what: str, report: Report) -> Pictures:
-    """Reads a dataset, on the Hub or in a folder, that has an Image and a ClassLabel column.
+    """Returns the pictures of a dataset, on the Hub or in a folder, that has an Image and a ClassLabel column.
 
     Raises UserError, with a sentence that begins with `what`, if it cannot be read or lacks a column or split.
     """
@@ -134,7 +135,10 @@ def find_pictures(folder: Path, what: str) -> tuple[tuple[str, ...], tuple[Files
 
 
 def read_pictures(name: str, class_names: tuple[str, ...], splits: tuple[Files, Files], report: Report) -> Pictures:
-    """Reads the files that find_pictures returns. Raises UserError, with the file's name, if one cannot be read."""
+    """Returns the pictures in the files that find_pictures found.
+
+    Raises UserError, with the file's name, if one cannot be read.
+    """
     done, total, results = 0, sum(map(len, splits)), []
     pool = ThreadPoolExecutor()
     try:
@@ -204,7 +208,10 @@ def _as_tensors(
 
 
 def _accurate_name(name: str, class_names: tuple[str, ...], formats: set[str]) -> str:
-    """Names CIFAR-10 in JPEG differently from CIFAR-10; another repository with its ten classes keeps its own name."""
+    """Returns the name of a dataset: CIFAR10_NAME or CIFAR10_JPEG_NAME for a copy of CIFAR-10, otherwise `name`.
+
+    Another repo with the classes of CIFAR-10 keeps its name unless its pictures are JPEG.
+    """
     if class_names != CIFAR10_CLASSES:
         return name
     if "JPEG" in formats:

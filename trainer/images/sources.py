@@ -32,8 +32,8 @@ from trainer.images.readers import (
 from trainer.progress import Report, ignore_progress, run_with_timeout
 
 CIFAR10_REVISION = "0b2714987fa478483af9968de7c934580d0bb9a2"
-# `auto` may try both before it draws shapes, and the app should be usable within 15 seconds, of which its start takes a
-# few. The Hub needs longer: it gets several requests, on two hosts.
+# `auto` may wait for both before it draws shapes, and the app should be usable within 15 seconds of its start. The Hub
+# gets more time, because it takes several requests to two hosts.
 HUB_SECONDS = 5.0
 TORCHVISION_SECONDS = 3.0
 # Long enough for a slow connection; the Hub client's own retries would take minutes.
@@ -58,7 +58,9 @@ class Source:
     key: str
     """Part of the cache file's name: different for any two sources whose pictures may differ."""
     fetch: Callable[[Report], Pictures]
+    """Returns the pictures."""
     revision: str | None = None
+    """The commit on the Hub; None for other sources."""
     server: str | None = None
     """The server's name in sentences; None if the source needs no server."""
     reach: Callable[[Report], Any] | None = None
@@ -66,7 +68,7 @@ class Source:
     reach_seconds: float = 0.0
 
     def read(self, progress: Report) -> Pictures:
-        """Contacts the server, if there is one, then fetches the pictures.
+        """Returns the pictures, after contacting the server, if there is one.
 
         Raises UserError if the server does not answer within reach_seconds or sends nothing for STALL_SECONDS, or if
         the content is not an image set.
@@ -83,7 +85,8 @@ class Source:
 def find_source(address: str) -> Source:
     """Returns the source of an address: hub, torchvision, synthetic, a folder, or a dataset's owner/name[@revision].
 
-    Contacts the Hub only for a revision that is not a full commit hash. Raises UserError if there is no such source.
+    Contacts the Hub only for a dataset whose revision is missing or not a full commit hash. Raises UserError if there
+    is no such source.
     """
     if address == "hub":
         return _hub(CIFAR10_REPO, CIFAR10_REVISION)
@@ -109,6 +112,7 @@ def find_source(address: str) -> Source:
 
 
 def _commit(repo_id: str, revision: str | None) -> str:
+    """Returns the commit of a dataset's revision, by default the newest. Raises UserError if the Hub has none."""
     try:
         contact = partial(_contact_hub, repo_id, revision)
         return _within(HUB_SECONDS, contact, ignore_progress, _UNREACHABLE, server=_HUB)

@@ -16,7 +16,7 @@ _HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Downloaded(NamedTuple):
-    """A checked file, and the commit that it belongs to."""
+    """The path of a checked file in the cache, and the commit that the file belongs to."""
 
     path: Path
     commit: str
@@ -48,14 +48,14 @@ def download(
         raise UserError("{file} is missing in {repo}.", file=name, repo=repo_id) from None
     if info.file_size is not None and info.file_size > at_most:
         raise UserError("{file} is larger than expected.", file=name)
-    # By the name of the revision: the cache then remembers its commit, for when there is no network.
+    # With the name of the revision, not its commit: the cache then knows the commit of that name without a network.
     path = Path(hf_hub_download(repo_id, name, revision=revision, force_download=force_download, **arguments))
     commit = path.parents[name.count("/")].name
     arguments["revision"] = commit  # a branch may move
     if not _is_sound(repo_id, name, path, commit, arguments):
         if local_files_only:
             raise UserError("{file} of {repo} is damaged in the cache.", file=name, repo=repo_id)
-        _delete(path)  # the client would not replace it if it is no link
+        _delete(path)  # the client would not replace a file that is not a link
         path = _download_again(repo_id, name, arguments)
         if not _is_sound(repo_id, name, path, commit, arguments):
             _delete(path)

@@ -17,7 +17,7 @@ _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads the weights of `model` from a safetensors file; float16 and bfloat16 are converted to the model's dtype.
+    """Loads weights from a safetensors file into `model`; float16 and bfloat16 are converted to the model's dtype.
 
     Raises UserError unless the file holds exactly the model's tensors, in their shapes and all finite.
     """
@@ -72,12 +72,12 @@ def read_json(path: Path, *, at_most: int) -> dict[str, Any]:
 
 
 def _regular(path: Path) -> Path:
-    """Returns the path of a regular file. Raises FileNotFoundError for others: reading a pipe may never end."""
+    """Returns `path`. Raises FileNotFoundError unless it is a regular file: reading a pipe may never end."""
     if not path.is_file():
         raise FileNotFoundError(path)
     return path
 
 
 def largest_file(model: nn.Module) -> int:
-    """Returns the largest size, in bytes, of a safetensors file of the model's weights with any metadata."""
+    """Returns the most bytes that a safetensors file of the model's weights may have, with its metadata."""
     return sum(tensor.nbytes for tensor in model.state_dict().values()) + LARGEST_CONFIG

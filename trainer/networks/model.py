@@ -30,9 +30,10 @@ class OptimizerLabModel(
     pipeline_tag="image-classification",
     tags=[TAG],
 ):
-    """A network with its class names and its preprocessing: the content of config.json and model.safetensors.
+    """A network with its class names and its preprocessing, as config.json and model.safetensors store it.
 
-    The arguments are those of config.json. `mean` and `std` are per channel, for pixels from 0 to 1. `image_size` is a
+    The arguments are the entries of config.json. `architecture` is one of ARCHITECTURES, `activation` one of
+    ACTIVATIONS. `mean` and `std` are per channel, for pixels from 0 to 1. `image_size` is a
     multiple of 8 from 8 to 128; `resize` is one of RESIZES. `softmax` appends a Softmax layer: the network then returns
     probabilities, and `probabilities` applies no second softmax. Raises UserError for any other value, because
     config.json may come from a stranger.
@@ -83,7 +84,10 @@ class OptimizerLabModel(
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Maps uint8 images [n, 3, image_size, image_size] to class probabilities, float32 [n, classes]."""
+        """Maps uint8 images [n, 3, image_size, image_size] to class probabilities, float32 [n, classes].
+
+        The model must be in evaluation mode.
+        """
         outputs = self(images).float()
         return outputs if self.softmax else outputs.softmax(dim=1)
 

@@ -13,7 +13,7 @@ from trainer.networks.model import OptimizerLabModel
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The likeliest class of a picture, and all classes with their probabilities, likeliest first.
+    """The likeliest class of a picture, and the probability, 0–1, of each class by name, likeliest first.
 
     `seen` is the picture as it was passed to the network, uint8 [3, size, size].
     """
@@ -24,7 +24,9 @@ class Prediction:
 
 
 def classify(model: OptimizerLabModel, picture: str | os.PathLike[str] | Tensor) -> Prediction:
-    """Classifies an image file, or uint8 RGB pixels [3, height, width], which is resized by the model's own rule.
+    """Returns the prediction for an image file or uint8 RGB pixels [3, height, width], resized by the model's own rule.
+
+    The model must be in evaluation mode, as `from_pretrained` returns it.
 
     Raises UserError if the file cannot be read as a picture, or if the network's output is not finite.
     """
