@@ -98,6 +98,7 @@ def rename_the_classes(content: bytes) -> bytes:
         lambda content: b"\xff" * 1000,
         lambda content: content.replace(b"optimizer-lab", b"another-label"),
         lambda content: content.replace(b"train.images", b"train.imagez"),
+        lambda content: content.replace(b'\\"source\\"', b'\\"sauce!\\"'),
     ],
 )
 def test_damaged_cache_is_replaced(tmp_path, damage):

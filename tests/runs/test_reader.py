@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.runs.test_run_folder import content
+from trainer.errors import UserError
 from trainer.images.image_data import facts
 from trainer.learning.checkpoint import continued, resumed
 from trainer.learning.loop import train
 from trainer.runs import run_folder, training_json
 from trainer.runs.events import CheckpointReady, EpochEnded
-from trainer.runs.reader import read_checkpoint, read_run, read_settings
+from trainer.runs.reader import read_checkpoint, read_files, read_run, read_settings
 from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
@@ -272,3 +273,11 @@ def test_a_strangers_curve_is_checked(tiny, trained, damage):
     (folder / "training.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"training\.json is damaged"):
         read_run(folder)
+
+
+@pytest.mark.parametrize("history", [b"{", b"[]", b"3", b"\xff", b"{}"])
+def test_a_damaged_run_is_not_published(history, small_run):
+    """One sentence, whatever training.json contains."""
+    (small_run / "training.json").write_bytes(history)
+    with pytest.raises(UserError, match="damaged"):
+        read_files(small_run)

@@ -145,7 +145,7 @@ def call_once(
 
 
 def _in_thread(function: Callable[[], T]) -> T:
-    """Calls the function, which then gets answers with Retry-After as errors; this thread must be for this call alone."""
+    """Calls the function; answers with Retry-After become errors. This thread must run this call alone."""
     # All threads share the session. The hook checks `_is_call`, so that other callers' requests stay as they are.
     session = get_session()
     if _raise_retry_after not in session.event_hooks["response"]:

@@ -83,16 +83,15 @@ def open_images(path: str | os.PathLike[str]) -> ImageData:
             metadata = json.loads(file.metadata()[_METADATA])
             splits = [(file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels")) for split in SPLITS]
         pictures = Pictures(metadata["name"], tuple(metadata["class_names"]), *splits)
-        is_damaged = _digest(pictures) != metadata["digest"]
+        origin = {name: metadata[name] for name in ("source", "revision", "digest")}
+        is_damaged = _digest(pictures) != origin["digest"]
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError("The file {name} is damaged.", name=path.name) from error
     if is_damaged:
         raise UserError("The file {name} is damaged.", name=path.name)
-    return _image_data(
-        pictures, source=metadata["source"], revision=metadata["revision"], digest=metadata["digest"], path=path
-    )
+    return _image_data(pictures, **origin, path=path)
 
 
 def facts(data: ImageData) -> dict[str, Any]:

@@ -78,9 +78,12 @@ def read_files(folder: Path) -> dict[str, bytes]:
             files = {
                 path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."
             }
-            expected = training_json.entry(json.loads(files[HISTORY_FILE]), "files", dict)
+            content = json.loads(files[HISTORY_FILE])
+            if not isinstance(content, dict):
+                raise UserError("The run's files do not match each other: some are missing or damaged.")
+            expected = training_json.entry(content, "files", dict)
             found = training_json.digests({name: files[name] for name in expected})
-        except (FileNotFoundError, KeyError):
+        except (FileNotFoundError, KeyError, json.JSONDecodeError, UnicodeDecodeError):
             expected = found = {}
         if expected and found == expected:
             return files
