@@ -20,7 +20,7 @@ def bundle(run: Path, folder: Path) -> None:
     """Writes the network of the run in the folder `run`, and its model card, to `folder`."""
     folder.mkdir(exist_ok=True)
     shutil.copyfile(run / CONFIG_FILE, folder / CONFIG_FILE)
-    config, data = (json.loads((run / name).read_text()) for name in (CONFIG_FILE, HISTORY_FILE))
+    config, data = (json.loads((run / name).read_text(encoding="utf-8")) for name in (CONFIG_FILE, HISTORY_FILE))
     (folder / CARD_FILE).write_text(model_card(read_run(run), data["data"], config))
     tensors = load_file(run / WEIGHTS_FILE)
     halved = {

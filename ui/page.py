@@ -21,7 +21,7 @@ from ui.tabs import classify, compare, gallery, time_machine
 from ui.tabs.train import permalink
 from ui.tabs.train import tab as train
 
-STYLE = (Path(__file__).parent / "style.css").read_text()
+STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 _HEADER = (
     """<header><h1>Optimizer Lab</h1>

@@ -107,7 +107,7 @@ def _build_journey() -> Journey:
     machine = gr.HTML(
         {},
         html_template=_MACHINE,
-        js_on_load=(Path(__file__).parent / "time_machine.js").read_text(),
+        js_on_load=(Path(__file__).parent / "time_machine.js").read_text(encoding="utf-8"),
         elem_id="machine",
     )
     says = gr.HTML(elem_id="travel-says")
