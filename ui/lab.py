@@ -17,7 +17,7 @@ from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData, load_images
 from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.lr_finder import Finding, Trial
-from trainer.learning.race import limit_time
+from trainer.learning.race import TimeLimit, limit_time
 from trainer.runs import run_folder
 from trainer.runs.events import Event
 from trainer.settings.config import TrainConfig
@@ -98,7 +98,7 @@ class Lab:
             "(num_images), fewer settings side by side or a smaller model.",
             number=f"{seconds:g}",
         )
-        return limit_time(events, len(contenders), seconds=seconds, advice=advice, too_slow=too_slow)
+        return limit_time(events, len(contenders), TimeLimit(seconds=seconds, advice=advice, too_slow=too_slow))
 
     def find_lr(
         self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf

@@ -16,17 +16,16 @@ from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData
 from trainer.jobs.pace import Pace, pace_of
 from trainer.jobs.slices import (
-    ImageFile,
     Job,
     Measurement,
     Refused,
-    RunState,
     Slice,
     Started,
     measurement,
     next_slice,
     search,
 )
+from trainer.jobs.work import ImageFile, RunState
 from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.learning.training_set import training_split

@@ -242,7 +242,8 @@ from trainer.settings.config import TrainConfig
 from trainer.images.image_data import load_images
 from trainer.runs.events import EpochEnded, Finished
 from trainer.networks.model import OptimizerLabModel
-from trainer.jobs.slices import Slice, RunState
+from trainer.jobs.slices import Slice
+from trainer.jobs.work import RunState
 from ui.zerogpu import BorrowedGpu
 
 KINDS = (Checkpoint, OptimizerLabModel, Slice, RunState, torch.optim.Optimizer)

@@ -10,10 +10,8 @@ from trainer.images.image_data import load_images
 from trainer.jobs.pace import Pace
 from trainer.jobs.slices import (
     START_SECONDS,
-    ImageFile,
     Measurement,
     Refused,
-    RunState,
     Slice,
     Started,
     gpu_seconds,
@@ -22,6 +20,7 @@ from trainer.jobs.slices import (
     search,
     seconds_to_declare,
 )
+from trainer.jobs.work import ImageFile, RunState
 from trainer.learning.checkpoint import continued
 from trainer.learning.lr_finder import num_trials
 from trainer.learning.race import race

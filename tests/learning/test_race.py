@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from trainer.errors import Message
 from trainer.images.image_data import facts
 from trainer.learning.checkpoint import continued, resumed
 from trainer.learning.loop import train
-from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS, limit_time, over_seeds, race
+from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS, TimeLimit, limit_time, over_seeds, race
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.runs.recorder import Recorder, record_race
@@ -17,6 +18,10 @@ from trainer.settings.config import TrainConfig
 
 CONFIG = TrainConfig(epochs=3, batch_size=8, scheduler="constant")
 ADAM = TrainConfig(epochs=3, batch_size=8, scheduler="constant", optimizer="adam")
+
+
+def within(seconds):
+    return TimeLimit(seconds=seconds, advice=Message("later"), too_slow=Message("never"))
 
 
 def timeless(event):
@@ -188,7 +193,7 @@ def test_a_run_without_an_epoch_in_time_has_other_advice(tiny):
         time.sleep(0.1)
         yield 1, step
 
-    ended = [event for _, event in limit_time(events(), 2, seconds=0.05, advice="later", too_slow="never")][3:]
+    ended = [event for _, event in limit_time(events(), 2, within(0.05))][3:]
     assert isinstance(untrained, CheckpointReady)
     assert [event.advice for event in ended] == ["later", "never"]
 
@@ -196,11 +201,19 @@ def test_a_run_without_an_epoch_in_time_has_other_advice(tiny):
 def test_out_of_time_ends_all_unfinished_runs(tiny):
     """With the given advice; finished runs and races within the limit stay as they are."""
     configs = [CONFIG.changed({"lr": 1e4}), CONFIG, ADAM]
-    events = limit_time(
-        race([(config, None) for config in configs], tiny), 3, seconds=0, advice="later", too_slow="never"
-    )
+    events = limit_time(race([(config, None) for config in configs], tiny), 3, within(0))
     assert [(index, event.reason) for index, event in events if isinstance(event, Finished)] == [
         (index, "out_of_time") for index in range(3)
     ]
-    whole = list(limit_time(race([(CONFIG, None)], tiny), 1, seconds=1e9, advice="later", too_slow="never"))
+    whole = list(limit_time(race([(CONFIG, None)], tiny), 1, within(1e9)))
     assert whole[-1] == (0, Finished(reason="completed"))
+
+
+def test_only_the_time_of_the_race_counts_towards_the_limit(tiny):
+    """A race that waits between its events, because others have their turn, has used no time."""
+    events = limit_time(race([(CONFIG, None)], tiny), 1, within(2))
+    seen = []
+    for _, event in events:
+        seen.append(event)
+        time.sleep(0.05)
+    assert seen[-1] == Finished(reason="completed")

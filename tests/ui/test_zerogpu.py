@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer.images.image_data import load_images
-from trainer.jobs.slices import LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT, Measurement, Search, Slice, run_job
+from trainer.jobs.slices import LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT, Measurement, Slice, TimedSearch, run_job
 from trainer.learning import lr_finder
 from trainer.learning.lr_finder import Trial
 from trainer.runs.events import EpochEnded, Finished, GpuTime
@@ -209,4 +209,4 @@ def test_a_search_is_one_job_after_the_measurement(cached):
     events = BorrowedGpu(lender).find_lr(CONFIG, cached)
     assert isinstance(next(events), Trial)
     events.close()
-    assert [type(job) for job in lender.jobs] == [Measurement, Search]
+    assert [type(job) for job in lender.jobs] == [Measurement, TimedSearch]

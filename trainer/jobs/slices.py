@@ -4,25 +4,20 @@ A job runs in another process, which runs other visitors' jobs before and after 
 plain data and bytes; the process maps the images from their file, and keeps nothing else.
 """
 
-import functools
 import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 
-from trainer.errors import UserError
-from trainer.images.image_data import ImageData, open_images
+from trainer.images.image_data import ImageData
 from trainer.jobs.pace import Pace, measure
-from trainer.learning.checkpoint import Checkpoint
+from trainer.jobs.work import ImageFile, RunState, images_in
 from trainer.learning.lr_finder import Finding, Trial, find_lr, num_trials
 from trainer.learning.race import race
-from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished
-from trainer.runs.run import Curve
+from trainer.runs.events import EpochEnded, Event, Finished
 from trainer.settings.config import TrainConfig
 
 # Seconds to declare for a measurement: long enough for a device that starts slowly, shorter if the quota demands it.
@@ -45,66 +40,6 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageFile:
-    """The app's images as part of a job: the file to map them from, and its digest."""
-
-    path: Path
-    digest: str
-
-    @classmethod
-    def of(cls, images: ImageData) -> "ImageFile":
-        """Returns the file of `images`. Raises UserError if they are not in a file."""
-        if images.path is None:
-            raise UserError("The pictures could not be saved on the disk, and the GPU can read them only from there.")
-        return cls(path=images.path, digest=images.digest)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunState:
-    """The state of a contender between two slices: its config, and the events of the last epoch that has ended.
-
-    `ended` and `ready` are None before epoch 0 has ended.
-    """
-
-    config: TrainConfig
-    ended: EpochEnded | None = None
-    ready: CheckpointReady | None = None
-
-    @classmethod
-    def of(cls, config: TrainConfig, checkpoint: Checkpoint | None) -> "RunState":
-        """Returns the state of a contender that starts from `checkpoint`, if any."""
-        if checkpoint is None:
-            return cls(config=config)
-        ready = CheckpointReady(
-            epoch=checkpoint.epoch,
-            model_config={},
-            model=_to_bytes(checkpoint.weights),
-            training=_to_bytes(checkpoint.tensors),
-            state=dict(checkpoint.state),
-        )
-        return cls(config=config, ended=checkpoint.history[-1], ready=ready)
-
-    @property
-    def epochs_left(self) -> int:
-        """The number of epochs still to train."""
-        return self.config.epochs - (self.ready.epoch if self.ready else 0)
-
-    def checkpoint(self) -> Checkpoint | None:
-        """Returns the checkpoint that `train` resumes from; None if no epoch has ended."""
-        if self.ready is None or self.ended is None:
-            return None
-        return Checkpoint(
-            config=self.config,
-            data={},
-            history=(self.ended,),
-            weights=load(self.ready.model),
-            tensors=load(self.ready.training),
-            state=self.ready.state,
-            curve=Curve(),
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
     """Measures the pace of a config."""
 
@@ -114,7 +49,7 @@ class Measurement:
 
     def run(self, device: torch.device) -> Iterator[Pace]:
         """Yields the Pace."""
-        yield measure(self.config, _open_images(self.images), device=device)
+        yield measure(self.config, images_in(self.images), device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +70,7 @@ class Slice:
         The next slice resumes contenders with epochs left exactly, from their last CheckpointReady.
         """
         started = time.perf_counter()
-        images = _open_images(self.images)
+        images = images_in(self.images)
         indices = list(self.states)
         epoch_seconds = {index: self.paces[index].epoch_seconds(self.states[index].config, images) for index in indices}
 
@@ -158,7 +93,7 @@ class Slice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
+class TimedSearch:
     """A learning-rate range test."""
 
     images: ImageFile
@@ -167,10 +102,10 @@ class Search:
 
     def run(self, device: torch.device) -> Iterator[Trial | Finding]:
         """Yields the events of `find_lr`."""
-        yield from find_lr(self.config, _open_images(self.images), device=device)
+        yield from find_lr(self.config, images_in(self.images), device=device)
 
 
-Job = Measurement | Slice | Search
+Job = Measurement | Slice | TimedSearch
 
 
 def gpu_seconds(job: Job) -> int:
@@ -212,25 +147,12 @@ def next_slice(states: Mapping[int, RunState], paces: Mapping[int, Pace], images
     )
 
 
-def search(config: TrainConfig, pace: Pace, images: ImageData) -> Search:
+def search(config: TrainConfig, pace: Pace, images: ImageData) -> TimedSearch:
     """Returns the range test of `config`, with a duration that is enough for its batches."""
     seconds = seconds_to_declare(num_trials(config) * pace.batch_seconds)
-    return Search(images=ImageFile.of(images), config=config, seconds=seconds)
+    return TimedSearch(images=ImageFile.of(images), config=config, seconds=seconds)
 
 
 def seconds_to_declare(working_seconds: float) -> int:
     """Returns the duration to declare for a job whose work takes `working_seconds` after its start."""
     return math.ceil(START_SECONDS + _MARGIN * working_seconds)
-
-
-@functools.lru_cache(maxsize=1)
-def _open_images(file: ImageFile) -> ImageData:
-    """Returns the app's images. Only these stay in the process between jobs, because all visitors share them."""
-    images = open_images(file.path)
-    if images.digest != file.digest:
-        raise UserError("The file of the pictures has changed since the app started.")
-    return images
-
-
-def _to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()})

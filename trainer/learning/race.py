@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
-from trainer.errors import UserError
+from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData, to_device
 from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.device import explain_out_of_memory
@@ -62,28 +62,43 @@ def race(
     return _take_turns(dict(enumerate(trainings)), pause)
 
 
-def limit_time(
-    events: Iterator[tuple[int, Event]], num_contenders: int, *, seconds: float, advice: str, too_slow: str
-) -> Generator[tuple[int, Event], None, None]:
-    """Yields the events of a race for about `seconds`, then a Finished `out_of_time` for each unfinished run.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeLimit:
+    """The `seconds` that a race may take, and the advice for a run that did not end in time.
 
-    Its advice is `advice`, or `too_slow` if the run has not completed an epoch: resumed with the same limit, it would
-    not complete one either. The limit is checked at each event.
+    `advice` is for a run that has completed an epoch, `too_slow` for one that has not: resumed with the same limit, it
+    would not complete one either.
     """
-    started, training, advanced = time.monotonic(), set(range(num_contenders)), set()
+
+    seconds: float
+    advice: Message
+    too_slow: Message
+
+
+def limit_time(
+    events: Iterator[tuple[int, Event]], num_contenders: int, limit: TimeLimit
+) -> Generator[tuple[int, Event], None, None]:
+    """Yields the events of a race, and at the limit a Finished `out_of_time` for each unfinished run.
+
+    Only the time that the race takes for its events counts, not the time that the caller takes between them. The limit
+    is checked at each event.
+    """
+    seconds, training, advanced = 0.0, set(range(num_contenders)), set()
     with closing(events):  # type: ignore[type-var]
-        for index, event in events:
+        while seconds <= limit.seconds:
+            started = time.monotonic()
+            try:
+                index, event = next(events)
+            except StopIteration:
+                return
+            seconds += time.monotonic() - started
             yield index, event
             if isinstance(event, CheckpointReady) and event.epoch > 0:
                 advanced.add(index)
-            if isinstance(event, Finished):
+            elif isinstance(event, Finished):
                 training.discard(index)
-            elif time.monotonic() - started > seconds:
-                break
-        else:
-            return
     for index in sorted(training):
-        yield index, Finished(reason="out_of_time", advice=advice if index in advanced else too_slow)
+        yield index, Finished(reason="out_of_time", advice=limit.advice if index in advanced else limit.too_slow)
 
 
 def _take_turns(trainings: dict[int, "_Training"], pause: Callable[[int], bool]) -> Iterator[tuple[int, Event]]:

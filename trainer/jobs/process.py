@@ -1,0 +1,176 @@
+"""WorkerProcess: runs work in a worker process, and starts a new one if that dies."""
+
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+
+import trainer
+from trainer.errors import Message, UserError
+from trainer.jobs.schedule import Turn
+from trainer.jobs.work import Work
+from trainer.jobs.worker import READY, Command
+
+_SECONDS_BETWEEN_CHECKS = 0.2  # whether the work is to stop
+
+
+class WorkerLostError(UserError):
+    """The worker process ended while it ran this work."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """The seconds that the worker has spent on this work so far; it comes after the events of each turn."""
+
+    seconds: float
+
+
+@dataclass(kw_only=True, eq=False)
+class _Task:
+    """Work in the worker. `has_begun` says that the worker has reported a turn of it."""
+
+    work: Work
+    turns: "queue.SimpleQueue[Turn | WorkerLostError]" = field(default_factory=queue.SimpleQueue)
+    has_begun: bool = False
+    is_second_try: bool = False
+
+
+class WorkerProcess:
+    """A process that runs work on one device; all work in it takes turns (see `trainer.jobs.schedule`). Thread-safe.
+
+    The process is started at once, so that its imports are done before the first work arrives. When it dies, its work
+    ends with WorkerLostError, except for work that had not begun, which goes to the new process.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._lock = threading.Lock()
+        self._tasks: dict[int, _Task] = {}
+        self._last_key = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
+        with self._lock:
+            self._start()
+
+    def __len__(self) -> int:
+        """The number of pieces of work that the process holds."""
+        return len(self._tasks)
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process; None if it could not be started."""
+        process = self._process
+        return process.pid if process else None
+
+    def run(self, work: Work, stopping: threading.Event) -> Iterator[Any]:
+        """Yields the events of the work, and a Served after each turn, until it ends or `stopping` is set.
+
+        Raises UserError if the work is refused, WorkerLostError if the process dies.
+        """
+        key, task = self._submit(work)
+        try:
+            while not stopping.is_set():
+                with suppress(queue.Empty):
+                    turn = task.turns.get(timeout=_SECONDS_BETWEEN_CHECKS)
+                    if isinstance(turn, WorkerLostError):
+                        raise turn
+                    yield from turn.events
+                    yield Served(seconds=turn.seconds)
+                    if turn.error:
+                        raise turn.error
+                    if turn.is_over:
+                        return
+        finally:
+            self._forget(key)
+
+    def close(self) -> None:
+        """Ends the process and all work in it."""
+        with self._lock:
+            self._is_closed = True
+            process = self._process
+        if process:
+            with suppress(OSError):
+                cast("IO[bytes]", process.stdin).close()
+            process.wait()
+
+    def _submit(self, work: Work) -> tuple[int, _Task]:
+        task = _Task(work=work)
+        with self._lock:
+            if self._process is None:
+                self._start()
+            self._last_key += 1
+            self._tasks[self._last_key] = task
+            self._send(self._last_key, work)
+            return self._last_key, task
+
+    def _forget(self, key: int) -> None:
+        with self._lock:
+            if self._tasks.pop(key, None):
+                self._send(key, None)
+
+    def _send(self, key: int, work: Work | None) -> None:
+        command: Command = (key, work)
+        with suppress(OSError, ValueError):  # the process has died, which `_read` notices too
+            stdin = cast("IO[bytes]", cast("subprocess.Popen[bytes]", self._process).stdin)
+            pickle.dump(command, stdin)
+            stdin.flush()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - no part of the command comes from outside
+            [sys.executable, "-m", "trainer.jobs.worker", str(self.device)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(trainer.__file__).parents[1],  # where it finds the package
+        )
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+
+    def _read(self, process: "subprocess.Popen[bytes]") -> None:
+        """Hands the turns of the process to their work until it ends; then starts another one."""
+        is_ready = False
+        with suppress(EOFError, OSError, pickle.UnpicklingError), cast("IO[bytes]", process.stdout) as stdout:
+            while True:
+                message = pickle.load(stdout)  # noqa: S301 - from the process started here
+                if message == READY:
+                    is_ready = True
+                elif task := self._tasks.get(message.key):
+                    task.has_begun = True
+                    if message.is_over:
+                        self._tasks.pop(message.key, None)
+                    task.turns.put(message)
+        process.kill()
+        code = process.wait()
+        with self._lock:
+            with suppress(OSError):  # what is still in its buffer cannot be written any more
+                cast("IO[bytes]", process.stdin).close()
+            lost, self._tasks, self._process = self._tasks, {}, None
+            if self._is_closed:
+                return
+            # One that dies before it is ready would do so again; the next work tries it.
+            if is_ready:
+                self._start()
+                for key, task in list(lost.items()):
+                    if not task.has_begun and not task.is_second_try:
+                        task.is_second_try = True
+                        self._tasks[key] = lost.pop(key)
+                        self._send(key, task.work)
+        for task in lost.values():
+            task.turns.put(WorkerLostError(_explain(code) if is_ready else _NOT_STARTED))
+
+
+_NOT_STARTED = Message("The process that trains could not be started; the app's log says why.")
+
+
+def _explain(code: int) -> Message:
+    """Returns a sentence on why a process ended with this exit code; a negative one is a signal's number."""
+    if code == -getattr(signal, "SIGKILL", 9):
+        return Message("The process that trains was ended by the system, probably because the memory ran out.")
+    return Message("The process that trains ended unexpectedly (exit code {code}).", code=code)

@@ -1,0 +1,86 @@
+"""The worker: a process that runs work on one device and shares the device among all of it.
+
+`python -m trainer.jobs.worker DEVICE` reads pickled commands from stdin and writes pickled turns to stdout. Only
+`trainer.jobs.process`, which starts it, talks to it. It ends with the process that started it.
+"""
+
+import logging
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from trainer.errors import UserError
+from trainer.jobs.schedule import Schedule, Turn
+from trainer.jobs.work import Work
+from trainer.learning.device import allow_tf32
+
+READY = "ready"  # the first message
+
+_logger = logging.getLogger(__name__)
+
+# The key of some work, and the work to begin; None ends the one that was begun.
+Command = tuple[int, Work | None]
+
+
+def main() -> None:
+    """Runs what stdin asks for until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the app, which closes stdin
+    # A library that prints must not write between two messages.
+    messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _volunteer_for_oom_kill()
+    device = torch.device(sys.argv[1])
+    allow_tf32(device)
+    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, commands), daemon=True).start()
+    _send(messages, READY)
+    schedule = Schedule()
+    while True:
+        while not len(schedule) or not commands.empty():
+            key, work = commands.get()
+            if work is None:
+                schedule.remove(key)
+            else:
+                schedule.add(key, work.run(device))
+        turn = schedule.turn()
+        if turn.error is not None and not isinstance(turn.error, UserError):
+            _logger.error("A training failed.", exc_info=turn.error)
+            turn = Turn(key=turn.key, seconds=turn.seconds, events=turn.events, is_over=True, error=_BROKEN)
+        _send(messages, turn)
+
+
+_BROKEN = UserError("Something in the app went wrong; its log says what.")
+
+
+def _send(messages: BinaryIO, message: object) -> None:
+    pickle.dump(message, messages)
+    messages.flush()
+
+
+def _read(stdin: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
+    try:
+        while True:
+            commands.put(pickle.load(stdin))  # noqa: S301 - from the process that started this one
+    except EOFError:
+        pass
+    finally:
+        # The app has ended or does not want this process any more: nobody will read what it still computes.
+        os._exit(0)
+
+
+def _volunteer_for_oom_kill() -> None:
+    """Makes Linux end this process before the app when memory runs out."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+if __name__ == "__main__":
+    main()
