@@ -1,6 +1,5 @@
 """Reads a run from its folder, without trusting who wrote it."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from trainer.errors import UserError
 from trainer.learning.checkpoint import Checkpoint
-from trainer.networks.files import WEIGHTS_FILE, read_tensors
+from trainer.networks.files import WEIGHTS_FILE, parse_json, read_tensors
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs import training_json
 from trainer.runs.run import Run
@@ -71,21 +70,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def read_files(folder: Path) -> dict[str, bytes]:
     """Returns the files to publish, by name: all of the folder itself except dot files, without `epochs/`.
 
-    All belong to one state, also while the run is in training. Raises UserError if they do not match each other.
+    All belong to one state, also while the run is in training. Raises UserError if one is damaged, or if they do not
+    match each other.
     """
     for _ in range(_SNAPSHOT_TRIES):
         try:
             files = {
                 path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."
             }
-            content = json.loads(files[HISTORY_FILE])
-            if not isinstance(content, dict):
-                raise UserError("The run's files do not match each other: some are missing or damaged.")
-            expected = training_json.entry(content, "files", dict)
-            found = training_json.digests({name: files[name] for name in expected})
-        except (FileNotFoundError, KeyError, json.JSONDecodeError, UnicodeDecodeError):
-            expected = found = {}
-        if expected and found == expected:
-            return files
+            expected = training_json.entry(parse_json(files[HISTORY_FILE], HISTORY_FILE), "files", dict)
+            if expected and expected == training_json.digests({name: files[name] for name in expected}):
+                return files
+        except (FileNotFoundError, KeyError):
+            pass
         time.sleep(_SNAPSHOT_SECONDS)  # a writer may be moving the files
     raise UserError("The run's files do not match each other: some are missing or damaged.")
