@@ -158,11 +158,14 @@ def add_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Deletes a run permanently. Raises UserError if it is in training, OSError if a file cannot be deleted."""
+    """Deletes a run permanently. Raises UserError if it is in training, or if a file cannot be deleted."""
     with writing(folder):
-        for path in folder.iterdir():
-            if path.name != _LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            for path in folder.iterdir():
+                if path.name != _LOCK:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise UserError("The run cannot be deleted: {reason}.", reason=reason(error)) from None
     shutil.rmtree(folder, ignore_errors=True)
 
 
