@@ -93,7 +93,14 @@ class World:
             return True
 
 
-ALONE = World(0, 1)
+class _NeverSet(Event):
+    """An Event that cannot be set."""
+
+    def set(self) -> None:
+        raise RuntimeError("All trainings of this process share ALONE; use World(0, 1).")
+
+
+ALONE = World(0, 1, stopping=_NeverSet())
 
 
 @contextmanager
