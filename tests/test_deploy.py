@@ -122,7 +122,10 @@ def test_another_space_is_left_alone(hub, deploy, file):
     assert hub.repos[SPACE].files[file] == b"other"
 
 
-@pytest.mark.parametrize(("token", "sentence"), [(READER, "no permission"), ("hf_wrong", "does not accept the token")])
+@pytest.mark.parametrize(
+    ("token", "sentence"),
+    [(READER, "no permission"), ("hf_wrong", "does not accept the token"), ("hf_é", "token is malformed")],
+)
 def test_a_token_without_the_right_is_refused(hub, deploy, token, sentence):
     """Prints one line without the token, exits with status 2, and creates no Space."""
     done = deploy(token=token)

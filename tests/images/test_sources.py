@@ -21,8 +21,10 @@ from fake_hub import Hub, Repo, point_to, serve, silent_server
 from image_sets import jpeg, noise, png, write_dataset
 from torchvision.datasets import CIFAR10
 
+from trainer.errors import UserError
 from trainer.images import readers, sources
 from trainer.images.image_data import load_images
+from trainer.progress import ignore_progress
 
 ROOT = Path(__file__).parents[2]
 
@@ -208,6 +210,18 @@ def test_torchvision_checks_the_archive(tmp_path, monkeypatch):
         monkeypatch.setattr(CIFAR10, "url", f"{address}/{CIFAR10.filename}")
         with pytest.raises(ValueError, match="sent something other than CIFAR-10"):
             load_images("torchvision")
+
+
+@pytest.mark.parametrize("error", [ValueError("no number"), RuntimeError("no number"), OSError("no number")])
+def test_an_error_of_a_library(error):
+    """It becomes a sentence for the user, so that auto tries the next source."""
+
+    def fetch(report):
+        raise error
+
+    source = sources.Source(address="broken", key="broken", fetch=fetch)
+    with pytest.raises(UserError, match=r"^The images could not be read \(no number\)\.$"):
+        source.read(ignore_progress)
 
 
 def test_auto_behind_a_firewall(monkeypatch):

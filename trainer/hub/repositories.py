@@ -305,7 +305,7 @@ def _published_checkpoint(model: Any) -> PublishedCheckpoint | None:
         return None
     try:
         check_repo_id(repo_id)
-    except ValueError:
+    except UserError:
         return None
     card = model.get("cardData")
     card = card if isinstance(card, dict) else {}

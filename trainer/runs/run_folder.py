@@ -124,7 +124,7 @@ def read_history(folder: Path) -> dict[str, Any]:
         raise UserError("There is no such run.")
     try:
         return read_json(folder / _COMMITTED / HISTORY_FILE, at_most=LARGEST_HISTORY)
-    except ValueError:
+    except UserError:
         # Missing, or moved to its final location since the reading began.
         if os.path.exists(folder / _COMMITTED / HISTORY_FILE):
             raise
