@@ -131,6 +131,11 @@ def read_history(folder: Path) -> dict[str, Any]:
         return read_json(folder / HISTORY_FILE, at_most=LARGEST_HISTORY)
 
 
+def epoch_file(epoch: int) -> str:
+    """Returns the path, in a run's folder, of the weights of an epoch."""
+    return f"epochs/epoch-{epoch:04d}.safetensors"
+
+
 def saved_epochs(folder: Path) -> dict[int, Path]:
     """Returns the file of each epoch whose weights are in the folder, by epoch, ascending."""
     paths = {path.stem.removeprefix("epoch-"): path for path in (folder / "epochs").glob("epoch-*.safetensors")}
