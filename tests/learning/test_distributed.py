@@ -16,6 +16,7 @@ import torch
 
 from trainer.cli.main import main
 from trainer.cli.train import _record
+from trainer.errors import UserError
 from trainer.images.image_data import load_images
 from trainer.learning import distributed
 from trainer.learning.distributed import ALONE, LostRankError, World
@@ -306,7 +307,7 @@ def test_an_error_of_one_rank_ends_all(tiny, tmp_path):
 
     def out_of_memory():
         yield from ()
-        raise ValueError("The device ran out of memory.")
+        raise UserError("The device ran out of memory.")
 
     for rank in (0, 1):
         with pytest.raises(LostRankError, match="out of memory"):
