@@ -91,6 +91,7 @@ def test_a_checkout_becomes_a_space(hub):
     assert hub.buckets == {"owner/runs"}
 
 
+@pytest.mark.quick
 def test_a_second_deployment_matches_the_checkout(hub, deploy):
     """A second deployment is one more commit that also deletes files; hardware and bucket stay unchanged."""
     deploy()

@@ -107,6 +107,7 @@ def in_fresh_process(code: str) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_importing_the_library_changes_nothing():
     """Not the environment; torch is loaded only once a public name is used, but all are listed before."""
     found = in_fresh_process(
@@ -152,6 +153,7 @@ print(json.dumps(Finder.policies))
     ],
     ids=["python -m trainer", "app.py"],
 )
+@pytest.mark.slow
 def test_the_policy_of_waiting_threads_is_set_before_torch_is_loaded(start):
     """OpenMP reads OMP_WAIT_POLICY once, when torch is loaded; the command line and the app set it."""
     assert in_fresh_process(PRINT_POLICY.format(start=start)) == ["passive"]

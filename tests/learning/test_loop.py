@@ -180,6 +180,7 @@ def finish(generator):
             return stop.value
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_change_fast(images):
     """Batch normalisation learns nothing from test pictures, and the size of a part makes no difference."""
     config = TrainConfig(model="fast")

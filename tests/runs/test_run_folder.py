@@ -156,8 +156,9 @@ def test_a_folder_that_cannot_be_locked_is_not_left(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_second_writer_is_refused(tiny, trained):
+def test_a_second_writer_is_refused(tiny, trained, monkeypatch):
     """Another tab or command cannot write or delete the run while the first one writes, and can afterwards."""
+    monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0.1)
     folder, _ = trained(replace(CONFIG, epochs=1), tiny)
     with run_folder.writing(folder):
         with pytest.raises(ValueError, match="being trained in another tab or command"), run_folder.writing(folder):
