@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume, get_token
 
 from trainer.errors import UserError
 from trainer.hub import retry
@@ -32,9 +32,9 @@ def deploy(repo_id: str, *, private: bool = False, hardware: str | None = None, 
             is erased at each restart.
 
     Raises:
-        UserError: The Hub refuses or cannot be reached, or the Space belongs to another app.
+        UserError: The token is malformed, the Hub refuses or cannot be reached, or the Space belongs to another app.
     """
-    api = HfApi()
+    api = HfApi(token=retry.checked_token(get_token()))
     with retry.explain_errors(repo_id):
         url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         space = api.space_info(repo_id)
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--bucket", metavar="OWNER/NAME", help="a storage bucket in which runs survive a restart")
     try:
         print(deploy(**vars(parser.parse_args())))
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker("e2e")
         if "real_images" in item.fixturenames:
             item.add_marker("real")
-        if "command_line" in item.fixturenames:
+        if {"command_line", "hub"} & set(item.fixturenames) and not item.get_closest_marker("quick"):
             item.add_marker("slow")
     items.sort(key=lambda item: "e2e" in item.path.parts)
 

@@ -91,6 +91,7 @@ def test_a_checkout_becomes_a_space(hub):
     assert hub.buckets == {"owner/runs"}
 
 
+@pytest.mark.quick
 def test_a_second_deployment_matches_the_checkout(hub, deploy):
     """A second deployment is one more commit that also deletes files; hardware and bucket stay unchanged."""
     deploy()
@@ -122,7 +123,10 @@ def test_another_space_is_left_alone(hub, deploy, file):
     assert hub.repos[SPACE].files[file] == b"other"
 
 
-@pytest.mark.parametrize(("token", "sentence"), [(READER, "no permission"), ("hf_wrong", "does not accept the token")])
+@pytest.mark.parametrize(
+    ("token", "sentence"),
+    [(READER, "no permission"), ("hf_wrong", "does not accept the token"), ("hf_é", "token is malformed")],
+)
 def test_a_token_without_the_right_is_refused(hub, deploy, token, sentence):
     """Prints one line without the token, exits with status 2, and creates no Space."""
     done = deploy(token=token)

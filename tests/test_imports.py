@@ -1,6 +1,5 @@
 """What the library imports, in which order, and what importing it changes."""
 
-import ast
 import json
 import os
 import re
@@ -9,16 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from imports import imported, modules_of
 
 import trainer
 
-PACKAGE = Path(trainer.__file__).parent
-REPOSITORY = PACKAGE.parent
-MODULES = {
-    ".".join(("trainer", *path.relative_to(PACKAGE).with_suffix("").parts)): path
-    for path in PACKAGE.rglob("*.py")
-    if path.name not in ("__init__.py", "__main__.py")
-}
+REPOSITORY = Path(__file__).parents[1]
+MODULES = modules_of(trainer)
 # Each module imports only from its own layer and from those before it.
 LAYERS = (
     ("errors", "palette", "progress"),
@@ -59,18 +54,6 @@ def layer(module: str) -> int:
     _, package, *names = module.split(".")
     own = ".".join((package, *names))
     return next(number for name in (own, package) for number, layer in enumerate(LAYERS) if name in layer)
-
-
-def imported(path: Path) -> set[str]:
-    """Returns the modules that a file imports, also within its functions; for `from a import b` both a and a.b."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import"
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -124,6 +107,7 @@ def in_fresh_process(code: str) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_importing_the_library_changes_nothing():
     """Not the environment; torch is loaded only once a public name is used, but all are listed before."""
     found = in_fresh_process(
@@ -169,6 +153,7 @@ print(json.dumps(Finder.policies))
     ],
     ids=["python -m trainer", "app.py"],
 )
+@pytest.mark.slow
 def test_the_policy_of_waiting_threads_is_set_before_torch_is_loaded(start):
     """OpenMP reads OMP_WAIT_POLICY once, when torch is loaded; the command line and the app set it."""
     assert in_fresh_process(PRINT_POLICY.format(start=start)) == ["passive"]

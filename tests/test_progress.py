@@ -1,11 +1,14 @@
 """Work in a thread: its reports, its result, and its end after a timeout."""
 
+import logging
 import threading
 import time
 
+import huggingface_hub
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled
 
-from trainer.progress import run_with_timeout
+from trainer.progress import quiet, run_with_timeout
 
 
 def test_results_errors_and_reports_reach_the_caller():
@@ -43,3 +46,20 @@ def test_abandoned_work_ends():
     resume.set()
     assert ended.wait(10)
     assert not continued
+
+
+def test_quiet_blocks_may_overlap():
+    """A library stays silent until the last block ends, in whatever order they end; then it is as it was before."""
+
+    def state():
+        level = logging.getLogger("huggingface_hub").level
+        return level, are_progress_bars_disabled()
+
+    before = state()
+    blocks = [quiet(huggingface_hub), quiet(huggingface_hub)]
+    for block in blocks:
+        block.__enter__()
+    blocks[0].__exit__(None, None, None)
+    assert state() == (logging.CRITICAL, True)
+    blocks[1].__exit__(None, None, None)
+    assert state() == before

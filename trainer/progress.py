@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from types import ModuleType
@@ -21,19 +22,34 @@ def ignore_progress(fraction: float, doing: str) -> None:
     """A `Report` that does nothing."""
 
 
+_quiet_lock = threading.Lock()
+_num_quiet: Counter[str] = Counter()  # by library: the blocks that silence it now
+_before: dict[str, tuple[int, bool]] = {}  # by library: its log level, and whether it had progress bars
+
+
 @contextmanager
 def quiet(library: ModuleType) -> Iterator[None]:
-    """Silences the log and the progress bars of `huggingface_hub` or `datasets`; errors are still raised."""
-    logger = logging.getLogger(library.__name__)
-    level, had_bars = logger.level, not library.utils.are_progress_bars_disabled()
-    logger.setLevel(logging.CRITICAL)
-    library.utils.disable_progress_bars()
+    """Silences the log and the progress bars of `huggingface_hub` or `datasets`; errors are still raised.
+
+    Blocks in several threads may overlap: the library is silent until the last one ends.
+    """
+    name, logger = library.__name__, logging.getLogger(library.__name__)
+    with _quiet_lock:
+        if not _num_quiet[name]:
+            _before[name] = logger.level, not library.utils.are_progress_bars_disabled()
+            logger.setLevel(logging.CRITICAL)
+            library.utils.disable_progress_bars()
+        _num_quiet[name] += 1
     try:
         yield
     finally:
-        logger.setLevel(level)
-        if had_bars:
-            library.utils.enable_progress_bars()
+        with _quiet_lock:
+            _num_quiet[name] -= 1
+            if not _num_quiet[name]:
+                level, had_bars = _before[name]
+                logger.setLevel(level)
+                if had_bars:
+                    library.utils.enable_progress_bars()
 
 
 def run_with_timeout(work: Callable[[Report], T], progress: Report, timeout: float) -> T:

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from trainer.cli.main import main
+from trainer.errors import UserError
 from trainer.learning import lr_finder
 from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint, read_run
@@ -198,7 +199,7 @@ def test_data_in_a_folder_whose_name_is_not_utf8(image_folder, at, tmp_path, cap
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("refusal", [ValueError("There is no memory for it."), KeyboardInterrupt()])
+@pytest.mark.parametrize("refusal", [UserError("There is no memory for it."), KeyboardInterrupt()])
 def test_a_training_without_a_first_epoch_leaves_no_folder(refusal, at, tmp_path, monkeypatch, capsys):
     """It is refused, or interrupted, before the untrained network is saved."""
 
@@ -395,6 +396,7 @@ def test_find_lr_in_rows(image_folder, tmp_path, monkeypatch, capsys, short_ramp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_find_lr_as_text(image_folder, capsys, short_ramp):
     """Prints a short table, and the suggestion or the reason why there is none."""
     assert main([*FIND, "--data", str(image_folder), "--weight-decay", "100"]) == 0

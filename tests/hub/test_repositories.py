@@ -103,6 +103,7 @@ def test_no_network(one_epoch, short_waits, monkeypatch, tmp_path):
 # --- loading
 
 
+@pytest.mark.quick
 def test_load(hub, run, published, tmp_path):
     """The last epoch can be resumed; an earlier one can only be classified with."""
     assert load(ID, tmp_path / "last") is True
@@ -130,6 +131,7 @@ def test_load_overwrites_nothing(name, hub, published, tmp_path):
     assert (tmp_path / name).read_text() == "mine"
 
 
+@pytest.mark.quick
 def test_from_pretrained(hub, run, published):
     """Opens the epoch that the revision names, from the folder and from the Hub, and downloads each file once."""
     for epoch in (0, 2):
@@ -270,6 +272,7 @@ def result(value, name="CIFAR-10"):
     return [{"name": "x", "results": [{"task": {"type": "image-classification"}, **found}]}]
 
 
+@pytest.mark.quick
 def test_gallery(hub, published):
     """Lists the newest first, or the highest claim first, with settings and data set."""
     published.updated = "2026-03-01T00:00:00.000Z"

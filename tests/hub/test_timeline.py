@@ -31,6 +31,7 @@ def assert_same(published: Iterator[Moment | Gap], local: Iterator[Moment | Gap]
         assert torch.equal(moment.filters, wanted.filters)
 
 
+@pytest.mark.quick
 def test_a_published_run_has_the_same_moments_and_is_downloaded_once(three_epochs, picture, hub, published):
     """A second walk, with another picture, downloads no weights."""
     assert_same(walk(open_timeline(ID), picture), walk(of_folder(three_epochs), picture))

@@ -60,6 +60,7 @@ def test_environment_names_the_source(tmp_path, monkeypatch):
     assert load_images(str(write_pets(tmp_path / "beasts"))).name == "beasts"
 
 
+@pytest.mark.slow
 def test_second_load_reads_the_cache(tmp_path, monkeypatch):
     """A second load does not draw again, and returns the same images and attributes."""
     first = load_images("synthetic")

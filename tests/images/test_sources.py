@@ -12,6 +12,7 @@ import tarfile
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -21,8 +22,10 @@ from fake_hub import Hub, Repo, point_to, serve, silent_server
 from image_sets import jpeg, noise, png, write_dataset
 from torchvision.datasets import CIFAR10
 
+from trainer.errors import UserError
 from trainer.images import readers, sources
 from trainer.images.image_data import load_images
+from trainer.progress import ignore_progress
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,6 +153,7 @@ def test_hub(tmp_path):
     assert hub.requests[-1].endswith("/someone/nothing")
 
 
+@pytest.mark.slow
 def test_hub_whose_file_host_is_unreachable(tmp_path, monkeypatch):
     """The Hub counts as unreachable if a firewall swallows requests to the host that it refers to for files."""
     folder = write_dataset(tmp_path / "set", {"train": [png(noise(1)[0])]})
@@ -210,8 +214,23 @@ def test_torchvision_checks_the_archive(tmp_path, monkeypatch):
             load_images("torchvision")
 
 
+@pytest.mark.parametrize("error", [ValueError("no number"), RuntimeError("no number"), OSError("no number")])
+def test_an_error_of_a_library(error):
+    """It becomes a sentence for the user, so that auto tries the next source."""
+
+    def fetch(report):
+        raise error
+
+    source = sources.Source(address="broken", key="broken", fetch=fetch)
+    with pytest.raises(UserError, match=r"^The images could not be read \(no number\)\.$"):
+        source.read(ignore_progress)
+
+
 def test_auto_behind_a_firewall(monkeypatch):
-    """If servers accept connections and never answer, auto draws shapes within 15 seconds, and the note says why."""
+    """If servers accept connections and never answer, auto draws shapes soon, and the note says why."""
+    assert sources.HUB_SECONDS + sources.TORCHVISION_SECONDS < 10, "15 with drawing the shapes"
+    monkeypatch.setattr(sources, "HUB_SECONDS", 0.5)
+    monkeypatch.setattr(sources, "_TORCHVISION", replace(sources._TORCHVISION, reach_seconds=0.25))
     with silent_server() as silence:
         point_to(silence, monkeypatch)
         monkeypatch.setattr(CIFAR10, "url", f"{silence}/{CIFAR10.filename}")
@@ -221,10 +240,10 @@ def test_auto_behind_a_firewall(monkeypatch):
     assert data.name == data.source == "synthetic"
     assert data.note == (
         "Training on drawn shapes (synthetic), 10,000 training and 2,000 test images: "
-        "the Hub could not be reached within 5 seconds; "
-        "the server that torchvision gets CIFAR-10 from could not be reached within 3 seconds."
+        "the Hub could not be reached within 0.5 seconds; "
+        "the server that torchvision gets CIFAR-10 from could not be reached within 0.25 seconds."
     )
-    assert seconds < 15
+    assert seconds < 8
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The synthetic image set: reproducible, and separable by shape alone."""
 
+import pytest
 import torch
 
 from trainer.images import synthetic
 from trainer.images.image_data import load_images
 
 
+@pytest.mark.slow
 def test_drawing_is_deterministic():
     """Drawing again gives the same bits, with any global seed and number of threads, and changes neither."""
     images, labels = synthetic.draw_shapes()

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainer import OptimizerLabModel, classify
+from trainer.errors import UserError
 from trainer.images.image_data import facts
 from trainer.insight import timeline
 from trainer.insight.timeline import Gap, Moment, Timeline, of_folder, walk
@@ -98,7 +99,7 @@ def test_a_damaged_epoch_is_a_gap(folder, picture, spoil, reason):
     moments = list(walk(walked, picture))
     assert [type(moment) for moment in moments] == [Moment, Gap, Moment, Moment]
     with pytest.raises(ValueError, match=reason):
-        raise ValueError(moments[1].reason)
+        raise UserError(moments[1].reason)
     assert moments[2].prediction.confidences == classify(model_of_epoch(folder, 2), picture).confidences
 
 
@@ -154,7 +155,7 @@ def test_the_time_for_gaps_is_limited(folder, picture, monkeypatch):
 
     def fail(epoch):
         opened.append(epoch)
-        raise ValueError("The Hub cannot be reached.")
+        raise UserError("The Hub cannot be reached.")
 
     walked = Timeline(run=read_run(folder), epochs=EPOCHS, open=fail)
     assert list(walk(walked, picture)) == [Gap(epoch=epoch, reason="The Hub cannot be reached.") for epoch in EPOCHS]

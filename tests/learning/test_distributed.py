@@ -16,9 +16,10 @@ import torch
 
 from trainer.cli.main import main
 from trainer.cli.train import _record
+from trainer.errors import UserError
 from trainer.images.image_data import load_images
 from trainer.learning import distributed
-from trainer.learning.distributed import LostRankError, World
+from trainer.learning.distributed import ALONE, LostRankError, World
 from trainer.learning.loop import train
 from trainer.runs.events import EpochEnded, Finished, StepLogged
 from trainer.runs.reader import read_run
@@ -306,7 +307,7 @@ def test_an_error_of_one_rank_ends_all(tiny, tmp_path):
 
     def out_of_memory():
         yield from ()
-        raise ValueError("The device ran out of memory.")
+        raise UserError("The device ran out of memory.")
 
     for rank in (0, 1):
         with pytest.raises(LostRankError, match="out of memory"):
@@ -319,6 +320,13 @@ def test_more_processes_than_a_batch_has_images(tiny):
     """Is refused with a sentence, before any communication."""
     with pytest.raises(ValueError, match="batch_size of 8 is too small for 9 processes"):
         train(TrainConfig(batch_size=8), tiny, world=World(0, 9))
+
+
+def test_trainings_without_a_world_of_their_own_cannot_be_stopped():
+    """All share ALONE: a stop of one would be a stop of all."""
+    with pytest.raises(RuntimeError, match="share ALONE"):
+        ALONE.stopping.set()
+    assert not ALONE.stopping.is_set()
 
 
 def test_a_single_process_without_torchrun(monkeypatch):

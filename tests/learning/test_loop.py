@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer.images.image_data import Split, subset
 from trainer.learning.learner import build_model
-from trainer.learning.loop import _SECONDS_BETWEEN_YIELDS, evaluate, train
+from trainer.learning.loop import SECONDS_BETWEEN_YIELDS, evaluate, train
 from trainer.learning.training_set import training_split
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
 from trainer.settings.config import TrainConfig
@@ -180,6 +180,7 @@ def finish(generator):
             return stop.value
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_change_fast(images):
     """Batch normalisation learns nothing from test pictures, and the size of a part makes no difference."""
     config = TrainConfig(model="fast")
@@ -264,14 +265,14 @@ def test_it_yields_at_least_once_a_second(images):
     for _ in train(TrainConfig(epochs=1, batch_size=32, scheduler="constant"), data):
         gaps.append(time.perf_counter() - last)
         last = time.perf_counter()
-    assert _SECONDS_BETWEEN_YIELDS <= 0.5
+    assert SECONDS_BETWEEN_YIELDS <= 0.5
     # A busy machine may delay one yield, but not all.
     assert sorted(gaps)[-2] < 1.0
 
 
 def test_long_parts_are_divided(images, monkeypatch):
     """With an interval below 0, every batch and every part of an evaluation yields an event at once."""
-    monkeypatch.setattr("trainer.learning.loop._SECONDS_BETWEEN_YIELDS", -1.0)
+    monkeypatch.setattr("trainer.learning.loop.SECONDS_BETWEEN_YIELDS", -1.0)
     monkeypatch.setattr("trainer.learning.loop._EVALUATION_BATCH", 64)
     seen = [type(event).__name__ for event in train(TrainConfig(epochs=1, **PLAIN), images)]
     assert seen == [
@@ -287,7 +288,7 @@ def test_the_interval_does_not_change_the_losses(images, monkeypatch):
     """Losses are the same however often the host reads them."""
     config = TrainConfig(epochs=1, num_images=128, batch_size=32, scheduler="onecycle", pct_start=0.5)
     seldom = losses(train(config, images))
-    monkeypatch.setattr("trainer.learning.loop._SECONDS_BETWEEN_YIELDS", -1.0)
+    monkeypatch.setattr("trainer.learning.loop.SECONDS_BETWEEN_YIELDS", -1.0)
     assert losses(train(config, images)) == seldom
 
 

@@ -39,6 +39,7 @@ def test_each_contender_trains_as_if_it_were_alone(tiny):
         assert [timeless(event) for its_index, event in events if its_index == index] == alone
 
 
+@pytest.mark.slow
 def test_seeds_of_fast_share_no_statistics(tiny):
     """Each contender has running statistics of its own, and ends with the weights of a training alone."""
     configs = over_seeds([CONFIG.changed({"model": "fast"}), CONFIG], 2)

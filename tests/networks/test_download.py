@@ -101,6 +101,7 @@ def test_a_tree_that_cannot_be_read(hub, monkeypatch):
         get("config.json")
 
 
+@pytest.mark.quick
 def test_too_large(hub):
     """It is refused before the download."""
     with pytest.raises(ValueError, match=r"^model\.safetensors is larger than expected\.$"):

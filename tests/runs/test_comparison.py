@@ -87,7 +87,9 @@ def test_no_winner_without_a_race():
     assert verdict(compare([run(SGD, 0.1, 0.5), run(ADAM, 0.1, 0.5, status="training")])) is None
     assert verdict(compare([run(SGD, 0.1, status="diverged"), run(ADAM, 0.1, 0.9, status="diverged")])) is None
     won = verdict(compare([run(SGD, 0.1, 0.2), run(ADAM, 0.1, 0.9, status="diverged")]))
-    assert won.winner.runs[0].config == SGD
+    assert (won.winner.runs[0].config, won.margin, won.clear, won.is_tie) == (SGD, None, True, False)
+    # Stopped before its first epoch, the other one neither lost nor diverged.
+    assert verdict(compare([run(SGD, 0.1, 0.2), run(ADAM, 0.1, status="stopped")])) is None
 
 
 def test_the_table_has_every_epoch_of_every_run():

@@ -275,7 +275,7 @@ def test_a_strangers_curve_is_checked(tiny, trained, damage):
         read_run(folder)
 
 
-@pytest.mark.parametrize("history", [b"{", b"[]", b"3", b"\xff", b"{}"])
+@pytest.mark.parametrize("history", [b"{", b"[]", b"3", b"\xff", b"{}", b"9" * 5000])
 def test_a_damaged_run_is_not_published(history, small_run):
     """One sentence, whatever training.json contains."""
     (small_run / "training.json").write_bytes(history)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.errors import UserError
 from trainer.images.image_data import facts
 from trainer.learning.loop import train
 from trainer.runs import run_folder
@@ -155,8 +156,9 @@ def test_a_folder_that_cannot_be_locked_is_not_left(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_second_writer_is_refused(tiny, trained):
+def test_a_second_writer_is_refused(tiny, trained, monkeypatch):
     """Another tab or command cannot write or delete the run while the first one writes, and can afterwards."""
+    monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0.1)
     folder, _ = trained(replace(CONFIG, epochs=1), tiny)
     with run_folder.writing(folder):
         with pytest.raises(ValueError, match="being trained in another tab or command"), run_folder.writing(folder):
@@ -197,6 +199,19 @@ def test_delete(tiny, trained, tmp_path):
     (tmp_path / "runs" / "other").mkdir()
     run_folder.delete(folder)
     assert os.listdir(tmp_path / "runs") == ["other"]  # noqa: PTH208
+
+
+def test_a_disk_that_refuses_to_delete(small_run, monkeypatch):
+    """It is a sentence for the user, and the run can be written again."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(UserError, match=r"^The run cannot be deleted: permission denied\.$"):
+        run_folder.delete(small_run)
+    with run_folder.writing(small_run):
+        pass
 
 
 @pytest.mark.parametrize("name", ["a", "sgd-onecycle-20240101", "A_b.c-9", "x" * 96, "_", "-"])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import first_is_quick
 from fake_hub import Hub, Repo, serve
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.io import encode_jpeg, encode_png, write_png
@@ -101,7 +102,7 @@ def few_steps(lesson: TrainConfig) -> TrainConfig:
 
 
 @pytest.mark.parametrize("is_fixed", [False, True], ids=["mistake", "fixed"])
-@pytest.mark.parametrize("name", sorted(set(LESSONS) - {"zero-grad-never"}))
+@pytest.mark.parametrize("name", first_is_quick(sorted(set(LESSONS) - {"zero-grad-never"})))
 def test_each_lesson_and_its_fixed_version(name, is_fixed, drawn_here):
     config = few_steps(LESSONS[name].fixed if is_fixed else LESSONS[name].config)
     assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
@@ -117,7 +118,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("optimizer", "scheduler"), PAIRS)
+@pytest.mark.parametrize(("optimizer", "scheduler"), first_is_quick(PAIRS))
 def test_each_optimizer_and_each_scheduler(optimizer, scheduler, drawn_here):
     """Each works with its own defaults, shuffled, normalised, and with a smaller last batch."""
     config = TrainConfig(optimizer=optimizer, scheduler=scheduler, seed=3, **SMALL)
@@ -149,7 +150,7 @@ OTHERWISE = [
 ]
 
 
-@pytest.mark.parametrize("settings", OTHERWISE, ids=str)
+@pytest.mark.parametrize("settings", first_is_quick(OTHERWISE), ids=str)
 def test_settings_of_every_kind(settings, drawn_here):
     config = TrainConfig.from_settings({**SMALL, "scheduler": "constant", **settings})
     assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
@@ -161,6 +162,7 @@ def test_bfloat16(drawn_here):
     assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here, loss=0.02, accuracy=0.1)
 
 
+@pytest.mark.slow
 def test_float16(drawn_here):
     """The script is for a GPU; run on the CPU instead, it learns as the app does with float32."""
     config = TrainConfig(precision="float16", **SMALL)
@@ -212,7 +214,7 @@ SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize("settings", SCHEDULES, ids=str)
+@pytest.mark.parametrize("settings", first_is_quick(SCHEDULES), ids=str)
 def test_the_lr_of_every_step(settings, tiny_steps):
     """Each schedule gives the lr that preview gives, by epoch or batch, with warm-up or accumulation."""
     config = TrainConfig.from_settings({**SMALL, "epochs": 9, "lr": 0.05, **settings})

@@ -67,6 +67,7 @@ def test_a_lesson_is_known_by_its_settings(lesson):
     assert lesson_of(TrainConfig()) is None
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_one_large_batch(images):
     """k batches of n, with the loss divided by k, and one batch of k·n have the same losses in each epoch."""
     plain = {"optimizer": "sgd", "momentum": 0.0, "epochs": 2, "batch_size": 32, "lr": 0.1, "scheduler": "constant"}

@@ -1,18 +1,11 @@
 """The page's modules import in one direction: app-wide ones, charts, parts, tabs, and the page itself."""
 
-import ast
-from pathlib import Path
-
 import pytest
+from imports import imported, modules_of
 
 import ui
 
-PACKAGE = Path(ui.__file__).parent
-MODULES = {
-    ".".join(("ui", *path.relative_to(PACKAGE).with_suffix("").parts)): path
-    for path in PACKAGE.rglob("*.py")
-    if path.name != "__init__.py"
-}
+MODULES = modules_of(ui)
 # The parts that each part of ui may import, itself included.
 APP_WIDE = {"app-wide", "i18n"}
 ALLOWED = {
@@ -34,23 +27,11 @@ def part_of(module: str) -> str:
     return first if inner else "app-wide"
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of ui that a file imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import"
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found & MODULES.keys()
-
-
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_one_way(module):
     """No module imports a part that is built on top of its own."""
     part = part_of(module)
-    wrong = {name for name in imported(MODULES[module]) if part_of(name) not in ALLOWED[part]}
+    wrong = {name for name in imported(MODULES[module]) & MODULES.keys() if part_of(name) not in ALLOWED[part]}
     assert wrong == set()
 
 

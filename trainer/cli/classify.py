@@ -41,7 +41,7 @@ def classify_command(options: argparse.Namespace) -> int:
     for image in options.images:
         try:
             prediction = classify(model, image)
-        except ValueError as error:
+        except UserError as error:
             failed = True
             print(f"error: {image}: {error}", file=sys.stderr)
             continue

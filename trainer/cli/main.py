@@ -65,7 +65,7 @@ def _run(arguments: list[str], world: World) -> int:
         if world.size > 1:
             raise UserError("Only train and resume take several processes; start this command without torchrun.")
         return options.command(options)
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

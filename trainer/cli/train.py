@@ -167,7 +167,7 @@ def _record(
         for event in events:
             run.apply(event)
             yield event
-    except ValueError as error:
+    except UserError as error:
         if world.size == 1:
             raise
         raise LostRankError(str(error)) from error

@@ -211,7 +211,7 @@ class _Publisher:
         """Returns training.json at a commit, which differs between any two epochs, or None if it is missing."""
         try:
             return self._call(lambda: fetch(self.repo_id, HISTORY_FILE, commit, self.api.token)).read_bytes()
-        except ValueError:
+        except UserError:
             return None
 
     def _check(self, local: _LocalRun, remote: _RemoteRepo) -> None:

@@ -33,7 +33,7 @@ from trainer.networks.model import TAG, OptimizerLabModel
 from trainer.progress import Report, ignore_progress
 from trainer.runs import run_folder
 from trainer.runs.model_card import CARD_FILE, CURVE_FILE, HEADLINES
-from trainer.runs.reader import read_checkpoint, read_run
+from trainer.runs.reader import largest_tensors_file, read_checkpoint, read_run
 from trainer.runs.run import Run
 from trainer.runs.run_folder import HISTORY_FILE, LARGEST_HISTORY, TENSORS_FILE
 
@@ -220,8 +220,7 @@ def load(
     can_resume = _check_files(paths)
     files = {name: path.read_bytes() for name, path in paths.items()}
     if HISTORY_FILE in files:
-        epoch = read_run(paths[HISTORY_FILE].parent).epoch
-        files[f"epochs/{epoch_tag(epoch)}.safetensors"] = files[WEIGHTS_FILE]
+        files[run_folder.epoch_file(read_run(paths[HISTORY_FILE].parent).epoch)] = files[WEIGHTS_FILE]
     run_folder.create(folder, files)
     progress(1.0, "Loaded")
     return can_resume
@@ -245,7 +244,7 @@ def _size_limits(model: OptimizerLabModel) -> dict[str, int]:
         CONFIG_FILE: LARGEST_CONFIG,
         WEIGHTS_FILE: largest_file(model),
         HISTORY_FILE: LARGEST_HISTORY,
-        TENSORS_FILE: 4 * largest_file(model),
+        TENSORS_FILE: largest_tensors_file(model),
         CARD_FILE: LARGEST_CONFIG,
         CURVE_FILE: _MAX_PICTURE_BYTES,
     }
@@ -305,7 +304,7 @@ def _published_checkpoint(model: Any) -> PublishedCheckpoint | None:
         return None
     try:
         check_repo_id(repo_id)
-    except ValueError:
+    except UserError:
         return None
     card = model.get("cardData")
     card = card if isinstance(card, dict) else {}

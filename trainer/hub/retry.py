@@ -86,21 +86,11 @@ def call(
     *,
     num_bytes: int = 0,
 ) -> T:
-    """Calls a function that makes requests to the Hub and returns its result; retries transient errors.
+    """Does the same as `call_once`, but retries transient errors; the function must be safe to call twice.
 
-    The function must be safe to call twice. The wait before a retry doubles each time, and is at least the Hub's
-    Retry-After. There is no retry after RETRY_SECONDS (MAX_WAIT_SECONDS if the Hub sent Retry-After), and none that
-    needs a longer wait than MAX_WAIT_SECONDS. `short_timeouts` lowers these limits.
-
-    Args:
-        function: The function, called in another thread.
-        progress: Called in this thread with `fraction` and `doing`, about twice a second. An exception that it raises
-            ends the call.
-        num_bytes: The size of the transfer, which extends the timeout.
-
-    Raises:
-        HTTPError, OSError: The last error of the Hub's client (see `huggingface_hub.errors`).
-        TimeoutError: The Hub did not answer within the timeout: TIMEOUT_SECONDS, and more for a transfer.
+    The wait before a retry doubles each time, and is at least the Hub's Retry-After. There is no retry after
+    RETRY_SECONDS (MAX_WAIT_SECONDS if the Hub sent Retry-After), and none that needs a longer wait than
+    MAX_WAIT_SECONDS. `short_timeouts` lowers these limits.
     """
     started_at, is_short = time.monotonic(), _has_short_timeouts.get()
     next_wait = SHORT_WAIT_SECONDS if is_short else FIRST_WAIT_SECONDS
@@ -128,7 +118,18 @@ def call_once(
     *,
     num_bytes: int = 0,
 ) -> T:
-    """Calls a function that makes requests to the Hub, as `call` does, but never retries."""
+    """Calls a function that makes requests to the Hub, in another thread, and returns its result.
+
+    Args:
+        function: The function.
+        progress: Called in this thread with `fraction` and `doing`, about twice a second. An exception that it raises
+            ends the call.
+        num_bytes: The size of the transfer, which extends the timeout.
+
+    Raises:
+        HTTPError, OSError: The error of the Hub's client (see `huggingface_hub.errors`).
+        TimeoutError: The Hub did not answer within the timeout: TIMEOUT_SECONDS, and more for a transfer.
+    """
     progress(fraction, doing)
     try:
         timeout = _timeout() + num_bytes / _MIN_BYTES_PER_SECOND

@@ -138,7 +138,7 @@ def _load_any(progress: Report) -> ImageData:
     for source in sources:
         try:
             data = _load(source, progress)
-        except ValueError as error:
+        except UserError as error:
             reasons.append(as_clause(error))
         else:
             return _with_reasons(data, *(reasons or [Message("the Hub answered")]))

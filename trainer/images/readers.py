@@ -185,7 +185,7 @@ def _column(features: Mapping[str, Any], kind: type, what: str) -> str:
 def _checked(class_names: Sequence[str], what: str) -> tuple[str, ...]:
     try:
         return check_class_names(class_names)
-    except ValueError as error:
+    except UserError as error:
         raise UserError("{what} cannot be used: {why}.", what=what, why=as_clause(error)) from error
 
 
@@ -248,7 +248,7 @@ def _visible(folder: Path) -> list[Path]:
 def _read_file(file: Path) -> Tensor:
     try:
         return fit(read_picture(file), SIZE, "crop")
-    except ValueError as error:
+    except UserError as error:
         raise UserError("{name}: {why}", name=file.name, why=str(error)) from error
 
 

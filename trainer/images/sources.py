@@ -78,7 +78,9 @@ class Source:
                 return run_with_timeout(self.fetch, progress, math.inf)
             _within(self.reach_seconds, self.reach, progress, _UNREACHABLE, server=self.server)
             return _within(STALL_SECONDS, self.fetch, progress, _STALLED, server=self.server)
-        except (OSError, RuntimeError, HTTPException) as error:
+        except UserError:
+            raise
+        except (OSError, RuntimeError, ValueError, HTTPException) as error:
             raise UserError("The images could not be read ({reason}).", reason=first_line(error)) from error
 
 
@@ -116,7 +118,7 @@ def _commit(repo_id: str, revision: str | None) -> str:
     try:
         contact = partial(_contact_hub, repo_id, revision)
         return _within(HUB_SECONDS, contact, ignore_progress, _UNREACHABLE, server=_HUB)
-    except ValueError as error:
+    except UserError as error:
         # It may be a mistyped folder.
         raise UserError("There is no folder {folder} here, and {why}.", folder=repo_id, why=as_clause(error)) from error
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from trainer.images.readers import SIZE
+
 CLASS_NAMES = (
     "circle",
     "square",
@@ -24,7 +26,6 @@ CLASS_NAMES = (
     "stripes",
     "checkerboard",
 )
-SIZE = 32
 NUM_TRAIN = 10_000
 NUM_TEST = 2_000
 # Part of the cache file's name: increase it with any change to this module that changes a pixel.

@@ -95,7 +95,7 @@ def walk(timeline: Timeline, picture: Tensor) -> Iterator[Moment | Gap]:
                 prediction=classify(model, pixels),
                 filters=first_filters(model),
             )
-        except ValueError as error:
+        except UserError as error:
             reason = str(error)
             seconds_on_gaps += time.monotonic() - started_at
             yield Gap(epoch=epoch, reason=reason)

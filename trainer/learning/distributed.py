@@ -67,14 +67,14 @@ class World:
 
     @contextmanager
     def share_errors(self) -> Iterator[None]:
-        """Raises a UserError on every rank if a ValueError is raised inside on any of them.
+        """Raises a UserError on every rank if one is raised inside on any of them.
 
         The block must not contain another collective call.
         """
         error = None
         try:
             yield
-        except ValueError as caught:
+        except UserError as caught:
             if self.size == 1:
                 raise
             error = caught
@@ -93,7 +93,14 @@ class World:
             return True
 
 
-ALONE = World(0, 1)
+class _NeverSet(Event):
+    """An Event that cannot be set."""
+
+    def set(self) -> None:
+        raise RuntimeError("All trainings of this process share ALONE; use World(0, 1).")
+
+
+ALONE = World(0, 1, stopping=_NeverSet())
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
 # Short enough for a smooth progress bar and a prompt Stop, long enough that reading the losses costs nothing.
-_SECONDS_BETWEEN_YIELDS = 0.4
+SECONDS_BETWEEN_YIELDS = 0.4
 _EVALUATION_BATCH = 500
 
 
@@ -113,7 +113,7 @@ def evaluate(
             outputs = model(images[start : start + _EVALUATION_BATCH])
             loss += functional.cross_entropy(outputs, wanted, reduction="sum")
             correct += (outputs.argmax(1) == wanted).sum()
-        if time.perf_counter() - last_yield > _SECONDS_BETWEEN_YIELDS:
+        if time.perf_counter() - last_yield > SECONDS_BETWEEN_YIELDS:
             yield EvaluationLogged(epoch=epoch, fraction=min(1.0, (start + _EVALUATION_BATCH) / count))
             last_yield = time.perf_counter()
     losses, corrects = zip(*world.gather((loss.item(), correct.item())), strict=True)
@@ -258,7 +258,7 @@ class _Training:
 
 
 class _Cadence:
-    """Decides after which batches the losses are read: about every _SECONDS_BETWEEN_YIELDS.
+    """Decides after which batches the losses are read: about every SECONDS_BETWEEN_YIELDS.
 
     All ranks read after the same batches, because a loss that they read can end the run. Rank 0 chooses the number of
     batches between two readings from the time that its last batches took.
@@ -272,7 +272,7 @@ class _Cadence:
     def is_due(self, num_unread: int) -> bool:
         """Whether to read the losses of the last `num_unread` batches now."""
         if self._world.size == 1:
-            return self._clock() - self._last_reading > _SECONDS_BETWEEN_YIELDS
+            return self._clock() - self._last_reading > SECONDS_BETWEEN_YIELDS
         return num_unread >= self._interval
 
     def agree(self) -> bool:
@@ -284,7 +284,7 @@ class _Cadence:
     def restart(self, num_read: int) -> None:
         """Starts the next interval, after `num_read` losses were read."""
         seconds = max(self._clock() - self._last_reading, 1e-3)
-        self._proposed_interval = max(1, round(num_read * _SECONDS_BETWEEN_YIELDS / seconds))
+        self._proposed_interval = max(1, round(num_read * SECONDS_BETWEEN_YIELDS / seconds))
         self._last_reading = self._clock()
 
 

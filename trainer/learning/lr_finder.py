@@ -15,7 +15,7 @@ from trainer.errors import Message
 from trainer.images.batches import passes
 from trainer.images.image_data import ImageData, Split
 from trainer.learning.learner import Learner, train_batch
-from trainer.learning.loop import prepare
+from trainer.learning.loop import SECONDS_BETWEEN_YIELDS, prepare
 from trainer.runs.events import json_fields
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
@@ -28,7 +28,6 @@ _CLEAR = 4.0  # standard errors of the start's mean: a smaller fall may be chanc
 _LEAST_FALL = 0.004  # of the initial loss: a smaller fall only reflects how often each class occurs
 _EXPLODED = 1.5  # times the loss of the untrained network or of guessing, whichever is larger
 _MARGIN = 3.0  # the ratio of the lr where divergence starts to the suggestion, at least
-_SECONDS_BETWEEN_YIELDS = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +155,7 @@ def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int)
             group["lr"] = lr
         loss, _ = train_batch(config, learner, images, labels, step)
         unread.append((lr, loss))
-        if time.perf_counter() - last_yield < _SECONDS_BETWEEN_YIELDS and step < num_steps:
+        if time.perf_counter() - last_yield < SECONDS_BETWEEN_YIELDS and step < num_steps:
             continue
         # The host waits for the device only here.
         losses = torch.stack([loss for _, loss in unread]).tolist()

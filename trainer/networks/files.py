@@ -61,13 +61,22 @@ def read_json(path: Path, *, at_most: int) -> dict[str, Any]:
     try:
         if path.stat().st_size > at_most:
             raise UserError("{file} is larger than expected.", file=path.name)
-        content = json.loads(_regular(path).read_text(encoding="utf-8"))
+        data = _regular(path).read_bytes()
     except FileNotFoundError:
         raise UserError("{file} is missing.", file=path.name) from None
-    except (OSError, RecursionError, json.JSONDecodeError, UnicodeDecodeError):
+    except OSError:
         raise UserError("{file} is damaged: it cannot be read as JSON.", file=path.name) from None
+    return parse_json(data, path.name)
+
+
+def parse_json(data: bytes, name: str) -> dict[str, Any]:
+    """Returns the JSON object in the content of the file `name`. Raises UserError if it is damaged."""
+    try:
+        content = json.loads(data.decode())
+    except (RecursionError, ValueError):  # ValueError: no UTF-8, no JSON, or an integer of thousands of digits
+        raise UserError("{file} is damaged: it cannot be read as JSON.", file=name) from None
     if not isinstance(content, dict):
-        raise UserError("{file} is damaged: it is not a JSON object.", file=path.name)
+        raise UserError("{file} is damaged: it is not a JSON object.", file=name)
     return content
 
 

@@ -69,16 +69,19 @@ class Contender:
 
 
 class Verdict(NamedTuple):
-    """The winner, its lead over the second in test accuracy (0–1), and whether the lead exceeds chance: `clear`."""
+    """The winner, its lead over the second in test accuracy (0–1), and whether the lead exceeds chance: `clear`.
+
+    `margin` is None if all others diverged; such a winner is clear.
+    """
 
     winner: Contender
-    margin: float
+    margin: float | None
     clear: bool
 
     @property
     def is_tie(self) -> bool:
         """Whether the lead is below 0.05 percentage points."""
-        return self.margin < 0.0005
+        return self.margin is not None and self.margin < 0.0005
 
 
 _CLEAR_FOR_ONE_SEED = 0.01  # about two standard errors of an accuracy on ten thousand pictures
@@ -128,9 +131,9 @@ def label(differs: dict[str, Any]) -> str:
 def verdict(contenders: Sequence[Contender]) -> Verdict | None:
     """Returns the contender with the highest test accuracy, of those that trained an epoch and did not diverge.
 
-    Returns None if there are fewer than two contenders, if one is still training, or if none is left. The lead is clear
-    if it exceeds the sum of both standard deviations or, if that sum is 0 as with one seed, one percentage point. The
-    lead of the only one left is its whole accuracy, and clear.
+    Returns None if there are fewer than two contenders, if one is still training, if none is left, or if only one is
+    and some of the others ended before their first epoch without diverging. The lead is clear if it exceeds the sum of
+    both standard deviations or, if that sum is 0 as with one seed, one percentage point.
     """
     if len(contenders) < 2 or is_training(run for one in contenders for run in one.runs):
         return None
@@ -141,8 +144,8 @@ def verdict(contenders: Sequence[Contender]) -> Verdict | None:
     if not ranked:
         return None
     (winner, best), *others = ranked
-    if not others:  # the others diverged
-        return Verdict(winner, best.mean, True)
+    if not others:
+        return Verdict(winner, None, True) if all(one.diverged for one in contenders if one is not winner) else None
     _, second = others[0]
     margin = best.mean - second.mean
     return Verdict(winner, margin, margin > (best.std + second.std or _CLEAR_FOR_ONE_SEED))

@@ -1,6 +1,5 @@
 """Reads a run from its folder, without trusting who wrote it."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from trainer.errors import UserError
 from trainer.learning.checkpoint import Checkpoint
-from trainer.networks.files import WEIGHTS_FILE, read_tensors
+from trainer.networks.files import WEIGHTS_FILE, largest_file, parse_json, read_tensors
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs import training_json
 from trainer.runs.run import Run
@@ -48,10 +47,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     digests = training_json.entry(content, "files", dict)
     if digests.keys() == {WEIGHTS_FILE}:
         raise UserError("This is an intermediate epoch of a published run; only its last epoch can be resumed.")
-    weights = OptimizerLabModel.from_pretrained(folder).state_dict()
-    # An optimizer has at most three tensors for each weight, and there may be an accumulated gradient.
-    size = 4 * sum(tensor.numel() for tensor in weights.values())
-    tensors = read_tensors(folder / TENSORS_FILE, at_most=4 * size)
+    model = OptimizerLabModel.from_pretrained(folder)
+    tensors = read_tensors(folder / TENSORS_FILE, at_most=largest_tensors_file(model))
     state = training_json.to_state(content, run.epoch)
     files = {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, TENSORS_FILE)}
     for name, digest in training_json.digests(files).items():
@@ -61,31 +58,34 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         config=run.config,
         data=training_json.to_data(content),
         history=tuple(run.history),
-        weights=weights,
+        weights=model.state_dict(),
         tensors=tensors,
         state=state,
         curve=training_json.curve_until(run.curve, run.epoch),
     )
 
 
+def largest_tensors_file(model: OptimizerLabModel) -> int:
+    """Returns the most bytes that a run's training.safetensors may have."""
+    # An optimizer has at most three tensors for each weight, and there may be an accumulated gradient.
+    return 4 * largest_file(model)
+
+
 def read_files(folder: Path) -> dict[str, bytes]:
     """Returns the files to publish, by name: all of the folder itself except dot files, without `epochs/`.
 
-    All belong to one state, also while the run is in training. Raises UserError if they do not match each other.
+    All belong to one state, also while the run is in training. Raises UserError if one is damaged, or if they do not
+    match each other.
     """
     for _ in range(_SNAPSHOT_TRIES):
         try:
             files = {
                 path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."
             }
-            content = json.loads(files[HISTORY_FILE])
-            if not isinstance(content, dict):
-                raise UserError("The run's files do not match each other: some are missing or damaged.")
-            expected = training_json.entry(content, "files", dict)
-            found = training_json.digests({name: files[name] for name in expected})
-        except (FileNotFoundError, KeyError, json.JSONDecodeError, UnicodeDecodeError):
-            expected = found = {}
-        if expected and found == expected:
-            return files
+            expected = training_json.entry(parse_json(files[HISTORY_FILE], HISTORY_FILE), "files", dict)
+            if expected and expected == training_json.digests({name: files[name] for name in expected}):
+                return files
+        except (FileNotFoundError, KeyError):
+            pass
         time.sleep(_SNAPSHOT_SECONDS)  # a writer may be moving the files
     raise UserError("The run's files do not match each other: some are missing or damaged.")

@@ -134,7 +134,7 @@ def _state_files(run: Run, data: Mapping[str, Any], unsaved: Sequence[Checkpoint
     tensors = {WEIGHTS_FILE: last.model, TENSORS_FILE: last.training}
     content = training_json.from_run(run, data, state=last.state, files=tensors)
     return {
-        **{f"epochs/epoch-{ready.epoch:04d}.safetensors": ready.model for ready in unsaved},
+        **{run_folder.epoch_file(ready.epoch): ready.model for ready in unsaved},
         CONFIG_FILE: training_json.as_json(last.model_config),
         **tensors,
         HISTORY_FILE: training_json.as_json(content),

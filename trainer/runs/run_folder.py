@@ -124,11 +124,16 @@ def read_history(folder: Path) -> dict[str, Any]:
         raise UserError("There is no such run.")
     try:
         return read_json(folder / _COMMITTED / HISTORY_FILE, at_most=LARGEST_HISTORY)
-    except ValueError:
+    except UserError:
         # Missing, or moved to its final location since the reading began.
         if os.path.exists(folder / _COMMITTED / HISTORY_FILE):
             raise
         return read_json(folder / HISTORY_FILE, at_most=LARGEST_HISTORY)
+
+
+def epoch_file(epoch: int) -> str:
+    """Returns the path, in a run's folder, of the weights of an epoch."""
+    return f"epochs/epoch-{epoch:04d}.safetensors"
 
 
 def saved_epochs(folder: Path) -> dict[int, Path]:
@@ -158,11 +163,14 @@ def add_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Deletes a run permanently. Raises UserError if it is in training, OSError if a file cannot be deleted."""
+    """Deletes a run permanently. Raises UserError if it is in training, or if a file cannot be deleted."""
     with writing(folder):
-        for path in folder.iterdir():
-            if path.name != _LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            for path in folder.iterdir():
+                if path.name != _LOCK:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise UserError("The run cannot be deleted: {reason}.", reason=reason(error)) from None
     shutil.rmtree(folder, ignore_errors=True)
 
 

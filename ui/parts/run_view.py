@@ -185,6 +185,8 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
         # With one seed each, a lead of a point may be chance.
         if won.is_tie:
             sentence = "It is a tie: the best two have the same test accuracy, {accuracy}"
+        elif won.margin is None:
+            sentence = "{name} won with a test accuracy of {accuracy}: all others diverged"
         elif won.clear:
             sentence = "{name} won with a test accuracy of {accuracy}, {points} points ahead"
         else:
@@ -197,7 +199,7 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
                 sentence,
                 name=won.winner.label,
                 accuracy=share_of(accuracy),
-                points=f"{100 * won.margin:.1f}",
+                points=f"{100 * (won.margin or 0):.1f}",
             )
         )
         words += _fairness(won.winner.runs[0], language)

@@ -42,6 +42,7 @@ def asked_for(hub, name):
     return [request for request in hub.requests if request.startswith("GET") and request.endswith(name)]
 
 
+@pytest.mark.quick
 def test_a_published_network_equals_that_of_the_library(hub):
     """Page and library compute the same probabilities; the network is on the requested device."""
     ours = open_published(ID, CPU).probabilities(PICTURE)

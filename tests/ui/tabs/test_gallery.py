@@ -73,6 +73,7 @@ def listed(page):
     return Tags(page).values("a", "href")
 
 
+@pytest.mark.quick
 def test_an_entry_of_the_list(hub, small_run):
     """It has the name, the link, the reported accuracy, the settings and three buttons."""
     loading, page = anyio.run(shown_texts)
@@ -252,6 +253,7 @@ def infos(monkeypatch):
     return messages
 
 
+@pytest.mark.quick
 def test_a_published_run_is_loaded_into_the_visitors_own(hub, lab, small_run, monkeypatch):
     """Other visitors do not see it, it can be resumed, and it is chosen in the visitor's lists."""
     messages, visitor = infos(monkeypatch), new_visitor()

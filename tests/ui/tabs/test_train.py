@@ -76,6 +76,7 @@ def resumed(lab, visitor, folders, epochs, uses_settings, **changed):
     return re.sub("<[^>]*>", " ", last[VIEW.status])
 
 
+@pytest.mark.slow
 def test_a_resumed_race_takes_only_the_scheduler_of_the_page(lab):
     """Each contender keeps its own optimizer and lr."""
     visitor = new_visitor()

@@ -1,0 +1,12 @@
+"""Marks cases of parametrized tests."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def first_is_quick(cases: Iterable[Any]) -> list[Any]:
+    """Returns the cases of a parametrized test, all marked slow except the first. A tuple has several arguments."""
+    first, *others = (case if isinstance(case, tuple) else (case,) for case in cases)
+    return [pytest.param(*first), *(pytest.param(*case, marks=pytest.mark.slow) for case in others)]
