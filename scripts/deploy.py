@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--bucket", metavar="OWNER/NAME", help="a storage bucket in which runs survive a restart")
     try:
         print(deploy(**vars(parser.parse_args())))
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -61,10 +61,14 @@ def read_json(path: Path, *, at_most: int) -> dict[str, Any]:
     try:
         if path.stat().st_size > at_most:
             raise UserError("{file} is larger than expected.", file=path.name)
-        content = json.loads(_regular(path).read_text(encoding="utf-8"))
+        raw = _regular(path).read_bytes()
     except FileNotFoundError:
         raise UserError("{file} is missing.", file=path.name) from None
-    except (OSError, RecursionError, json.JSONDecodeError, UnicodeDecodeError):
+    except OSError:
+        raise UserError("{file} is damaged: it cannot be read as JSON.", file=path.name) from None
+    try:
+        content = json.loads(raw.decode())
+    except (RecursionError, ValueError):
         raise UserError("{file} is damaged: it cannot be read as JSON.", file=path.name) from None
     if not isinstance(content, dict):
         raise UserError("{file} is damaged: it is not a JSON object.", file=path.name)

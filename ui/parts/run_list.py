@@ -9,6 +9,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from trainer.errors import UserError
 from trainer.runs.comparison import compare, differences, label
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
@@ -97,7 +98,7 @@ def read(folder: Path) -> Run | None:
     """The run in a folder; None if it cannot be read."""
     try:
         return read_run(folder)
-    except ValueError:
+    except UserError:
         return None
 
 

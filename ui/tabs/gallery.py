@@ -23,7 +23,7 @@ from ui.login import own_token
 from ui.parts import run_list
 from ui.parts.checkpoints import in_hub_thread, in_thread, open_run
 from ui.parts.markup import advice
-from ui.parts.messages import Updates, with_page_errors
+from ui.parts.messages import BROKEN, Updates, with_page_errors
 from ui.parts.run_list import RunLists
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Shared, components
@@ -71,11 +71,11 @@ def _is_old(answer: Answer, seconds: float) -> bool:
 async def _answer(best: bool) -> Answer:
     try:
         listed, failure = await in_hub_thread(_listed, best), ""
-    except ValueError as error:
+    except UserError as error:
         listed, failure = [], str(error)
     except Exception:  # an error would stay the answer for ever
         _logger.exception("The gallery could not be listed.")
-        listed, failure = [], "Something in the app went wrong."
+        listed, failure = [], BROKEN
     return Answer(time.monotonic(), listed, failure)
 
 

@@ -174,7 +174,7 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
             raise UserError("Train a network first, or type the name of a published run, to see its epochs.")
         pixels = await in_thread(read_picture, uploaded(picture))
         epochs = await call(_timeline, lab, visitor, name)
-    except ValueError as error:
+    except UserError as error:
         yield journey.explain(advice(translate(str(error), language)))
         return
     steps = timeline.walk(epochs, pixels)
@@ -183,7 +183,7 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
     while more:
         try:
             found, more = await call(_some, steps)
-        except ValueError as error:  # the Hub is too slow
+        except UserError as error:  # the Hub is too slow
             left = epochs.epochs[len(seen) :]
             found, more = [Gap(epoch=epoch, reason=str(error)) for epoch in left], False
         seen += found

@@ -110,7 +110,7 @@ def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | No
     """
     try:
         runs = read_all(lab.own_race(visitor, race))
-    except (ValueError, OSError):
+    except (UserError, OSError):
         runs = []
     if not runs or (typed or 0) > max(run.epoch for run in runs):
         return gr.skip()

@@ -86,7 +86,7 @@ def read(query: Mapping[str, str]) -> Link | None:
         return Link(
             config=_config(settings), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
         )
-    except ValueError as error:
+    except UserError as error:
         raise UserError(
             "This link does not work here, so the page has its default settings: {why}", why=error
         ) from None

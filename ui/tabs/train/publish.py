@@ -177,7 +177,7 @@ def suggest(
     owner = owner or known[1]
     try:
         folder = _folder(lab, visitor, race, run)
-    except ValueError:
+    except UserError:
         return f"{owner}/" if owner else gr.skip()
     read = run_list.read(folder)
     return f"{owner}/optimizer-lab-{read.config.optimizer}-{folder.name[:4]}" if read else gr.skip()
@@ -208,7 +208,7 @@ def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> 
             question = translate("Looking up the token's owner on the Hub …", language)
             yield {**updates, panel.login: note(question)}
             user = repositories.user_name(token)
-    except ValueError as error:
+    except UserError as error:
         yield {**updates, panel.login: advice(translate(str(error), language))}
         return
     sentences = []
@@ -291,7 +291,7 @@ def _offer_runs(lab: Lab, visitor: str, race: str | None) -> Any:
     """The update of the list of a race's runs, visible if there are several."""
     try:
         folders = lab.own_race(visitor, race)
-    except ValueError:
+    except UserError:
         return gr.update(choices=[], value=None, visible=False)
     return gr.update(choices=run_list.titled(folders), value=folders[0].name, visible=len(folders) > 1)
 

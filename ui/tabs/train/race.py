@@ -128,6 +128,7 @@ def list_contenders(configs: list[TrainConfig]) -> Any:
 def read_contenders(contenders: Any) -> list[TrainConfig]:
     """The settings in the list, which holds each as JSON. Raises UserError for anything else."""
     try:
-        return [TrainConfig.from_settings(json.loads(text)) for text in contenders or []]
-    except (TypeError, RecursionError, json.JSONDecodeError):
+        settings = [json.loads(text) for text in contenders or []]
+    except (TypeError, RecursionError, ValueError):
         raise UserError("The race's list is damaged: clear it, and add the settings again.") from None
+    return list(map(TrainConfig.from_settings, settings))
