@@ -94,6 +94,13 @@ def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
     return next(((key, read_all(folders)) for key, folders in lab.races_of(visitor).items()), (None, []))
 
 
+def own_race(lab: Lab, visitor: str, race: str | None) -> list[Path]:
+    """The folders of the visitor's `race`. Raises UserError if it is not theirs, or if none is chosen."""
+    if not race:
+        raise UserError("Train a network first: you have no runs yet.")
+    return lab.own_race(visitor, race)
+
+
 def read(folder: Path) -> Run | None:
     """The run in a folder; None if it cannot be read."""
     try:

@@ -126,12 +126,16 @@ def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -
         with_page_errors(classify_with), None, [tabs, lists.networks], api_name="_classify_with", **AT_ONCE
     )
     published.apply(
-        with_page_errors(compare_with), lists.compared, [tabs, lists.compared], api_name="_compare_with", **AT_ONCE
+        with_page_errors(compare_with),
+        inputs_kwargs={"names": lists.compared},
+        outputs=[tabs, lists.compared],
+        api_name="_compare_with",
+        **AT_ONCE,
     )
     published.download(
         with_page_errors(load_published),
-        shared.visitor,
-        components(tabs, view, lists),
+        inputs_kwargs={"visitor": shared.visitor},
+        outputs=components(tabs, view, lists),
         api_name="_load_published",
         **AT_ONCE,
     )

@@ -20,7 +20,7 @@ from trainer.networks.model import OptimizerLabModel
 from trainer.runs.comparison import compare
 from trainer.runs.run import Run
 from ui.charts import run_charts
-from ui.charts.live import live_chart
+from ui.charts.live import SMALL, live_chart
 from ui.charts.time_machine import HEIGHT, bars_chart, class_colors, lines_chart, shares
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
@@ -37,7 +37,6 @@ from ui.tabs import classify
 from ui.uploads import uploaded
 
 _SECONDS_BETWEEN_UPDATES = 0.4
-_ACCURACY_HEIGHT = 190
 
 _MACHINE = """<div class="machine" hidden>
   <div class="now"><canvas></canvas><div><b class="name"></b><div class="says"></div></div></div>
@@ -121,7 +120,7 @@ def _build_journey() -> Journey:
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
                 accuracy = live_chart(
-                    empty["accuracy"], height=_ACCURACY_HEIGHT, label="Test accuracy per epoch", elem_id="learned"
+                    empty["accuracy"], height=SMALL, label="Test accuracy per epoch", elem_id="learned"
                 )
             with gr.Column(scale=2, min_width=260):
                 gr.HTML("", html_template=_FILTERS, js_on_load=None, elem_id="filters")
@@ -191,10 +190,8 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
 
 
 def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
-    if is_key(name):
+    if is_key(name) or not isinstance(name, str):
         return timeline.of_folder(lab.own_run(visitor, name))
-    if not isinstance(name, str):
-        raise UserError("You have no such run; it may have been deleted.")
 
     def open_model(repo_id: str, revision: str, **_: Any) -> OptimizerLabModel:
         return open_published(f"{repo_id}@{revision}", torch.device("cpu"))
@@ -242,7 +239,7 @@ def _charts(epochs: Timeline | None, moments: Sequence[Moment], language: str) -
         compare([epochs.run] if epochs else []),
         epochs=last,
         num_classes=len(moments[0].class_names) if moments else NUM_CLASSES,
-        height=_ACCURACY_HEIGHT,
+        height=SMALL,
         language=language,
     )
     return {

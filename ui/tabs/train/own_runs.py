@@ -11,11 +11,12 @@ from gradio.events import Dependency
 from trainer.errors import UserError
 from trainer.runs import run_folder
 from trainer.runs.reader import read_files
+from trainer.settings.config import SETTINGS
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, in_browser
 from ui.lab import Lab
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import RunLists, download_path, latest, read_all
+from ui.parts.run_list import RunLists, download_path, latest, own_race, read_all
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 
@@ -40,7 +41,7 @@ def build(races: gr.Dropdown) -> OwnRuns:
             total_epochs = gr.Number(
                 label=i18n("total epochs"),
                 info=i18n("Resume trains up to this total."),
-                value=10,
+                value=SETTINGS["epochs"].default,
                 precision=0,
                 minimum=1,
                 elem_id="more-epochs",
@@ -80,9 +81,9 @@ def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dep
     question = in_browser("Delete this run and its checkpoints? A race goes with all its runs.")
     own.delete.click(
         partial(delete, lab, view, lists),
-        inputs_kwargs={"visitor": visitor, "race": own.races, "compared": lists.compared},
+        inputs_kwargs={"race": own.races, "visitor": visitor, "compared": lists.compared},
         outputs=components(view, lists),
-        js=f"(visitor, race, compared) => [visitor, race && confirm({question}) ? race : null, compared]",
+        js=f"(race, ...others) => [race && confirm({question}) ? race : null, ...others]",
         api_name="_delete",
         **AT_ONCE,
     )
@@ -149,9 +150,7 @@ def delete(
 @with_page_errors
 def download(lab: Lab, visitor: str, race: str | None) -> str:
     """Writes a zip with the files of the visitor's `race` and returns its path; several runs have a folder each."""
-    if not race:
-        raise UserError("Train something first: then there is a checkpoint to download.")
-    folders = lab.own_race(visitor, race)
+    folders = own_race(lab, visitor, race)
     path = download_path("optimizer-lab-checkpoint.zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, folder in enumerate(folders, 1):

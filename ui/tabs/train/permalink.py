@@ -10,7 +10,7 @@ from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
 from trainer.settings.config import SETTINGS, TrainConfig, parse
 from ui.i18n.words import in_browser
 
-_MAX_LENGTH = 8000  # of a query: six contenders take less
+_MAX_LENGTH = 8000  # of a query: that of a full race is shorter
 _RACE, _SEEDS = "race", "seeds"
 _OTHERS = {"lang", "logs", "ref", "source"}
 

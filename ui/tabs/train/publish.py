@@ -281,9 +281,7 @@ def _progress(work: Callable[[Report], str], language: str) -> Iterator[str]:
 
 
 def _folder(lab: Lab, visitor: str, race: str | None, run: str | None) -> Path:
-    if not race:
-        raise UserError("Train something first: then there is a run to publish.")
-    folders = lab.own_race(visitor, race)
+    folders = run_list.own_race(lab, visitor, race)
     return next((folder for folder in folders if folder.name == run), folders[0])
 
 

@@ -42,7 +42,7 @@ def build() -> Race:
                 multiselect=True,
                 max_choices=MAX_SETTINGS,
                 label=i18n("Settings in the race"),
-                info=i18n("All start from the same weights and see the same batches. Up to six; × removes one."),
+                info=i18n("All start from the same weights and see the same batches. × removes one."),
                 elem_id="race",
             ),
             add=gr.Button(i18n("Add the page's settings"), size="sm", elem_id="add-to-race"),
@@ -80,7 +80,13 @@ def fill_on_click(race: Race, widgets: Mapping[str, fields.Widget]) -> None:
         api_name="_add_to_race",
         **AT_ONCE,
     )
-    race.contenders.input(relabel, race.contenders, race.contenders, api_name="_relabel_race", **AT_ONCE)
+    race.contenders.input(
+        relabel,
+        inputs_kwargs={"contenders": race.contenders},
+        outputs=race.contenders,
+        api_name="_relabel_race",
+        **AT_ONCE,
+    )
     race.fill.click(
         fill_zero_grad_lab,
         inputs_kwargs={"every": race.every, **widgets},

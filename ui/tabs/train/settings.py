@@ -135,8 +135,8 @@ def show_lesson_on_choice(lessons: Lessons, panel: fields.Panel) -> Dependency:
     """Makes the choice of a lesson show its text and its settings; returns the event."""
     return lessons.lesson.input(
         partial(show_lesson, lessons, panel),
-        lessons.lesson,
-        components(lessons.words, lessons.start, panel),
+        inputs_kwargs={"name": lessons.lesson},
+        outputs=components(lessons.words, lessons.start, panel),
         api_name="_lesson",
         **AT_ONCE,
     )
