@@ -82,13 +82,13 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
     def fill(visitor: Any, name: Any) -> Updates:
         return {run: list_runs(lab, visitor, name), gallery: classify.samples(lab.images)}
 
+    num_opened = gr.State(0)  # how often the tab was opened with a picture chosen, or with none to choose
+
+    def choose_picture(chosen: Any, times: int) -> Updates:
+        first = None if chosen else classify.sample(lab, 0)
+        return {num_opened: times + 1} if first is None else {picture: first}
+
     options: dict[str, Any] = {"preprocess": False, **AT_ONCE}
-    walked: dict[str, Any] = {
-        "fn": partial(walk, lab, journey),
-        "inputs_kwargs": {"visitor": shared.visitor, "name": run, "picture": picture, "turn": gr.State([0])},
-        "outputs": components(journey),
-        **options,
-    }
     filled = tab.select(
         fill,
         inputs_kwargs={"visitor": shared.visitor, "name": run},
@@ -96,10 +96,23 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
         api_name="_travel",
         **options,
     )
-    # The picture is set after the run, because its change starts a walk with the run that the page then has.
-    pictured = filled.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **options)
-    pictured.success(api_name="_walk_opened", **walked)
-    gr.on([run.input, picture.change], trigger_mode="multiple", api_name="_walk", **walked)
+    # After the run is set: it changes either the picture or the state, which starts a walk with the page's run.
+    filled.success(
+        choose_picture,
+        inputs_kwargs={"chosen": picture, "times": num_opened},
+        outputs=[picture, num_opened],
+        api_name="_travel_picture",
+        **options,
+    )
+    gr.on(
+        [run.input, picture.change, num_opened.change],
+        partial(walk, lab, journey),
+        inputs_kwargs={"visitor": shared.visitor, "name": run, "picture": picture, "turn": gr.State([0])},
+        outputs=components(journey),
+        trigger_mode="multiple",
+        api_name="_walk",
+        **options,
+    )
 
 
 def _build_journey() -> Journey:
@@ -132,12 +145,6 @@ def list_runs(lab: Lab, visitor: Any, name: Any) -> Any:
     runs = run_list.single_runs(lab, visitor)
     latest: dict[str, Any] = {} if name or not runs else {"value": runs[0][1]}
     return gr.update(choices=runs, **latest)
-
-
-def first_picture(lab: Lab, picture: Any) -> Any:
-    """The first test picture, if there is no picture yet."""
-    first = None if picture else classify.sample(lab, 0)
-    return gr.skip() if first is None else first
 
 
 async def walk(
