@@ -37,7 +37,7 @@ def with_page_errors(handler: Callable[P, R]) -> Callable[P, R]:
     def as_message(sentence: str) -> gr.Error:
         language = current_language()
         words = html.escape(translate(sentence, language), quote=False)
-        return gr.Error(words, title=translate("Not done", language), print_exception=False)
+        return gr.Error(words, title=translate("That did not work", language), print_exception=False)
 
     return _with_errors(handler, as_message)
 

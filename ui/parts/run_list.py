@@ -55,12 +55,12 @@ def build() -> RunLists:
     """Creates the lists, empty; each is to be rendered in its own tab."""
     return RunLists(
         races=gr.Dropdown(
-            [], label=i18n("Your runs"), info=i18n("Saved for this browser only."), elem_id="runs", render=False
+            [], label=i18n("Your runs"), info=i18n("Only this browser can see them."), elem_id="runs", render=False
         ),
         networks=gr.Dropdown(
             [],
             label=i18n("Trained network"),
-            info=i18n("Or type one on the Hub: owner/name, or owner/name@epoch-0003."),
+            info=i18n("Or type the name of one on the Hub: owner/name, or owner/name@epoch-0003."),
             allow_custom_value=True,
             elem_id="checkpoint",
             render=False,

@@ -182,11 +182,11 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
         if won.is_tie:
             sentence = "It is a tie: the best two have the same test accuracy, {accuracy}"
         elif won.clear:
-            sentence = "{name} won with a test accuracy of {accuracy}, {points} points ahead"
+            sentence = "{name} won with a test accuracy of {accuracy}, ahead by {points} percentage points"
         else:
             sentence = (
-                "{name} is ahead with a test accuracy of {accuracy}, but only by {points} points, which may be chance: "
-                "train with more seeds to find out"
+                "{name} leads with a test accuracy of {accuracy}, but only by {points} percentage points, which may be "
+                "due to chance; train with more seeds to find out"
             )
         words.append(
             say(

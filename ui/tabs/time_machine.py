@@ -263,7 +263,7 @@ def _machine(run: Run, moments: Sequence[Moment], name: str, language: str, *, m
     what = translate(
         "Each square is one of the {count} filters of the first layer, {side} pixels wide: the small pattern that it "
         "looks for everywhere in a picture. Grey means a weight of 0. Untrained filters are noise; training turns "
-        "those that help to distinguish the classes into edges and spots of color.",
+        "those that help to distinguish the classes into edges and spots of colour.",
         language,
         count=count,
         side=side,

@@ -40,17 +40,17 @@ def build(races: gr.Dropdown) -> OwnRuns:
         with gr.Row():
             total_epochs = gr.Number(
                 label=i18n("total epochs"),
-                info=i18n("Resume trains up to this total."),
+                info=i18n("Train up to this many epochs in total."),
                 value=SETTINGS["epochs"].default,
                 precision=0,
                 minimum=1,
                 elem_id="more-epochs",
             )
             uses_settings = gr.Checkbox(
-                label=i18n("with the page's settings"),
+                label=i18n("use the current settings"),
                 info=i18n(
-                    "Continue with the optimizer and scheduler chosen here: needed once the run's own schedule has "
-                    "ended. In a race each run keeps its own optimizer and lr."
+                    "Continue with the optimizer and scheduler chosen on this page, for example after the run's own "
+                    "schedule has ended. In a race, each run keeps its own optimizer and lr."
                 ),
                 elem_id="anew",
             )
@@ -78,7 +78,7 @@ def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dep
         api_name="_show",
         **AT_ONCE,
     )
-    question = in_browser("Delete this run and its checkpoints? A race goes with all its runs.")
+    question = in_browser("Delete this run and its checkpoints? If it is a race, all its runs are deleted.")
     own.delete.click(
         partial(delete, lab, view, lists),
         inputs_kwargs={"race": own.races, "visitor": visitor, "compared": lists.compared},

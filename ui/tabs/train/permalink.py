@@ -80,9 +80,9 @@ def read(query: Mapping[str, str]) -> Link | None:
     try:
         parts = race.split(";") if _RACE in query else []
         if len(parts) > MAX_SETTINGS:
-            raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
+            raise UserError("A race can have up to {most} settings.", most=MAX_SETTINGS)
         if seeds not in map(str, range(1, MAX_SEEDS + 1)):
-            raise UserError("A race takes from 1 to {most} seeds.", most=MAX_SEEDS)
+            raise UserError("A race can have from 1 to {most} seeds per setting.", most=MAX_SEEDS)
         return Link(
             config=_config(settings), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
         )

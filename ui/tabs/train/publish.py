@@ -105,7 +105,7 @@ def _components() -> Panel:
         run=gr.Dropdown([], label=i18n("Run to publish"), visible=False, elem_id="publish-run"),
         repo_id=gr.Textbox(
             label=i18n("Repo"),
-            info=i18n("owner/name: a new one, or the one where this run was published before."),
+            info=i18n("owner/name: a new repo, or the one to which this run was published before."),
             max_lines=1,
             elem_id="repo-id",
         ),
