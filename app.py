@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from spaces.config import Config
 
+from trainer.errors import UserError
 from trainer.jobs.slices import Job, gpu_seconds, run_job
 from trainer.learning.device import allow_tf32, choose_device
 from trainer.learning.lr_finder import find_lr
@@ -88,7 +89,7 @@ def main() -> None:
     log_to_stderr()
     try:
         lab = build_lab()
-    except ValueError as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
     keep_clean(lab)
     page = build_page(lab)

@@ -11,6 +11,7 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 from huggingface_hub import CacheNotFound, scan_cache_dir
 
+from trainer.errors import UserError
 from trainer.runs import run_folder
 from ui.lab import Lab
 from ui.limits import Limits
@@ -55,8 +56,8 @@ def clear(folders: list[Path], limits: Limits) -> None:
             not run_folder.is_run(folder) and now - written > _GRACE_SECONDS
         )
         if is_old or total > limits.disk_gb * 1e9:
-            # UserError, a ValueError: the run is being trained, or the disk refuses. The next round tries again.
-            with suppress(ValueError, OSError):
+            # UserError: the run is being trained, or the disk refuses. The next round tries again.
+            with suppress(UserError, OSError):
                 run_folder.delete(folder)
             total -= sizes[folder] - _size(folder)  # its visitor may have deleted it first
 

@@ -25,10 +25,13 @@ class Limits:
     def check(self, configs: Sequence[TrainConfig]) -> None:
         """Raises UserError if a run has more epochs or larger batches than allowed."""
         if any(config.epochs > self.epochs for config in configs):
-            raise UserError("This Space trains up to {count} epochs; choose fewer.", count=f"{self.epochs:g}")
+            raise UserError(
+                "On this Space, a run can have up to {count} epochs; choose fewer.", count=f"{self.epochs:g}"
+            )
         if any(config.batch_size > self.batch_size for config in configs):
             raise UserError(
-                "This Space takes batches of up to {count} pictures; choose fewer.", count=f"{self.batch_size:g}"
+                "On this Space, a batch can have up to {count} pictures; choose a smaller batch_size.",
+                count=f"{self.batch_size:g}",
             )
 
 

@@ -121,9 +121,9 @@ def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:
 def _limits(lab: Lab, language: str) -> list[str]:
     limits = lab.limits
     templates = (
-        ("up to {number} epochs a run", limits.epochs, "{:g}".format),
+        ("up to {number} epochs per run", limits.epochs, "{:g}".format),
         ("{number} of training at a time", limits.seconds, lambda seconds: duration(seconds, language)),
-        ("{number} runs for each visitor", limits.runs, "{:g}".format),
+        ("{number} runs per visitor", limits.runs, "{:g}".format),
         ("kept for {number} days", limits.days, "{:g}".format),
     )
     return [

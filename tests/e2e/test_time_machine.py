@@ -123,6 +123,24 @@ def test_each_epoch_has_its_own_numbers_and_no_requests(app, page, folder, pictu
     page.screenshot(path=screenshots / "time-machine.png", full_page=True)
 
 
+def test_opening_the_tab_starts_one_walk(app, page):
+    """Both the first time, when the tab chooses a picture, and again with that picture."""
+    visit(page, app.url)
+    page.wait_for_function("document.querySelector('#train:enabled')")
+    requests = []
+    page.on("request", lambda request: requests.append(request.post_data or ""))
+    for count in (1, 2):
+        open_time_machine(page)
+        wait_until_drawn(page)
+        page.wait_for_timeout(1500)
+        walks = page.evaluate(
+            "gradio_config.dependencies.filter(one => one.api_name.startsWith('_walk')).map(one => one.id)"
+        )
+        sent = [request for request in requests if any(f'"fn_index":{walk},' in request for walk in walks)]
+        assert len(sent) == count
+        page.get_by_role("tab", name="Gallery").click()
+
+
 def drawing(page, earlier) -> tuple[str, ...]:
     """Returns the bars, the epoch's rule in two charts and the filters, once they all differ from the earlier ones."""
     end = time.monotonic() + 60

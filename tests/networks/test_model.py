@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from trainer.errors import UserError
 from trainer.networks.files import largest_file
 from trainer.networks.model import OptimizerLabModel
 
@@ -165,6 +166,14 @@ def test_a_strangers_config_is_checked(case, folder):
     with pytest.raises(ValueError, match=r"\.$") as error:
         OptimizerLabModel.from_pretrained(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "\ufeff{}", "[" * 100_000, '{"mean": ' + "1" * 5000 + "}"])
+def test_a_config_that_is_not_json(text, folder):
+    """Also one whose numbers Python refuses to convert: by default those of more than 4,300 digits."""
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        OptimizerLabModel.from_pretrained(folder)
 
 
 def test_a_config_without_class_names(folder):

@@ -182,5 +182,5 @@ def test_the_notice_for_a_visitor(lab):
     assert notice(lab, visitor, True) == ""
     lab.limits, lab.forgets = Limits(epochs=100, seconds=1200, runs=30, days=30), True
     words = notice(lab, visitor, True)
-    assert "up to 100 epochs a run, 20 min of training at a time, 30 runs for each visitor, kept for 30 days" in words
+    assert "up to 100 epochs per run, 20 min of training at a time, 30 runs per visitor, kept for 30 days" in words
     assert "when it restarts" in words

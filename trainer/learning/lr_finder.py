@@ -61,7 +61,7 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     The smoothed loss is an exponential moving average with bias correction (Kingma & Ba 2015, arXiv:1412.6980,
     section 3).
 
-    The suggestion is the lr at which the smoothed loss has fallen half-way from its start (or from ln of the number of
+    The suggestion is the lr at which the smoothed loss has fallen halfway from its start (or from ln of the number of
     classes, the loss of guessing, if that is lower) to its minimum: about where it falls fastest. The loss crosses that
     level on a slope, so that the suggestion hardly depends on the seed; at the steepest point or the minimum, which
     others use, the curve is noisy or flat. Divergence starts where the loss rises above the same level for good, and
@@ -120,20 +120,22 @@ def suggest(config: TrainConfig, trials: Sequence[Trial], num_classes: int) -> F
         values = {"start": f"{start:.2f}", "lowest": f"{smoothed[lowest]:.2f}", "suggestion": f"{suggestion:g}"}
         if diverges_at is None:
             reason = Message(
-                "The loss fell from {start} to {lowest} and was half-way at {suggestion}; it never diverged.", **values
+                "The loss fell from {start} to {lowest} and was halfway down at an lr of {suggestion}; it never "
+                "diverged.",
+                **values,
             )
         elif suggestion <= diverges_at / _MARGIN:
             reason = Message(
-                "The loss fell from {start} to {lowest} and was half-way at {suggestion}, well below {diverges_at}, "
-                "where it starts to diverge.",
+                "The loss fell from {start} to {lowest} and was halfway down at an lr of {suggestion}, well below "
+                "{diverges_at}, where it starts to diverge.",
                 **values,
                 diverges_at=f"{diverges_at:g}",
             )
         else:
             suggestion = _rounded(diverges_at / _MARGIN)
             reason = Message(
-                "The loss fell from {start} to {lowest} and was half-way at {suggestion}; it starts to diverge at "
-                "{diverges_at}, and a third of that is the safer choice.",
+                "The loss fell from {start} to {lowest} and was halfway down at an lr of {suggestion}; it starts to "
+                "diverge at {diverges_at}, and a third of that is the safer choice.",
                 **values,
                 diverges_at=f"{diverges_at:g}",
             )

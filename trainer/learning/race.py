@@ -29,9 +29,9 @@ def over_seeds(configs: Sequence[TrainConfig], num_seeds: int) -> list[TrainConf
     if not configs:
         raise UserError("Add settings to the race first.")
     if len(configs) > MAX_SETTINGS:
-        raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
+        raise UserError("A race can have up to {most} settings.", most=MAX_SETTINGS)
     if not 1 <= num_seeds <= MAX_SEEDS:
-        raise UserError("A race takes from 1 to {most} seeds.", most=MAX_SEEDS)
+        raise UserError("A race can have from 1 to {most} seeds per setting.", most=MAX_SEEDS)
     first = configs[0].seed
     if len({replace(config, seed=first) for config in configs}) < len(configs):
         raise UserError("Two of the settings are the same.")

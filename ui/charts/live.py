@@ -12,6 +12,8 @@ from huggingface_hub.constants import HF_HOME
 
 from ui.i18n.words import i18n
 
+LARGE, SMALL = 300, 190  # pixels: the height of a chart that has the width of its tab, and of one that shares it
+
 
 def live_chart(value: dict[str, Any], *, height: int, label: str, elem_id: str) -> gr.HTML:
     """A chart whose value is {"specs": {view: Vega-Lite}, "view": the first to show, "data": {name: rows}}.

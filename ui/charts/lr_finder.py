@@ -9,7 +9,7 @@ import altair as alt
 
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.palette import PLAN, TEST, TRAIN
-from ui.charts.live import sized
+from ui.charts.live import LARGE, sized
 from ui.i18n.words import translate
 
 _BAD = "#ef4444"
@@ -89,12 +89,12 @@ def _finder_spec(language: str) -> dict[str, Any]:
         + suggested.mark_text(color=TEST, align="right", dx=-5, fontSize=12, fontWeight="bold").encode(
             x, text="text:N", y=alt.value(10)
         )
-        + planned.mark_rule(color=PLAN, strokeWidth=7, opacity=0.7).encode(x, x2="end:Q", y=alt.value(256))
+        + planned.mark_rule(color=PLAN, strokeWidth=7, opacity=0.7).encode(x, x2="end:Q", y=alt.value(LARGE - 44))
         + planned.mark_text(color=PLAN, align="left", baseline="bottom", dy=-6, fontSize=11).encode(
-            x, text="text:N", y=alt.value(256)
+            x, text="text:N", y=alt.value(LARGE - 44)
         )
     )
-    return sized(layers, 300)
+    return sized(layers, LARGE)
 
 
 def _visible(loss: float, bottom: float, top: float) -> float | None:

@@ -22,7 +22,7 @@ from ui.charts.curves import (
     printed_rows,
     step_rows,
 )
-from ui.charts.live import sized
+from ui.charts.live import LARGE, sized
 from ui.i18n.words import translate
 
 _MOST_PLANNED = 400  # points of a planned schedule; a chart has about as many pixels
@@ -48,7 +48,7 @@ def loss_chart(
         "logarithmic": _View(log=True),
     }
     sums = lesson is not None and lesson.printed_unit == "epoch" and bool(lesson.printed)
-    value = _chart(measures, contenders, views, epochs=epochs, height=300, language=language)
+    value = _chart(measures, contenders, views, epochs=epochs, height=LARGE, language=language)
     batches = next((n for one in contenders for run in one.runs if (n := batches_per_epoch(run))), 1.0)
     guess = math.log(num_classes)
     text = translate("random guessing: ln {classes}", language, classes=num_classes)

@@ -14,6 +14,7 @@ from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.i18n.words import i18n
 from ui.parts.messages import Updates, with_page_errors
+from ui.parts.shared import AT_ONCE, components
 
 ROWS: dict[str, dict[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
 
@@ -54,7 +55,7 @@ class Panel:
                 value = widget.value
             updates[widget] = gr.update(value=value, visible=name in own or name not in ROW_SETTINGS)
         for name, slider in self.powers.items():
-            power = _power(getattr(config, name) or 0, slider.minimum)
+            power = power_of(name, getattr(config, name) or 0)
             updates[slider] = gr.update(value=power, visible=name in own)
         for part, about in self.abouts.items():
             updates[about] = i18n(ROWS[part][getattr(config, part)].about)
@@ -93,22 +94,16 @@ def build(name: str, *, visible: bool = True) -> Widget:
 
 def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Slider:
     """Adds a slider that sets `number` to powers of ten and follows it; both happen in the browser."""
-    low = LOWEST_POWER[name] - (0 if SETTINGS[name].open_low else 1)
+    low = power_of(name, 0)
     slider = gr.Slider(
-        low, 1, value=_power(number.value, low), step=1, label=f"{name}, powers of ten", show_label=False,
+        low, 1, value=power_of(name, number.value), step=1, label=f"{name}, powers of ten", show_label=False,
         buttons=[], visible=visible, elem_id=f"power-{name}", elem_classes=["power"],
     )  # fmt: skip
     zero = f"power < {LOWEST_POWER[name]} ? 0 : "
     to_number = f"(power) => {zero}Number((10 ** power).toPrecision(1))"
     to_power = f"(value) => value > 0 ? Math.min(1, Math.max({low}, Math.round(Math.log10(value)))) : {low}"
-    private: dict[str, Any] = {
-        "api_visibility": "private",
-        "api_name": f"_power_{name}",
-        "queue": False,
-        "show_progress": "hidden",
-    }
-    slider.input(None, slider, number, js=to_number, **private)
-    number.input(None, number, slider, js=to_power, **{**private, "api_name": f"_number_{name}"})
+    slider.input(None, slider, number, js=to_number, api_name=f"_power_{name}", **AT_ONCE)
+    number.input(None, number, slider, js=to_power, api_name=f"_number_{name}", **AT_ONCE)
     return slider
 
 
@@ -138,24 +133,23 @@ def follow_row(part: str, panel: Panel) -> Dependency:
         for name, widget in widgets.items():
             updates[widget] = gr.update(visible=name in row.defaults, value=default(name, **{part: chosen}))
         for name, slider in sliders.items():
-            power = _power(row.defaults.get(name, 0), slider.minimum)
+            power = power_of(name, row.defaults.get(name, 0))
             updates[slider] = gr.update(visible=name in row.defaults, value=power)
         return updates | dict.fromkeys(unit, row.unit)
 
     return panel.widgets[part].input(
         update,
-        panel.widgets[part],
-        [*widgets.values(), *sliders.values(), panel.abouts[part], *unit],
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
+        inputs_kwargs={"chosen": panel.widgets[part]},
+        outputs=components(widgets, sliders, panel.abouts[part], unit),
         api_name=f"_choose_{part}",
+        **AT_ONCE,
     )
 
 
 def power_of(name: str, value: float) -> int:
     """The position of a setting's slider for powers of ten at a value of the setting."""
-    return _power(value, LOWEST_POWER[name])
+    low = LOWEST_POWER[name] - (0 if SETTINGS[name].open_low else 1)
+    return min(1, max(low, round(math.log10(value)))) if value else low
 
 
 def row_settings(part: str) -> list[str]:
@@ -201,7 +195,3 @@ def _row(part: str, chosen: Any) -> Row:
 def _may_be_unset(name: str) -> bool:
     """Whether a row's default for the setting is None: its value then depends, for example, on the run's length."""
     return any(row.defaults.get(name, 0) is None for rows in ROWS.values() for row in rows.values())
-
-
-def _power(value: float, low: float) -> int:
-    return min(1, max(int(low), round(math.log10(value)))) if value else int(low)

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import gradio as gr
 from gradio.blocks import Block
 
+from trainer.errors import UserError
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.login import own_token
@@ -22,22 +23,27 @@ Updates = dict[Block, Any]  # what a handler returns: new values of components
 P = ParamSpec("P")
 R = TypeVar("R")
 
+BROKEN = "Something in the app went wrong."
+
 _logger = logging.getLogger(__name__)
 
 
 def with_page_errors(handler: Callable[P, R]) -> Callable[P, R]:
-    """Wraps the handler of a page's event so that a UserError becomes a message in the page's language."""
+    """Wraps the handler of a page's event so that an error becomes a message in the page's language.
+
+    The message is that of a UserError; any other error is logged, and the message is BROKEN.
+    """
 
     def as_message(sentence: str) -> gr.Error:
         language = current_language()
         words = html.escape(translate(sentence, language), quote=False)
-        return gr.Error(words, title=translate("Not done", language), print_exception=False)
+        return gr.Error(words, title=translate("That did not work", language), print_exception=False)
 
     return _with_errors(handler, as_message)
 
 
 def with_api_errors(handler: Callable[P, R]) -> Callable[P, R]:
-    """Wraps the handler of a public endpoint so that a UserError becomes an error in English, without HTML."""
+    """Wraps the handler of a public endpoint as `with_page_errors` does, but in English and without HTML."""
     return _with_errors(handler, lambda sentence: gr.Error(sentence, print_exception=False))
 
 
@@ -46,8 +52,13 @@ def _with_errors(handler: Callable[P, R], as_error: Callable[[str], gr.Error]) -
     def errors() -> Iterator[None]:
         try:
             yield
-        except ValueError as error:
+        except UserError as error:
             raise as_error(str(error)) from None
+        except gr.Error:
+            raise
+        except Exception:
+            _log_bug()
+            raise as_error(BROKEN) from None
 
     # Gradio distinguishes plain functions, coroutines and generators, so each is wrapped as its own kind.
     if inspect.iscoroutinefunction(handler):
@@ -100,12 +111,16 @@ def end_in_status(
         try:
             yield from handler(*args, **kwargs)
             return
-        except ValueError as error:
+        except UserError as error:
             sentence = str(error)
         except Exception:
-            # A library's error may contain the visitor's token, which logger.exception would write.
-            _logger.error(traceback.format_exc().replace(own_token() or "\0", "…"))
+            _log_bug()
             sentence = broken
         yield {status: status_line(title, "", 0, current_language(), sentence)}
 
     return explaining
+
+
+def _log_bug() -> None:
+    """Logs the error that is being handled, without the visitor's token, which a library's error may contain."""
+    _logger.error(traceback.format_exc().replace(own_token() or "\0", "…"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from trainer.errors import UserError
 from trainer.runs.comparison import compare, differences, label
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
@@ -54,12 +55,12 @@ def build() -> RunLists:
     """Creates the lists, empty; each is to be rendered in its own tab."""
     return RunLists(
         races=gr.Dropdown(
-            [], label=i18n("Your runs"), info=i18n("Saved for this browser only."), elem_id="runs", render=False
+            [], label=i18n("Your runs"), info=i18n("Only this browser can see them."), elem_id="runs", render=False
         ),
         networks=gr.Dropdown(
             [],
             label=i18n("Trained network"),
-            info=i18n("Or type one on the Hub: owner/name, or owner/name@epoch-0003."),
+            info=i18n("Or type the name of one on the Hub: owner/name, or owner/name@epoch-0003."),
             allow_custom_value=True,
             elem_id="checkpoint",
             render=False,
@@ -93,11 +94,18 @@ def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
     return next(((key, read_all(folders)) for key, folders in lab.races_of(visitor).items()), (None, []))
 
 
+def own_race(lab: Lab, visitor: str, race: str | None) -> list[Path]:
+    """The folders of the visitor's `race`. Raises UserError if it is not theirs, or if none is chosen."""
+    if not race:
+        raise UserError("Train a network first: you have no runs yet.")
+    return lab.own_race(visitor, race)
+
+
 def read(folder: Path) -> Run | None:
     """The run in a folder; None if it cannot be read."""
     try:
         return read_run(folder)
-    except ValueError:
+    except UserError:
         return None
 
 

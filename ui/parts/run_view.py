@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -16,13 +17,12 @@ from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import Lesson, lesson_of
 from ui.charts import run_charts
-from ui.charts.live import live_chart
+from ui.charts.live import LARGE, SMALL, live_chart
 from ui.i18n.words import translate
 from ui.parts.markup import advice, bar, duration, note, status_line
 from ui.parts.messages import Updates
 
 NUM_CLASSES = 10  # CIFAR-10's, for charts that are drawn before the images have loaded
-_SMALL = 190  # pixels: the height of the smaller charts
 
 _STATUS = {
     "training": ("Training", "in another tab"),
@@ -70,16 +70,16 @@ def build() -> RunView:
 
     status = gr.HTML(empty["status"], elem_id="status")
     legend = gr.HTML(empty["legend"], elem_id="legend")
-    loss = chart("loss", 300, "Loss per epoch", "loss")
+    loss = chart("loss", LARGE, "Loss per epoch", "loss")
     # Under the chart, which then stays in place when the text appears.
     lesson = gr.HTML(empty["lesson"], elem_id="happened")
     with gr.Row():
         with gr.Column(min_width=240):
-            accuracy = chart("accuracy", _SMALL, "Test accuracy per epoch", "accuracy")
+            accuracy = chart("accuracy", SMALL, "Test accuracy per epoch", "accuracy")
         with gr.Column(min_width=240):
-            lr = chart("lr", _SMALL, "Learning rate", "lr")
+            lr = chart("lr", SMALL, "Learning rate", "lr")
         with gr.Column(min_width=240):
-            grad_norm = chart("grad_norm", _SMALL, "Gradient norm", "grad-norm")
+            grad_norm = chart("grad_norm", SMALL, "Gradient norm", "grad-norm")
     table = gr.HTML(empty["table"], elem_id="table")
     return RunView(
         status=status,
@@ -106,7 +106,7 @@ def _contents(
     epochs = max((run.config.epochs for run in runs), default=TrainConfig().epochs)
     num_classes = len(images.class_names) if images else NUM_CLASSES
     lesson = taught_lesson(runs)
-    small: dict[str, Any] = {"epochs": epochs, "height": _SMALL, "language": language}
+    small: dict[str, Any] = {"epochs": epochs, "height": SMALL, "language": language}
     return {
         "status": status(runs, language, live=live),
         "legend": legend(contenders, language),
@@ -133,9 +133,7 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
     if len(runs) > 1:
         return _race_status(runs, language, live=live)
 
-    def say(sentence: str, **values: object) -> str:
-        return translate(sentence, language, **values)
-
+    say = partial(translate, language=language)
     run = runs[0]
     if live and not run.history:
         return status_line("Starting", "measuring the untrained network", run.evaluated, language)
@@ -160,9 +158,7 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
 
 
 def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
-    def say(sentence: str, **values: object) -> str:
-        return translate(sentence, language, **values)
-
+    say = partial(translate, language=language)
     contenders = compare(runs)
     passed = sum(run.config.epochs if run.status == "diverged" else run.epochs_passed for run in runs)
     share = passed / sum(run.config.epochs for run in runs)
@@ -188,11 +184,11 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
         elif won.margin is None:
             sentence = "{name} won with a test accuracy of {accuracy}: all others diverged"
         elif won.clear:
-            sentence = "{name} won with a test accuracy of {accuracy}, {points} points ahead"
+            sentence = "{name} won with a test accuracy of {accuracy}, ahead by {points} percentage points"
         else:
             sentence = (
-                "{name} is ahead with a test accuracy of {accuracy}, but only by {points} points, which may be chance: "
-                "train with more seeds to find out"
+                "{name} leads with a test accuracy of {accuracy}, but only by {points} percentage points, which may be "
+                "due to chance; train with more seeds to find out"
             )
         words.append(
             say(

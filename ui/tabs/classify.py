@@ -139,7 +139,7 @@ async def classify(lab: Lab, answer: Answer, picture: Any, name: str | None) -> 
         if not name:
             raise UserError("There is no trained network yet: press Train, and come back after the first epoch.")
         model, seen = await look(lab, picture, name)
-    except ValueError as error:
+    except UserError as error:
         explained = f"<div class='status'>{advice(translate(str(error), language))}</div>"
         return {answer.says: explained, answer.label: None, answer.seen: None}
     return {

@@ -16,6 +16,7 @@ from trainer.runs.comparison import Contender, compare, to_csv
 from trainer.runs.reader import read_run, read_settings
 from trainer.runs.run import Run
 from trainer.runs.script import as_code
+from trainer.settings.config import TrainConfig
 from ui.charts import run_charts
 from ui.charts.curves import MEASURES
 from ui.charts.live import live_chart
@@ -97,7 +98,7 @@ def _contents(runs: Mapping[str, Run], measure: str, language: str) -> dict[str,
             "Compare up to {count} different settings at a time: more could not be distinguished.",
             count=len(COLORS),
         )
-    epochs = max((run.config.epochs for run in runs.values()), default=10)
+    epochs = max((run.config.epochs for run in runs.values()), default=TrainConfig().epochs)
     return {
         "legend": _legend(contenders, language),
         "chart": run_charts.measure_chart(measure, contenders, epochs=epochs, height=_HEIGHT, language=language),

@@ -23,7 +23,7 @@ from ui.login import own_token
 from ui.parts import run_list
 from ui.parts.checkpoints import in_hub_thread, in_thread, open_run
 from ui.parts.markup import advice
-from ui.parts.messages import Updates, with_page_errors
+from ui.parts.messages import BROKEN, Updates, with_page_errors
 from ui.parts.run_list import RunLists
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Shared, components
@@ -71,11 +71,11 @@ def _is_old(answer: Answer, seconds: float) -> bool:
 async def _answer(best: bool) -> Answer:
     try:
         listed, failure = await in_hub_thread(_listed, best), ""
-    except ValueError as error:
+    except UserError as error:
         listed, failure = [], str(error)
     except Exception:  # an error would stay the answer for ever
         _logger.exception("The gallery could not be listed.")
-        listed, failure = [], "Something in the app went wrong."
+        listed, failure = [], BROKEN
     return Answer(time.monotonic(), listed, failure)
 
 
@@ -126,12 +126,16 @@ def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -
         with_page_errors(classify_with), None, [tabs, lists.networks], api_name="_classify_with", **AT_ONCE
     )
     published.apply(
-        with_page_errors(compare_with), lists.compared, [tabs, lists.compared], api_name="_compare_with", **AT_ONCE
+        with_page_errors(compare_with),
+        inputs_kwargs={"names": lists.compared},
+        outputs=[tabs, lists.compared],
+        api_name="_compare_with",
+        **AT_ONCE,
     )
     published.download(
         with_page_errors(load_published),
-        shared.visitor,
-        components(tabs, view, lists),
+        inputs_kwargs={"visitor": shared.visitor},
+        outputs=components(tabs, view, lists),
         api_name="_load_published",
         **AT_ONCE,
     )

@@ -20,7 +20,7 @@ from trainer.networks.model import OptimizerLabModel
 from trainer.runs.comparison import compare
 from trainer.runs.run import Run
 from ui.charts import run_charts
-from ui.charts.live import live_chart
+from ui.charts.live import SMALL, live_chart
 from ui.charts.time_machine import HEIGHT, bars_chart, class_colors, lines_chart, shares
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
@@ -37,7 +37,6 @@ from ui.tabs import classify
 from ui.uploads import uploaded
 
 _SECONDS_BETWEEN_UPDATES = 0.4
-_ACCURACY_HEIGHT = 190
 
 _MACHINE = """<div class="machine" hidden>
   <div class="now"><canvas></canvas><div><b class="name"></b><div class="says"></div></div></div>
@@ -83,13 +82,13 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
     def fill(visitor: Any, name: Any) -> Updates:
         return {run: list_runs(lab, visitor, name), gallery: classify.samples(lab.images)}
 
+    num_opened = gr.State(0)  # how often the tab was opened with a picture chosen, or with none to choose
+
+    def choose_picture(chosen: Any, times: int) -> Updates:
+        first = None if chosen else classify.sample(lab, 0)
+        return {num_opened: times + 1} if first is None else {picture: first}
+
     options: dict[str, Any] = {"preprocess": False, **AT_ONCE}
-    walked: dict[str, Any] = {
-        "fn": partial(walk, lab, journey),
-        "inputs_kwargs": {"visitor": shared.visitor, "name": run, "picture": picture, "turn": gr.State([0])},
-        "outputs": components(journey),
-        **options,
-    }
     filled = tab.select(
         fill,
         inputs_kwargs={"visitor": shared.visitor, "name": run},
@@ -97,10 +96,23 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
         api_name="_travel",
         **options,
     )
-    # The picture is set after the run, because its change starts a walk with the run that the page then has.
-    pictured = filled.success(partial(first_picture, lab), picture, picture, api_name="_travel_picture", **options)
-    pictured.success(api_name="_walk_opened", **walked)
-    gr.on([run.input, picture.change], trigger_mode="multiple", api_name="_walk", **walked)
+    # After the run is set: it changes either the picture or the state, which starts a walk with the page's run.
+    filled.success(
+        choose_picture,
+        inputs_kwargs={"chosen": picture, "times": num_opened},
+        outputs=[picture, num_opened],
+        api_name="_travel_picture",
+        **options,
+    )
+    gr.on(
+        [run.input, picture.change, num_opened.change],
+        partial(walk, lab, journey),
+        inputs_kwargs={"visitor": shared.visitor, "name": run, "picture": picture, "turn": gr.State([0])},
+        outputs=components(journey),
+        trigger_mode="multiple",
+        api_name="_walk",
+        **options,
+    )
 
 
 def _build_journey() -> Journey:
@@ -121,7 +133,7 @@ def _build_journey() -> Journey:
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
                 accuracy = live_chart(
-                    empty["accuracy"], height=_ACCURACY_HEIGHT, label="Test accuracy per epoch", elem_id="learned"
+                    empty["accuracy"], height=SMALL, label="Test accuracy per epoch", elem_id="learned"
                 )
             with gr.Column(scale=2, min_width=260):
                 gr.HTML("", html_template=_FILTERS, js_on_load=None, elem_id="filters")
@@ -133,12 +145,6 @@ def list_runs(lab: Lab, visitor: Any, name: Any) -> Any:
     runs = run_list.single_runs(lab, visitor)
     latest: dict[str, Any] = {} if name or not runs else {"value": runs[0][1]}
     return gr.update(choices=runs, **latest)
-
-
-def first_picture(lab: Lab, picture: Any) -> Any:
-    """The first test picture, if there is no picture yet."""
-    first = None if picture else classify.sample(lab, 0)
-    return gr.skip() if first is None else first
 
 
 async def walk(
@@ -174,7 +180,7 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
             raise UserError("Train a network first, or type the name of a published run, to see its epochs.")
         pixels = await in_thread(read_picture, uploaded(picture))
         epochs = await call(_timeline, lab, visitor, name)
-    except ValueError as error:
+    except UserError as error:
         yield journey.explain(advice(translate(str(error), language)))
         return
     steps = timeline.walk(epochs, pixels)
@@ -183,7 +189,7 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
     while more:
         try:
             found, more = await call(_some, steps)
-        except ValueError as error:  # the Hub is too slow
+        except UserError as error:  # the Hub is too slow
             left = epochs.epochs[len(seen) :]
             found, more = [Gap(epoch=epoch, reason=str(error)) for epoch in left], False
         seen += found
@@ -191,10 +197,8 @@ async def _walk(lab: Lab, journey: Journey, visitor: Any, name: Any, picture: An
 
 
 def _timeline(lab: Lab, visitor: Any, name: Any) -> Timeline:
-    if is_key(name):
+    if is_key(name) or not isinstance(name, str):
         return timeline.of_folder(lab.own_run(visitor, name))
-    if not isinstance(name, str):
-        raise UserError("You have no such run; it may have been deleted.")
 
     def open_model(repo_id: str, revision: str, **_: Any) -> OptimizerLabModel:
         return open_published(f"{repo_id}@{revision}", torch.device("cpu"))
@@ -242,7 +246,7 @@ def _charts(epochs: Timeline | None, moments: Sequence[Moment], language: str) -
         compare([epochs.run] if epochs else []),
         epochs=last,
         num_classes=len(moments[0].class_names) if moments else NUM_CLASSES,
-        height=_ACCURACY_HEIGHT,
+        height=SMALL,
         language=language,
     )
     return {
@@ -259,7 +263,7 @@ def _machine(run: Run, moments: Sequence[Moment], name: str, language: str, *, m
     what = translate(
         "Each square is one of the {count} filters of the first layer, {side} pixels wide: the small pattern that it "
         "looks for everywhere in a picture. Grey means a weight of 0. Untrained filters are noise; training turns "
-        "those that help to distinguish the classes into edges and spots of color.",
+        "those that help to distinguish the classes into edges and spots of colour.",
         language,
         count=count,
         side=side,

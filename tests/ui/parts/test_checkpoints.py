@@ -10,6 +10,7 @@ from fake_hub import Fault, Repo, point_to, silent_server
 from huggingface_hub import constants
 from safetensors.torch import load, save
 
+from trainer.errors import UserError
 from trainer.hub import retry
 from trainer.networks.model import OptimizerLabModel
 from ui.lab import BUNDLED
@@ -29,7 +30,7 @@ class FakeLab:
 
     def checkpoint(self, name):
         if name != "quick":
-            raise ValueError("There is no such checkpoint.")
+            raise UserError("There is no such checkpoint.")
         return BUNDLED / name
 
 

@@ -8,6 +8,7 @@ import gradio as gr
 import pytest
 import torch
 
+from trainer.errors import UserError
 from trainer.learning.lr_finder import find_lr
 from trainer.learning.race import race
 from trainer.runs import run_folder
@@ -20,6 +21,7 @@ from ui.parts import messages, run_list, run_view
 from ui.parts.fields import default
 from ui.tabs import compare
 from ui.tabs.train import own_runs, settings, training
+from ui.tabs.train import race as race_panel
 
 NAMES = tuple(SETTINGS)
 SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}
@@ -168,7 +170,7 @@ def test_a_training_that_never_started_leaves_no_folder(lab, tmp_path, monkeypat
         return started(lab, new_visitor(), configs=training.side_by_side, contenders=[json.dumps(config)], num_seeds=1)
 
     def refused(*_):
-        raise ValueError("There is no memory for it.")
+        raise UserError("There is no memory for it.")
         yield
 
     with monkeypatch.context() as patch:
@@ -225,3 +227,10 @@ def test_settings_without_the_lessons_mistake_have_no_fixed_version():
     assert len(training.with_fixed(lesson=name, **mistaken)) == 2
     with pytest.raises(ValueError, match="choose the lesson again"):
         training.with_fixed(lesson=name, **{**mistaken, "softmax": False})
+
+
+@pytest.mark.parametrize("contenders", [3, [3], [None], ["["], ["[" * 100_000], ["1" * 5000], ["{}", "x"]])
+def test_a_damaged_list_of_contenders_is_explained(contenders):
+    """Whatever a handcrafted request contains instead of settings as JSON."""
+    with pytest.raises(UserError, match="The race's list is damaged"):
+        race_panel.read_contenders(contenders)

@@ -11,11 +11,12 @@ from gradio.events import Dependency
 from trainer.errors import UserError
 from trainer.runs import run_folder
 from trainer.runs.reader import read_files
+from trainer.settings.config import SETTINGS
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, in_browser
 from ui.lab import Lab
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import RunLists, download_path, latest, read_all
+from ui.parts.run_list import RunLists, download_path, latest, own_race, read_all
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 
@@ -39,17 +40,17 @@ def build(races: gr.Dropdown) -> OwnRuns:
         with gr.Row():
             total_epochs = gr.Number(
                 label=i18n("total epochs"),
-                info=i18n("Resume trains up to this total."),
-                value=10,
+                info=i18n("Train up to this many epochs in total."),
+                value=SETTINGS["epochs"].default,
                 precision=0,
                 minimum=1,
                 elem_id="more-epochs",
             )
             uses_settings = gr.Checkbox(
-                label=i18n("with the page's settings"),
+                label=i18n("use the current settings"),
                 info=i18n(
-                    "Continue with the optimizer and scheduler chosen here: needed once the run's own schedule has "
-                    "ended. In a race each run keeps its own optimizer and lr."
+                    "Continue with the optimizer and scheduler chosen on this page, for example after the run's own "
+                    "schedule has ended. In a race, each run keeps its own optimizer and lr."
                 ),
                 elem_id="anew",
             )
@@ -77,12 +78,12 @@ def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dep
         api_name="_show",
         **AT_ONCE,
     )
-    question = in_browser("Delete this run and its checkpoints? A race goes with all its runs.")
+    question = in_browser("Delete this run and its checkpoints? If it is a race, all its runs are deleted.")
     own.delete.click(
         partial(delete, lab, view, lists),
-        inputs_kwargs={"visitor": visitor, "race": own.races, "compared": lists.compared},
+        inputs_kwargs={"race": own.races, "visitor": visitor, "compared": lists.compared},
         outputs=components(view, lists),
-        js=f"(visitor, race, compared) => [visitor, race && confirm({question}) ? race : null, compared]",
+        js=f"(race, ...others) => [race && confirm({question}) ? race : null, ...others]",
         api_name="_delete",
         **AT_ONCE,
     )
@@ -110,7 +111,7 @@ def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | No
     """
     try:
         runs = read_all(lab.own_race(visitor, race))
-    except (ValueError, OSError):
+    except (UserError, OSError):
         runs = []
     if not runs or (typed or 0) > max(run.epoch for run in runs):
         return gr.skip()
@@ -149,9 +150,7 @@ def delete(
 @with_page_errors
 def download(lab: Lab, visitor: str, race: str | None) -> str:
     """Writes a zip with the files of the visitor's `race` and returns its path; several runs have a folder each."""
-    if not race:
-        raise UserError("Train something first: then there is a checkpoint to download.")
-    folders = lab.own_race(visitor, race)
+    folders = own_race(lab, visitor, race)
     path = download_path("optimizer-lab-checkpoint.zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, folder in enumerate(folders, 1):

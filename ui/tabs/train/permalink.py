@@ -10,7 +10,7 @@ from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
 from trainer.settings.config import SETTINGS, TrainConfig, parse
 from ui.i18n.words import in_browser
 
-_MAX_LENGTH = 8000  # of a query: six contenders take less
+_MAX_LENGTH = 8000  # of a query: that of a full race is shorter
 _RACE, _SEEDS = "race", "seeds"
 _OTHERS = {"lang", "logs", "ref", "source"}
 
@@ -80,13 +80,13 @@ def read(query: Mapping[str, str]) -> Link | None:
     try:
         parts = race.split(";") if _RACE in query else []
         if len(parts) > MAX_SETTINGS:
-            raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
+            raise UserError("A race can have up to {most} settings.", most=MAX_SETTINGS)
         if seeds not in map(str, range(1, MAX_SEEDS + 1)):
-            raise UserError("A race takes from 1 to {most} seeds.", most=MAX_SEEDS)
+            raise UserError("A race can have from 1 to {most} seeds per setting.", most=MAX_SEEDS)
         return Link(
             config=_config(settings), race=tuple(_config(dict(parse_qsl(part))) for part in parts), num_seeds=int(seeds)
         )
-    except ValueError as error:
+    except UserError as error:
         raise UserError(
             "This link does not work here, so the page has its default settings: {why}", why=error
         ) from None

@@ -105,7 +105,7 @@ def _components() -> Panel:
         run=gr.Dropdown([], label=i18n("Run to publish"), visible=False, elem_id="publish-run"),
         repo_id=gr.Textbox(
             label=i18n("Repo"),
-            info=i18n("owner/name: a new one, or the one where this run was published before."),
+            info=i18n("owner/name: a new repo, or the one to which this run was published before."),
             max_lines=1,
             elem_id="repo-id",
         ),
@@ -177,7 +177,7 @@ def suggest(
     owner = owner or known[1]
     try:
         folder = _folder(lab, visitor, race, run)
-    except ValueError:
+    except UserError:
         return f"{owner}/" if owner else gr.skip()
     read = run_list.read(folder)
     return f"{owner}/optimizer-lab-{read.config.optimizer}-{folder.name[:4]}" if read else gr.skip()
@@ -208,7 +208,7 @@ def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> 
             question = translate("Looking up the token's owner on the Hub …", language)
             yield {**updates, panel.login: note(question)}
             user = repositories.user_name(token)
-    except ValueError as error:
+    except UserError as error:
         yield {**updates, panel.login: advice(translate(str(error), language))}
         return
     sentences = []
@@ -281,9 +281,7 @@ def _progress(work: Callable[[Report], str], language: str) -> Iterator[str]:
 
 
 def _folder(lab: Lab, visitor: str, race: str | None, run: str | None) -> Path:
-    if not race:
-        raise UserError("Train something first: then there is a run to publish.")
-    folders = lab.own_race(visitor, race)
+    folders = run_list.own_race(lab, visitor, race)
     return next((folder for folder in folders if folder.name == run), folders[0])
 
 
@@ -291,7 +289,7 @@ def _offer_runs(lab: Lab, visitor: str, race: str | None) -> Any:
     """The update of the list of a race's runs, visible if there are several."""
     try:
         folders = lab.own_race(visitor, race)
-    except ValueError:
+    except UserError:
         return gr.update(choices=[], value=None, visible=False)
     return gr.update(choices=run_list.titled(folders), value=folders[0].name, visible=len(folders) > 1)
 

@@ -42,17 +42,20 @@ def build() -> Race:
                 multiselect=True,
                 max_choices=MAX_SETTINGS,
                 label=i18n("Settings in the race"),
-                info=i18n("All start from the same weights and see the same batches. Up to six; × removes one."),
+                info=i18n("All start from the same weights and train on the same batches. × removes one."),
                 elem_id="race",
             ),
-            add=gr.Button(i18n("Add the page's settings"), size="sm", elem_id="add-to-race"),
+            add=gr.Button(i18n("Add the current settings"), size="sm", elem_id="add-to-race"),
             num_seeds=gr.Slider(
                 1,
                 MAX_SEEDS,
                 value=1,
                 step=1,
-                label=i18n("seeds each"),
-                info=i18n("Several show how much is chance: the results become mean ± standard deviation."),
+                label=i18n("seeds per setting"),
+                info=i18n(
+                    "With several seeds, each result is a mean ± standard deviation, which tells how much is due to "
+                    "chance."
+                ),
                 elem_id="seeds",
             ),
             start=gr.Button(i18n("Start the race"), variant="primary", elem_id="start-race"),
@@ -62,8 +65,8 @@ def build() -> Race:
                 minimum=2,
                 label=i18n("zero_grad lab: clear every … batches"),
                 info=i18n(
-                    "Fills the race with four versions of the page's settings: gradients cleared every batch, every N "
-                    "batches, never, and every batch with batches N times larger."
+                    "Fills the race with four versions of the current settings: gradients cleared after every batch, "
+                    "after every N batches, never, and after every batch with batches N times as large."
                 ),
                 elem_id="every",
             ),
@@ -80,7 +83,13 @@ def fill_on_click(race: Race, widgets: Mapping[str, fields.Widget]) -> None:
         api_name="_add_to_race",
         **AT_ONCE,
     )
-    race.contenders.input(relabel, race.contenders, race.contenders, api_name="_relabel_race", **AT_ONCE)
+    race.contenders.input(
+        relabel,
+        inputs_kwargs={"contenders": race.contenders},
+        outputs=race.contenders,
+        api_name="_relabel_race",
+        **AT_ONCE,
+    )
     race.fill.click(
         fill_zero_grad_lab,
         inputs_kwargs={"every": race.every, **widgets},
@@ -98,7 +107,7 @@ def add_settings(contenders: Any, **settings: Any) -> Any:
     if config in others:
         raise UserError("These settings are in the race already.")
     if len(others) == MAX_SETTINGS:
-        raise UserError("A race takes up to {most} settings.", most=MAX_SETTINGS)
+        raise UserError("A race can have up to {most} settings.", most=MAX_SETTINGS)
     return list_contenders([*others, config])
 
 
@@ -128,6 +137,7 @@ def list_contenders(configs: list[TrainConfig]) -> Any:
 def read_contenders(contenders: Any) -> list[TrainConfig]:
     """The settings in the list, which holds each as JSON. Raises UserError for anything else."""
     try:
-        return [TrainConfig.from_settings(json.loads(text)) for text in contenders or []]
-    except (TypeError, RecursionError, json.JSONDecodeError):
+        settings = [json.loads(text) for text in contenders or []]
+    except (TypeError, RecursionError, ValueError):
         raise UserError("The race's list is damaged: clear it, and add the settings again.") from None
+    return list(map(TrainConfig.from_settings, settings))

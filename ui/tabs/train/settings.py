@@ -65,7 +65,7 @@ class Preview:
         chart, note = _draw(lab, config, current_language())
         return {self.chart: chart, self.note: note, self.query: permalink.write(config, contenders, num_seeds)}
 
-    def explain(self, error: ValueError) -> Updates:
+    def explain(self, error: UserError) -> Updates:
         """Updates that explain why settings cannot be drawn; the link stays as it was."""
         language = current_language()
         return {
@@ -135,8 +135,8 @@ def show_lesson_on_choice(lessons: Lessons, panel: fields.Panel) -> Dependency:
     """Makes the choice of a lesson show its text and its settings; returns the event."""
     return lessons.lesson.input(
         partial(show_lesson, lessons, panel),
-        lessons.lesson,
-        components(lessons.words, lessons.start, panel),
+        inputs_kwargs={"name": lessons.lesson},
+        outputs=components(lessons.words, lessons.start, panel),
         api_name="_lesson",
         **AT_ONCE,
     )
@@ -188,7 +188,7 @@ def draw(lab: Lab, preview: Preview, *, contenders: Any, num_seeds: Any, **setti
     """Updates of the preview for the widgets' values; a note explains invalid ones."""
     try:
         return preview.show(lab, fields.read_config(settings), read_contenders(contenders), int(num_seeds or 1))
-    except ValueError as error:
+    except UserError as error:
         return preview.explain(error)
 
 

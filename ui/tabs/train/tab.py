@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.context import LocalContext
 from gradio.events import Dependency
 
+from trainer.errors import UserError
 from trainer.runs.run import is_training
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import lesson_of
@@ -17,7 +18,7 @@ from ui.i18n.words import i18n, translate
 from ui.lab import Lab, new_visitor
 from ui.parts import run_list, run_view
 from ui.parts.markup import advice, note
-from ui.parts.messages import Updates
+from ui.parts.messages import BROKEN, Updates
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Shared, components
 from ui.run_index import is_key
@@ -26,8 +27,6 @@ from ui.tabs.train.buttons import Buttons, Training, check, start_on_click, stop
 from ui.tabs.train.own_runs import OwnRuns
 from ui.tabs.train.race import Race
 from ui.tabs.train.settings import Lessons, Settings
-
-_FINDER_BROKEN = "Something in the app went wrong."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +128,7 @@ def _train_on_click(lab: Lab, tab: TrainTab, shared: Shared, *, followed: Depend
         inputs=widgets,
         outputs=components(finder.status, finder.chart, finder.take, finder.suggestion),
         status=finder.status,
-        broken=_FINDER_BROKEN,
+        broken=BROKEN,
     )
 
 
@@ -189,12 +188,12 @@ def open_link(lab: Lab, tab: TrainTab, notice: gr.HTML, query: Mapping[str, str]
         if link is None:
             return preview.show(lab, TrainConfig())
         tab.settings.panel.check_fits(link.config)
-    except ValueError as error:
+    except UserError as error:
         wrong = gr.update(value=advice(translate(str(error), language)), visible=True)
         return {notice: wrong, **preview.show(lab, TrainConfig())}
     try:
         drawn = preview.show(lab, link.config, link.race, link.num_seeds)
-    except ValueError as error:  # valid settings that do not fit these pictures or this number of epochs
+    except UserError as error:  # valid settings that do not fit these pictures or this number of epochs
         drawn = preview.explain(error)
     lesson = lesson_of(link.config)
     updates: Updates = {
