@@ -16,7 +16,6 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the page displays 
 import logging
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ import torch
 from spaces.config import Config
 
 from trainer.errors import UserError
+from trainer.jobs.process import Workers
 from trainer.jobs.slices import Job, gpu_seconds, run_job
-from trainer.learning.device import allow_tf32, choose_device
-from trainer.learning.lr_finder import find_lr
-from trainer.learning.race import race
+from trainer.learning.device import allow_tf32, choose_device, choose_devices
 from ui import uploads
 from ui.cleaning import keep_clean
 from ui.i18n import language
@@ -35,9 +33,7 @@ from ui.i18n.words import i18n
 from ui.lab import Lab
 from ui.limits import find_limits
 from ui.page import STYLE, build_page
-from ui.parts.markup import interrupted
-from ui.queue import limit_queue
-from ui.zerogpu import BorrowedGpu
+from ui.jobs.zerogpu import BorrowedGpu
 
 _MAX_THREADS = 400  # of handlers; most of them wait, for example for the Hub
 _MAX_SESSIONS = 1000  # whose state Gradio keeps, up to 1 MB each; the least recently used is dropped first
@@ -53,7 +49,7 @@ def run_on_gpu(job: Job) -> Iterator[Any]:
 
 
 def build_lab() -> Lab:
-    """Returns the lab, which trains in this process on the fastest available device or, on ZeroGPU, on a borrowed GPU.
+    """Returns the lab, which trains in a process for each device or, on ZeroGPU, on a borrowed GPU.
 
     Raises UserError if an environment variable has an invalid value.
     """
@@ -61,17 +57,16 @@ def build_lab() -> Lab:
     if Config.zero_gpu:
         gpu = BorrowedGpu(run_on_gpu)
         # Classifying a picture takes a millisecond on the CPU and would cost seconds of the visitor's GPU quota.
-        device, train, search = torch.device("cpu"), gpu.race, gpu.find_lr
+        device, run = torch.device("cpu"), gpu.run
     else:
-        device = choose_device()
+        device, run = choose_device(), Workers(choose_devices()).run
         allow_tf32(device)
-        train, search = partial(race, device=device), partial(find_lr, device=device)
     return Lab(
         checkpoints=Path(folder or "checkpoints"),
         device=device,
-        race=train,
-        find_lr=search,
+        run=run,
         limits=find_limits(),
+        is_public=bool(os.environ.get("SPACE_ID")),
         forgets=bool(os.environ.get("SPACE_ID")) and not folder,
     )
 
@@ -93,9 +88,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     keep_clean(lab)
     page = build_page(lab)
-    # With api_open, requests could bypass the queue and train at the same time as the job whose turn it is.
+    # With api_open, requests could bypass the queue, in which Gradio notices that their client has gone.
     page.queue(max_size=_MAX_QUEUED, default_concurrency_limit=8, api_open=False)
-    limit_queue(page, lab.limits.queue, status_of_absent=interrupted)
     uploads.refuse_addresses()
     largest_file = int(min(lab.limits.upload_mb, 1e6) * 2**20)
     page.launch(

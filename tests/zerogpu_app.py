@@ -17,9 +17,9 @@ from spaces.zero import torch as cuda
 cuda.init = lambda nvidia_uuid: None
 cuda.move = lambda callback=None: None
 
-import ui.zerogpu  # noqa: E402
+import ui.jobs.zerogpu  # noqa: E402
 
-ui.zerogpu.LONGEST_SECONDS = 1
+ui.jobs.zerogpu.LONGEST_SECONDS = 1
 
 if __name__ == "__main__":
     runpy.run_path(str(Path(__file__).parents[1] / "app.py"), run_name="__main__")

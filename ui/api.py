@@ -20,7 +20,7 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui.lab import Lab
 from ui.parts.messages import with_api_errors
-from ui.parts.schedule import MOST_BATCHES
+from ui.schedule import MOST_BATCHES
 from ui.queue import TRAINING
 from ui.tabs.classify import look
 

@@ -6,37 +6,37 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
 from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData, load_images
-from trainer.learning.checkpoint import Checkpoint
-from trainer.learning.lr_finder import Finding, Trial
-from trainer.learning.race import TimeLimit, limit_time
+from trainer.jobs.work import Work
+from trainer.learning.race import TimeLimit
+from trainer.learning.training_set import training_split
 from trainer.runs import run_folder
-from trainer.runs.events import Event
+from trainer.runs.reader import read_run
+from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
+from ui.jobs.queue import STOPPED, Job, Jobs
 from ui.limits import Limits
 from ui.run_index import OWNER, RACE, OwnRun, RunIndex, is_key, read
+from ui.jobs.trainings import LrSearch, ResumedTraining, Training, resumable_checkpoints
 
 _logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
-_MOST_STOPS = 10_000  # remembered, because a stranger may send any number of made-up keys
 _POLL_SECONDS = 0.5  # while the images load
 
-Race = Callable[[Sequence[tuple[TrainConfig, Checkpoint | None]], ImageData], Iterator[tuple[int, Event]]]
-FindLr = Callable[[TrainConfig, ImageData], Iterator[Trial | Finding]]
+J = TypeVar("J", bound=Job)
 
 
 class Lab:
-    """The images, loaded once in the background; the folder of runs; the visitors' requests to stop.
+    """The images, loaded once in the background; the folder of runs; the visitors' jobs.
 
     A random key, stored in the browser, identifies a visitor. Each run's folder stores the digest of its visitor's key,
     so that no one else can see, resume, download or delete the run. The run's own key, as hard to guess, lets anyone
@@ -48,20 +48,21 @@ class Lab:
         *,
         checkpoints: Path,
         device: torch.device,
-        race: Race,
-        find_lr: FindLr,
+        run: Callable[[Work, threading.Event], Iterator[Any]],
         limits: Limits | None = None,
+        is_public: bool = False,
         forgets: bool = False,
     ):
         self.checkpoints, self.device = checkpoints, device
-        self._race, self._find_lr = race, find_lr
+        self._run = run
         self.limits = limits or Limits()
+        self.jobs = Jobs(most_running=self.limits.at_once, most_waiting=self.limits.queue, is_public=is_public)
+        self.time_limit = _time_limit(self.limits.seconds)
         self._index = RunIndex(checkpoints)
         self.forgets = forgets  # whether its disk is emptied at a restart
         self.loading: tuple[float, str] = (0.0, "Looking for training pictures")
         self.images: ImageData | None = None  # None while they load, and if there are none
         self.failure = ""  # why there are none
-        self._stops: dict[str, float] = {}
         threading.Thread(target=self._load, daemon=True).start()
 
     def loaded(self) -> ImageData | None:
@@ -79,45 +80,78 @@ class Lab:
             if not is_done:
                 time.sleep(_POLL_SECONDS)
 
-    def race(
-        self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData
-    ) -> Generator[tuple[int, Event], None, None]:
-        """Returns the events of the app's race function, which end at the time limit.
+    def wait_for_images(self, stopping: threading.Event) -> ImageData:
+        """Returns the images, once they have loaded. Raises UserError if there are none or `stopping` is set first."""
+        while (images := self.loaded()) is None:
+            if stopping.wait(_POLL_SECONDS):
+                raise UserError(STOPPED)
+        return images
 
-        Raises UserError at once if a config exceeds the limits.
+    def run(self, work: Work, stopping: threading.Event) -> Iterator[Any]:
+        """Yields the events of the work until it ends or `stopping` is set. Raises UserError if it cannot be done."""
+        return self._run(work, stopping)
+
+    def train(
+        self, owner: str, configs: Sequence[TrainConfig], *, folders: Sequence[Path] | None = None, **options: Any
+    ) -> Training:
+        """Starts a job that trains these settings and returns it; its owner owns the new runs, unless in `folders`.
+
+        Raises UserError if the settings exceed the limits or do not fit the images, if the owner has too many runs, or
+        if too many trainings wait.
         """
-        self.limits.check([config for config, _ in contenders])
-        events = self._race(contenders, images)
-        seconds = self.limits.seconds
-        advice = Message(
-            "This Space trains for up to {number} s at a time. Press Resume to continue from the last epoch.",
-            number=f"{seconds:g}",
-        )
-        too_slow = Message(
-            "This Space trains for up to {number} s at a time, and no epoch has ended in that time. Use fewer pictures "
-            "(num_images), fewer settings side by side or a smaller model.",
-            number=f"{seconds:g}",
-        )
-        return limit_time(events, len(contenders), TimeLimit(seconds=seconds, advice=advice, too_slow=too_slow))
+        self.check(configs)
+        folders = folders or self.new_race(owner, len(configs))
+        runs = [Run(config=config) for config in configs]
+        job = Training(owner=owner, machine=self, folders=folders, runs=runs, **options)
+        return self._start(job)
 
-    def find_lr(
-        self, config: TrainConfig, images: ImageData, *, seconds: float = math.inf
-    ) -> Generator[Trial | Finding, None, None]:
-        """Returns the results of the app's learning-rate finder.
+    def resume(self, visitor: str, race: str | None, *, total_epochs: int, changes: Mapping[str, Any]) -> Training:
+        """Starts a job that resumes a visitor's race up to `total_epochs`, with `changes` to its settings.
 
-        Raises UserError at once if the config exceeds the limits. The iterator raises it after `seconds` or the app's
-        time limit, whichever is shorter.
+        Raises UserError if there is no such race, or if it cannot be resumed so.
         """
-        self.limits.check([config])
-        return self._in_time(self._find_lr(config, images), seconds)
+        folders = self.own_race(visitor, race)
+        if self.is_in_training(folders):
+            raise UserError("This run is being trained already.")
+        if images := self.loaded():
+            checkpoints = resumable_checkpoints(folders, images, total_epochs, changes)
+            self.check([checkpoint.config for checkpoint in checkpoints.values()])
+        job = ResumedTraining(
+            owner=visitor,
+            machine=self,
+            folders=folders,
+            runs=[read_run(folder) for folder in folders],
+            total_epochs=total_epochs,
+            changes=changes,
+        )
+        return self._start(job)
 
-    def _in_time(self, results: Iterator[Trial | Finding], seconds: float) -> Generator[Trial | Finding, None, None]:
-        start, most = time.monotonic(), min(seconds, self.limits.seconds)
-        with closing(cast("Generator[Trial | Finding, None, None]", results)):
-            for result in results:
-                yield result
-                if time.monotonic() - start > most and isinstance(result, Trial):
-                    raise UserError("The search takes too long here; a smaller batch_size or zero_grad_every helps.")
+    def search(self, owner: str, config: TrainConfig, *, most_seconds: float = math.inf) -> LrSearch:
+        """Starts a job that searches for a learning rate and returns it.
+
+        Raises UserError if the config exceeds the limits or does not fit the images, or if too many jobs wait.
+        """
+        self.check([config])
+        most = min(most_seconds, self.limits.seconds)
+        return self._start(LrSearch(owner=owner, machine=self, config=config, most_seconds=most))
+
+    def check(self, configs: Sequence[TrainConfig]) -> None:
+        """Raises UserError if settings exceed the limits or, once the images have loaded, do not fit them."""
+        self.limits.check(configs)
+        for config in configs if self.images else ():
+            training_split(config, cast("ImageData", self.images))
+
+    def is_in_training(self, folders: Sequence[Path]) -> bool:
+        """Whether a job trains one of these runs, or will."""
+        return any(isinstance(job, Training) and set(job.folders) & set(folders) for job in self.jobs.active())
+
+    def _start(self, job: J) -> J:
+        try:
+            self.jobs.start(job)
+        except UserError:
+            job.give_up()
+            raise
+        return job
 
     def check_room(self, visitor: str, num_runs: int) -> None:
         """Raises UserError if a visitor would have more runs than the limit."""
@@ -128,17 +162,6 @@ class Lab:
                 most=f"{most:g}",
                 count=stored,
             )
-
-    def stop(self, visitor: str) -> None:
-        """Tells the visitor's trainings, running or waiting, to end at their next event."""
-        self._stops.pop(checked_visitor(visitor), None)
-        self._stops[visitor] = time.monotonic()
-        if len(self._stops) > _MOST_STOPS:
-            del self._stops[next(iter(self._stops))]
-
-    def is_stopped(self, visitor: str, requested_at: float) -> bool:
-        """Whether Stop was pressed after a training was requested, at `requested_at` in seconds of `time.monotonic`."""
-        return self._stops.get(visitor, -1.0) >= requested_at
 
     def new_race(self, visitor: str, num_runs: int) -> list[Path]:
         """Creates folders for the runs of a visitor's new race.
@@ -223,6 +246,23 @@ class Lab:
             _logger.info(self.images.note)
         else:
             _logger.error(self.failure)
+
+
+def _time_limit(seconds: float) -> TimeLimit | None:
+    if math.isinf(seconds):
+        return None
+    return TimeLimit(
+        seconds=seconds,
+        advice=Message(
+            "This Space trains for up to {number} s at a time. Press Resume to continue from the last epoch.",
+            number=f"{seconds:g}",
+        ),
+        too_slow=Message(
+            "This Space trains for up to {number} s at a time, and no epoch has ended in that time. Use fewer pictures "
+            "(num_images), fewer settings side by side or a smaller model.",
+            number=f"{seconds:g}",
+        ),
+    )
 
 
 def new_visitor() -> str:

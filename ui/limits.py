@@ -17,7 +17,8 @@ class Limits:
     batch_size: float = math.inf  # of one run, as all runs share the memory
     seconds: float = math.inf  # of one training; Resume continues it
     runs: float = math.inf  # stored for one visitor
-    queue: float = 500  # training requests that wait
+    at_once: float = 40  # trainings and searches that share the machine, because each needs memory
+    queue: float = 500  # of them that wait
     upload_mb: float = 64  # of one uploaded file
     days: float = math.inf  # that a run is stored after its last change
     disk_gb: float = math.inf  # of all runs together, of all uploads and, on a Space, of all downloads from the Hub

@@ -244,7 +244,7 @@ from trainer.runs.events import EpochEnded, Finished
 from trainer.networks.model import OptimizerLabModel
 from trainer.jobs.slices import Slice
 from trainer.jobs.work import RunState
-from ui.zerogpu import BorrowedGpu
+from ui.jobs.zerogpu import BorrowedGpu
 
 KINDS = (Checkpoint, OptimizerLabModel, Slice, RunState, torch.optim.Optimizer)
 

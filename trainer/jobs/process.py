@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,6 +164,22 @@ class WorkerProcess:
                         self._send(key, task.work)
         for task in lost.values():
             task.turns.put(WorkerLostError(_explain(code) if is_ready else _NOT_STARTED))
+
+
+class Workers:
+    """A WorkerProcess for each device; work goes to the one that holds the least."""
+
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._workers = [WorkerProcess(device) for device in devices]
+
+    def run(self, work: Work, stopping: threading.Event) -> Iterator[Any]:
+        """Yields the events of the work, as `WorkerProcess.run` does."""
+        return min(self._workers, key=len).run(work, stopping)
+
+    def close(self) -> None:
+        """Ends all processes and the work in them."""
+        for worker in self._workers:
+            worker.close()
 
 
 _NOT_STARTED = Message("The process that trains could not be started; the app's log says why.")

@@ -37,6 +37,14 @@ def choose_device(name: str | None = None) -> torch.device:
     return torch.device(name)
 
 
+def choose_devices() -> list[torch.device]:
+    """Returns the devices to train on: all CUDA devices, or the one that `choose_device` chooses."""
+    device = choose_device()
+    if device.type == "cuda":
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [device]
+
+
 def allow_tf32(device: torch.device) -> None:
     """Lets this process compute float32 convolutions and matrix products in TF32 on an NVIDIA GPU.
 

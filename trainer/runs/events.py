@@ -72,7 +72,8 @@ class GpuTime:
     left_seconds: float
 
 
-REASONS = ("completed", "stopped", "diverged", "out_of_time")
+# `interrupted`: the process that trained ended before the run did.
+REASONS = ("completed", "stopped", "diverged", "out_of_time", "interrupted")
 
 Event = StepLogged | EvaluationLogged | EpochEnded | CheckpointReady | GpuTime | Finished
 

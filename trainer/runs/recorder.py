@@ -32,7 +32,7 @@ class Recorder:
     data: Mapping[str, Any]
     resume: Checkpoint | None = None
     _unsaved: list[CheckpointReady] = field(default_factory=list)
-    _has_started: bool = False
+    has_started: bool = field(default=False, init=False)
 
     def record(self, event: Event) -> bool:
         """Records an event; returns False if it is a checkpoint that could not be saved.
@@ -40,11 +40,11 @@ class Recorder:
         The run continues if the disk refuses. `run.warning` then gives the reason, and the next event that saves
         tries again, with the weights of the last state and of up to three missed epochs before it.
         """
-        is_resumed = not self._has_started and bool(self.run.history)
+        is_resumed = not self.has_started and bool(self.run.history)
         self.run.apply(event)
         if isinstance(event, GpuTime):  # precedes the training, which may still refuse the settings of a resume
             return True
-        self._has_started = True
+        self.has_started = True
         if isinstance(event, CheckpointReady):
             # Runs resume from the last state only; if the disk stays full, all weights would fill the memory.
             earlier = self._unsaved[-_MOST_UNSAVED:]

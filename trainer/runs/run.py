@@ -8,8 +8,7 @@ from typing import NamedTuple
 from trainer.runs.events import REASONS, EpochEnded, EvaluationLogged, Event, Finished, GpuTime, StepLogged
 from trainer.settings.config import TrainConfig
 
-# `interrupted`: the process ended before the run did.
-STATUSES = ("training", *REASONS, "interrupted")
+STATUSES = ("training", *REASONS)
 
 _MOST_POINTS = 800  # a plot has no pixels for more
 _SMOOTHING = 0.96

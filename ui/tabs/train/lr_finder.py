@@ -17,7 +17,7 @@ from ui.lab import Lab
 from ui.parts import fields
 from ui.parts.markup import bar
 from ui.parts.messages import Updates
-from ui.parts.schedule import planned_lrs
+from ui.schedule import planned_lrs
 from ui.parts.shared import AT_ONCE
 from ui.tabs.train.training import wait_for_images
 

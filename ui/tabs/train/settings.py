@@ -24,7 +24,7 @@ from ui.lab import Lab
 from ui.parts import fields
 from ui.parts.markup import advice, note
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.schedule import MOST_BATCHES, planned_lrs
+from ui.schedule import MOST_BATCHES, planned_lrs
 from ui.parts.shared import AT_ONCE, code_panel, components
 from ui.tabs.train import lr_finder, permalink
 from ui.tabs.train.race import Race, read_contenders

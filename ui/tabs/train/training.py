@@ -29,7 +29,7 @@ from ui.parts.markup import status_line
 from ui.parts.messages import Updates
 from ui.parts.run_list import RunLists
 from ui.parts.run_view import RunView
-from ui.parts.schedule import planned_lrs
+from ui.schedule import planned_lrs
 from ui.tabs.train.race import read_contenders
 
 BROKEN = "Something in the app went wrong. The run is saved up to its last full epoch."

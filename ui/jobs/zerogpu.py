@@ -1,4 +1,4 @@
-"""BorrowedGpu: race and learning-rate finder in short jobs on a GPU that is borrowed by the second, as on ZeroGPU."""
+"""BorrowedGpu: runs work in short steps on a GPU that is borrowed by the second, as on ZeroGPU."""
 
 import logging
 import math
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import httpx
@@ -25,9 +25,10 @@ from trainer.jobs.slices import (
     next_slice,
     search,
 )
-from trainer.jobs.work import ImageFile, RunState
+from trainer.jobs.work import ImageFile, RunState, Search, Work, images_in
 from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.lr_finder import Finding, Trial
+from trainer.learning.race import limit_time
 from trainer.learning.training_set import training_split
 from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished, GpuTime
 from trainer.settings.config import TrainConfig
@@ -62,6 +63,24 @@ class BorrowedGpu:
     def __init__(self, on_gpu: Callable[[Job], Generator[Any, None, None]]):
         self._on_gpu = on_gpu
         self._paces: dict[_Kind, Pace] = {}
+
+    def run(self, work: Work, stopping: threading.Event) -> Iterator[Any]:
+        """Yields the events of the work until it ends or `stopping` is set at one of them.
+
+        Raises UserError or GpuUnavailableError, as `race` and `find_lr` do.
+        """
+        images = images_in(work.images)
+        if isinstance(work, Search):
+            events = self.find_lr(work.config, images)
+        else:
+            events = self.race([(state.config, state.checkpoint()) for state in work.states], images)
+            if work.limit:
+                events = limit_time(events, len(work.states), work.limit)
+        with closing(cast("Generator[Any, None, None]", events)):
+            for event in events:
+                if stopping.is_set():
+                    return
+                yield event
 
     def race(
         self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData

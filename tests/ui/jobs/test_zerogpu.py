@@ -14,7 +14,7 @@ from trainer.learning.lr_finder import Trial
 from trainer.runs.events import EpochEnded, Finished, GpuTime
 from trainer.settings.config import TrainConfig
 from ui.i18n.words import translate
-from ui.zerogpu import BorrowedGpu, GpuUnavailableError
+from ui.jobs.zerogpu import BorrowedGpu, GpuUnavailableError
 
 CONFIG = TrainConfig(epochs=3, batch_size=8)
 QUOTA = (

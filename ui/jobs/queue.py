@@ -1,0 +1,219 @@
+"""Jobs: the work that visitors have requested, which belongs to the app and not to a page.
+
+A job goes on when its page is closed, reloaded or asleep. Pages only watch it (see `ui.tabs.train.live`).
+"""
+
+import contextvars
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.errors import Message, UserError
+
+_logger = logging.getLogger(__name__)
+
+BROKEN = Message("Something in the app went wrong; its log says what.")
+STOPPED = Message("It was stopped before it started.")
+LEFT = Message("It was not begun, because nobody was watching any more.")
+UNWATCHED = Message("It was stopped because nobody was watching and others wanted the machine; Resume continues it.")
+
+MOST_OWN = 4  # jobs of one owner at a time
+_MOST_ENDED = 1000  # that are remembered, so that a page can say how they ended
+_SECONDS_UNWATCHED = 60.0  # until a job that has not begun is given up
+_SECONDS_RUNNING_UNWATCHED = 600.0  # until a running job is stopped if others want the machine
+_SECONDS_BETWEEN_LOOKS = 5.0
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """Work for one visitor. Its thread alone changes it, except for `stop` and `watched_at`.
+
+    `owner` identifies who requested it: a visitor's key, or the session of an API client.
+    """
+
+    owner: str
+    state: str = "waiting"  # then "running", then "ended"
+    failure: str = ""  # why it did not do its work, as a sentence
+    seconds: float = 0.0  # of the machine's time that it has had
+    version: int = 0  # grows with every change that a page may display
+    watched_at: float = field(default_factory=time.monotonic)  # when a page last displayed it
+    stopped_because: str = ""  # the sentence for a stop that the visitor did not request
+    stopping: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def work(self) -> None:
+        """Does the work, in a thread of its own, until it is done or `stopping` is set.
+
+        Raises UserError if it cannot be done.
+        """
+        raise NotImplementedError
+
+    def give_up(self) -> None:
+        """Called instead of `work` if the job ends before it has begun."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The seconds of the machine's time that it still needs; None if that is not known."""
+        return None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state != "ended"
+
+    def changed(self) -> None:
+        """Makes the pages that watch the job display it again."""
+        self.version += 1
+
+    def stop(self, because: str = "") -> None:
+        """Ends the job soon. `because` is the sentence for a stop that the visitor did not request."""
+        self.stopped_because = self.stopped_because or because
+        self.stopping.set()
+
+
+class Jobs:
+    """The jobs of all visitors: up to `most_running` run at a time and share the machine, the others wait in order.
+
+    `is_public` says that a running job which nobody has watched for ten minutes is stopped if others want the machine.
+    """
+
+    def __init__(self, *, most_running: float, most_waiting: float, is_public: bool) -> None:
+        self._most_running, self._most_waiting, self._is_public = most_running, most_waiting, is_public
+        self._lock = threading.Lock()
+        self._running: list[Job] = []
+        self._waiting: list[tuple[Job, contextvars.Context]] = []
+        self._ended: OrderedDict[tuple[str, type], Job] = OrderedDict()  # the last one of each owner and kind
+        threading.Thread(target=self._look_after, daemon=True).start()
+
+    def start(self, job: Job) -> None:
+        """Begins a job, or lets it wait if as many run as may.
+
+        The job keeps the context of the caller, which contains the visitor's request: a borrowed GPU is charged to it.
+        Raises UserError if too many jobs wait, or if the owner has too many.
+        """
+        with self._lock:
+            if sum(other.owner == job.owner for other in self._active()) >= MOST_OWN:
+                raise UserError(
+                    "{count} of your trainings are running or waiting already; stop one first.", count=MOST_OWN
+                )
+            if len(self._running) < self._most_running:
+                self._begin(job, contextvars.copy_context())
+            elif len(self._waiting) < self._most_waiting:
+                self._waiting.append((job, contextvars.copy_context()))
+            else:
+                raise UserError("Too many people are training here at the moment; try again in a few minutes.")
+
+    def active(self) -> list[Job]:
+        """The jobs that run or wait, in the order in which they began or will."""
+        with self._lock:
+            return self._active()
+
+    def of(self, owner: str, kind: type[Job] = Job) -> Job | None:
+        """The owner's latest job of a kind: an active one, else the last one that ended; None if there is none."""
+        with self._lock:
+            own = [job for job in self._active() if job.owner == owner and isinstance(job, kind)]
+            return own[-1] if own else self._ended.get((owner, kind))
+
+    def stop(self, owner: str) -> None:
+        """Stops all jobs of an owner; those that wait end at once."""
+        for job in self.active():
+            if job.owner == owner:
+                self.end(job)
+
+    def end(self, job: Job, because: str = "") -> None:
+        """Stops a job; if it waits, it ends at once."""
+        job.stop(because)
+        with self._lock:
+            waits = any(job is other for other, _ in self._waiting)
+            self._waiting = [(other, context) for other, context in self._waiting if other is not job]
+        if waits:
+            job.failure = because or STOPPED
+            job.give_up()
+            self._end(job)
+
+    def num_others(self, job: Job) -> int:
+        """The number of other visitors' jobs that run beside a job."""
+        with self._lock:
+            return sum(other.owner != job.owner for other in self._running)
+
+    def num_before(self, job: Job) -> int:
+        """The number of jobs that will begin before a waiting one."""
+        with self._lock:
+            return next((place for place, (other, _) in enumerate(self._waiting) if other is job), 0)
+
+    def seconds_left(self, job: Job) -> float | None:
+        """The seconds until a running job ends, if no other one begins; None if that is not known.
+
+        The machine goes to the job that has had the least time. Until this one ends, every other one therefore gets as
+        much time as this one will have had in the end, unless it needs less or has had more already.
+        """
+        own = job.seconds_left
+        if own is None:
+            return None
+        total, left = job.seconds + own, own
+        for other in [other for other in self.active() if other is not job and other.state == "running"]:
+            needs = other.seconds_left
+            catches_up = max(0.0, total - other.seconds)
+            left += catches_up if needs is None else min(needs, catches_up)
+        return left
+
+    def _active(self) -> list[Job]:
+        return [*self._running, *(job for job, _ in self._waiting)]
+
+    def _begin(self, job: Job, context: contextvars.Context) -> None:
+        job.state = "running"
+        job.changed()
+        self._running.append(job)
+        threading.Thread(target=context.run, args=(self._run, job), daemon=True).start()
+
+    def _run(self, job: Job) -> None:
+        try:
+            job.work()
+        except UserError as error:
+            job.failure = str(error)
+        except Exception:
+            _logger.exception("A job failed.")
+            job.failure = BROKEN
+        finally:
+            with self._lock:
+                self._running.remove(job)
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        job.state = "ended"
+        job.changed()
+        with self._lock:
+            self._ended[job.owner, type(job)] = job
+            while len(self._ended) > _MOST_ENDED:
+                self._ended.popitem(last=False)
+            while self._waiting and len(self._running) < self._most_running:
+                self._begin(*self._waiting.pop(0))
+        job.ended.set()
+
+    def _look_after(self) -> None:
+        while True:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            self.end_unwatched(time.monotonic())
+
+    def end_unwatched(self, now: float) -> None:
+        """Ends the jobs that nobody watches, of those that others wait for or that have not begun."""
+        active = self.active()
+        for job in active:
+            seconds = now - job.watched_at
+            if job.state == "waiting" and seconds > _SECONDS_UNWATCHED:
+                self.end(job, LEFT)
+            elif self._is_public and len(active) > 1 and seconds > _SECONDS_RUNNING_UNWATCHED:
+                self.end(job, UNWATCHED)
+
+
+def sentence_of(error: BaseException) -> str:
+    """Returns the sentence of a UserError; logs any other error and returns a general sentence."""
+    if isinstance(error, UserError):
+        return str(error)
+    _logger.error("A job failed.", exc_info=error)
+    return BROKEN
+
+
