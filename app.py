@@ -30,10 +30,10 @@ from ui import uploads
 from ui.cleaning import keep_clean
 from ui.i18n import language
 from ui.i18n.words import i18n
+from ui.jobs.zerogpu import BorrowedGpu
 from ui.lab import Lab
 from ui.limits import find_limits
 from ui.page import STYLE, build_page
-from ui.jobs.zerogpu import BorrowedGpu
 
 _MAX_THREADS = 400  # of handlers; most of them wait, for example for the Hub
 _MAX_SESSIONS = 1000  # whose state Gradio keeps, up to 1 MB each; the least recently used is dropped first

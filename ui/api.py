@@ -1,31 +1,34 @@
 """The public endpoints, which gradio_client calls, and the types of their results."""
 
+import asyncio
 import time
-from collections.abc import Iterator
-from typing import Any, TypedDict, cast
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, TypedDict, TypeVar, cast
 
 import gradio as gr
+from gradio.context import LocalContext
 from gradio.events import api
 
 from trainer.errors import UserError
-from trainer.images.image_data import ImageData, facts
-from trainer.learning.schedulers import preview
+from trainer.images.image_data import ImageData
+from trainer.learning.schedulers import MOST_BATCHES, preview
 from trainer.learning.training_set import batches_per_epoch
-from trainer.runs import run_folder
-from trainer.runs.events import StepLogged, json_fields
+from trainer.runs.events import Event, StepLogged, json_fields
 from trainer.runs.events import row as public_row
-from trainer.runs.recorder import Recorder, record_race
-from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
+from ui.jobs.listeners import listener
+from ui.jobs.queue import Job
 from ui.lab import Lab
 from ui.parts.messages import with_api_errors
-from ui.schedule import MOST_BATCHES
-from ui.queue import TRAINING
 from ui.tabs.classify import look
 
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_SECONDS_OF_SEARCH = 120
+_SECONDS_BETWEEN_LOOKS = 0.25
+
+E = TypeVar("E")
 
 
 class Guess(TypedDict):
@@ -77,25 +80,31 @@ def add_endpoints(lab: Lab) -> None:
     """Adds the endpoints to the page being built."""
 
     @with_api_errors
-    def train(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    async def train(config: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Trains a new run and yields the rows of the public stream, with about ten steps a second.
 
-        `config` contains the settings by name, {} for the defaults. `checkpoint` in the rows is the run's key.
+        `config` contains the settings by name, {} for the defaults. `checkpoint` in the rows is the run's key. Closing
+        the stream stops the run.
         """
         settings = TrainConfig.from_settings(config)
-        images = _images(lab)
-        events = lab.race([(settings, None)], images)
-        folder = lab.new_run()
-        recorders = [Recorder(run=Run(config=settings), folder=folder, data=facts(images))]
+        await _images(lab)
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        loop, folder = asyncio.get_running_loop(), lab.new_run()
+
+        def put(_: int, event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        job = lab.train(_client(), [settings], folders=[folder], on_event=put)
         last_step = 0.0
-        with run_folder.writing(folder):
-            for _, event in record_race(events, recorders):
-                if isinstance(event, StepLogged):
-                    if time.monotonic() - last_step < _SECONDS_BETWEEN_STEPS:
-                        continue
-                    last_step = time.monotonic()
-                if (row := public_row(event, folder.name)) is not None:
-                    yield row
+        async for event in _until_ended(lab, job, events):
+            if isinstance(event, StepLogged):
+                if time.monotonic() - last_step < _SECONDS_BETWEEN_STEPS:
+                    continue
+                last_step = time.monotonic()
+            if (row := public_row(event, folder.name)) is not None:
+                yield row
+        if job.failure:
+            raise UserError(job.failure)
 
     @with_api_errors
     async def classify(image: gr.FileData, checkpoint: str) -> Guess:
@@ -104,10 +113,10 @@ def add_endpoints(lab: Lab) -> None:
         return {"label": seen.label, "confidences": seen.confidences}
 
     @with_api_errors
-    def preview_lr(config: dict[str, Any]) -> list[PlannedStep]:
+    async def preview_lr(config: dict[str, Any]) -> list[PlannedStep]:
         """Returns the learning rate of every batch of a run with these settings on the app's images."""
         settings = TrainConfig.from_settings(config)
-        per_epoch = batches_per_epoch(settings, _images(lab))
+        per_epoch = batches_per_epoch(settings, await _images(lab))
         if settings.epochs * per_epoch > MOST_BATCHES:
             raise UserError(
                 "This run has over {count} batches: use fewer epochs or a larger batch_size.",
@@ -116,13 +125,17 @@ def add_endpoints(lab: Lab) -> None:
         return [{"step": step, "lr": lr} for step, lr in preview(settings, batches_per_epoch=per_epoch)]
 
     @with_api_errors
-    def find_lr(config: dict[str, Any]) -> FoundLr:
+    async def find_lr(config: dict[str, Any]) -> FoundLr:
         """Runs a range test with these settings on the app's images, to find a suitable lr. Changes no run."""
-        # A limit of its own: unlike a stream, this call continues after its client has left.
-        found = lab.find_lr(TrainConfig.from_settings(config), _images(lab), seconds=_MOST_SECONDS_OF_SEARCH)
-        *trials, finding = map(json_fields, found)
-        rows = [{name: trial[name] for name in TriedStep.__annotations__} for trial in trials]
-        return cast("FoundLr", {**finding, "rows": rows})
+        settings = TrainConfig.from_settings(config)
+        await _images(lab)
+        job = lab.search(_client(), settings, most_seconds=_MOST_SECONDS_OF_SEARCH)
+        async for _ in _until_ended(lab, job, asyncio.Queue()):
+            pass
+        if job.finding is None:
+            raise UserError(job.failure)
+        rows = [{name: json_fields(trial)[name] for name in TriedStep.__annotations__} for trial in job.trials]
+        return cast("FoundLr", {**json_fields(job.finding), "rows": rows})
 
     def lessons() -> list[Experiment]:
         """Returns the lessons in order; the `settings` of each are a config for /train."""
@@ -133,15 +146,36 @@ def add_endpoints(lab: Lab) -> None:
 
     # Gradio ignores the type of an iterator; each row is a dict.
     train.__annotations__["return"] = dict[str, Any]
-    api(train, api_name="train", concurrency_id=TRAINING, concurrency_limit=1)
-    api(find_lr, api_name="find_lr", concurrency_id=TRAINING, concurrency_limit=1)
+    api(train, api_name="train", concurrency_limit=None)
+    api(find_lr, api_name="find_lr", concurrency_limit=None)
     api(classify, api_name="classify", concurrency_limit=None)
     api(lessons, api_name="lessons", concurrency_limit=4)
     api(preview_lr, api_name="preview_lr", concurrency_limit=4)
 
 
-def _images(lab: Lab) -> ImageData:
+async def _images(lab: Lab) -> ImageData:
     """Waits until the images have loaded, and returns them. Raises UserError if there are none."""
     while (images := lab.loaded()) is None:
-        time.sleep(0.2)
+        await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
     return images
+
+
+def _client() -> str:
+    """What identifies the client of the request being handled as the owner of a job."""
+    request = LocalContext.request.get(None)
+    return f"client {request.session_hash if request else None}"
+
+
+async def _until_ended(lab: Lab, job: Job, events: asyncio.Queue[E]) -> AsyncIterator[E]:
+    """Yields the events of a job until it ends; stops the job if the client leaves first."""
+    is_listening = listener()
+    try:
+        while not job.ended.is_set() or not events.empty():
+            if not is_listening():
+                return
+            job.watched_at = time.monotonic()
+            with suppress(TimeoutError):
+                yield await asyncio.wait_for(events.get(), _SECONDS_BETWEEN_LOOKS)
+    finally:
+        if job.is_active:
+            lab.jobs.end(job)

@@ -22,9 +22,9 @@ from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.jobs.queue import STOPPED, Job, Jobs
+from ui.jobs.trainings import LrSearch, ResumedTraining, Training, resumable_checkpoints
 from ui.limits import Limits
 from ui.run_index import OWNER, RACE, OwnRun, RunIndex, is_key, read
-from ui.jobs.trainings import LrSearch, ResumedTraining, Training, resumable_checkpoints
 
 _logger = logging.getLogger(__name__)
 

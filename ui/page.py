@@ -16,7 +16,7 @@ from ui.lab import Lab
 from ui.parts import run_list, run_view
 from ui.parts.markup import advice, duration, note
 from ui.parts.messages import Updates
-from ui.parts.shared import AT_ONCE, Shared
+from ui.parts.shared import AT_ONCE, Displayed, Shared
 from ui.tabs import classify, compare, gallery, time_machine
 from ui.tabs.train import permalink
 from ui.tabs.train import tab as train
@@ -89,6 +89,7 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
         tabs=gr.Tabs(),
         visitor=visitor,
         had_runs=had_runs,
+        displayed=gr.State(Displayed()),
         notice=link_notice,
         query=query,
         file=gr.DownloadButton(visible="hidden", elem_id="file", render=False),

@@ -7,9 +7,10 @@ import ui
 
 MODULES = modules_of(ui)
 # The parts that each part of ui may import, itself included.
-APP_WIDE = {"app-wide", "i18n"}
+APP_WIDE = {"app-wide", "jobs", "i18n"}
 ALLOWED = {
     "i18n": {"i18n"},
+    "jobs": {"jobs"},
     "app-wide": APP_WIDE,
     "charts": {"charts", "i18n"},
     "parts": {"parts", "charts", *APP_WIDE},

@@ -47,6 +47,10 @@ class Checkpoint:
         return self.state.get("continued_with")
 
 
+class SpentScheduleError(UserError):
+    """A run cannot go on with its schedule, which covers exactly the epochs that it has trained."""
+
+
 def resumed(checkpoint: Checkpoint) -> Run:
     """Returns a new Run that continues from a checkpoint, with its settings, history and curve so far."""
     curve = replace(checkpoint.curve, points=list(checkpoint.curve.points))
@@ -60,8 +64,8 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
     changes the schedule starts again and covers the remaining epochs, and the optimizer's tensors are dropped if the
     new optimizer has others. Changes of an earlier continuation count too, until an epoch has ended in it.
 
-    Raises UserError if no epochs remain, if a change is invalid, or if the total changes without other changes although
-    the schedule covers exactly the old one.
+    Raises UserError if no epochs remain or if a change is invalid, SpentScheduleError if the total changes without
+    other changes although the schedule covers exactly the old one.
     """
     config, done = checkpoint.config, checkpoint.epoch
     total = config.epochs if epochs is None else epochs
@@ -73,7 +77,7 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
         )
     if not changes and not checkpoint.continued_with:
         if spans_run(checkpoint.config) and total != checkpoint.config.epochs:
-            raise UserError(
+            raise SpentScheduleError(
                 "The {scheduler} schedule of this run covered the whole run and is finished; choose the scheduler to "
                 "continue with, for example constant and a small lr.",
                 scheduler=config.scheduler,

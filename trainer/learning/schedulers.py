@@ -1,13 +1,16 @@
 """Builds the torch scheduler that a config chooses, and previews its learning rates."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from trainer.errors import Message, UserError
+from trainer.images.image_data import ImageData
 from trainer.learning.optimizers import build_optimizer
+from trainer.learning.training_set import batches_per_epoch
 from trainer.settings.config import TrainConfig
 
 CLASSES = {
@@ -24,6 +27,8 @@ CLASSES = {
 
 WARMUP_START = 0.01
 """The fraction of lr that a warm-up starts from."""
+
+MOST_BATCHES = 100_000  # of a run whose schedule is computed: more would take seconds
 
 
 def spans_run(config: TrainConfig) -> bool:
@@ -122,3 +127,18 @@ def preview(config: TrainConfig, *, batches_per_epoch: int) -> Iterator[tuple[in
         due = step % every == 0 if config.scheduler_unit == "batch" else step % batches_per_epoch == 0
         if due:
             scheduler.step()
+
+
+def planned_lrs(config: TrainConfig, images: ImageData | None) -> list[tuple[float, float]]:
+    """The schedule as (epochs passed, lr), with a point per epoch if lr changes once an epoch, else one per batch.
+
+    Empty for a run of more than MOST_BATCHES batches. Without images, which may still be loading, it is the schedule on
+    CIFAR-10.
+    """
+    per_epoch = batches_per_epoch(config, images)
+    if config.scheduler_unit == "epoch":
+        points = [(step - 1, lr) for step, lr in preview(replace(config, zero_grad_every=1), batches_per_epoch=1)]
+        return [*points, (config.epochs, points[-1][1])]
+    if config.epochs * per_epoch > MOST_BATCHES:
+        return []
+    return [((step - 1) / per_epoch, lr) for step, lr in preview(config, batches_per_epoch=per_epoch)]

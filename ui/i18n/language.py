@@ -11,19 +11,14 @@ from gradio.context import LocalContext
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ui.i18n.words import in_browser
-
 _SCRIPT = b"<script>" + (Path(__file__).parent / "language.js").read_bytes() + b"</script>"
 
-# For the click of a button: loads the page in the other language, with the rest of its address. That ends the page's
-# training, so it asks first.
-SWITCH = f"""() => {{
-  const ends = {in_browser("This stops the training; Resume continues it from its last epoch. Change the language?")};
-  if (document.querySelector("#stop:enabled") && !confirm(ends)) return;
+# For the click of a button: loads the page in the other language, with the rest of its address.
+SWITCH = """() => {
   const address = new URL(location.href);
   address.searchParams.set("lang", document.documentElement.lang.startsWith("zh") ? "en" : "zh");
   location.assign(address);
-}}"""
+}"""
 
 
 def current_language() -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar, TypeVar, cast
 
 from trainer.errors import Message, UserError
 
@@ -34,6 +34,8 @@ class Job:
     `owner` identifies who requested it: a visitor's key, or the session of an API client.
     """
 
+    kind: ClassVar[str] = "job"
+
     owner: str
     state: str = "waiting"  # then "running", then "ended"
     failure: str = ""  # why it did not do its work, as a sentence
@@ -43,6 +45,7 @@ class Job:
     stopped_because: str = ""  # the sentence for a stop that the visitor did not request
     stopping: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
+    is_end_seen: bool = False  # by any page
 
     def work(self) -> None:
         """Does the work, in a thread of its own, until it is done or `stopping` is set.
@@ -74,6 +77,9 @@ class Job:
         self.stopping.set()
 
 
+J = TypeVar("J", bound=Job)
+
+
 class Jobs:
     """The jobs of all visitors: up to `most_running` run at a time and share the machine, the others wait in order.
 
@@ -85,7 +91,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._running: list[Job] = []
         self._waiting: list[tuple[Job, contextvars.Context]] = []
-        self._ended: OrderedDict[tuple[str, type], Job] = OrderedDict()  # the last one of each owner and kind
+        self._ended: OrderedDict[tuple[str, str], Job] = OrderedDict()  # the last one of each owner and kind
         threading.Thread(target=self._look_after, daemon=True).start()
 
     def start(self, job: Job) -> None:
@@ -111,11 +117,11 @@ class Jobs:
         with self._lock:
             return self._active()
 
-    def of(self, owner: str, kind: type[Job] = Job) -> Job | None:
+    def of(self, owner: str, kind: type[J]) -> J | None:
         """The owner's latest job of a kind: an active one, else the last one that ended; None if there is none."""
         with self._lock:
-            own = [job for job in self._active() if job.owner == owner and isinstance(job, kind)]
-            return own[-1] if own else self._ended.get((owner, kind))
+            own = [job for job in self._active() if job.owner == owner and job.kind == kind.kind]
+            return cast("J | None", own[-1] if own else self._ended.get((owner, kind.kind)))
 
     def stop(self, owner: str) -> None:
         """Stops all jobs of an owner; those that wait end at once."""
@@ -186,7 +192,7 @@ class Jobs:
         job.state = "ended"
         job.changed()
         with self._lock:
-            self._ended[job.owner, type(job)] = job
+            self._ended[job.owner, job.kind] = job
             while len(self._ended) > _MOST_ENDED:
                 self._ended.popitem(last=False)
             while self._waiting and len(self._running) < self._most_running:
@@ -215,5 +221,3 @@ def sentence_of(error: BaseException) -> str:
         return str(error)
     _logger.error("A job failed.", exc_info=error)
     return BROKEN
-
-

@@ -1,7 +1,7 @@
 """The jobs of the lab: trainings, which record their runs in folders, and learning-rate searches."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from trainer.jobs.work import Race, Search
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.learning.race import Contender, TimeLimit
+from trainer.learning.schedulers import planned_lrs
 from trainer.runs import run_folder
 from trainer.runs.events import Event, Finished
 from trainer.runs.reader import read_checkpoint, read_run, read_settings
@@ -21,7 +22,6 @@ from trainer.runs.recorder import Recorder, record_race
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.jobs.queue import STOPPED, Job, sentence_of
-from ui.schedule import planned_lrs
 
 
 class Machine(Protocol):
@@ -46,6 +46,8 @@ class Training(Job):
 
     `planned` is the schedule of a single run as (epochs passed, lr). `on_event` is called in the job's thread.
     """
+
+    kind = "training"
 
     machine: Machine
     folders: Sequence[Path]
@@ -106,7 +108,7 @@ class Training(Job):
             recorders[index].record(end)
             self._report(index, end)
 
-    def _events(self, work: Race, indices: Sequence[int]) -> Iterator[tuple[int, Event]]:
+    def _events(self, work: Race, indices: Sequence[int]) -> Generator[tuple[int, Event], None, None]:
         for event in self.machine.run(work, self.stopping):
             if isinstance(event, Served):
                 self.seconds = event.seconds
@@ -146,6 +148,8 @@ class ResumedTraining(Training):
 @dataclass(kw_only=True, eq=False)
 class LrSearch(Job):
     """A learning-rate search, for at most `most_seconds` of the machine's time."""
+
+    kind = "search"
 
     machine: Machine
     config: TrainConfig

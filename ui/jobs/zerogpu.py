@@ -69,18 +69,18 @@ class BorrowedGpu:
 
         Raises UserError or GpuUnavailableError, as `race` and `find_lr` do.
         """
-        images = images_in(work.images)
-        if isinstance(work, Search):
-            events = self.find_lr(work.config, images)
-        else:
-            events = self.race([(state.config, state.checkpoint()) for state in work.states], images)
-            if work.limit:
-                events = limit_time(events, len(work.states), work.limit)
-        with closing(cast("Generator[Any, None, None]", events)):
+        with closing(cast("Generator[Any, None, None]", self._events(work))) as events:
             for event in events:
                 if stopping.is_set():
                     return
                 yield event
+
+    def _events(self, work: Work) -> Iterator[Any]:
+        images = images_in(work.images)
+        if isinstance(work, Search):
+            return self.find_lr(work.config, images)
+        events = self.race([(state.config, state.checkpoint()) for state in work.states], images)
+        return limit_time(events, len(work.states), work.limit) if work.limit else events
 
     def race(
         self, contenders: Sequence[tuple[TrainConfig, Checkpoint | None]], images: ImageData

@@ -5,8 +5,8 @@ import html
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
 import gradio as gr
@@ -69,6 +69,17 @@ def _with_errors(handler: Callable[P, R], as_error: Callable[[str], gr.Error]) -
                 return await handler(*args, **kwargs)
 
         return cast("Callable[P, R]", coroutine)
+
+    if inspect.isasyncgenfunction(handler):
+
+        @functools.wraps(handler)
+        async def stream(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Any]:
+            with errors():
+                async with aclosing(handler(*args, **kwargs)) as results:
+                    async for result in results:
+                        yield result
+
+        return cast("Callable[P, R]", stream)
 
     if inspect.isgeneratorfunction(handler):
 

@@ -89,7 +89,7 @@ def titled(folders: Sequence[Path]) -> list[tuple[str, str]]:
     return _titles([(folder, read(folder)) for folder in folders], current_language())
 
 
-def latest(lab: Lab, visitor: str) -> tuple[str | None, list[Run]]:
+def latest(lab: Lab, visitor: str | None) -> tuple[str | None, list[Run]]:
     """The key and the runs of the visitor's latest race; None and [] without one."""
     return next(((key, read_all(folders)) for key, folders in lab.races_of(visitor).items()), (None, []))
 

@@ -1,6 +1,7 @@
 """The view of a run, or of the runs of a race: status, lesson, legend, charts and table."""
 
 import html
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,19 +20,30 @@ from trainer.settings.lessons import Lesson, lesson_of
 from ui.charts import run_charts
 from ui.charts.live import LARGE, SMALL, live_chart
 from ui.i18n.words import translate
+from ui.parts.job_words import sharing_words
 from ui.parts.markup import advice, bar, duration, note, status_line
 from ui.parts.messages import Updates
 
 NUM_CLASSES = 10  # CIFAR-10's, for charts that are drawn before the images have loaded
 
+_SECONDS_JUST_NOW = 60.0
+
 _STATUS = {
-    "training": ("Training", "in another tab"),
+    "training": ("Training", "in another program"),
     "completed": ("Done", ""),
-    "stopped": ("Stopped", "saved up to the last full epoch; Resume continues from there"),
+    "stopped": ("Stopped", "by you; saved up to the last full epoch; Resume continues from there"),
     "diverged": ("Diverged", "the last epoch with a finite loss is saved"),
     "out_of_time": ("Out of time", "Resume continues from the last epoch"),
-    "interrupted": ("Interrupted", "the page was closed or the app stopped; Resume continues from the last epoch"),
+    "interrupted": ("Interrupted", "the app stopped; Resume continues from the last epoch"),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """How the job that trains the runs stands: the other visitors' jobs beside it, and the seconds until it ends."""
+
+    num_others: int = 0
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +66,14 @@ class RunView:
         language: str,
         *,
         planned: Sequence[tuple[float, float]] = (),
-        live: bool = False,
+        live: Live | None = None,
+        ended: float | None = None,
     ) -> Updates:
-        """Updates that show the runs of a race, or an empty view; `live` while this page trains them."""
-        values = _contents(runs, images, language, planned=planned, live=live)
+        """Updates that show the runs of a race, or an empty view.
+
+        `live` says how the job stands that trains them, `ended` when they ended, in seconds of `time.time`.
+        """
+        values = _contents(runs, images, language, planned=planned, live=live, ended=ended)
         return {getattr(self, name): value for name, value in values.items()}
 
 
@@ -99,7 +115,8 @@ def _contents(
     language: str,
     *,
     planned: Sequence[tuple[float, float]] = (),
-    live: bool = False,
+    live: Live | None = None,
+    ended: float | None = None,
 ) -> dict[str, Any]:
     """The values of a RunView's components, by their names."""
     contenders = compare(runs)
@@ -108,7 +125,7 @@ def _contents(
     lesson = taught_lesson(runs)
     small: dict[str, Any] = {"epochs": epochs, "height": SMALL, "language": language}
     return {
-        "status": status(runs, language, live=live),
+        "status": status(runs, language, live=live, ended=ended),
         "legend": legend(contenders, language),
         "loss": run_charts.loss_chart(
             contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, language=language
@@ -126,28 +143,31 @@ def taught_lesson(runs: Sequence[Run]) -> Lesson | None:
     return next(filter(None, (lesson_of(run.config) for run in runs)), None)
 
 
-def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
+def status(runs: Sequence[Run], language: str, *, live: Live | None = None, ended: float | None = None) -> str:
     """The state of the runs and their progress bar, as HTML."""
     if not runs:
         return status_line("Ready.", "Press Train: the defaults work well.", 0, language)
     if len(runs) > 1:
-        return _race_status(runs, language, live=live)
+        return _race_status(runs, language, live=live, ended=ended)
 
     say = partial(translate, language=language)
     run = runs[0]
     if live and not run.history:
-        return status_line("Starting", "measuring the untrained network", run.evaluated, language)
+        words = ["measuring the untrained network", *sharing_words(live.num_others, None, language)]
+        # Without a bar, which would fall back to the start when the training begins.
+        return status_line("Starting", " · ".join(say(word) for word in words), 0, language)
     title, more = _STATUS[run.status]
     if not run.epoch and run.status in ("stopped", "interrupted", "out_of_time"):
         more = "no epoch was finished; Resume starts with the first"
+    elif run.advice and run.status in ("stopped", "interrupted"):  # the advice says why
+        more = "saved up to the last full epoch; Resume continues from there"
     at = min(run.config.epochs, run.epoch + (run.status == "training"))
-    words = [say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
+    words = [*_ago(ended, language), say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
     if live:
         more = Message("testing {share}", share=f"{run.evaluated:.0%}") if run.evaluated else ""
         if run.last_step is not None:
             words.append(say("loss {loss}", loss=f"{run.curve.points[-1].smoothed:.3f}"))
-        if run.seconds_left is not None:
-            words.append(say("about {duration} left", duration=duration(run.seconds_left, language)))
+        words += sharing_words(live.num_others, live.seconds_left, language)
     words += _gpu_words(runs, language, live=live)
     if run.epoch and (best := run.best):
         accuracy = f"{best.test_accuracy:.1%}"
@@ -157,7 +177,7 @@ def status(runs: Sequence[Run], language: str, *, live: bool = False) -> str:
     return status_line(title, text, run.epochs_passed / run.config.epochs, language, run.advice, run.warning)
 
 
-def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
+def _race_status(runs: Sequence[Run], language: str, *, live: Live | None, ended: float | None) -> str:
     say = partial(translate, language=language)
     contenders = compare(runs)
     passed = sum(run.config.epochs if run.status == "diverged" else run.epochs_passed for run in runs)
@@ -165,14 +185,12 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     behind = [run.epoch for run in runs if run.status != "diverged" and run.epoch < run.config.epochs]
     epoch = min(behind, default=max(run.epoch for run in runs))
     epochs = max(run.config.epochs for run in runs)
-    words = [say("{count} settings side by side", count=len(contenders))]
+    words = [*_ago(ended, language), say("{count} settings side by side", count=len(contenders))]
     if len(runs) > len(contenders):
         words.append(say("{count} runs", count=len(runs)))
     words.append(say("epoch {epoch} of {epochs}", epoch=min(epochs, epoch + 1) if live else epoch, epochs=epochs))
-    left = [run.seconds_left for run in runs if run.status == "training"]
-    known = [seconds for seconds in left if seconds is not None]
-    if live and known and len(known) == len(left):
-        words.append(say("about {duration} left", duration=duration(sum(known), language)))
+    if live:
+        words += sharing_words(live.num_others, live.seconds_left, language)
     unfinished = {run.status for run in runs} - {"completed", "diverged"}
     words += _gpu_words(runs, language, live=live)
     title = "Training" if live else _STATUS[next(iter(unfinished))][0] if unfinished else "Done"
@@ -204,13 +222,21 @@ def _race_status(runs: Sequence[Run], language: str, *, live: bool) -> str:
     return status_line(title, " · ".join(words), share, language, *sorted(diverged), *sorted(warnings))
 
 
+def _ago(ended: float | None, language: str) -> list[str]:
+    """When a training ended, unless it was just now."""
+    seconds = 0.0 if ended is None else time.time() - ended
+    if seconds < _SECONDS_JUST_NOW:
+        return []
+    return [translate("finished {duration} ago", language, duration=duration(seconds, language))]
+
+
 def _fairness(run: Run, language: str) -> list[str]:
     """A caution about the accuracy of a run that was trained on the test pictures; [] for other runs."""
     words = "trained on the test pictures: not a fair score"
     return [translate(words, language)] if run.config.train_split == "test" else []
 
 
-def _gpu_words(runs: Sequence[Run], language: str, *, live: bool) -> list[str]:
+def _gpu_words(runs: Sequence[Run], language: str, *, live: Live | None) -> list[str]:
     """The seconds of a borrowed GPU that these runs have used and still need; [] without one."""
     latest = max((run.gpu_time for run in runs if run.gpu_time), key=lambda time: time.used_seconds, default=None)
     if latest is None:

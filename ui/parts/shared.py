@@ -1,6 +1,6 @@
 """Components that several tabs read, fill or contain, and the options of the page's events."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -15,14 +15,28 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # visitor.
 AT_ONCE: dict[str, Any] = {**PRIVATE, "concurrency_limit": None, "show_progress": "hidden"}
 
-Inputs = dict[str, Block]  # the inputs of a handler, by the names of its parameters
+Inputs = Mapping[str, Block]  # the inputs of a handler, by the names of its parameters
+
+
+@dataclass
+class Displayed:
+    """What one open page displays; a gr.State keeps it, and the handlers of the page change it.
+
+    `race` is the key of the race that the visitor chose, None to follow the latest. `job` identifies the last job that
+    the page displayed, `listed` what the lists were filled from.
+    """
+
+    race: str | None = None
+    job: int | None = None
+    listed: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
     """The components that belong to no single tab.
 
-    `visitor` holds the visitor's key and `had_runs` whether they have any runs; the browser remembers both. `notice`
+    `visitor` holds the visitor's key and `had_runs` whether they have any runs; the browser remembers both. `displayed`
+    holds a Displayed. `notice`
     shows a sentence above the tabs, `query` holds the query of the page's link, and `file` serves files to download.
     """
 
@@ -30,6 +44,7 @@ class Shared:
     tabs: gr.Tabs
     visitor: gr.BrowserState
     had_runs: gr.BrowserState
+    displayed: gr.State
     notice: gr.HTML
     query: gr.Textbox
     file: gr.DownloadButton
@@ -43,7 +58,7 @@ class Shared:
         A DownloadButton whose file is created on its own click would need a second click.
         """
         click_file = "() => setTimeout(() => document.querySelector('#file').click(), 100)"
-        made = button.click(handler, inputs_kwargs=inputs, outputs=self.file, api_name=api_name, **AT_ONCE)
+        made = button.click(handler, inputs_kwargs=dict(inputs), outputs=self.file, api_name=api_name, **AT_ONCE)
         made.success(None, None, None, js=click_file, **AT_ONCE)
 
 

@@ -76,7 +76,7 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
         **AT_ONCE,
     )
     code_button.click(
-        partial(write_code, lab), inputs_kwargs=names, outputs=script, api_name="_compared_code", **AT_ONCE
+        partial(write_code, lab), inputs_kwargs=dict(names), outputs=script, api_name="_compared_code", **AT_ONCE
     )
     shared.download_on_click(export_button, partial(export, lab), names, api_name="_export")
 

@@ -26,7 +26,7 @@ from ui.parts.markup import advice
 from ui.parts.messages import BROKEN, Updates, with_page_errors
 from ui.parts.run_list import RunLists
 from ui.parts.run_view import RunView
-from ui.parts.shared import AT_ONCE, Shared, components
+from ui.parts.shared import AT_ONCE, Displayed, Shared, components
 from ui.tabs import compare
 
 _logger = logging.getLogger(__name__)
@@ -119,8 +119,10 @@ def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -
     async def compare_with(names: list[str] | None, event: gr.EventData) -> Updates:
         return {tabs: gr.Tabs(selected="compare"), lists.compared: await add(names, _repo_id(event))}
 
-    async def load_published(visitor: str, event: gr.EventData) -> Updates:
-        return {tabs: gr.Tabs(selected="train"), **await load(lab, view, lists, visitor, _repo_id(event))}
+    async def load_published(visitor: str, displayed: Displayed, event: gr.EventData) -> Updates:
+        updates = await load(lab, view, lists, visitor, _repo_id(event))
+        displayed.race = updates[lists.races]["value"]
+        return {tabs: gr.Tabs(selected="train"), **updates}
 
     published.select(
         with_page_errors(classify_with), None, [tabs, lists.networks], api_name="_classify_with", **AT_ONCE
@@ -134,7 +136,7 @@ def _wire_buttons(lab: Lab, published: gr.HTML, shared: Shared, view: RunView) -
     )
     published.download(
         with_page_errors(load_published),
-        inputs_kwargs={"visitor": shared.visitor},
+        inputs_kwargs={"visitor": shared.visitor, "displayed": shared.displayed},
         outputs=components(tabs, view, lists),
         api_name="_load_published",
         **AT_ONCE,

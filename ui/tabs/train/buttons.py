@@ -1,27 +1,20 @@
-"""The buttons that start and stop a training."""
+"""The buttons that start and stop a training, and the sentence beside each on why it did not start one."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from gradio.blocks import Block
-from gradio.context import LocalContext
-from gradio.events import Dependency
 
-from trainer.learning.training_set import training_split
-from trainer.settings.config import TrainConfig
+from trainer.errors import UserError
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
-from ui.lab import Lab, checked_visitor
-from ui.parts.messages import Updates, end_in_status, not_started, waiting, with_page_errors
-from ui.parts.shared import AT_ONCE, PRIVATE, Inputs, components
-from ui.queue import TRAINING, leave_queue
-from ui.tabs.train.training import STOPPED
-
-_TITLES = {"_find_lr": "Search not started"}
-_NOT_TRAINED = "Not trained"
+from ui.jobs.queue import sentence_of
+from ui.lab import Lab
+from ui.parts.markup import advice
+from ui.parts.messages import Updates, with_page_errors
+from ui.parts.shared import AT_ONCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,131 +25,42 @@ class Buttons:
     resume: gr.Button
     stop: gr.Button
 
-    def while_training(self) -> Updates:
-        """Updates for a training that runs or waits."""
-        off, on = gr.update(interactive=False), gr.update(interactive=True)
-        return {self.train: off, self.resume: off, self.stop: on}
-
-    def at_rest(self) -> Updates:
-        """Updates for a page on which nothing trains."""
-        on = gr.update(interactive=True)
-        stop = gr.update(value=translate("Stop", current_language()), interactive=False)
-        return {self.train: on, self.resume: on, self.stop: stop}
+    def show(self, *, is_training: bool, can_stop: bool) -> Updates:
+        """Updates for a visitor with or without a training, and with or without a job to stop."""
+        ready = gr.update(interactive=not is_training)
+        stop = gr.update(value=translate("Stop", current_language()), interactive=can_stop)
+        return {self.train: ready, self.resume: ready, self.stop: stop}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """A training that a button starts.
+def refusal(elem_id: str) -> gr.HTML:
+    """Adds the place for a sentence beside a button: why it did not do what it says."""
+    return gr.HTML(visible=False, elem_id=elem_id)
 
-    `check` is called with `check_inputs` before the training joins the queue, and raises an error if they are invalid.
-    `handler` trains with `inputs` and the time of the request, and yields updates of `outputs`; `status`, one of the
-    outputs, shows the state of the training. `broken` is the sentence for an error in the app itself.
+
+def refuse_beside(place: gr.HTML, handler: Callable[..., Updates]) -> Callable[..., Updates]:
+    """Wraps the handler of a button so that a UserError becomes a sentence in `place`, which success empties.
+
+    Any other error is logged, and the sentence is a general one.
     """
 
-    name: str
-    check: Callable[..., None]
-    check_inputs: Inputs
-    handler: Callable[..., Iterator[Updates]]
-    inputs: Inputs = field(default_factory=dict)
-    outputs: Sequence[Block]
-    status: gr.HTML
-    broken: str
+    @functools.wraps(handler)
+    def refusing(**values: Any) -> Updates:
+        try:
+            return {place: gr.update(visible=False), **handler(**values)}
+        except Exception as error:
+            return {place: gr.update(value=advice(translate(sentence_of(error), current_language())), visible=True)}
 
-    @property
-    def title(self) -> str:
-        """The title of the status if the training does not start."""
-        return _title(f"_{self.name}")
+    return refusing
 
 
-def start_on_click(
-    button: gr.Button, training: Training, buttons: Buttons, *, visitor: gr.BrowserState, cancels: Dependency
-) -> Dependency:
-    """Makes a button check a training, queue it, and reset the buttons at its end.
-
-    Returns the event of the training.
-    """
-    name, status = training.name, training.status
-    # One per button: a click on another button would overwrite a shared time, and an earlier Stop would then no longer
-    # end the training that waits.
-    requested_at = gr.State(0.0)
-
-    def request(**values: Any) -> Updates:
-        training.check(**values)
-        return {requested_at: time.monotonic(), **buttons.while_training()}
-
-    def refuse() -> Updates:
-        return {status: not_started(training.title), **buttons.at_rest()}
-
-    requested = button.click(
-        request,
-        inputs_kwargs={"visitor": visitor, **training.check_inputs},
-        outputs=components(requested_at, buttons),
-        cancels=cancels,
-        api_name=f"_ask_{name}",
-        **AT_ONCE,
-    )
-    # A separate event, because `request` may raise: Gradio shows "Error" in all outputs of a handler that raises.
-    queued = requested.success(waiting, None, status, api_name=f"_wait_{name}", **AT_ONCE)
-    trained = queued.success(
-        end_in_status(training.handler, status, title=training.title, broken=training.broken),
-        inputs_kwargs={"visitor": visitor, "requested_at": requested_at, **training.inputs},
-        outputs=training.outputs,
-        api_name=f"_{name}",
-        concurrency_id=TRAINING,
-        concurrency_limit=1,
-        show_progress="minimal",
-        show_progress_on=status,
-        **PRIVATE,
-    )
-    trained.success(buttons.at_rest, None, components(buttons), api_name=f"_rest_{name}_ended", **AT_ONCE)
-    # A full queue refuses the training before its handler runs.
-    trained.failure(refuse, None, components(status, buttons), api_name=f"_rest_{name}_refused", **AT_ONCE)
-    return trained
-
-
-def stop_on_click(lab: Lab, page: gr.Blocks, button: gr.Button, visitor: gr.BrowserState) -> None:
-    """Makes a button stop the visitor's trainings, and remove waiting ones from the queue at once."""
-
-    def status(api_name: str) -> str:
-        return not_started(_title(api_name), STOPPED)
+def stop_on_click(lab: Lab, button: gr.Button, visitor: gr.BrowserState) -> None:
+    """Makes a button stop the visitor's jobs, whichever page started them."""
 
     @with_page_errors
-    async def stop(visitor: str) -> Any:
-        lab.stop(visitor)
-        request = LocalContext.request.get()
-        if request is not None and request.session_hash:
-            leave_queue(page, request.session_hash, status)
+    def stop(visitor: str) -> Any:
+        if not isinstance(visitor, str):
+            raise UserError("This browser is not known here; reload the page.")
+        lab.jobs.stop(visitor)
         return gr.update(value=translate("Stopping …", current_language()), interactive=False)
 
     button.click(stop, visitor, button, api_name="_stop", **AT_ONCE)
-
-
-@with_page_errors
-def check(
-    lab: Lab,
-    *,
-    visitor: str,
-    configs: Callable[..., list[TrainConfig]],
-    uses_settings: bool = True,
-    keeps_runs: bool = True,
-    **values: Any,
-) -> None:
-    """Checks a training before it joins the queue; a message on the page explains why it cannot be trained.
-
-    If it `uses_settings`, it checks the settings that `configs(**values)` returns. If it also `keeps_runs`, the number
-    of the visitor's runs must stay within the limit.
-    """
-    checked_visitor(visitor)
-    if not uses_settings:
-        return
-    requested = configs(**values)
-    lab.limits.check(requested)
-    if keeps_runs:
-        lab.check_room(visitor, len(requested))
-    for config in requested:
-        if lab.images is not None:
-            training_split(config, lab.images)
-
-
-def _title(api_name: str) -> str:
-    return _TITLES.get(api_name, _NOT_TRAINED)

@@ -1,27 +1,24 @@
 """The learning-rate finder: a range test with the page's settings, its chart, and the button that uses its lr."""
 
 import html
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from trainer.errors import UserError
-from trainer.learning.lr_finder import Finding, Trial
+from trainer.learning.lr_finder import Finding
 from ui.charts.live import live_chart
 from ui.charts.lr_finder import finder_chart
-from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
-from ui.lab import Lab
+from ui.jobs.queue import Jobs
+from ui.jobs.trainings import LrSearch
+from ui.lab import Lab, checked_visitor
 from ui.parts import fields
-from ui.parts.markup import bar
+from ui.parts.job_words import sharing_words, waiting_words
+from ui.parts.markup import status_line
 from ui.parts.messages import Updates
-from ui.schedule import planned_lrs
 from ui.parts.shared import AT_ONCE
-from ui.tabs.train.training import wait_for_images
-
-_SHARE_BETWEEN_UPDATES = 0.04  # of the search
+from ui.tabs.train.buttons import refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +30,28 @@ class Finder:
     chart: gr.HTML
     take: gr.Button
     suggestion: gr.State
+    refused: gr.HTML
+
+    def show(self, jobs: Jobs, search: LrSearch | None, language: str) -> Updates:
+        """Updates that show how the visitor's latest search stands; none without one."""
+        if search is None:
+            return {}
+        finding = search.finding
+        if finding:
+            status = f"<div class='status'>{html.escape(translate(finding.reason, language))}</div>"
+        elif not search.is_active:
+            status = status_line("Search not started" if not search.trials else "", "", 0, language, search.failure)
+        elif search.state == "waiting":
+            status = status_line("Not begun yet", waiting_words(jobs, search, language), 0, language)
+        else:
+            status = _progress(search, jobs, language)
+        lrs = [lr for _, lr in search.planned if lr > 0]
+        return {
+            self.status: status,
+            self.chart: finder_chart(search.trials, finding, (min(lrs), max(lrs)) if lrs else None, language),
+            self.take: _take_button(finding, language),
+            self.suggestion: finding.suggestion if finding else None,
+        }
 
 
 def build() -> Finder:
@@ -45,10 +64,11 @@ def build() -> Finder:
             )
         )
         search = gr.Button(i18n("Search"), size="sm", elem_id="find-lr")
+        refused = refusal("refused-find-lr")
         status = gr.HTML(elem_id="found")
         chart = live_chart(empty_chart("en"), height=300, label="Loss over the learning rate", elem_id="finder-chart")
         take = gr.Button("lr", visible=False, variant="primary", size="sm", elem_id="take-lr")
-    return Finder(search=search, status=status, chart=chart, take=take, suggestion=gr.State(None))
+    return Finder(search=search, status=status, chart=chart, take=take, suggestion=gr.State(None), refused=refused)
 
 
 def take_on_click(finder: Finder, panel: fields.Panel) -> None:
@@ -66,52 +86,20 @@ def empty_chart(language: str) -> dict[str, Any]:
     return finder_chart([], None, None, language)
 
 
-def find_lr(lab: Lab, finder: Finder, *, visitor: str, requested_at: float, **settings: Any) -> Iterator[Updates]:
-    """Searches with the page's settings; yields updates of the progress and the chart, then of the result."""
-    language = current_language()
-    config = fields.read_config(settings)
-    nothing: Updates = {finder.take: gr.update(visible=False), finder.suggestion: None}
-    images = yield from wait_for_images(lab, visitor, requested_at, finder.status, nothing)
-    lrs = [lr for _, lr in planned_lrs(config, images) if lr > 0]
-    planned = (min(lrs), max(lrs)) if lrs else None
-    trials: list[Trial] = []
-    search = lab.find_lr(config, images)
-    yield {
-        finder.status: _progress(0.0, language),
-        finder.chart: finder_chart([], None, planned, language),
-        **nothing,
-    }
-    drawn = 0.0
-    for result in search:
-        if isinstance(result, Finding):
-            yield {
-                finder.status: f"<div class='status'>{html.escape(translate(result.reason, language))}</div>",
-                finder.chart: finder_chart(trials, result, planned, language),
-                finder.take: _take_button(result, language),
-                finder.suggestion: result.suggestion,
-            }
-            return
-        if lab.is_stopped(visitor, requested_at):
-            search.close()
-            raise UserError("The search was stopped.")
-        trials.append(result)
-        share = result.step / result.num_steps
-        if share - drawn > _SHARE_BETWEEN_UPDATES:
-            drawn = share
-            yield {
-                finder.status: _progress(share, language),
-                finder.chart: finder_chart(trials, None, planned, language),
-                **nothing,
-            }
+def find_lr(lab: Lab, *, visitor: str, **settings: Any) -> None:
+    """Starts a job that searches with the page's settings. Raises UserError if it cannot."""
+    lab.search(checked_visitor(visitor), fields.read_config(settings))
 
 
-def _progress(share: float, language: str) -> str:
-    doing = translate("Raising lr step by step on a separate network", language)
-    return f"<div class='status'>{doing} … {bar(share)}</div>"
+def _progress(search: LrSearch, jobs: Jobs, language: str) -> str:
+    last = search.trials[-1] if search.trials else None
+    words = [translate("raising lr step by step on a separate network", language)]
+    words += sharing_words(jobs.num_others(search), jobs.seconds_left(search), language)
+    return status_line("Searching", " · ".join(words), last.step / last.num_steps if last else 0, language)
 
 
-def _take_button(finding: Finding, language: str) -> Any:
-    if finding.suggestion is None:
+def _take_button(finding: Finding | None, language: str) -> Any:
+    if finding is None or finding.suggestion is None:
         return gr.update(visible=False)
-    words = translate("Take lr = {lr}", language, lr=f"{finding.suggestion:g}")
+    words = translate("Use lr = {lr}", language, lr=f"{finding.suggestion:g}")
     return gr.update(value=words, visible=True)

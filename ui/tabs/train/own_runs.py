@@ -6,19 +6,23 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-from gradio.events import Dependency
 
 from trainer.errors import UserError
+from trainer.learning.checkpoint import SpentScheduleError
 from trainer.runs import run_folder
 from trainer.runs.reader import read_files
 from trainer.settings.config import SETTINGS
 from ui.i18n.language import current_language
-from ui.i18n.words import i18n, in_browser
+from ui.i18n.words import i18n, in_browser, translate
 from ui.lab import Lab
+from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import RunLists, download_path, latest, own_race, read_all
-from ui.parts.run_view import RunView
-from ui.parts.shared import AT_ONCE, Inputs, Shared, components
+from ui.parts.run_list import download_path, own_race, read_all
+from ui.parts.shared import AT_ONCE, Displayed, Inputs, Shared, components
+from ui.tabs.train import training
+from ui.tabs.train.buttons import refusal, refuse_beside
+from ui.tabs.train.live import LiveView
+from ui.tabs.train.live import show as show_live
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class OwnRuns:
     total_epochs: gr.Number
     uses_settings: gr.Checkbox
     resume: gr.Button
+    refused: gr.HTML
+    go_on: gr.Button
     download: gr.Button
     delete: gr.Button
 
@@ -55,34 +61,45 @@ def build(races: gr.Dropdown) -> OwnRuns:
                 elem_id="anew",
             )
         with gr.Row():
-            return OwnRuns(
-                races=races,
-                total_epochs=total_epochs,
-                uses_settings=uses_settings,
-                resume=gr.Button(i18n("Resume"), size="sm", elem_id="resume"),
-                download=gr.Button(i18n("Download checkpoint"), size="sm", elem_id="download"),
-                delete=gr.Button(i18n("Delete run"), size="sm", elem_id="delete"),
-            )
+            resume = gr.Button(i18n("Resume"), size="sm", elem_id="resume")
+            download = gr.Button(i18n("Download checkpoint"), size="sm", elem_id="download")
+            delete = gr.Button(i18n("Delete run"), size="sm", elem_id="delete")
+        refused = refusal("refused-resume")
+        go_on = gr.Button(i18n("Continue with a small constant lr"), size="sm", visible=False, elem_id="go-on")
+    return OwnRuns(
+        races=races,
+        total_epochs=total_epochs,
+        uses_settings=uses_settings,
+        resume=resume,
+        refused=refused,
+        go_on=go_on,
+        download=download,
+        delete=delete,
+    )
 
 
-def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dependency) -> None:
+def wire(lab: Lab, own: OwnRuns, live: LiveView, shared: Shared) -> None:
     """Makes the list show the chosen race, and the buttons download or delete it."""
     visitor, lists = shared.visitor, shared.lists
     own.races.change(bool, own.races, shared.had_runs, api_name="_remember", **AT_ONCE)
-    offer_epochs(lab, own, own.races.change, shared, api_name="_offer")
+    offer_epochs(lab, own, live, shared)
     own.races.input(
-        partial(show, lab, view),
-        inputs_kwargs={"visitor": visitor, "race": own.races},
-        outputs=components(view),
-        cancels=followed,
+        partial(show, lab, live),
+        inputs_kwargs={"visitor": visitor, "displayed": shared.displayed, "race": own.races},
+        outputs=components(live),
         api_name="_show",
         **AT_ONCE,
     )
     question = in_browser("Delete this run and its checkpoints? If it is a race, all its runs are deleted.")
     own.delete.click(
-        partial(delete, lab, view, lists),
-        inputs_kwargs={"race": own.races, "visitor": visitor, "compared": lists.compared},
-        outputs=components(view, lists),
+        partial(delete, lab, live),
+        inputs_kwargs={
+            "race": own.races,
+            "visitor": visitor,
+            "displayed": shared.displayed,
+            "compared": lists.compared,
+        },
+        outputs=components(live),
         js=f"(race, ...others) => [race && confirm({question}) ? race : null, ...others]",
         api_name="_delete",
         **AT_ONCE,
@@ -92,16 +109,51 @@ def wire(lab: Lab, own: OwnRuns, view: RunView, shared: Shared, *, followed: Dep
     )
 
 
-def offer_epochs(lab: Lab, own: OwnRuns, event: Any, shared: Shared, *, api_name: str, keeps: bool = False) -> None:
-    """Makes an event fill in the total epochs for resuming the chosen race; with `keeps`, a larger number stays."""
-    inputs: Inputs = {"visitor": shared.visitor, "race": own.races, **({"typed": own.total_epochs} if keeps else {})}
-    event(
-        partial(resumable_epochs, lab),
-        inputs_kwargs=inputs,
-        outputs=own.total_epochs,
-        api_name=api_name,
+def resume_on_click(lab: Lab, own: OwnRuns, live: LiveView, shared: Shared, widgets: Inputs) -> None:
+    """Makes Resume start a job and, if the run's schedule has ended, offer to continue with a constant lr."""
+
+    def begin(*, visitor: str, displayed: Displayed, race: str | None, **values: Any) -> Updates:
+        try:
+            training.resume(lab, visitor=visitor, race=race, **values)
+        except SpentScheduleError as error:
+            words = advice(translate(str(error), current_language()))
+            return {own.refused: gr.update(value=words, visible=True), own.go_on: gr.update(visible=True)}
+        displayed.race = race
+        return {own.go_on: gr.update(visible=False), **show_live(lab, live, visitor, displayed)}
+
+    epochs: Inputs = {"race": own.races, "total_epochs": own.total_epochs}
+    page: Inputs = {"visitor": shared.visitor, "displayed": shared.displayed}
+    outputs = components(own.refused, own.go_on, live)
+    own.resume.click(
+        refuse_beside(own.refused, begin),
+        inputs_kwargs={**page, **epochs, "uses_settings": own.uses_settings, **widgets},
+        outputs=outputs,
+        api_name="_resume",
         **AT_ONCE,
     )
+    own.go_on.click(
+        refuse_beside(own.refused, partial(begin, has_constant_lr=True)),
+        inputs_kwargs={**page, **epochs},
+        outputs=outputs,
+        api_name="_go_on",
+        **AT_ONCE,
+    )
+
+
+def offer_epochs(lab: Lab, own: OwnRuns, live: LiveView, shared: Shared) -> None:
+    """Fills in the total epochs for resuming when another race is chosen, and when a training has ended."""
+    inputs: Inputs = {"visitor": shared.visitor, "race": own.races}
+    for event, name, more in (
+        (own.races.change, "_offer", {}),
+        (live.ended.change, "_offer_more", {"typed": own.total_epochs}),
+    ):
+        event(
+            partial(resumable_epochs, lab),
+            inputs_kwargs={**inputs, **more},
+            outputs=own.total_epochs,
+            api_name=name,
+            **AT_ONCE,
+        )
 
 
 def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | None = None) -> Any:
@@ -121,15 +173,17 @@ def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | No
 
 
 @with_page_errors
-def show(lab: Lab, view: RunView, visitor: str, race: str | None) -> Updates:
-    """Updates that show the visitor's `race`."""
-    runs = read_all(lab.own_race(visitor, race)) if race else []
-    return view.show(runs, lab.images, current_language())
+def show(lab: Lab, live: LiveView, *, visitor: str, displayed: Displayed, race: str | None) -> Updates:
+    """Updates that show the visitor's `race`, which the page displays from now on."""
+    if race:
+        lab.own_race(visitor, race)
+    displayed.race = race
+    return show_live(lab, live, visitor, displayed)
 
 
 @with_page_errors
 def delete(
-    lab: Lab, view: RunView, lists: RunLists, *, visitor: str, race: str | None, compared: list[str] | None
+    lab: Lab, live: LiveView, *, visitor: str, displayed: Displayed, race: str | None, compared: list[str] | None
 ) -> Updates:
     """Deletes all runs of the visitor's `race`; returns updates that show the latest remaining race.
 
@@ -138,10 +192,10 @@ def delete(
     deleted = lab.own_race(visitor, race) if race else []
     for folder in deleted:
         run_folder.delete(folder)
-    remaining, runs = latest(lab, visitor)
-    updates = {**view.show(runs, lab.images, current_language()), **lists.offer(lab, visitor, remaining)}
+    displayed.race, displayed.listed = None, None
+    updates = show_live(lab, live, visitor, displayed)
     names = [folder.name for folder in deleted]
-    updates[lists.compared]["value"] = (
+    updates[live.lists.compared]["value"] = (
         [name for name in compared if name not in names] if isinstance(compared, list) else []
     )
     return updates

@@ -65,7 +65,7 @@ def build(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
     inputs: Inputs = {"visitor": visitor, "race": races, "name": panel.repo_id}
     accordion.expand(
         partial(offer, lab, panel),
-        inputs_kwargs=inputs,
+        inputs_kwargs=dict(inputs),
         outputs=components(panel.login, panel.run, panel.repo_id, panel.publish, panel.sign_in, panel.sign_out),
         api_name="_offer_to_publish",
         **AT_ONCE,
@@ -74,7 +74,7 @@ def build(lab: Lab, visitor: gr.BrowserState, races: gr.Dropdown) -> None:
         button.click(None, None, None, js=_GO.replace("ROUTE", route), api_name=f"_{button.elem_id}", **AT_ONCE)
     races.change(
         partial(follow_race, lab, panel),
-        inputs_kwargs=inputs,
+        inputs_kwargs=dict(inputs),
         outputs=components(panel.run, panel.repo_id),
         api_name="_follow_race",
         **AT_ONCE,

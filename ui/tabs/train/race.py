@@ -16,6 +16,7 @@ from ui.i18n.words import i18n
 from ui.parts import fields
 from ui.parts.messages import with_page_errors
 from ui.parts.shared import AT_ONCE
+from ui.tabs.train.buttons import refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Race:
     contenders: gr.Dropdown
     num_seeds: gr.Slider
     start: gr.Button
+    refused: gr.HTML
     add: gr.Button
     every: gr.Number
     fill: gr.Button
@@ -59,6 +61,7 @@ def build() -> Race:
                 elem_id="seeds",
             ),
             start=gr.Button(i18n("Start the race"), variant="primary", elem_id="start-race"),
+            refused=refusal("refused-race"),
             every=gr.Number(
                 4,
                 precision=0,

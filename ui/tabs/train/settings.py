@@ -10,6 +10,7 @@ from gradio.events import Dependency
 
 from trainer.errors import UserError
 from trainer.images.image_data import facts
+from trainer.learning.schedulers import MOST_BATCHES, planned_lrs
 from trainer.learning.training_set import training_split
 from trainer.runs.script import as_code
 from trainer.settings.config import TrainConfig
@@ -24,9 +25,9 @@ from ui.lab import Lab
 from ui.parts import fields
 from ui.parts.markup import advice, note
 from ui.parts.messages import Updates, with_page_errors
-from ui.schedule import MOST_BATCHES, planned_lrs
 from ui.parts.shared import AT_ONCE, code_panel, components
 from ui.tabs.train import lr_finder, permalink
+from ui.tabs.train.buttons import refusal
 from ui.tabs.train.race import Race, read_contenders
 
 _PREVIEW_HEIGHT = 130
@@ -40,6 +41,7 @@ class Lessons:
     lesson: gr.Dropdown
     words: gr.HTML
     start: gr.Button
+    refused: gr.HTML
 
     def show(self, lesson: Lesson | None) -> Updates:
         """Updates that show the text and the button of a lesson, or hide them."""
@@ -97,6 +99,7 @@ def build_lessons() -> Lessons:
             ),
             words=gr.HTML(visible=False, elem_id="lesson-words"),
             start=gr.Button(i18n("Train it next to its fixed version"), visible=False, size="sm", elem_id="twin"),
+            refused=refusal("refused-twin"),
         )
 
 

@@ -1,37 +1,39 @@
 """The Train tab: its layout, the trainings that its buttons start, and its content when the page is opened."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import gradio as gr
 from gradio.context import LocalContext
-from gradio.events import Dependency
 
 from trainer.errors import UserError
-from trainer.runs.run import is_training
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import lesson_of
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab, new_visitor
-from ui.parts import run_list, run_view
+from ui.parts import run_view
 from ui.parts.markup import advice, note
-from ui.parts.messages import BROKEN, Updates
+from ui.parts.messages import Updates
 from ui.parts.run_view import RunView
-from ui.parts.shared import AT_ONCE, Shared, components
+from ui.parts.shared import AT_ONCE, Displayed, Inputs, Shared, components
 from ui.run_index import is_key
-from ui.tabs.train import lr_finder, own_runs, permalink, publish, race, settings, training
-from ui.tabs.train.buttons import Buttons, Training, check, start_on_click, stop_on_click
+from ui.tabs.train import live, lr_finder, own_runs, permalink, publish, race, settings, training
+from ui.tabs.train.buttons import Buttons, refusal, refuse_beside, stop_on_click
+from ui.tabs.train.live import LiveView
 from ui.tabs.train.own_runs import OwnRuns
 from ui.tabs.train.race import Race
 from ui.tabs.train.settings import Lessons, Settings
+from ui.tabs.train.training import side_by_side, with_fixed
+
+_SECONDS_BETWEEN_TICKS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTab:
-    """The parts of the tab. `was_training` holds whether a run was training when the page was opened."""
+    """The parts of the tab. `clock` ticks while the page is open, `refused` says why Train did not start a job."""
 
     lessons: Lessons
     race: Race
@@ -39,7 +41,9 @@ class TrainTab:
     buttons: Buttons
     view: RunView
     own_runs: OwnRuns
-    was_training: gr.State
+    clock: gr.Timer
+    refused: gr.HTML
+    live: LiveView
 
 
 def build(lab: Lab, shared: Shared) -> TrainTab:
@@ -55,96 +59,71 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
                 train = gr.Button(i18n("Train"), variant="primary", interactive=False, elem_id="train")
                 stop = gr.Button(i18n("Stop"), interactive=False, elem_id="stop")
                 go_classify = gr.Button(i18n("Classify a picture →"), elem_id="go-classify")
+            refused = refusal("refused-train")
             view = run_view.build()
             own = own_runs.build(shared.lists.races)
             publish.build(lab, shared.visitor, shared.lists.races)
+    buttons = Buttons(train=train, resume=own.resume, stop=stop)
     tab = TrainTab(
         lessons=lesson_list,
         race=race_panel,
         settings=panel,
-        buttons=Buttons(train=train, resume=own.resume, stop=stop),
+        buttons=buttons,
         view=view,
         own_runs=own,
-        was_training=gr.State(False),
+        clock=gr.Timer(_SECONDS_BETWEEN_TICKS, active=False),
+        refused=refused,
+        live=LiveView(view=view, lists=shared.lists, buttons=buttons, finder=panel.finder, ended=gr.State(None)),
     )
     go_classify.click(lambda: gr.Tabs(selected="classify"), None, shared.tabs, api_name="_go_classify", **AT_ONCE)
     lesson_chosen = settings.show_lesson_on_choice(lesson_list, panel.panel)
     settings.draw_on_change(lab, panel, race_panel, lesson_chosen)
     race.fill_on_click(race_panel, panel.panel.widgets)
     lr_finder.take_on_click(panel.finder, panel.panel)
-    followed = _show_on_load(lab, tab, shared)
-    own_runs.wire(lab, own, view, shared, followed=followed)
-    _train_on_click(lab, tab, shared, followed=followed)
-    stop_on_click(lab, shared.page, stop, shared.visitor)
+    _show_on_load(lab, tab, shared)
+    own_runs.wire(lab, own, tab.live, shared)
+    _start_on_click(lab, tab, shared)
+    stop_on_click(lab, stop, shared.visitor)
     return tab
 
 
-def _train_on_click(lab: Lab, tab: TrainTab, shared: Shared, *, followed: Dependency) -> None:
-    """Makes the buttons start trainings.
+def _start_on_click(lab: Lab, tab: TrainTab, shared: Shared) -> None:
+    """Makes the buttons start jobs, and show them at once."""
+    widgets, own, finder = tab.settings.panel.widgets, tab.own_runs, tab.settings.finder
 
-    A training cancels `followed`, the event that follows another page's training.
-    """
-    view, lists, widgets = tab.view, shared.lists, tab.settings.panel.widgets
+    def on_click(button: gr.Button, name: str, start: Callable[..., None], place: gr.HTML, inputs: Inputs) -> None:
+        def begin(*, visitor: str, displayed: Displayed, **values: Any) -> Updates:
+            start(lab, visitor=visitor, **values)
+            displayed.race = None
+            return live.show(lab, tab.live, visitor, displayed)
 
-    def start(button: gr.Button, name: str, **options: Any) -> Dependency:
-        job = Training(name=name, **{"status": view.status, "broken": training.BROKEN, **options})
-        return start_on_click(button, job, tab.buttons, visitor=shared.visitor, cancels=followed)
-
-    def start_runs(button: gr.Button, name: str, **options: Any) -> None:
-        trained = start(button, name, outputs=components(view, lists), **options)
-        own_runs.offer_epochs(lab, tab.own_runs, trained.success, shared, api_name=f"_offer_{name}", keeps=True)
+        button.click(
+            refuse_beside(place, begin),
+            inputs_kwargs={"visitor": shared.visitor, "displayed": shared.displayed, **inputs},
+            outputs=components(place, tab.live),
+            api_name=f"_{name}",
+            **AT_ONCE,
+        )
 
     contenders = {"contenders": tab.race.contenders, "num_seeds": tab.race.num_seeds}
-    for button, name, configs, inputs in (
-        (tab.buttons.train, "train", training.single, widgets),
-        (tab.race.start, "race", training.side_by_side, contenders),
-        (tab.lessons.start, "twin", training.with_fixed, {"lesson": tab.lessons.lesson, **widgets}),
-    ):
-        start_runs(
-            button,
-            name,
-            check=partial(check, lab, configs=configs),
-            check_inputs=inputs,
-            handler=partial(training.train, lab, view, lists, configs=configs),
-            inputs=inputs,
-        )
-    own = tab.own_runs
-    resumed = {"race": own.races, "total_epochs": own.total_epochs, "uses_settings": own.uses_settings, **widgets}
-    start_runs(
-        own.resume,
-        "resume",
-        check=partial(check, lab, configs=training.single, keeps_runs=False),
-        check_inputs={"uses_settings": own.uses_settings, **widgets},
-        handler=partial(training.resume, lab, view, lists),
-        inputs=resumed,
-    )
-    finder = tab.settings.finder
-    start(
-        finder.search,
-        "find_lr",
-        check=partial(check, lab, configs=training.single, keeps_runs=False),
-        check_inputs=widgets,
-        handler=partial(lr_finder.find_lr, lab, finder),
-        inputs=widgets,
-        outputs=components(finder.status, finder.chart, finder.take, finder.suggestion),
-        status=finder.status,
-        broken=BROKEN,
-    )
+    lesson = {"lesson": tab.lessons.lesson, **widgets}
+    on_click(tab.buttons.train, "train", training.train, tab.refused, widgets)
+    on_click(tab.race.start, "race", partial(training.train, configs=side_by_side), tab.race.refused, contenders)
+    on_click(tab.lessons.start, "twin", partial(training.train, configs=with_fixed), tab.lessons.refused, lesson)
+    on_click(finder.search, "find_lr", lr_finder.find_lr, finder.refused, widgets)
+    own_runs.resume_on_click(lab, own, tab.live, shared, widgets)
 
 
-def _show_on_load(lab: Lab, tab: TrainTab, shared: Shared) -> Dependency:
-    """Fills the tab when the page is opened; returns the event that follows another page's training."""
-    loaded = shared.page.load(
+def _show_on_load(lab: Lab, tab: TrainTab, shared: Shared) -> None:
+    """Fills the tab when the page is opened, and keeps it up to date from then on."""
+    shared.page.load(
         partial(load, lab, tab, shared),
-        inputs_kwargs={"visitor": shared.visitor},
+        inputs_kwargs={"visitor": shared.visitor, "displayed": shared.displayed},
         outputs=components(
             shared.visitor,
-            shared.lists,
             shared.notice,
-            tab.was_training,
-            tab.buttons.train,
-            tab.view,
-            tab.settings.finder.chart,
+            tab.live,
+            tab.clock,
             tab.settings.preview,
             tab.settings.panel,
             tab.lessons,
@@ -153,28 +132,25 @@ def _show_on_load(lab: Lab, tab: TrainTab, shared: Shared) -> Dependency:
         api_name="_load",
         **AT_ONCE,
     )
-    return loaded.success(
-        partial(training.follow, lab, tab.view, shared.lists),
-        inputs_kwargs={"visitor": shared.visitor, "was_training": tab.was_training},
-        outputs=components(tab.view, shared.lists),
-        api_name="_follow",
+    # `once`: while the page watches, ticks are ignored. After a lost connection or a phone's sleep, one watches again.
+    tab.clock.tick(
+        partial(live.watch, lab, tab.live),
+        inputs_kwargs={"visitor": shared.visitor, "displayed": shared.displayed},
+        outputs=components(tab.live),
+        trigger_mode="once",
+        api_name="_watch",
         **AT_ONCE,
     )
 
 
-def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None) -> Updates:
+def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None, displayed: Displayed) -> Updates:
     """Updates for a page that is opened: the visitor's key, their latest race, and the settings of the link."""
     visitor = visitor if is_key(visitor) else new_visitor()
-    language = current_language()
     request = LocalContext.request.get(None)
-    latest, runs = run_list.latest(lab, visitor)
     return {
         shared.visitor: visitor,
-        tab.was_training: is_training(runs),
-        **tab.view.show(runs, lab.images, language),
-        **shared.lists.offer(lab, visitor, latest),
-        tab.buttons.train: gr.update(interactive=True),  # only now, as it needs the visitor's key
-        tab.settings.finder.chart: lr_finder.empty_chart(language),
+        tab.clock: gr.update(active=True),  # only now, as watching needs the visitor's key
+        **live.show(lab, tab.live, visitor, displayed),
         **open_link(lab, tab, shared.notice, dict(request.query_params) if request else {}),
     }
 

@@ -1,0 +1,134 @@
+"""The live view of an open page: shows how the visitor's jobs stand, and keeps doing so while they change."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Hashable
+from dataclasses import dataclass
+from functools import partial
+
+import anyio.to_thread
+import gradio as gr
+
+from trainer.runs import run_folder
+from trainer.runs.run import Run, is_training
+from ui.i18n.language import current_language
+from ui.jobs.listeners import listener
+from ui.jobs.queue import Job
+from ui.jobs.trainings import LrSearch, Training
+from ui.lab import Lab
+from ui.parts import run_list
+from ui.parts.job_words import waiting_words
+from ui.parts.markup import status_line
+from ui.parts.messages import Updates
+from ui.parts.run_list import RunLists
+from ui.parts.run_view import Live, RunView
+from ui.parts.shared import Displayed
+from ui.run_index import is_key
+from ui.tabs.train.buttons import Buttons
+from ui.tabs.train.lr_finder import Finder
+
+_SECONDS_BETWEEN_LOOKS = 0.3
+_SECONDS_BETWEEN_UPDATES = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveView:
+    """The components that a visitor's jobs change; `ended` holds the last training that has ended."""
+
+    view: RunView
+    lists: RunLists
+    buttons: Buttons
+    finder: Finder
+    ended: gr.State
+
+
+def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) -> Updates:
+    """Updates that show the race that the page displays, the visitor's search, and the buttons.
+
+    Without a choice of the visitor's, the page displays the job that trains, else the latest race.
+    """
+    language = current_language()
+    job = lab.jobs.of(visitor, Training) if visitor else None
+    race, runs = _displayed_runs(lab, visitor, displayed, job)
+    search = lab.jobs.of(visitor, LrSearch) if visitor else None
+    updates: Updates = {
+        **page.finder.show(lab.jobs, search, language),
+        **page.buttons.show(is_training=bool(job and job.is_active), can_stop=_is_active(job) or _is_active(search)),
+    }
+    if job and job.is_active and job.race == race:
+        displayed.job = id(job)
+        live = Live(num_others=lab.jobs.num_others(job), seconds_left=lab.jobs.seconds_left(job))
+        updates |= page.view.show(runs, lab.images, language, planned=job.planned, live=live)
+        if job.state == "waiting":
+            words = waiting_words(lab.jobs, job, language)
+            updates[page.view.status] = status_line("Not begun yet", words, 0, language)
+        elif lab.images is None:
+            updates[page.view.status] = status_line("Starting", "loading the pictures", lab.loading[0], language)
+        elif not is_training(runs):
+            updates[page.view.status] = status_line("Starting", "", 0, language)
+    else:
+        updates |= page.view.show(runs, lab.images, language, ended=_ended(lab, race, runs))
+        if job and not job.is_active:
+            if job.failure and (displayed.job == id(job) or not job.is_end_seen):
+                updates[page.view.status] = status_line("Not trained", "", 0, language, job.failure)
+            job.is_end_seen = True
+            updates[page.ended] = id(job)
+    listed = (race, displayed.race, _is_active(job), sum(run.epoch + bool(run.history) for run in runs[:1]))
+    if listed != displayed.listed:
+        is_new = displayed.listed is None or displayed.listed[0] != race
+        updates |= page.lists.offer(lab, visitor or "", race, keep=not is_new)
+        displayed.listed = listed
+    return updates
+
+
+async def watch(lab: Lab, page: LiveView, *, visitor: str | None, displayed: Displayed) -> AsyncIterator[Updates]:
+    """Yields the updates of `show`, now and about once a second while something changes, as long as the page listens.
+
+    What a page watches counts as watched by its visitor.
+    """
+    is_listening = listener()
+    state: Hashable = None
+    while is_key(visitor) and is_listening():
+        for kind in (Training, LrSearch):
+            if job := lab.jobs.of(visitor, kind):
+                job.watched_at = time.monotonic()
+        now = _state(lab, visitor, displayed)
+        if now == state:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+            continue
+        state = now
+        yield await anyio.to_thread.run_sync(partial(show, lab, page, visitor, displayed))
+        await asyncio.sleep(_SECONDS_BETWEEN_UPDATES)
+
+
+def _state(lab: Lab, visitor: str, displayed: Displayed) -> Hashable:
+    """What `show` depends on, as far as it changes by itself."""
+    jobs = [lab.jobs.of(visitor, kind) for kind in (Training, LrSearch)]
+    loading = None if lab.images else lab.loading
+    return displayed.race, *((id(job), job.version, lab.jobs.num_others(job)) for job in jobs if job), loading
+
+
+def _displayed_runs(
+    lab: Lab, visitor: str | None, displayed: Displayed, job: Training | None
+) -> tuple[str | None, list[Run]]:
+    """The key and the runs of the race that a page displays; None and [] if the visitor has none."""
+    race = displayed.race or (job.race if job and job.is_active else None)
+    if job and job.is_active and race == job.race:
+        return race, job.runs
+    if race and (folders := lab.races_of(visitor).get(race)):
+        return race, run_list.read_all(folders)
+    return run_list.latest(lab, visitor)
+
+
+def _ended(lab: Lab, race: str | None, runs: list[Run]) -> float | None:
+    """The time, in seconds of `time.time`, at which the race ended; None without one or if it still trains."""
+    if race is None or is_training(runs):
+        return None
+    try:
+        return (lab.checkpoints / race / run_folder.HISTORY_FILE).stat().st_mtime
+    except OSError:
+        return None
+
+
+def _is_active(job: Job | None) -> bool:
+    return job is not None and job.is_active
