@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cases import first_is_quick
 from torch import nn
 
 from trainer.images.image_data import Split, subset
@@ -49,11 +50,13 @@ def distance(one, other):
 
 @pytest.mark.parametrize(
     ("settings", "optimizer"),
-    [
-        ({}, lambda parameters: torch.optim.SGD(parameters, lr=0.01)),
-        ({"softmax": True}, lambda parameters: torch.optim.SGD(parameters, lr=0.01)),
-        ({"optimizer": "adam", "lr": 0.001}, lambda parameters: torch.optim.Adam(parameters, lr=0.001)),
-    ],
+    first_is_quick(
+        [
+            ({}, lambda parameters: torch.optim.SGD(parameters, lr=0.01)),
+            ({"softmax": True}, lambda parameters: torch.optim.SGD(parameters, lr=0.01)),
+            ({"optimizer": "adam", "lr": 0.001}, lambda parameters: torch.optim.Adam(parameters, lr=0.001)),
+        ]
+    ),
     ids=["sgd", "softmax", "adam"],
 )
 def test_an_epoch_is_the_tutorials(settings, optimizer, images):
@@ -207,7 +210,7 @@ def test_fast_learns_with_every_optimizer(optimizer, tiny):
     assert (weights(events)[-1]["network.norm1.running_mean"] != 0).all()
 
 
-@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+@pytest.mark.parametrize("lesson", first_is_quick(LESSONS.values()), ids=LESSONS)
 def test_fast_takes_every_lesson(lesson, tiny):
     """Each mistake and its fixed version can be trained; they complete or diverge."""
     for config in (lesson.config, lesson.fixed):
@@ -322,7 +325,7 @@ def test_divergence_without_zero_grad_has_other_advice(tiny):
     assert "zero_grad_every to 1" in finished.advice
 
 
-@pytest.mark.parametrize("every", [2, 4])
+@pytest.mark.parametrize("every", first_is_quick([2, 4]))
 def test_zero_grad_every_k_is_a_batch_k_times_as_large(every, images):
     """k batches of n and one of k × n give the same weights with an optimizer without state."""
     same = {**PLAIN, "epochs": 2, "num_images": 128, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.05}

@@ -6,6 +6,7 @@ import gradio as gr
 import httpx
 import pytest
 import torch
+from cases import first_is_quick
 
 from trainer.images.image_data import load_images
 from trainer.jobs.slices import LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT, Measurement, Slice, TimedSearch, run_job
@@ -110,6 +111,7 @@ def test_a_refused_job_is_not_requested_again_unchanged(cached):
     assert requested == [15]
 
 
+@pytest.mark.slow
 def test_a_wrong_pace_is_measured_again(cached):
     """After a slice was cut off."""
     gpu = BorrowedGpu(Lender())
@@ -123,15 +125,17 @@ def test_a_wrong_pace_is_measured_again(cached):
 
 @pytest.mark.parametrize(
     ("message", "sentence"),
-    [
-        (QUOTA, r"used up: 0 s are left, \d+ s are needed, more in 1 day, 2:03:04\."),
-        (TOO_LONG, r"for \d+ s at a time, longer than is allowed"),
-        ("Space app has reached its GPU limit. Try re-running outside of examples", "signed in to Hugging Face"),
-        ("You have exceeded your ZeroGPU runs limit. ", "used up"),
-        ("No GPU was available after 60s. Retry later", "No GPU is free"),
-        ("GPU task aborted", "taken back"),
-        ("ZeroDivisionError", "see the app's log"),
-    ],
+    first_is_quick(
+        [
+            (QUOTA, r"used up: 0 s are left, \d+ s are needed, more in 1 day, 2:03:04\."),
+            (TOO_LONG, r"for \d+ s at a time, longer than is allowed"),
+            ("Space app has reached its GPU limit. Try re-running outside of examples", "signed in to Hugging Face"),
+            ("You have exceeded your ZeroGPU runs limit. ", "used up"),
+            ("No GPU was available after 60s. Retry later", "No GPU is free"),
+            ("GPU task aborted", "taken back"),
+            ("ZeroDivisionError", "see the app's log"),
+        ]
+    ),
 )
 def test_a_refusal_is_explained(cached, message, sentence):
     """It raises an error if nothing has been trained yet, else it is the run's advice; both can be translated."""
@@ -186,6 +190,7 @@ def test_invalid_settings_are_reported_early(cached):
         list(BorrowedGpu(lender).race([(CONFIG.changed({"precision": "float16"}), None)], cached))
 
 
+@pytest.mark.slow
 def test_the_lr_finder_measures_a_wrong_pace_again(cached, monkeypatch):
     """After a search was cut off; the new measurement fits into the remaining quota."""
     gpu = BorrowedGpu(Lender())
