@@ -12,6 +12,7 @@ STATUSES = ("training", *REASONS)
 
 _MOST_POINTS = 800  # a plot has no pixels for more
 _SMOOTHING = 0.96
+_SECONDS_TO_WARM_UP = 0.5
 
 
 class Point(NamedTuple):
@@ -57,6 +58,7 @@ class Run:
     warning: str = ""  # a sentence for the user, such as that the disk is full; "" if there is none
     curve: Curve = field(default_factory=Curve)
     last_step: StepLogged | None = None
+    early_step: StepLogged | None = None  # of the same epoch, from which the pace is measured
     evaluated: float = 0.0  # 0–1, of the evaluation at the end of the current epoch
     gpu_time: GpuTime | None = None  # of a GPU that is borrowed by the second
 
@@ -64,6 +66,7 @@ class Run:
         """Updates the run from an event. A CheckpointReady, which concerns files, changes nothing."""
         match event:
             case StepLogged():
+                self._measure_from(event)
                 self.last_step = event
                 self.curve.add(event, event.epoch - 1 + self._epoch_fraction(event))
             case EvaluationLogged():
@@ -107,12 +110,18 @@ class Run:
         testing = min(self.history[0].seconds, self.history[-1].seconds) if self.history else 0.0
         if self.epoch:
             training = max(0.0, self.history[-1].seconds - testing)
-        elif self.last_step is not None and self.last_step.epoch_seconds > 0.5:
-            training = self.last_step.epoch_seconds / self._epoch_fraction(self.last_step)
+        elif (first := self.early_step) and (last := self.last_step) and last.epoch_seconds > first.epoch_seconds + 1:
+            fraction = self._epoch_fraction(last) - self._epoch_fraction(first)
+            training = (last.epoch_seconds - first.epoch_seconds) / fraction
         else:
             return None
         to_train, to_test = self.config.epochs - self.epochs_passed, self.config.epochs - self.epoch - self.evaluated
         return max(0.0, to_train) * training + max(0.0, to_test) * testing
+
+    def _measure_from(self, step: StepLogged) -> None:
+        """Keeps the first batch of an epoch after the slow ones with which a device starts."""
+        if self.early_step is None or self.early_step.epoch != step.epoch:
+            self.early_step = step if step.epoch_seconds > _SECONDS_TO_WARM_UP else None
 
     def _epoch_fraction(self, step: StepLogged) -> float:
         per_epoch = step.num_steps / self.config.epochs
