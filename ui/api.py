@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any, TypedDict, TypeVar, cast
 
 import gradio as gr
@@ -18,7 +17,7 @@ from trainer.runs.events import Event, StepLogged, json_fields
 from trainer.runs.events import row as public_row
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
-from ui.jobs.listeners import listener
+from ui.jobs.listeners import MOST_UNREAD_BY_CLIENT, listener
 from ui.jobs.queue import Job
 from ui.lab import Lab
 from ui.parts.messages import with_api_errors
@@ -168,14 +167,17 @@ def _client() -> str:
 
 async def _until_ended(lab: Lab, job: Job, events: asyncio.Queue[E]) -> AsyncIterator[E]:
     """Yields the events of a job until it ends; stops the job if the client leaves first."""
-    is_listening = listener()
+    is_listening = listener(MOST_UNREAD_BY_CLIENT)
     try:
-        while not job.ended.is_set() or not events.empty():
-            if not is_listening():
-                return
+        while is_listening():
             job.watched_at = time.monotonic()
-            with suppress(TimeoutError):
-                yield await asyncio.wait_for(events.get(), _SECONDS_BETWEEN_LOOKS)
+            # Looked at before the wait: the job's last events may still be on their way from its thread.
+            has_ended = job.ended.is_set()
+            try:
+                yield await asyncio.wait_for(events.get(), _SECONDS_BETWEEN_LOOKS / (5 if has_ended else 1))
+            except TimeoutError:
+                if has_ended:
+                    return
     finally:
         if job.is_active:
             lab.jobs.end(job)

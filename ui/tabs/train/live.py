@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ import gradio as gr
 from trainer.runs import run_folder
 from trainer.runs.run import Run, is_training
 from ui.i18n.language import current_language
-from ui.jobs.listeners import listener
+from ui.jobs.listeners import MOST_UNREAD_BY_PAGE, listener
 from ui.jobs.queue import Job
 from ui.jobs.trainings import LrSearch, Training
 from ui.lab import Lab
@@ -86,7 +86,7 @@ async def watch(lab: Lab, page: LiveView, *, visitor: str | None, displayed: Dis
 
     What a page watches counts as watched by its visitor.
     """
-    is_listening = listener()
+    is_listening = listener(MOST_UNREAD_BY_PAGE)
     state: Hashable = None
     while is_key(visitor) and is_listening():
         for kind in (Training, LrSearch):
@@ -115,9 +115,15 @@ def _displayed_runs(
     race = displayed.race or (job.race if job and job.is_active else None)
     if job and job.is_active and race == job.race:
         return race, job.runs
-    if race and (folders := lab.races_of(visitor).get(race)):
-        return race, run_list.read_all(folders)
-    return run_list.latest(lab, visitor)
+    folders = lab.races_of(visitor).get(race) if race else None
+    race, runs = (race, run_list.read_all(folders)) if folders else run_list.latest(lab, visitor)
+    if job and race == job.race and _state_of(runs) == _state_of(job.runs):
+        return race, job.runs  # which also have the batches since the last epoch
+    return race, runs
+
+
+def _state_of(runs: Sequence[Run]) -> list[tuple[str, int]]:
+    return [(run.status, run.epoch) for run in runs]
 
 
 def _ended(lab: Lab, race: str | None, runs: list[Run]) -> float | None:
