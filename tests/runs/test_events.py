@@ -70,7 +70,7 @@ def test_the_names_of_rows():
         "checkpoint",
         "finished",
     ]
-    assert REASONS == ("completed", "stopped", "diverged", "out_of_time")
+    assert REASONS == ("completed", "stopped", "diverged", "out_of_time", "interrupted")
 
 
 def test_an_evaluations_progress_is_no_row():

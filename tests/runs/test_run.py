@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, Finished, StepLogged
+from trainer.runs.events import REASONS, CheckpointReady, EpochEnded, EvaluationLogged, Finished, StepLogged
 from trainer.runs.run import STATUSES, Run
 from trainer.settings.config import TrainConfig
 
@@ -54,7 +54,7 @@ def test_a_new_run_is_empty():
     )
 
 
-@pytest.mark.parametrize("reason", ["completed", "stopped", "diverged", "out_of_time"])
+@pytest.mark.parametrize("reason", REASONS)
 def test_the_last_event_sets_the_status(reason):
     """Finished sets status and advice."""
     folded = run(Finished(reason=reason, advice="Try less."))
@@ -82,12 +82,23 @@ def test_progress_within_an_epoch():
 
 def test_seconds_left():
     """By the last epoch's pace; in the first epoch by its own, once it is known. Evaluations are included."""
-    assert run(ended(0), step(1, seconds=0.1)).seconds_left is None
-    assert run(ended(0), step(2, seconds=3.0)).seconds_left == pytest.approx(1.5 * 6.0 + 2 * 2.0)
+    first = step(1, seconds=1.5)
+    assert run(ended(0), first).seconds_left is None
+    assert run(ended(0), first, step(2, seconds=2.0)).seconds_left is None
+    assert run(ended(0), first, step(2, seconds=3.0)).seconds_left == pytest.approx(1.5 * 6.0 + 2 * 2.0)
     assert run(ended(0), ended(1, seconds=5.0), step(6)).seconds_left == pytest.approx(0.5 * 3.0 + 2.0)
     tested = EvaluationLogged(epoch=2, fraction=0.75)
     assert run(ended(0), ended(1, seconds=5.0), step(8), tested).seconds_left == pytest.approx(0.25 * 2.0)
     assert run(ended(0), ended(1), ended(2)).seconds_left == 0
+
+
+def test_slow_first_batches_do_not_inflate_the_estimate():
+    """A device may start with one that takes seconds, or with several within the first half second."""
+    slow = [step(1, per_epoch=100, seconds=20.0), step(31, per_epoch=100, seconds=23.0)]
+    assert run(ended(0), *slow).seconds_left == pytest.approx(1.69 * 10.0 + 2 * 2.0)
+    warming_up = [step(1, per_epoch=100, seconds=0.4), step(2, per_epoch=100, seconds=0.6)]
+    steady = step(32, per_epoch=100, seconds=3.6)
+    assert run(ended(0), *warming_up, steady).seconds_left == pytest.approx(1.68 * 10.0 + 2 * 2.0)
 
 
 def test_the_progress_of_an_evaluation():

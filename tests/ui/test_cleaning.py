@@ -147,13 +147,9 @@ def test_a_folder_without_a_run_is_deleted_after_an_hour(tmp_path):
 
 def test_bundled_checkpoints_are_not_runs(tmp_path):
     """Their names are not keys: a Lab on their folder does not list them for deletion."""
-    import torch
+    from labs import make_lab
 
-    from trainer.learning.lr_finder import find_lr
-    from trainer.learning.race import race
-    from ui.lab import Lab
-
-    lab = Lab(checkpoints=BUNDLED, device=torch.device("cpu"), race=race, find_lr=find_lr)
+    lab = make_lab(BUNDLED)
     assert not {folder.name for folder in lab.all_runs()} & {"quick", "fast"}
     while lab.images is None and not lab.failure:
         time.sleep(0.05)

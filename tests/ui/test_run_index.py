@@ -7,13 +7,11 @@ import shutil
 import threading
 import time
 
+import labs
 import pytest
-import torch
 
-from trainer.learning.lr_finder import find_lr
-from trainer.learning.race import race
 from ui import run_index
-from ui.lab import Lab, new_visitor
+from ui.lab import new_visitor
 from ui.page import notice
 from ui.parts import run_list
 
@@ -26,7 +24,7 @@ def make_lab(tiny, monkeypatch):
     monkeypatch.setattr("ui.lab.load_images", lambda progress: tiny)
 
     def make(folder):
-        lab = Lab(checkpoints=folder, device=torch.device("cpu"), race=race, find_lr=find_lr)
+        lab = labs.make_lab(folder)
         while lab.images is None:
             time.sleep(0.01)
         return lab

@@ -12,11 +12,6 @@ def status_line(title: str, text: str, share: float, language: str, *sentences: 
     return f"<div class='status'><b>{title}</b> {text}{bar(share)}{advised}</div>"
 
 
-def interrupted(reason: str, language: str) -> str:
-    """The status of a training that the app has stopped, as HTML."""
-    return status_line("Interrupted", "", 0, language, reason)
-
-
 def note(sentence: str) -> str:
     """A quiet sentence, as HTML."""
     return f"<div class='note'>{html.escape(sentence)}</div>"

@@ -20,6 +20,8 @@ from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.charts.curves import MEASURES
 from ui.i18n.words import DYNAMIC, STATIC, translate
+from ui.parts.job_words import sharing_words
+from ui.parts.run_view import _STATUS
 
 REPOSITORY = Path(__file__).parents[3]
 MARKED = re.compile(r'__i18n__\{"__type__": "translation_metadata", "key": ("(?:[^"\\]|\\.)*")\}')
@@ -46,7 +48,7 @@ BUILD = """
 import json, os, pathlib, sys, torch
 from ui.lab import Lab
 from ui.page import build_page
-page = build_page(Lab(checkpoints=pathlib.Path(sys.argv[1]), device=torch.device("cpu"), race=None, find_lr=None))
+page = build_page(Lab(checkpoints=pathlib.Path(sys.argv[1]), device=torch.device("cpu"), run=None))
 print(json.dumps(page.config["components"], default=str), flush=True)
 os._exit(0)
 """
@@ -171,6 +173,14 @@ def test_every_template_has_chinese():
     sentences = {text for file in files for call in calls(file, *TAKE_SENTENCES) for text in literals(call)}
     assert {"epoch {epoch} of {epochs}", "You have no such run; it may have been deleted."} <= sentences
     assert sentences - STATIC.keys() - DYNAMIC.keys() == COMMAND_LINE
+
+
+def test_every_status_has_chinese():
+    """Of a run, and of a job that shares the machine."""
+    assert {words for status in _STATUS.values() for words in status} - {""} <= DYNAMIC.keys()
+    for num_others in (1, 2):
+        (words,) = sharing_words(num_others, 60.0, "zh")
+        assert not re.search("[a-z]{2}", words)
 
 
 def test_no_error_for_users_is_a_bare_ValueError():  # noqa: N802

@@ -17,5 +17,7 @@ def status(*statuses: str) -> str:
 
 def test_the_lead_of_a_winner():
     """In percentage points over the second; if all others diverged, there is none."""
-    assert "lr 1 won with a test accuracy of 60.00%, 10.0 points ahead" in status("completed", "completed", "diverged")
+    assert "lr 1 won with a test accuracy of 60.00%, ahead by 10.0 percentage points" in status(
+        "completed", "completed", "diverged"
+    )
     assert "lr 1 won with a test accuracy of 60.00%: all others diverged" in status("completed", "diverged", "diverged")

@@ -7,13 +7,12 @@ from html.parser import HTMLParser
 import anyio
 import gradio as gr
 import pytest
-import torch
 from fake_hub import Fault, Repo, point_to, silent_server
+from labs import make_lab
 
 from trainer.hub import retry
-from trainer.learning.race import race
 from trainer.runs.reader import read_checkpoint, read_run
-from ui.lab import Lab, new_visitor
+from ui.lab import new_visitor
 from ui.limits import Limits
 from ui.parts import run_list, run_view
 from ui.tabs import gallery
@@ -57,7 +56,7 @@ def hub(hub_with_run):
 
 @pytest.fixture
 def lab(tmp_path):
-    made = Lab(checkpoints=tmp_path / "runs", device=torch.device("cpu"), race=race, find_lr=None)
+    made = make_lab(tmp_path / "runs")
     yield made
     while made.images is None and not made.failure:
         time.sleep(0.05)

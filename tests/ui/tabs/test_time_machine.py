@@ -15,13 +15,11 @@ from torchvision.io import write_png
 
 from trainer.images.image_data import facts
 from trainer.learning.loop import train
-from trainer.learning.lr_finder import find_lr
-from trainer.learning.race import race
 from trainer.runs import run_folder
 from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
-from ui.lab import Lab, new_visitor
+from ui.lab import new_visitor
 from ui.tabs import time_machine
 
 VISITOR = new_visitor()
@@ -32,7 +30,7 @@ JOURNEY = time_machine._build_journey()
 def lab(tiny, tmp_path_factory):
     """A lab in which VISITOR has a run of two epochs."""
     checkpoints = tmp_path_factory.mktemp("checkpoints")
-    made = Lab(checkpoints=checkpoints, device=torch.device("cpu"), race=race, find_lr=find_lr)
+    made = make_lab(checkpoints)
     (folder,) = made.new_race(VISITOR, 1)
     config = TrainConfig(epochs=2, batch_size=13, scheduler="constant")
     with run_folder.writing(folder):
