@@ -19,6 +19,9 @@ def sharing_words(num_others: int, seconds_left: float | None, language: str) ->
 
 def waiting_words(jobs: Jobs, job: Job, language: str) -> str:
     """Why a job has not begun."""
-    return translate(
-        "the machine holds as many trainings as it can; {count} are before yours", language, count=jobs.num_before(job)
-    )
+    before = jobs.num_before(job)
+    template = {
+        0: "the machine holds as many trainings as it can; yours is next",
+        1: "the machine holds as many trainings as it can; 1 is before yours",
+    }.get(before, "the machine holds as many trainings as it can; {count} are before yours")
+    return translate(template, language, count=before)

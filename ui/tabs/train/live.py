@@ -73,11 +73,13 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
                 updates[page.view.status] = status_line("Not trained", "", 0, language, job.failure)
             job.is_end_seen = True
             updates[page.ended] = id(job)
-    listed = (race, displayed.race, _is_active(job), sum(run.epoch + bool(run.history) for run in runs[:1]))
-    if listed != displayed.listed:
-        is_new = displayed.listed is None or displayed.listed[0] != race
-        updates |= page.lists.offer(lab, visitor or "", race, keep=not is_new)
-        displayed.listed = listed
+    # A new race can be chosen once its first epoch is saved.
+    if race is None or race in lab.races_of(visitor):
+        listed = (race, _is_active(job), sum(run.epoch for run in runs[:1]))
+        if listed != displayed.listed:
+            is_new = displayed.listed is None or displayed.listed[0] != race
+            updates |= page.lists.offer(lab, visitor or "", race, keep=not is_new)
+            displayed.listed = listed
     return updates
 
 
