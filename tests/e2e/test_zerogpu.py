@@ -224,7 +224,7 @@ def test_the_page_reports_gpu_time_and_a_spent_quota(app, scheduler, new_page, s
     new_page.click("#resume")
     status_says(new_page, "^Training")
     new_page.evaluate("document.querySelector('#stop').click()")  # click() would wait until the page stops redrawing
-    status_says(new_page, "^Stopped")
+    status_says(new_page, "^(Stopped|Not trained)")  # the latter if the first slice has not begun yet
     scheduler.settle()
     assert not scheduler.leases[-1].killed
     new_page.click("#resume")
