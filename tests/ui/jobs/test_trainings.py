@@ -10,7 +10,7 @@ from trainer.errors import UserError
 from trainer.jobs.process import Served, WorkerLostError
 from trainer.learning.lr_finder import Trial
 from trainer.runs import run_folder
-from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, GpuTime, StepLogged
+from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, Finished, GpuTime, StepLogged
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import TrainConfig
 from ui.jobs.queue import BROKEN, STOPPED, UNWATCHED
@@ -133,6 +133,14 @@ def test_a_stop_before_anything_is_saved_leaves_no_folder(lab, tmp_path):
     assert (job.failure, job.runs[0].history) == (STOPPED, [])
     assert list(tmp_path.iterdir()) == []
     assert lab.races_of(visitor) == {}
+
+
+def test_a_run_that_ends_before_anything_is_saved_says_why(lab, tmp_path):
+    """Such as one that reaches the time limit in its first evaluation: its folder is removed with its advice."""
+    events = [EvaluationLogged(epoch=0, fraction=0.5), Finished(reason="out_of_time", advice="Too slow.")]
+    lab._run = lambda work, stopping: ((0, event) for event in events)
+    assert trained(lab).failure == "Too slow."
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("because", ["", UNWATCHED])
@@ -275,9 +283,7 @@ def test_the_machines_time_is_counted(lab):
     lab._run = run
     reported = []
     assert trained(lab, on_event=lambda _, event: reported.append(event)).seconds == 7.5
-    assert {type(event) for event in reported} <= {StepLogged, EvaluationLogged, EpochEnded, CheckpointReady} | {
-        type(reported[-1])
-    }
+    assert {type(event) for event in reported} == {EpochEnded, CheckpointReady, StepLogged, Finished}
 
 
 def test_a_search_finds_an_lr(lab, tmp_path, monkeypatch):
