@@ -5,30 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
+from labs import make_lab, run_here
 
-from trainer.learning.lr_finder import find_lr
-from trainer.learning.race import race
-from trainer.runs.events import Finished
+from trainer.jobs.process import Served
+from trainer.runs.reader import read_run
 from trainer.settings.config import TrainConfig
-from ui.lab import Lab, new_visitor
+from ui.lab import new_visitor
 from ui.limits import Limits
 from ui.page import notice
-
-
-@pytest.fixture
-def lab(tmp_path):
-    """A lab. Its images have loaded by the end of the test, so that no thread outlives the tests."""
-    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), race=race, find_lr=find_lr)
-    yield made
-    wait_for_images(made)
-
-
-def wait_for_images(lab):
-    for _ in range(600):
-        if lab.images is not None or lab.failure:
-            return
-        time.sleep(0.1)
 
 
 def test_only_its_owner_finds_a_run(lab):
@@ -102,22 +86,14 @@ def test_only_its_owner_finds_a_race_and_its_runs_keep_their_order(lab):
             lab.own_race(who, key)
 
 
-def test_stop_ends_only_earlier_trainings_of_its_visitor(lab):
-    """It does not end those of other visitors, nor the visitor's next one."""
-    one, other = new_visitor(), new_visitor()
-    before = time.monotonic()
-    lab.stop(one)
-    assert lab.is_stopped(one, before)
-    assert not lab.is_stopped(other, before)
-    assert not lab.is_stopped(one, time.monotonic() + 1e-3)
-
-
 @pytest.mark.parametrize("visitor", [None, {}, [], 3, "", "x" * 32, "../" * 8, "0" * 2_000_000])
 def test_a_forged_visitor_is_refused(lab, visitor):
     """A handcrafted request with something else instead of a key gets an error message and leaves nothing behind."""
-    for call in (lab.stop, lambda forged: lab.new_race(forged, 2)):
-        with pytest.raises(ValueError, match="reload"):
-            call(visitor)
+    with pytest.raises(ValueError, match="reload"):
+        lab.new_race(visitor, 2)
+    with pytest.raises(ValueError, match="reload"):
+        lab.train(visitor, [TrainConfig(epochs=2, batch_size=8)])
+    assert lab.jobs.active() == []
     assert lab.runs_of(visitor) == []
 
 
@@ -130,28 +106,63 @@ def test_the_visitors_key_is_not_stored(lab, tmp_path):
     assert visitor.encode() not in stored
 
 
-def test_images_load_in_the_background(lab):
+def test_images_load_in_the_background(tmp_path):
     """A Lab is ready before its images are."""
-    wait_for_images(lab)
+    lab = make_lab(tmp_path)
+    for _ in range(600):
+        if lab.images is not None or lab.failure:
+            break
+        time.sleep(0.1)
     assert lab.images.name == "synthetic"
     assert TrainConfig().batch_size < len(lab.images.train.labels)
 
 
-def test_limits_apply_to_the_page_and_the_api(lab, tiny):
-    """Too many epochs are refused at once; a training ends as `out_of_time` at the time limit."""
-    config = TrainConfig(epochs=3, batch_size=8)
+def test_limits_apply_to_the_page_and_the_api(lab):
+    """Too many epochs are refused at once, in a new run, a resumed one and a search; no folder is left."""
+    visitor, config = new_visitor(), TrainConfig(epochs=2, batch_size=8, scheduler="constant")
+    job = lab.train(visitor, [config])
+    assert job.ended.wait(60)
     lab.limits = Limits(epochs=2)
-    with pytest.raises(ValueError, match="up to 2 epochs"):
-        lab.race([(config, None)], tiny)
-    lab.limits = Limits(seconds=1e-9)
-    *_, (_, last) = lab.race([(config, None)], tiny)
-    assert last == Finished(reason="out_of_time", advice=last.advice)
-    assert "no epoch has ended" in last.advice
-    with pytest.raises(ValueError, match="search takes too long"):
-        list(lab.find_lr(config, tiny))
-    lab.limits = Limits()
-    *_, (_, last) = lab.race([(config, None)], tiny)
-    assert last.reason == "completed"
+    for start in (
+        lambda: lab.train(visitor, [config.changed({"epochs": 3})]),
+        lambda: lab.search(visitor, config.changed({"epochs": 3})),
+        lambda: lab.resume(visitor, job.race, total_epochs=3, changes={}),
+    ):
+        with pytest.raises(ValueError, match="up to 2 epochs"):
+            start()
+    assert lab.jobs.active() == []
+    assert lab.all_runs() == list(job.folders)
+
+
+def test_settings_that_do_not_fit_the_images_are_refused_at_once(lab, tmp_path):
+    """Before a folder is created, if the images have loaded."""
+    for start in (lambda config: lab.train(new_visitor(), [config]), lambda config: lab.search(new_visitor(), config)):
+        with pytest.raises(ValueError, match="num_images must not be above the 40"):
+            start(TrainConfig(epochs=1, batch_size=8, num_images=41))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_ends_at_the_time_limit(lab, tmp_path):
+    """As `out_of_time`, with advice; a search that takes longer ends with a sentence."""
+    limited = make_lab(tmp_path, limits=Limits(seconds=0.2))
+    while limited.images is None:
+        time.sleep(0.01)
+    visitor, config = new_visitor(), TrainConfig(epochs=1000, batch_size=8)
+    job = limited.train(visitor, [config])
+    assert job.ended.wait(60)
+    run = read_run(job.folders[0])
+    assert run.status == "out_of_time"
+    assert "trains for up to 0.2 s at a time" in run.advice
+
+    def run_timed(work, stopping):
+        for event in run_here(work, stopping):
+            yield event
+            yield Served(seconds=0.3)
+
+    limited._run = run_timed
+    search = limited.search(visitor, config)
+    assert search.ended.wait(60)
+    assert "search takes too long" in search.failure
 
 
 def test_a_visitor_can_store_a_limited_number_of_runs(lab):

@@ -184,14 +184,14 @@ class Jobs:
             _logger.exception("A job failed.")
             job.failure = BROKEN
         finally:
-            with self._lock:
-                self._running.remove(job)
             self._end(job)
 
     def _end(self, job: Job) -> None:
-        job.state = "ended"
-        job.changed()
         with self._lock:
+            if job in self._running:
+                self._running.remove(job)
+            job.state = "ended"
+            job.changed()
             self._ended[job.owner, job.kind] = job
             while len(self._ended) > _MOST_ENDED:
                 self._ended.popitem(last=False)

@@ -102,8 +102,9 @@ class Training(Job):
         except Exception as error:
             end = Finished(reason="interrupted", advice=sentence_of(error))
         unfinished = [index for index, run in enumerate(self.runs) if run.status == "training"]
-        if unfinished and not any(recorder.has_started and recorder.run.history for recorder in recorders):
-            raise UserError(end.advice or STOPPED)
+        started = [recorder.run for recorder in recorders if recorder.has_started]
+        if not any(run.history for run in started):
+            raise UserError(end.advice or next((run.advice for run in started if run.advice), STOPPED))
         for index in unfinished:
             recorders[index].record(end)
             self._report(index, end)

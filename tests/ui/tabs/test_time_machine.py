@@ -11,6 +11,7 @@ import gradio as gr
 import pytest
 import torch
 from gradio.utils import get_upload_folder
+from labs import make_lab
 from torchvision.io import write_png
 
 from trainer.images.image_data import facts

@@ -1,41 +1,33 @@
-"""The handlers of the Train tab, without a browser: training, resuming, deleting and listing runs."""
+"""The handlers of the Train tab, without a browser: starting, resuming, deleting and listing runs."""
 
+import asyncio
 import json
-import re
-import time
 
 import gradio as gr
 import pytest
-import torch
+from labs import live_view
 
 from trainer.errors import UserError
-from trainer.learning.lr_finder import find_lr
-from trainer.learning.race import race
+from trainer.learning.checkpoint import SpentScheduleError
 from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui import api
-from ui.lab import Lab, new_visitor
-from ui.parts import messages, run_list, run_view
+from ui.jobs.queue import BROKEN
+from ui.lab import new_visitor
+from ui.limits import Limits
+from ui.parts import run_list
 from ui.parts.fields import default
+from ui.parts.shared import Displayed
 from ui.tabs import compare
-from ui.tabs.train import own_runs, settings, training
+from ui.tabs.train import lr_finder, own_runs, settings, training
 from ui.tabs.train import race as race_panel
+from ui.tabs.train.buttons import refusal, refuse_beside
 
 NAMES = tuple(SETTINGS)
 SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}
-VIEW, LISTS = run_view.build(), run_list.build()
-
-
-@pytest.fixture
-def lab(tmp_path, tiny, monkeypatch):
-    """A lab whose images, a few small pictures, have loaded."""
-    monkeypatch.setattr("ui.lab.load_images", lambda progress: tiny)
-    made = Lab(checkpoints=tmp_path, device=torch.device("cpu"), race=race, find_lr=find_lr)
-    while made.images is None:
-        time.sleep(0.01)
-    return made
+LIVE = live_view()
 
 
 def page_settings(**changed):
@@ -44,38 +36,35 @@ def page_settings(**changed):
     return {name: default(name, rows["optimizer"], rows["scheduler"]) for name in NAMES} | rows
 
 
-def with_status(handler):
-    """A handler wrapped as on the page, where the status explains errors."""
-    return messages.end_in_status(handler, VIEW.status, title="Not trained", broken=training.BROKEN)
+def ended(lab):
+    """Waits until all jobs have ended."""
+    for job in lab.jobs.active():
+        assert job.ended.wait(60)
 
 
-def started(lab, visitor, **values):
-    """Iterates over the updates of the page while it trains."""
-    return with_status(training.train)(lab, VIEW, LISTS, visitor=visitor, requested_at=time.monotonic(), **values)
+def contenders(*settings):
+    return [json.dumps({**TrainConfig.from_settings({**SMALL, **own}).settings()}) for own in settings]
 
 
 def trained(lab, visitor, *settings):
     """Trains a race to its end; returns the folders of its runs."""
-    listed = [json.dumps({**TrainConfig.from_settings({**SMALL, **own}).settings()}) for own in settings]
-    list(started(lab, visitor, configs=training.side_by_side, contenders=listed, num_seeds=1))
+    training.train(lab, visitor=visitor, configs=training.side_by_side, contenders=contenders(*settings), num_seeds=1)
+    ended(lab)
     (folders,) = lab.races_of(visitor).values()
     return folders
 
 
 def resumed(lab, visitor, folders, epochs, uses_settings, **changed):
-    """Resumes a race; returns its last status as text without tags."""
-    *_, last = with_status(training.resume)(
+    """Resumes a race to its end."""
+    training.resume(
         lab,
-        VIEW,
-        LISTS,
         visitor=visitor,
-        requested_at=time.monotonic(),
         race=folders[0].name,
         total_epochs=epochs,
         uses_settings=uses_settings,
         **page_settings(**changed),
     )
-    return re.sub("<[^>]*>", " ", last[VIEW.status])
+    ended(lab)
 
 
 @pytest.mark.slow
@@ -83,10 +72,11 @@ def test_a_resumed_race_takes_only_the_scheduler_of_the_page(lab):
     """Each contender keeps its own optimizer and lr."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {"lr": 0.01}, {"optimizer": "adam"})
-    assert "Done" in resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.5, scheduler="step", step_size=1)
+    resumed(lab, visitor, folders, 2, True, optimizer="rmsprop", lr=0.5, scheduler="step", step_size=1)
     first, second = (read_checkpoint(folder).config for folder in folders)
     assert (first.optimizer, first.lr, second.optimizer) == ("sgd", 0.01, "adam")
     assert (first.scheduler, second.scheduler, first.epochs) == ("step", "step", 2)
+    assert [read_run(folder).epoch for folder in folders] == [2, 2]
 
 
 def test_resume_offers_the_epochs_that_are_left_or_ten_more(lab):
@@ -109,29 +99,57 @@ def test_a_larger_typed_total_stays_and_a_diverged_run_is_not_resumed(lab):
     assert [read_run(folder).status for folder in folders] == ["completed", "diverged"]
     assert own_runs.resumable_epochs(lab, visitor, key, 50) == gr.skip()
     assert own_runs.resumable_epochs(lab, visitor, key, 1) == own_runs.resumable_epochs(lab, visitor, key) == 11
-    assert "trained all its epochs" in resumed(lab, visitor, folders, 1, False)
-    assert "epoch 2 of 2" in resumed(lab, visitor, folders, 2, False)
+    with pytest.raises(UserError, match="trained all its epochs"):
+        resumed(lab, visitor, folders, 1, False)
+    resumed(lab, visitor, folders, 2, False)
+    assert read_run(folders[0]).epoch == 2
 
 
 def test_a_deleted_run_is_removed_from_the_comparison(lab):
     """The other runs stay, including published ones."""
     visitor = new_visitor()
     (first,) = trained(lab, visitor, {"lr": 0.01})
-    list(started(lab, visitor, **page_settings(**SMALL)))
+    training.train(lab, visitor=visitor, **page_settings(**SMALL))
+    ended(lab)
     other = next(key for key in lab.races_of(visitor) if key != first.name)
+    displayed = Displayed(race=first.name)
     updates = own_runs.delete(
-        lab, VIEW, LISTS, visitor=visitor, race=first.name, compared=[first.name, other, "owner/name"]
+        lab, LIVE, visitor=visitor, displayed=displayed, race=first.name, compared=[first.name, other, "owner/name"]
     )
-    assert updates[LISTS.compared]["value"] == [other, "owner/name"]
+    assert updates[LIVE.lists.compared]["value"] == [other, "owner/name"]
+    assert updates[LIVE.lists.races]["value"] == other
+    assert displayed.race is None
+    assert list(lab.races_of(visitor)) == [other]
 
 
-def test_a_page_shows_the_end_of_a_run_that_was_training_when_it_was_opened(lab):
-    """Even if the run has ended before the page begins to follow it."""
-    visitor = new_visitor()
-    trained(lab, visitor, {"lr": 0.01})
-    (updates,) = training.follow(lab, VIEW, LISTS, visitor, True)
-    assert "Done" in updates[VIEW.status]
-    assert list(training.follow(lab, VIEW, LISTS, visitor, False)) == [gr.skip()]
+def test_a_chosen_run_is_displayed(lab):
+    """Until another one is chosen; a stranger's is refused."""
+    visitor, displayed = new_visitor(), Displayed()
+    (folder,) = trained(lab, visitor, {"lr": 0.01})
+    training.train(lab, visitor=visitor, **page_settings(**SMALL, lr=0.5))
+    ended(lab)
+    updates = own_runs.show(lab, LIVE, visitor=visitor, displayed=displayed, race=folder.name)
+    assert displayed.race == folder.name
+    assert "epoch 1 of 1" in updates[LIVE.view.status]
+    with pytest.raises(gr.Error, match="no such run"):
+        own_runs.show(lab, LIVE, visitor=new_visitor(), displayed=displayed, race=folder.name)
+
+
+def test_a_refusal_stands_beside_its_button():
+    """In words; any error but a UserError is logged and gets a general sentence. Success empties the place."""
+    place = refusal("refused")
+
+    def refusing(error=None):
+        if error:
+            raise error
+        return {LIVE.buttons.train: "started"}
+
+    handler = refuse_beside(place, refusing)
+    assert "num_images is too large" in handler(error=UserError("num_images is too large."))[place]["value"]
+    broken = handler(error=KeyError("secret"))[place]["value"]
+    assert str(BROKEN) in broken
+    assert "secret" not in broken
+    assert handler() == {place: gr.update(visible=False), LIVE.buttons.train: "started"}
 
 
 def test_a_resumed_single_run_takes_the_optimizer_of_the_page_too(lab):
@@ -147,49 +165,89 @@ def test_a_race_of_schedules_cannot_be_resumed_with_one_schedule(lab):
     """Its settings would become the same: an error explains it, and the race stays as it was."""
     visitor = new_visitor()
     folders = trained(lab, visitor, {}, {"scheduler": "step"})
-    assert "would become the same" in resumed(lab, visitor, folders, 2, True, scheduler="cosine")
+    with pytest.raises(UserError, match="would become the same"):
+        resumed(lab, visitor, folders, 2, True, scheduler="cosine")
     assert [read_checkpoint(folder).config.scheduler for folder in folders] == ["constant", "step"]
 
 
 def test_settings_that_cannot_be_trained_give_no_script(lab):
     """The error for too many pictures is that of Train; valid settings give a script."""
-    with pytest.raises(gr.Error, match="num_images must not be above the 26"):
-        settings.write_code(lab, **page_settings(num_images=27))
+    with pytest.raises(gr.Error, match="num_images must not be above the 40"):
+        settings.write_code(lab, **page_settings(num_images=41))
     assert "torch.optim.Adam(" in settings.write_code(lab, **page_settings(optimizer="adam", batch_size=8))
 
 
-def test_a_training_that_never_started_leaves_no_folder(lab, tmp_path, monkeypatch):
-    """On the page and in the API, refused or cancelled; a run with a saved checkpoint stays."""
-    endpoints = {}
-    monkeypatch.setattr("ui.api.api", lambda handler, *, api_name, **_: endpoints.update({api_name: handler}))
+def test_a_run_whose_schedule_is_spent_continues_with_a_small_constant_lr(lab):
+    """A tenth of its own; resumed as it is, it is refused with an error of its own kind."""
+    visitor = new_visitor()
+    (folder,) = trained(lab, visitor, {"scheduler": "cosine", "lr": 0.1})
+    with pytest.raises(SpentScheduleError):
+        resumed(lab, visitor, [folder], 2, False)
+    training.resume(lab, visitor=visitor, race=folder.name, total_epochs=2, has_constant_lr=True)
+    ended(lab)
+    kept = read_checkpoint(folder).config
+    assert (kept.scheduler, kept.lr, kept.epochs) == ("constant", pytest.approx(0.01), 2)
+
+
+def test_a_visitor_is_checked_before_a_job_starts(lab, tmp_path):
+    """In a handcrafted request, whatever it starts."""
+    for visitor in (None, "", [], "x" * 32, 3):
+        for start in (
+            lambda visitor: training.train(lab, visitor=visitor, **page_settings(**SMALL)),
+            lambda visitor: training.resume(lab, visitor=visitor, race="0" * 32, total_epochs=2),
+            lambda visitor: lr_finder.find_lr(lab, visitor=visitor, **page_settings(**SMALL)),
+        ):
+            with pytest.raises(UserError, match="reload"):
+                start(visitor)
+    assert lab.jobs.active() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def endpoints(lab, monkeypatch):
+    """The handlers of the public endpoints by name."""
+    added = {}
+    monkeypatch.setattr("ui.api.api", lambda handler, *, api_name, **_: added.update({api_name: handler}))
     api.add_endpoints(lab)
-    by_api = endpoints["train"]
-    config = TrainConfig.from_settings(SMALL).settings()
+    return added
 
-    def by_page():
-        return started(lab, new_visitor(), configs=training.side_by_side, contenders=[json.dumps(config)], num_seeds=1)
 
-    def refused(*_):
+def test_a_training_of_the_api_that_never_started_leaves_no_folder(lab, endpoints, tmp_path):
+    """The client gets the sentence."""
+
+    def refused(work, stopping):
         raise UserError("There is no memory for it.")
         yield
 
-    with monkeypatch.context() as patch:
-        patch.setattr(lab, "_race", refused)
-        with pytest.raises(gr.Error, match="no memory"):
-            list(by_api(config))
-        assert "no memory" in list(by_page())[-1][VIEW.status]
+    lab._run = refused
+
+    async def train():
+        return [row async for row in endpoints["train"](TrainConfig.from_settings(SMALL).settings())]
+
+    with pytest.raises(gr.Error, match="no memory"):
+        asyncio.run(train())
+    lab.limits = Limits(epochs=0.5)
+    with pytest.raises(gr.Error, match="epochs"):
+        asyncio.run(train())
     assert list(tmp_path.iterdir()) == []
-    cancelled = by_page()
-    next(cancelled)
-    assert len(list(tmp_path.iterdir())) == 1
-    cancelled.close()
-    assert list(tmp_path.iterdir()) == []
-    rows = by_api(config)
-    while next(rows)["event"] != "checkpoint":
-        pass
-    rows.close()
+
+
+def test_a_client_of_the_api_that_leaves_stops_its_run(lab, endpoints, tmp_path):
+    """It keeps its saved checkpoint; no one owns it."""
+
+    async def leave():
+        rows = endpoints["train"](TrainConfig.from_settings({**SMALL, "epochs": 1000}).settings())
+        async for row in rows:
+            if row["event"] == "checkpoint":
+                break
+        await rows.aclose()
+
+    asyncio.run(leave())
+    ended(lab)
     (folder,) = tmp_path.iterdir()
     assert run_folder.is_run(folder)
+    assert not (folder / ".owner").exists()
+    assert read_run(folder).status == "stopped"
 
 
 def test_the_script_of_a_run_needs_only_its_settings(lab):
