@@ -1,5 +1,6 @@
 """WorkerProcess: runs work in a worker process, and starts a new one if that dies."""
 
+import logging
 import pickle
 import queue
 import signal
@@ -19,6 +20,8 @@ from trainer.errors import Message, UserError
 from trainer.jobs.schedule import Turn
 from trainer.jobs.work import Work
 from trainer.jobs.worker import READY, Command
+
+_logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_CHECKS = 0.2  # whether the work is to stop
 
@@ -154,6 +157,7 @@ class WorkerProcess:
             lost, self._tasks, self._process = self._tasks, {}, None
             if self._is_closed:
                 return
+            _logger.error("The worker process ended with exit code %d and %d pieces of work.", code, len(lost))
             # One that dies before it is ready would do so again; the next work tries it.
             if is_ready:
                 self._start()
