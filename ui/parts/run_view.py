@@ -79,7 +79,7 @@ class RunView:
 
 def build() -> RunView:
     """Adds the view, without any runs, to the page being built."""
-    empty = _contents([], None, "en")
+    empty = {**_contents([], None, "en"), "status": ""}  # until the page knows whether something trains
 
     def chart(name: str, height: int, label: str, elem_id: str) -> gr.HTML:
         return live_chart(empty[name], height=height, label=label, elem_id=elem_id)

@@ -65,7 +65,9 @@ def build(races: gr.Dropdown) -> OwnRuns:
             download = gr.Button(i18n("Download checkpoint"), size="sm", elem_id="download")
             delete = gr.Button(i18n("Delete run"), size="sm", elem_id="delete")
         refused = refusal("refused-resume")
-        go_on = gr.Button(i18n("Continue with a small constant lr"), size="sm", visible=False, elem_id="go-on")
+        go_on = gr.Button(
+            i18n("Continue with a small constant lr"), variant="primary", size="sm", visible=False, elem_id="go-on"
+        )
     return OwnRuns(
         races=races,
         total_epochs=total_epochs,
