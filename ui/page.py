@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui import api
+from ui import address, api
 from ui.charts import live
 from ui.cleaning import SECONDS_UPLOADED
 from ui.i18n.language import SWITCH, current_language
@@ -47,6 +47,7 @@ def build_page(lab: Lab) -> gr.Blocks:
                 time_machine.build(lab, time_tab, shared)
             with gr.Tab(i18n("Gallery"), id="gallery") as gallery_tab:
                 gallery.build(lab, gallery_tab, shared, view)
+        _keep_address(shared)
         shared.file.render()
         api.add_endpoints(lab)
     return page
@@ -68,7 +69,7 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
 
     def load(visitor: str | None, had_runs: Any) -> Iterator[Updates]:
         language = current_language()
-        sentences = notice(lab, visitor, had_runs is True)
+        sentences = notice(lab, visitor, had_runs is True, address.current_query().get("run"))
         updates: Updates = {visitor_notice: gr.update(value=sentences, visible=bool(sentences))}
         for images in lab.until_loaded():
             yield {**updates, images_note: run_view.images_note(images, lab.loading, lab.failure, language)}
@@ -81,7 +82,6 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
         api_name="_load_notices",
         **AT_ONCE,
     )
-    query.change(None, query, None, js=permalink.SHOW, api_name="_query", **AT_ONCE)
     copy.click(None, query, None, js=permalink.copy_script(), api_name="_copy", **AT_ONCE)
     language.click(None, None, None, js=SWITCH, api_name="_language", **AT_ONCE)
     return Shared(
@@ -92,15 +92,31 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
         displayed=gr.State(Displayed()),
         notice=link_notice,
         query=query,
+        chosen=gr.Textbox(visible="hidden", elem_id="chosen"),
         file=gr.DownloadButton(visible="hidden", elem_id="file", render=False),
         lists=run_list.build(),
     )
 
 
-def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:
+def _keep_address(shared: Shared) -> None:
+    """Makes the page's address and its settings, its selected tab and its chosen run follow each other."""
+    tabs = {str(tab.id): tab for tab in shared.tabs.children if isinstance(tab, gr.Tab)}
+    ids, query, chosen = list(tabs), shared.query, shared.chosen
+    back = gr.Button(visible="hidden", elem_id="back")
+    shared.page.load(
+        None, None, [shared.tabs, chosen], js=address.open_page(ids, "back"), api_name="_open_address", **AT_ONCE
+    )
+    back.click(None, [query, chosen], shared.tabs, js=address.go_back(ids), api_name="_go_back", **AT_ONCE)
+    query.change(None, query, None, js=address.SHOW_SETTINGS, api_name="_query", **AT_ONCE)
+    chosen.change(None, chosen, None, js=address.SHOW_RUN, api_name="_chosen", **AT_ONCE)
+    for name, tab in tabs.items():
+        tab.select(None, None, None, js=address.show_tab(ids, name), api_name=f"_tab_{name}", **AT_ONCE)
+
+
+def notice(lab: Lab, visitor: str | None, had_runs: bool, run: str | None = None) -> str:
     """The notices for a visitor, as HTML: lost runs and a Space's limits; empty without any, as on one's own machine.
 
-    `had_runs`: whether the visitor's browser remembers any runs.
+    `had_runs`: whether the visitor's browser remembers any runs. `run`: the one in the page's address.
     """
     language = current_language()
     notices = []
@@ -111,6 +127,8 @@ def notice(lab: Lab, visitor: str | None, had_runs: bool) -> str:
             language,
         )
         notices.append(advice(lost))
+    elif run and run not in lab.races_of(visitor):
+        notices.append(advice(translate("You have no such run; it may have been deleted.", language)))
     if lab.forgets:
         forgets = "This Space loses its runs when it restarts: publish or download what you want to keep."
         notices.append(advice(translate(forgets, language)))

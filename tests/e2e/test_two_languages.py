@@ -48,13 +48,13 @@ def test_every_text_of_the_controls_is_chinese(open_page):
 
 def test_a_choice_of_language_is_remembered_and_keeps_the_query(open_page, app):
     """The switch keeps the other parts of the query, and the browser remembers the language."""
-    page = open_page("en-US", "?run=7")
+    page = open_page("en-US", "?ref=7")
     page.click("#language")
-    page.wait_for_url("**/?run=7&lang=zh")
+    page.wait_for_url("**/?ref=7&lang=zh")
     page.wait_for_selector("#train >> text=训练")
-    page.goto(f"{app.url}/?run=8")
+    page.goto(f"{app.url}/?ref=8")
     page.wait_for_selector("#train >> text=训练")
-    assert page.url.endswith("/?run=8&lang=zh")
+    assert page.url.endswith("/?ref=8&lang=zh")
     page.click("#language")
     page.wait_for_selector("#train >> text=Train")
 

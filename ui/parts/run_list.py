@@ -33,7 +33,10 @@ class RunLists:
     def offer(self, lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -> Updates:
         """Updates of the lists; `chosen` is the key of the race to choose. With `keep`, no choice changes."""
         language = current_language()
-        races = dict(itertools.islice(lab.races_of(visitor).items(), _MOST_LISTED))
+        all_races = lab.races_of(visitor)
+        races = dict(itertools.islice(all_races.items(), _MOST_LISTED))
+        if chosen in all_races:  # an address may name an older one
+            races[chosen] = all_races[chosen]
         runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
         titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
         single = [entry for race in runs.values() for entry in _titles(race, language)]

@@ -36,8 +36,8 @@ class Shared:
     """The components that belong to no single tab.
 
     `visitor` holds the visitor's key and `had_runs` whether they have any runs; the browser remembers both. `displayed`
-    holds a Displayed. `notice`
-    shows a sentence above the tabs, `query` holds the query of the page's link, and `file` serves files to download.
+    holds a Displayed. `notice` shows a sentence above the tabs, and `file` serves files to download. The address
+    follows `query`, the query of the page's link, and `chosen`, the key of the run that the visitor chose or "".
     """
 
     page: gr.Blocks
@@ -47,6 +47,7 @@ class Shared:
     displayed: gr.State
     notice: gr.HTML
     query: gr.Textbox
+    chosen: gr.Textbox
     file: gr.DownloadButton
     lists: RunLists
 

@@ -79,3 +79,9 @@ def test_the_link_of_a_space_is_its_page_on_the_hub(monkeypatch):
     assert "location.origin" in permalink.copy_script()
     monkeypatch.setenv("SPACE_ID", "owner/name")
     assert "'https://huggingface.co/spaces/owner/name'" in permalink.copy_script()
+
+
+def test_the_tab_and_the_run_of_an_address_are_no_settings():
+    """A link with them has the settings of one without."""
+    assert opened("tab=compare&run=" + "0" * 32) is None
+    assert opened("tab=compare&lr=0.01&run=x") == opened("lr=0.01")

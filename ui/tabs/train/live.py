@@ -33,13 +33,17 @@ _SECONDS_BETWEEN_UPDATES = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class LiveView:
-    """The components that a visitor's jobs change; `ended` holds the last training that has ended."""
+    """The components that a visitor's jobs change; `ended` holds the last training that has ended.
+
+    `chosen` holds the key of the race that the visitor chose, "" without one.
+    """
 
     view: RunView
     lists: RunLists
     buttons: Buttons
     finder: Finder
     ended: gr.State
+    chosen: gr.Textbox
 
 
 def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) -> Updates:
@@ -52,6 +56,7 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
     race, runs = _displayed_runs(lab, visitor, displayed, job)
     search = lab.jobs.of(visitor, LrSearch) if visitor else None
     updates: Updates = {
+        page.chosen: displayed.race or "",
         **page.finder.show(lab.jobs, search, language),
         **page.buttons.show(is_training=bool(job and job.is_active), can_stop=_is_active(job) or _is_active(search)),
     }

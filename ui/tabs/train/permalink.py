@@ -8,26 +8,19 @@ from urllib.parse import parse_qsl, urlencode
 from trainer.errors import UserError
 from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
 from trainer.settings.config import SETTINGS, TrainConfig, parse
+from ui import address
 from ui.i18n.words import in_browser
 
 _MAX_LENGTH = 8000  # of a query: that of a full race is shorter
 _RACE, _SEEDS = "race", "seeds"
-_OTHERS = {"lang", "logs", "ref", "source"}
-
-# Updates the address when settings change, and keeps its other parameters: the language and Gradio's own.
-SHOW = """(query) => {
-  const address = new URL(location.href);
-  const others = [...address.searchParams].filter(([name]) => name === "lang" || name.startsWith("_"));
-  address.search = query;
-  for (const [name, value] of others) address.searchParams.append(name, value);
-  history.replaceState(history.state, "", address);
-}"""
+_OTHERS = {"lang", "logs", "ref", "source", *address.PARAMETERS}
 
 
 def copy_script() -> str:
     """A script for the click of a button with the query as its input: copies the page's link and confirms it.
 
-    A Space runs in a frame of its page on the Hub, so the link leads to that page, which SPACE_ID names.
+    A Space runs in a frame of its page on the Hub, so the link leads to that page, which SPACE_ID names. It leaves out
+    the chosen run: whoever has its key can classify with it.
     """
     space = os.environ.get("SPACE_ID")
     page = repr(f"https://huggingface.co/spaces/{space}") if space else "location.origin + location.pathname"
@@ -68,7 +61,8 @@ def read(query: Mapping[str, str]) -> Link | None:
 
     Raises UserError if a setting, the race or the number of seeds is unknown or invalid.
     """
-    # The other parameters of an address are Gradio's own, the language, and those that name the referring site.
+    # The other parameters of an address are Gradio's own, the language, those of address.py, and those that name the
+    # referring site.
     settings = {
         name: text for name, text in query.items() if not name.startswith(("_", "utm_")) and name not in _OTHERS
     }

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-from gradio.context import LocalContext
 
 from trainer.errors import UserError
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import lesson_of
+from ui.address import current_query
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab, new_visitor
@@ -73,7 +73,14 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
         own_runs=own,
         clock=gr.Timer(_SECONDS_BETWEEN_TICKS, active=False),
         refused=refused,
-        live=LiveView(view=view, lists=shared.lists, buttons=buttons, finder=panel.finder, ended=gr.State(None)),
+        live=LiveView(
+            view=view,
+            lists=shared.lists,
+            buttons=buttons,
+            finder=panel.finder,
+            ended=gr.State(None),
+            chosen=shared.chosen,
+        ),
     )
     go_classify.click(lambda: gr.Tabs(selected="classify"), None, shared.tabs, api_name="_go_classify", **AT_ONCE)
     lesson_chosen = settings.show_lesson_on_choice(lesson_list, panel.panel)
@@ -144,14 +151,19 @@ def _show_on_load(lab: Lab, tab: TrainTab, shared: Shared) -> None:
 
 
 def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None, displayed: Displayed) -> Updates:
-    """Updates for a page that is opened: the visitor's key, their latest race, and the settings of the link."""
+    """Updates for a page that is opened: the visitor's key, the settings of the link, and the race to display.
+
+    That is the one in the address or, without one of the visitor's own there, their latest.
+    """
     visitor = visitor if is_key(visitor) else new_visitor()
-    request = LocalContext.request.get(None)
+    query = current_query()
+    run = query.get("run")
+    displayed.race = run if run in lab.races_of(visitor) else None
     return {
         shared.visitor: visitor,
         tab.clock: gr.update(active=True),  # only now, as watching needs the visitor's key
         **live.show(lab, tab.live, visitor, displayed),
-        **open_link(lab, tab, shared.notice, dict(request.query_params) if request else {}),
+        **open_link(lab, tab, shared.notice, query),
     }
 
 

@@ -1,0 +1,85 @@
+"""The page's address: what it holds besides the settings of permalink.py, and the scripts that write and read it.
+
+`tab` is the selected tab, and `run` the run that the visitor chose among their own. Each tab is a step in the browser's
+history. A choice of a run is none, as a change of a setting is none: Back leads to the previous tab and changes nothing
+else on the page.
+"""
+
+import json
+from collections.abc import Sequence
+
+from gradio.context import LocalContext
+
+PARAMETERS = ("tab", "run")
+
+# A frame of another site may have no access to the history; the page then works without it.
+_PUT = """((name, value, write) => {
+  const address = new URL(location.href);
+  if ((address.searchParams.get(name) ?? "") === value) return;
+  if (value) address.searchParams.set(name, value);
+  else address.searchParams.delete(name);
+  try { history[write](history.state, "", address); } catch {}
+})"""
+
+# For a change of the page's settings, whose query is the input: keeps the other parameters, also Gradio's own.
+SHOW_SETTINGS = f"""(query) => {{
+  const address = new URL(location.href), kept = {json.dumps(["lang", *PARAMETERS])};
+  const others = [...address.searchParams].filter(([name]) => kept.includes(name) || name.startsWith("_"));
+  address.search = query;
+  for (const [name, value] of others) address.searchParams.append(name, value);
+  try {{ history.replaceState(history.state, "", address); }} catch {{}}
+}}"""
+
+# For a change of the chosen run, whose key is the input.
+SHOW_RUN = f"""(run) => {_PUT}("run", run, "replaceState")"""
+
+
+def show_tab(tabs: Sequence[str], tab: str) -> str:
+    """A script for the selection of a tab.
+
+    Not every selection is a step of the visitor's: Gradio selects the first tab when it builds the page, and Back one
+    of the history, of which the page may hear only when the address is already another's.
+    """
+    return f"""() => {{
+  const expected = window.expectedTabs ??= [{json.dumps(tabs[0])}], index = expected.indexOf({json.dumps(tab)});
+  window.selectedTab = {json.dumps(tab)};
+  expected.splice(0, index < 0 ? expected.length : index + 1);
+  if (index < 0) {_PUT}("tab", {json.dumps("" if tab == tabs[0] else tab)}, "pushState");
+}}"""
+
+
+def open_page(tabs: Sequence[str], back: str) -> str:
+    """A script for a page that is opened: returns an update of the tabs, and the address's run.
+
+    From then on Back and Forward click the button whose id is `back`.
+    """
+    return f"""() => {{
+  addEventListener("popstate", () => document.querySelector("#{back}").click());
+  const tab = {_tab_of_address(tabs)}, run = new URL(location.href).searchParams.get("run");
+  return [{{ __type__: "update", selected: tab }}, run ?? ""];
+}}"""
+
+
+def go_back(tabs: Sequence[str]) -> str:
+    """A script for that button: returns an update of the tabs. Only the tab of the address is an earlier one's.
+
+    The page's settings and its run, which are the inputs, have not gone back.
+    """
+    return f"""(query, run) => {{
+  ({SHOW_SETTINGS})(query);
+  ({SHOW_RUN})(run);
+  const tab = {_tab_of_address(tabs)};
+  if (tab !== window.selectedTab) (window.expectedTabs ??= []).push(tab);
+  return {{ __type__: "update", selected: tab }};
+}}"""
+
+
+def _tab_of_address(tabs: Sequence[str]) -> str:
+    tab = f"""{json.dumps(tabs)}.find((tab) => tab === new URL(location.href).searchParams.get("tab"))"""
+    return f"({tab} ?? {json.dumps(tabs[0])})"
+
+
+def current_query() -> dict[str, str]:
+    """The parameters in the address of the page whose event is being handled; none outside of an event."""
+    request = LocalContext.request.get(None)
+    return dict(request.query_params) if request else {}
