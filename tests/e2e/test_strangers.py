@@ -56,26 +56,30 @@ def state(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-def attempts(key):
-    """Returns the endpoints that take a run, each with the inputs that follow the visitor's key."""
+def attempts(visitor, key):
+    """Returns the endpoints that take a run, each with its first inputs; None stands for a session's state."""
     return {
-        "_show": [key],
-        "_download": [key],
-        "_delete": [key],
-        "_compare": [[key], "test_accuracy"],
-        "_export": [[key]],
-        "_compared_code": [[key]],
-        "_resume": [0.0, key, 3, False],
-        "_publish": [key, None, "stranger/run", False],
+        "_show": [visitor, None, key],
+        "_download": [visitor, key],
+        "_delete": [key, visitor],
+        "_compare": [visitor, [key], "test_accuracy"],
+        "_export": [visitor, [key]],
+        "_compared_code": [visitor, [key]],
+        "_resume": [visitor, None, key, 3, False],
+        "_go_on": [visitor, None, key, 3],
+        "_publish": [visitor, key, None, "stranger/run", False],
     }
+
+
+CHANGE = ("_delete", "_resume", "_go_on")  # the endpoints that change a run, even for its owner
 
 
 def test_the_owner_has_access(app, endpoints, run, owner):
     """The same requests succeed with the owner's key, so their refusal below has the right reason."""
     assert "of 2 epochs" in request(app, endpoints, "_load", owner)
-    for name, inputs in attempts(run.name).items():
-        if name not in ("_delete", "_resume"):
-            answer = request(app, endpoints, name, owner, *inputs)
+    for name, inputs in attempts(owner, run.name).items():
+        if name not in CHANGE:
+            answer = request(app, endpoints, name, *inputs)
             assert "event: error" not in answer, name
             assert "no such run" not in answer, name
 
@@ -89,10 +93,10 @@ def test_a_stranger_has_no_access(app, endpoints, run, owner):
         (new_visitor(), digest[:32], None, owner.upper(), owner[:-1], digest, run.name, "", [owner], {}, 0)
     ):
         assert "of 2 epochs" not in request(app, endpoints, "_load", visitor, session="of-the-strangers-page"), visitor
-        for name, inputs in attempts(run.name).items():
+        for name, inputs in attempts(visitor, run.name).items():
             if number > 2 and name not in ("_show", "_delete"):  # all endpoints check the visitor in the same way
                 continue
-            answer = request(app, endpoints, name, visitor, *inputs)
+            answer = request(app, endpoints, name, *inputs)
             assert "no such run" in answer or "not known here" in answer, (name, visitor, answer)
             assert run.name not in answer, (name, visitor)
     assert state(run) == before
@@ -116,9 +120,9 @@ def test_a_manipulated_key_opens_nothing(app, endpoints, run, owner, key):
     """Only the exact key names a run, even for its owner."""
     manipulated = key.format(name=run.name, upper=run.name.upper()) if isinstance(key, str) else key
     before = state(run)
-    for name, inputs in attempts(manipulated).items():
-        if name in ("_delete", "_resume"):
-            request(app, endpoints, name, owner, *inputs)
+    for name, inputs in attempts(owner, manipulated).items():
+        if name in CHANGE:
+            request(app, endpoints, name, *inputs)
     assert state(run) == before
 
 
