@@ -35,7 +35,7 @@ from ui.lab import Lab
 from ui.limits import find_limits
 from ui.page import STYLE, build_page
 
-_MAX_THREADS = 400  # of handlers; most of them wait, for example for the Hub
+_MAX_THREADS = 2000  # of handlers, and events that run at a time: each open page has one that mostly sleeps
 _MAX_SESSIONS = 1000  # whose state Gradio keeps, up to 1 MB each; the least recently used is dropped first
 _MAX_QUEUED = 10_000  # requests of any kind; the default on ZeroGPU is 1
 
@@ -66,6 +66,7 @@ def build_lab() -> Lab:
         device=device,
         run=run,
         limits=find_limits(),
+        share_machine=not Config.zero_gpu,
         is_public=bool(os.environ.get("SPACE_ID")),
         forgets=bool(os.environ.get("SPACE_ID")) and not folder,
     )

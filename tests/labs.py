@@ -34,4 +34,5 @@ def live_view() -> LiveView:
         buttons=buttons,
         finder=lr_finder.build(),
         ended=gr.State(None),
+        chosen=gr.Textbox(),
     )

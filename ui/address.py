@@ -1,8 +1,8 @@
 """The page's address: what it holds besides the settings of permalink.py, and the scripts that write and read it.
 
 `tab` is the selected tab, and `run` the run that the visitor chose among their own. Each tab is a step in the browser's
-history. A choice of a run is none, as a change of a setting is none: Back leads to the previous tab and changes nothing
-else on the page.
+history. Choosing a run or changing a setting is not: Back leads to the previous tab and changes nothing else on the
+page.
 """
 
 import json
@@ -37,8 +37,8 @@ SHOW_RUN = f"""(run) => {_PUT}("run", run, "replaceState")"""
 def show_tab(tabs: Sequence[str], tab: str) -> str:
     """A script for the selection of a tab.
 
-    Not every selection is a step of the visitor's: Gradio selects the first tab when it builds the page, and Back one
-    of the history, of which the page may hear only when the address is already another's.
+    Not every selection is a step of the visitor's: Gradio selects the first tab when it builds the page, and Back
+    selects an earlier one; its event may arrive after the address has changed again.
     """
     return f"""() => {{
   const expected = window.expectedTabs ??= [{json.dumps(tabs[0])}], index = expected.indexOf({json.dumps(tab)});
@@ -61,7 +61,7 @@ def open_page(tabs: Sequence[str], back: str) -> str:
 
 
 def go_back(tabs: Sequence[str]) -> str:
-    """A script for that button: returns an update of the tabs. Only the tab of the address is an earlier one's.
+    """A script for that button: returns an update of the tabs. Only the tab goes back.
 
     The page's settings and its run, which are the inputs, have not gone back.
     """

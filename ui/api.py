@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, TypedDict, TypeVar, cast
 
 import gradio as gr
+from anyio import to_thread
 from gradio.context import LocalContext
 from gradio.events import api
 
@@ -87,21 +88,21 @@ def add_endpoints(lab: Lab) -> None:
         """
         settings = TrainConfig.from_settings(config)
         await _images(lab)
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        loop, folder = asyncio.get_running_loop(), lab.new_run()
+        rows: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        loop, folder, next_step = asyncio.get_running_loop(), lab.new_run(), 0.0
 
         def put(_: int, event: Event) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+            nonlocal next_step
+            if isinstance(event, StepLogged):
+                if time.monotonic() < next_step:
+                    return
+                next_step = time.monotonic() + _SECONDS_BETWEEN_STEPS
+            if (row := public_row(event, folder.name)) is not None:
+                loop.call_soon_threadsafe(rows.put_nowait, row)
 
         job = lab.train(_client(), [settings], folders=[folder], on_event=put)
-        last_step = 0.0
-        async for event in _until_ended(lab, job, events):
-            if isinstance(event, StepLogged):
-                if time.monotonic() - last_step < _SECONDS_BETWEEN_STEPS:
-                    continue
-                last_step = time.monotonic()
-            if (row := public_row(event, folder.name)) is not None:
-                yield row
+        async for row in _until_ended(lab, job, rows):
+            yield row
         if job.failure:
             raise UserError(job.failure)
 
@@ -121,7 +122,11 @@ def add_endpoints(lab: Lab) -> None:
                 "This run has over {count} batches: use fewer epochs or a larger batch_size.",
                 count=f"{MOST_BATCHES:,}",
             )
-        return [{"step": step, "lr": lr} for step, lr in preview(settings, batches_per_epoch=per_epoch)]
+
+        def planned() -> list[PlannedStep]:
+            return [{"step": step, "lr": lr} for step, lr in preview(settings, batches_per_epoch=per_epoch)]
+
+        return await to_thread.run_sync(planned)
 
     @with_api_errors
     async def find_lr(config: dict[str, Any]) -> FoundLr:
@@ -133,7 +138,7 @@ def add_endpoints(lab: Lab) -> None:
             pass
         if job.finding is None:
             raise UserError(job.failure)
-        rows = [{name: json_fields(trial)[name] for name in TriedStep.__annotations__} for trial in job.trials]
+        rows = [{name: row[name] for name in TriedStep.__annotations__} for row in map(json_fields, job.trials)]
         return cast("FoundLr", {**json_fields(job.finding), "rows": rows})
 
     def lessons() -> list[Experiment]:

@@ -30,7 +30,7 @@ def keep_clean(lab: Lab) -> None:
     def work() -> None:
         while True:
             try:
-                clear(lab.all_runs(), lab.limits)
+                clear([folder for folder in lab.all_runs() if not lab.is_in_training([folder])], lab.limits)
                 clear_uploads(Path(get_upload_folder()), lab.limits)
                 if os.environ.get("SPACE_ID"):  # elsewhere other programs share the Hub's cache
                     clear_downloads(lab.limits)

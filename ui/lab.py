@@ -51,12 +51,18 @@ class Lab:
         run: Callable[[Work, threading.Event], Iterator[Any]],
         limits: Limits | None = None,
         is_public: bool = False,
+        share_machine: bool = True,
         forgets: bool = False,
     ):
         self.checkpoints, self.device = checkpoints, device
         self._run = run
         self.limits = limits or Limits()
-        self.jobs = Jobs(most_running=self.limits.at_once, most_waiting=self.limits.queue, is_public=is_public)
+        self.jobs = Jobs(
+            most_running=self.limits.at_once,
+            most_waiting=self.limits.queue,
+            is_public=is_public,
+            share_machine=share_machine,
+        )
         self.time_limit = _time_limit(self.limits.seconds)
         self._index = RunIndex(checkpoints)
         self.forgets = forgets  # whether its disk is emptied at a restart
@@ -155,7 +161,11 @@ class Lab:
 
     def check_room(self, visitor: str, num_runs: int) -> None:
         """Raises UserError if a visitor would have more runs than the limit."""
-        stored, most = len(self.runs_of(visitor)), self.limits.runs
+        trained = [folder for job in self.jobs.active() if isinstance(job, Training) for folder in job.folders]
+        stored = len(
+            {*self.runs_of(visitor), *(folder for folder in trained if read(folder / OWNER) == _digest(visitor))}
+        )
+        most = self.limits.runs
         if stored + num_runs > most:
             raise UserError(
                 "You can store up to {most} runs here and have {count}: delete some first.",

@@ -17,7 +17,7 @@ class Limits:
     batch_size: float = math.inf  # of one run, as all runs share the memory
     seconds: float = math.inf  # of one training; Resume continues it
     runs: float = math.inf  # stored for one visitor
-    at_once: float = 40  # trainings and searches that share the machine, because each needs memory
+    at_once: float = 40  # networks of the trainings and searches that share the machine: each needs memory
     queue: float = 500  # of them that wait
     upload_mb: float = 64  # of one uploaded file
     days: float = math.inf  # that a run is stored after its last change

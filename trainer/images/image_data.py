@@ -34,6 +34,10 @@ class Split:
     labels: Tensor
 
 
+# The mean and the standard deviation of each channel.
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
     """An image set and its origin."""
@@ -111,7 +115,7 @@ def subset(split: Split, num_images: int) -> Split:
     return Split(images=split.images[:end], labels=split.labels[:end])
 
 
-def pixel_statistics(split: Split) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def pixel_statistics(split: Split) -> Statistics:
     """Returns the mean and population standard deviation of each channel over all pixels, for pixel values from 0 to 1.
 
     Both are computed with integers, from the number of times that each of the 256 values occurs, and are exact up to

@@ -1,1 +1,1 @@
-"""Jobs for a borrowed GPU, and the measurement of how long they take."""
+"""Work for another process: what to do, the worker that does it, and slices for a borrowed GPU."""

@@ -24,6 +24,7 @@ from trainer.jobs.worker import READY, Command
 _logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_CHECKS = 0.2  # whether the work is to stop
+_SECONDS_TO_END = 2.0
 
 
 class WorkerLostError(UserError):
@@ -108,8 +109,8 @@ class WorkerProcess:
     def _submit(self, work: Work) -> tuple[int, _Task]:
         task = _Task(work=work)
         with self._lock:
-            if self._process is None:
-                self._start()
+            if self._process is None and not self._start_again():
+                raise WorkerLostError(_NOT_STARTED)
             self._last_key += 1
             self._tasks[self._last_key] = task
             self._send(self._last_key, work)
@@ -136,10 +137,19 @@ class WorkerProcess:
         )
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
+    def _start_again(self) -> bool:
+        try:
+            self._start()
+        except OSError:
+            _logger.exception("A worker process cannot be started.")
+            return False
+        return True
+
     def _read(self, process: "subprocess.Popen[bytes]") -> None:
         """Hands the turns of the process to their work until it ends; then starts another one."""
         is_ready = False
-        with suppress(EOFError, OSError, pickle.UnpicklingError), cast("IO[bytes]", process.stdout) as stdout:
+        try:
+            stdout = cast("IO[bytes]", process.stdout)
             while True:
                 message = pickle.load(stdout)  # noqa: S301 - from the process started here
                 if message == READY:
@@ -149,18 +159,18 @@ class WorkerProcess:
                     if message.is_over:
                         self._tasks.pop(message.key, None)
                     task.turns.put(message)
-        process.kill()
-        code = process.wait()
+        except EOFError:
+            pass
+        except Exception:
+            _logger.exception("The worker process sent something that cannot be read.")
+        code = _end(process)
         with self._lock:
-            with suppress(OSError):  # what is still in its buffer cannot be written any more
-                cast("IO[bytes]", process.stdin).close()
             lost, self._tasks, self._process = self._tasks, {}, None
             if self._is_closed:
                 return
             _logger.error("The worker process ended with exit code %d and %d pieces of work.", code, len(lost))
             # One that dies before it is ready would do so again; the next work tries it.
-            if is_ready:
-                self._start()
+            if is_ready and self._start_again():
                 for key, task in list(lost.items()):
                     if not task.has_begun and not task.is_second_try:
                         task.is_second_try = True
@@ -184,6 +194,18 @@ class Workers:
         """Ends all processes and the work in them."""
         for worker in self._workers:
             worker.close()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> int:
+    """Returns the exit code of a process that has closed its stdout; kills it if it does not end by itself."""
+    try:
+        process.wait(_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    for stream in (process.stdin, process.stdout):
+        with suppress(OSError):  # what is still in its buffer cannot be written any more
+            cast("IO[bytes]", stream).close()
+    return process.wait()
 
 
 _NOT_STARTED = Message("The process that trains could not be started; the app's log says why.")

@@ -53,7 +53,7 @@ class Schedule:
         self._tasks[key] = _Task(events=events)
 
     def remove(self, key: int) -> None:
-        """Closes a generator between two of its events and forgets it; one that has ended is forgotten already."""
+        """Closes a generator between two of its events and forgets it; does nothing if it has ended."""
         if task := self._tasks.pop(key, None):
             task.events.close()  # type: ignore[attr-defined]
 

@@ -4,6 +4,7 @@
 `trainer.jobs.process`, which starts it, talks to it. It ends with the process that started it.
 """
 
+import gc
 import logging
 import os
 import pickle
@@ -12,13 +13,14 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
 from trainer.errors import UserError
-from trainer.jobs.schedule import Schedule, Turn
+from trainer.jobs.schedule import Schedule
 from trainer.jobs.work import Work
 from trainer.learning.device import allow_tf32
 
@@ -33,14 +35,17 @@ Command = tuple[int, Work | None]
 def main() -> None:
     """Runs what stdin asks for until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the app, which closes stdin
-    # A library that prints must not write between two messages.
-    messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # A library that prints must not write between two messages, and none may read or inherit the commands: on Windows
+    # it would wait for the next one.
+    messages, stdin = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
+    os.dup2(2, 1)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     _volunteer_for_oom_kill()
     device = torch.device(sys.argv[1])
     allow_tf32(device)
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, commands), daemon=True).start()
+    threading.Thread(target=_read, args=(stdin, commands), daemon=True).start()
     _send(messages, READY)
     schedule = Schedule()
     while True:
@@ -53,8 +58,14 @@ def main() -> None:
         turn = schedule.turn()
         if turn.error is not None and not isinstance(turn.error, UserError):
             _logger.error("A training failed.", exc_info=turn.error)
-            turn = Turn(key=turn.key, seconds=turn.seconds, events=turn.events, is_over=True, error=_BROKEN)
+            turn = replace(turn, error=_BROKEN)
         _send(messages, turn)
+        if turn.error is not None:
+            # The error's traceback holds the frames of the training, with its network and its batch.
+            del turn
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
 
 
 _BROKEN = UserError("Something in the app went wrong; its log says what.")

@@ -29,9 +29,10 @@ from trainer.settings.optimizers import OPTIMIZERS
 SECONDS_BETWEEN_YIELDS = 0.4
 _EVALUATION_BATCH = 500
 
-# The loss and accuracy of untrained networks, by `_Training._key`. Many runs start from the same one, in a race or in a
-# class that keeps the seed, and evaluating it takes a third of a short run's time on a CPU.
-_untrained: dict[bytes, tuple[float, float]] = {}
+# The loss and accuracy of untrained networks, and the seconds that the evaluation took, by `_Training._key`. Many runs
+# start from the same one, in a race or in a class that keeps the seed, and evaluating it takes a third of a short run's
+# time on a CPU.
+_untrained: dict[bytes, tuple[float, float, float]] = {}
 _MOST_UNTRAINED = 200
 
 
@@ -180,8 +181,9 @@ class _Training:
         if self.world.size > 1 or key not in _untrained:
             while len(_untrained) >= _MOST_UNTRAINED:
                 _untrained.pop(next(iter(_untrained)), None)
-            _untrained[key] = yield from evaluate(self.learner.model, self.test, epoch=0, world=self.world)
-        test_loss, test_accuracy = _untrained[key]
+            results = yield from evaluate(self.learner.model, self.test, epoch=0, world=self.world)
+            _untrained[key] = (*results, self.clock() - started)
+        test_loss, test_accuracy, seconds = _untrained[key]
         yield EpochEnded(
             epoch=0,
             train_loss=None,
@@ -190,7 +192,7 @@ class _Training:
             test_accuracy=test_accuracy,
             lr=None,
             grad_norm=None,
-            seconds=self.clock() - started,
+            seconds=seconds,
             images_per_second=None,
         )
         yield checkpoint

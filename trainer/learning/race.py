@@ -12,7 +12,7 @@ from trainer.images.image_data import ImageData, to_device
 from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.device import explain_out_of_memory
 from trainer.learning.loop import train
-from trainer.runs.events import CheckpointReady, Event, Finished, StepLogged
+from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished, StepLogged
 from trainer.settings.config import TrainConfig
 
 MAX_SETTINGS, MAX_SEEDS = 6, 5
@@ -57,7 +57,8 @@ def race(
 
     Raises UserError on the call if a config does not fit the data, the device or its checkpoint.
     """
-    data = replace(data, train=to_device(data.train, device), test=to_device(data.test, device))
+    if data.train.images.device != torch.device(device):
+        data = replace(data, train=to_device(data.train, device), test=to_device(data.test, device))
     trainings = [_Training(contender, data, device) for contender in contenders]
     return _take_turns(dict(enumerate(trainings)), pause)
 
@@ -85,7 +86,9 @@ def limit_time(
     """
     seconds, training, advanced = 0.0, set(range(num_contenders)), set()
     with closing(events):  # type: ignore[type-var]
-        while seconds <= limit.seconds:
+        event: Event | None = None
+        # The checkpoint of an epoch follows its end at once, and belongs to it.
+        while seconds <= limit.seconds or isinstance(event, EpochEnded):
             started = time.monotonic()
             try:
                 index, event = next(events)

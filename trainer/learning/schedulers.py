@@ -1,6 +1,7 @@
 """Builds the torch scheduler that a config chooses, and previews its learning rates."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -28,6 +29,7 @@ CLASSES = {
 WARMUP_START = 0.01
 """The fraction of lr that a warm-up starts from."""
 
+_MOST_DRAWN = 400  # points of a schedule; a chart has about as many pixels
 MOST_BATCHES = 100_000  # of a run whose schedule is computed: more would take seconds
 
 
@@ -142,3 +144,8 @@ def planned_lrs(config: TrainConfig, images: ImageData | None) -> list[tuple[flo
     if config.epochs * per_epoch > MOST_BATCHES:
         return []
     return [((step - 1) / per_epoch, lr) for step, lr in preview(config, batches_per_epoch=per_epoch)]
+
+
+def thinned(planned: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns at most as many points of a schedule as a chart has room for, evenly chosen."""
+    return list(planned[:: math.ceil(len(planned) / _MOST_DRAWN) or 1])

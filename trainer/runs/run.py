@@ -67,8 +67,8 @@ class Run:
         match event:
             case StepLogged():
                 self._measure_from(event)
-                self.last_step = event
                 self.curve.add(event, event.epoch - 1 + self._epoch_fraction(event))
+                self.last_step = event
             case EvaluationLogged():
                 self.evaluated = event.fraction
             case EpochEnded():

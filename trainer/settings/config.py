@@ -326,7 +326,7 @@ class TrainConfig:
             raise UserError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
         for name in settings:
             if name not in SETTINGS:
-                close = difflib.get_close_matches(str(name), SETTINGS, n=1)
+                close = difflib.get_close_matches(str(name)[:40], SETTINGS, n=1)
                 unknown = f"{str(name)[:40]!r}"
                 if close:
                     raise UserError("There is no setting {name}. Did you mean {close}?", name=unknown, close=close[0])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
+from trainer.learning.schedulers import thinned
 from trainer.palette import COLORS, PLAN, TEST, TRAIN
 from trainer.runs.comparison import Contender
 from trainer.settings.lessons import Lesson
@@ -25,7 +26,6 @@ from ui.charts.curves import (
 from ui.charts.live import LARGE, sized
 from ui.i18n.words import translate
 
-_MOST_PLANNED = 400  # points of a planned schedule; a chart has about as many pixels
 _STEPS_PER_PIXEL = 3  # points at batches, of all runs together, for each pixel of the chart's height
 
 _AXIS_FORMATS = {"test_accuracy": ".0%"}
@@ -88,8 +88,7 @@ def lr_chart(
 ) -> dict[str, Any]:
     """The learning rate of the runs and, dashed, the planned one, given as (epochs passed, lr)."""
     value = measure_chart("lr", contenders, epochs=epochs, height=height, language=language)
-    thinned = planned[:: math.ceil(len(planned) / _MOST_PLANNED) or 1]
-    value["data"]["planned"] = [{"epoch": at, "value": lr, "drawn": lr} for at, lr in thinned]
+    value["data"]["planned"] = [{"epoch": at, "value": lr, "drawn": lr} for at, lr in thinned(planned)]
     return value
 
 

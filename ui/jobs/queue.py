@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar, cast
 
@@ -17,11 +18,11 @@ _logger = logging.getLogger(__name__)
 
 BROKEN = Message("Something in the app went wrong; its log says what.")
 STOPPED = Message("It was stopped before it started.")
-LEFT = Message("It was not begun, because nobody was watching any more.")
-UNWATCHED = Message("It was stopped because nobody was watching and others wanted the machine; Resume continues it.")
+LEFT = Message("It was not started because nobody was watching any more.")
+UNWATCHED = Message("It was stopped because nobody was watching and others wanted the machine.")
 
 MOST_OWN = 4  # jobs of one owner at a time
-_MOST_ENDED = 1000  # that are remembered, so that a page can say how they ended
+_MOST_ENDED = 300  # that are remembered, so that a page can say how they ended
 _SECONDS_UNWATCHED = 60.0  # until a job that has not begun is given up
 _SECONDS_RUNNING_UNWATCHED = 600.0  # until a running job is stopped if others want the machine
 _SECONDS_BETWEEN_LOOKS = 5.0
@@ -29,7 +30,7 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """Work for one visitor. Its thread alone changes it, except for `stop` and `watched_at`.
+    """Work for one visitor.
 
     `owner` identifies who requested it: a visitor's key, or the session of an API client.
     """
@@ -63,6 +64,11 @@ class Job:
         return None
 
     @property
+    def size(self) -> int:
+        """The number of networks that it keeps in memory."""
+        return 1
+
+    @property
     def is_active(self) -> bool:
         """Whether it waits or runs."""
         return self.state != "ended"
@@ -81,12 +87,18 @@ J = TypeVar("J", bound=Job)
 
 
 class Jobs:
-    """The jobs of all visitors: up to `most_running` run at a time and share the machine, the others wait in order.
+    """The jobs of all visitors: some run at a time and share the machine, the others wait in order.
 
+    Together, running jobs have at most `most_running` networks, unless a single one has more.
+
+    `share_machine` is False on ZeroGPU, which lends each job a GPU.
     `is_public` says that a running job which nobody has watched for ten minutes is stopped if others want the machine.
     """
 
-    def __init__(self, *, most_running: float, most_waiting: float, is_public: bool) -> None:
+    def __init__(
+        self, *, most_running: float, most_waiting: float, is_public: bool, share_machine: bool = True
+    ) -> None:
+        self._share_machine = share_machine
         self._most_running, self._most_waiting, self._is_public = most_running, most_waiting, is_public
         self._lock = threading.Lock()
         self._running: list[Job] = []
@@ -105,7 +117,7 @@ class Jobs:
                 raise UserError(
                     "{count} of your trainings are running or waiting already; stop one first.", count=MOST_OWN
                 )
-            if len(self._running) < self._most_running:
+            if self._has_room(job):
                 self._begin(job, contextvars.copy_context())
             elif len(self._waiting) < self._most_waiting:
                 self._waiting.append((job, contextvars.copy_context()))
@@ -141,9 +153,9 @@ class Jobs:
             self._end(job)
 
     def num_others(self, job: Job) -> int:
-        """The number of other visitors' jobs that run beside a job."""
+        """The number of other visitors' jobs that run beside a job; 0 if each has a machine of its own."""
         with self._lock:
-            return sum(other.owner != job.owner for other in self._running)
+            return 0 if not self._share_machine else sum(other.owner != job.owner for other in self._running)
 
     def num_before(self, job: Job) -> int:
         """The number of jobs that will begin before a waiting one."""
@@ -160,29 +172,34 @@ class Jobs:
         if own is None:
             return None
         total, left = job.seconds + own, own
-        for other in [other for other in self.active() if other is not job and other.state == "running"]:
+        others = self.active() if self._share_machine else []
+        for other in [other for other in others if other is not job and other.state == "running"]:
             needs = other.seconds_left
             catches_up = max(0.0, total - other.seconds)
             left += catches_up if needs is None else min(needs, catches_up)
         return left
 
+    def _has_room(self, job: Job) -> bool:
+        return not self._running or sum(other.size for other in self._running) + job.size <= self._most_running
+
     def _active(self) -> list[Job]:
         return [*self._running, *(job for job, _ in self._waiting)]
 
     def _begin(self, job: Job, context: contextvars.Context) -> None:
+        self._running.append(job)
         job.state = "running"
         job.changed()
-        self._running.append(job)
-        threading.Thread(target=context.run, args=(self._run, job), daemon=True).start()
+        try:
+            threading.Thread(target=context.run, args=(self._run, job), daemon=True).start()
+        except RuntimeError:  # the system has no more threads
+            self._running.remove(job)
+            raise UserError("The machine has no room for another training at the moment.") from None
 
     def _run(self, job: Job) -> None:
         try:
             job.work()
-        except UserError as error:
-            job.failure = str(error)
-        except Exception:
-            _logger.exception("A job failed.")
-            job.failure = BROKEN
+        except Exception as error:
+            job.failure = sentence_of(error)
         finally:
             self._end(job)
 
@@ -192,17 +209,21 @@ class Jobs:
                 self._running.remove(job)
             job.state = "ended"
             job.changed()
+            self._ended.pop((job.owner, job.kind), None)
             self._ended[job.owner, job.kind] = job
             while len(self._ended) > _MOST_ENDED:
                 self._ended.popitem(last=False)
-            while self._waiting and len(self._running) < self._most_running:
+            while self._waiting and self._has_room(self._waiting[0][0]):
                 self._begin(*self._waiting.pop(0))
         job.ended.set()
 
     def _look_after(self) -> None:
         while True:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-            self.end_unwatched(time.monotonic())
+            try:
+                self.end_unwatched(time.monotonic())
+            except Exception:
+                _logger.exception("Looking after the jobs failed; trying again.")
 
     def end_unwatched(self, now: float) -> None:
         """Ends the jobs that nobody watches, of those that others wait for or that have not begun."""
@@ -211,8 +232,13 @@ class Jobs:
             seconds = now - job.watched_at
             if job.state == "waiting" and seconds > _SECONDS_UNWATCHED:
                 self.end(job, LEFT)
-            elif self._is_public and len(active) > 1 and seconds > _SECONDS_RUNNING_UNWATCHED:
+            elif self._is_public and seconds > _SECONDS_RUNNING_UNWATCHED and _is_in_the_way(job, active):
                 self.end(job, UNWATCHED)
+
+
+def _is_in_the_way(job: Job, active: Sequence[Job]) -> bool:
+    """Whether somebody else wants the machine."""
+    return any(other.owner != job.owner and not other.stopping.is_set() for other in active)
 
 
 def sentence_of(error: BaseException) -> str:

@@ -14,9 +14,9 @@ from trainer.jobs.work import Race, Search
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.learning.race import Contender, TimeLimit
-from trainer.learning.schedulers import planned_lrs
+from trainer.learning.schedulers import planned_lrs, thinned
 from trainer.runs import run_folder
-from trainer.runs.events import Event, Finished
+from trainer.runs.events import EpochEnded, Event, Finished
 from trainer.runs.reader import read_checkpoint, read_run, read_settings
 from trainer.runs.recorder import Recorder, record_race
 from trainer.runs.run import Run
@@ -56,6 +56,11 @@ class Training(Job):
     on_event: Callable[[int, Event], None] = _ignore
 
     @property
+    def size(self) -> int:
+        """The number of runs."""
+        return len(self.folders)
+
+    @property
     def race(self) -> str:
         """The key of the race: that of its first run."""
         return self.folders[0].name
@@ -74,6 +79,7 @@ class Training(Job):
             with _writing(self.folders):
                 self._train(images)
         finally:
+            self.on_event = _ignore  # what it holds is not needed while the app remembers the job
             self.give_up()
 
     def give_up(self) -> None:
@@ -84,7 +90,7 @@ class Training(Job):
     def start_from(self, images: ImageData) -> dict[int, Contender]:
         """Returns the contenders by the index of their run, and sets `runs` and `planned`."""
         if len(self.runs) == 1:
-            self.planned = planned_lrs(self.runs[0].config, images)
+            self.planned = thinned(planned_lrs(self.runs[0].config, images))
         return {index: (run.config, None) for index, run in enumerate(self.runs)}
 
     def _train(self, images: ImageData) -> None:
@@ -94,7 +100,6 @@ class Training(Job):
             for index, (run, folder) in enumerate(zip(self.runs, self.folders, strict=True))
         ]
         work = Race.of(list(contenders.values()), images, self.machine.time_limit)
-        end = Finished(reason="stopped", advice=self.stopped_because)
         try:
             for index, event in record_race(self._events(work, list(contenders)), recorders):
                 self._report(index, event)
@@ -110,12 +115,20 @@ class Training(Job):
             self._report(index, end)
 
     def _events(self, work: Race, indices: Sequence[int]) -> Generator[tuple[int, Event], None, None]:
+        ended: dict[int, EpochEnded] = {}
         for event in self.machine.run(work, self.stopping):
             if isinstance(event, Served):
                 self.seconds = event.seconds
-            else:
-                position, reported = event
-                yield indices[position], reported
+                continue
+            position, reported = event
+            index = indices[position]
+            # An epoch counts once its checkpoint is here: a stop between the two would lose what the page displays.
+            if isinstance(reported, EpochEnded):
+                ended[index] = reported
+                continue
+            if index in ended:
+                yield index, ended.pop(index)
+            yield index, reported
 
     def _report(self, index: int, event: Event) -> None:
         self.changed()
@@ -142,7 +155,7 @@ class ResumedTraining(Training):
         if len(self.folders) == 1:
             start = resumable[0].schedule_from
             rest = replace(resumable[0].config, epochs=resumable[0].config.epochs - start)
-            self.planned = [(start + epochs, lr) for epochs, lr in planned_lrs(rest, images)]
+            self.planned = thinned([(start + epochs, lr) for epochs, lr in planned_lrs(rest, images)])
         return {index: (state.config, state) for index, state in resumable.items()}
 
 
@@ -157,7 +170,7 @@ class LrSearch(Job):
     most_seconds: float = math.inf
     trials: list[Trial] = field(default_factory=list)
     finding: Finding | None = None
-    planned: list[tuple[float, float]] = field(default_factory=list)
+    planned: tuple[float, float] | None = None  # the lowest and highest lr of the schedule
 
     @property
     def seconds_left(self) -> float | None:
@@ -170,7 +183,8 @@ class LrSearch(Job):
     def work(self) -> None:
         """Searches until there is a finding."""
         images = self.machine.wait_for_images(self.stopping)
-        self.planned = planned_lrs(self.config, images)
+        lrs = [lr for _, lr in planned_lrs(self.config, images) if lr > 0]
+        self.planned = (min(lrs), max(lrs)) if lrs else None
         for event in self.machine.run(Search.of(self.config, images), self.stopping):
             match event:
                 case Served():
@@ -185,7 +199,7 @@ class LrSearch(Job):
                     self.finding = event
             self.changed()
         if self.finding is None:
-            raise UserError("The search was stopped.")
+            raise UserError(self.stopped_because or "The search was stopped.")
 
 
 def resumable_checkpoints(

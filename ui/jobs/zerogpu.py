@@ -63,6 +63,7 @@ class BorrowedGpu:
     def __init__(self, on_gpu: Callable[[Job], Generator[Any, None, None]]):
         self._on_gpu = on_gpu
         self._paces: dict[_Kind, Pace] = {}
+        self._suspect: set[_Kind] = set()  # kinds to measure again; a race in another thread may still use their pace
 
     def run(self, work: Work, stopping: threading.Event) -> Iterator[Any]:
         """Yields the events of the work until it ends or `stopping` is set at one of them.
@@ -111,10 +112,11 @@ class BorrowedGpu:
     def _find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
         kind = _kind(config)
         longest = float(LONGEST_SECONDS)
-        while kind not in self._paces:
+        while not self._is_known(kind):
             job = measurement(config, images, longest)
             try:
-                _, self._paces[kind] = self._run(job)
+                _, pace = self._run(job)
+                self._learn(kind, pace)
             except GpuUnavailableError as refusal:
                 longest = refusal.at_most
                 if not _is_less(measurement(config, images, longest), job, refusal):
@@ -126,7 +128,7 @@ class BorrowedGpu:
                         yield event
         except GpuUnavailableError as refusal:
             if refusal.pace_is_suspect:
-                self._paces.pop(kind, None)
+                self._suspect.add(kind)
             raise
 
     def _race(self, states: dict[int, RunState], images: ImageData) -> Iterator[tuple[int, Event]]:
@@ -143,7 +145,7 @@ class BorrowedGpu:
                         if isinstance(reported, Started):
                             start = time.monotonic()
                         elif isinstance(job, Measurement):
-                            self._paces[_kind(job.config)] = reported
+                            self._learn(_kind(job.config), reported)
                         else:
                             index, event = reported
                             yield index, event
@@ -159,8 +161,7 @@ class BorrowedGpu:
                 if _is_less(self._next(states, images, longest), job, refusal):
                     continue
                 if refusal.pace_is_suspect:
-                    for state in states.values():
-                        self._paces.pop(_kind(state.config), None)
+                    self._suspect.update(_kind(state.config) for state in states.values())
                 if not any(state.ready for state in states.values()):
                     raise
                 yield from self._out_of_time(states, images, refusal)
@@ -170,7 +171,7 @@ class BorrowedGpu:
     def _next(self, states: dict[int, RunState], images: ImageData, longest: float) -> Measurement | Slice:
         """The next job of a race: a measurement if a contender's pace is unknown, else a slice."""
         for state in states.values():
-            if _kind(state.config) not in self._paces:
+            if not self._is_known(_kind(state.config)):
                 return measurement(state.config, images, longest)
         paces = {index: self._paces[_kind(state.config)] for index, state in states.items()}
         return next_slice(states, paces, images, longest)
@@ -181,7 +182,14 @@ class BorrowedGpu:
         config = states[index].config
         states[index] = RunState(config=config, ended=row, ready=ready)
         if row.epoch > 0:
-            self._paces[_kind(config)] = pace_of(row, config, images)
+            self._learn(_kind(config), pace_of(row, config, images))
+
+    def _is_known(self, kind: _Kind) -> bool:
+        return kind in self._paces and kind not in self._suspect
+
+    def _learn(self, kind: _Kind, pace: Pace) -> None:
+        self._paces[kind] = pace
+        self._suspect.discard(kind)
 
     def _time(self, used: float, states: dict[int, RunState], images: ImageData) -> GpuTime:
         return GpuTime(used_seconds=used, left_seconds=self._left(states, images))

@@ -21,7 +21,7 @@ def waiting_words(jobs: Jobs, job: Job, language: str) -> str:
     """Why a job has not begun."""
     before = jobs.num_before(job)
     template = {
-        0: "the machine holds as many trainings as it can; yours is next",
-        1: "the machine holds as many trainings as it can; 1 is before yours",
-    }.get(before, "the machine holds as many trainings as it can; {count} are before yours")
+        0: "the machine is full; yours is next",
+        1: "the machine is full; 1 is ahead of yours",
+    }.get(before, "the machine is full; {count} are ahead of yours")
     return translate(template, language, count=before)

@@ -170,7 +170,7 @@ def test_only_a_visitor_with_a_key_watches(lab):
 def test_a_client_that_has_gone_is_not_watched_for(lab, monkeypatch):
     """The generator ends, so that nothing keeps an unwatched job."""
     left = iter([True, True, True])
-    monkeypatch.setattr(live, "listener", lambda: lambda: next(left, False))
+    monkeypatch.setattr(live, "listener", lambda most_unread: lambda: next(left, False))
     started = time.monotonic()
     assert len(watched(lab, new_visitor(), seconds=60)) == 1
     assert time.monotonic() - started < 30
@@ -232,10 +232,10 @@ def test_a_training_that_waits_says_why(lab, paused):
     visitor, other, third = new_visitor(), new_visitor(), new_visitor()
     for owner in (visitor, other, third):
         lab.train(owner, [CONFIG])
-    words = "Not begun yet the machine holds as many trainings as it can; {} are before yours"
-    assert status(shown(lab, other)) == words.format(0)
+    words = "Not started yet the machine is full; {}"
+    assert status(shown(lab, other)) == words.format("yours is next")
     updates = shown(lab, third)
-    assert status(updates) == words.format(1)
+    assert status(updates) == words.format("1 is ahead of yours")
     assert updates[PAGE.buttons.stop]["interactive"]
     lab.jobs.stop(third)
     assert status(shown(lab, third)).startswith("Not trained It was stopped before it started")

@@ -7,11 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from trainer.errors import UserError
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.jobs.queue import sentence_of
-from ui.lab import Lab
+from ui.lab import Lab, checked_visitor
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.shared import AT_ONCE
@@ -58,9 +57,7 @@ def stop_on_click(lab: Lab, button: gr.Button, visitor: gr.BrowserState) -> None
 
     @with_page_errors
     def stop(visitor: str) -> Any:
-        if not isinstance(visitor, str):
-            raise UserError("This browser is not known here; reload the page.")
-        lab.jobs.stop(visitor)
+        lab.jobs.stop(checked_visitor(visitor))
         return gr.update(value=translate("Stopping …", current_language()), interactive=False)
 
     button.click(stop, visitor, button, api_name="_stop", **AT_ONCE)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import anyio
 import anyio.to_thread
 import gradio as gr
 
@@ -29,6 +30,10 @@ from ui.tabs.train.lr_finder import Finder
 
 _SECONDS_BETWEEN_LOOKS = 0.3
 _SECONDS_BETWEEN_UPDATES = 1.0
+# The timer then starts the next one. Gradio runs a limited number of events at a time, so none of a page that has gone
+# without a word may last.
+_SECONDS_OF_A_WATCH = 120.0
+_THREADS = anyio.CapacityLimiter(4)  # that draw pages; more would only take turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,7 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
     Without a choice of the visitor's, the page displays the job that trains, else the latest race.
     """
     language = current_language()
+    visitor = visitor if is_key(visitor) else None
     job = lab.jobs.of(visitor, Training) if visitor else None
     race, runs = _displayed_runs(lab, visitor, displayed, job)
     search = lab.jobs.of(visitor, LrSearch) if visitor else None
@@ -66,7 +72,7 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
         updates |= page.view.show(runs, lab.images, language, planned=job.planned, live=live)
         if job.state == "waiting":
             words = waiting_words(lab.jobs, job, language)
-            updates[page.view.status] = status_line("Not begun yet", words, 0, language)
+            updates[page.view.status] = status_line("Not started yet", words, 0, language)
         elif lab.images is None:
             updates[page.view.status] = status_line("Starting", "loading the pictures", lab.loading[0], language)
         elif not is_training(runs):
@@ -95,7 +101,10 @@ async def watch(lab: Lab, page: LiveView, *, visitor: str | None, displayed: Dis
     """
     is_listening = listener(MOST_UNREAD_BY_PAGE)
     state: Hashable = None
-    while is_key(visitor) and is_listening():
+    # Those that the page was sent before a lost connection may not have arrived.
+    displayed.listed = displayed.listed and displayed.listed[:1]
+    ends_at = time.monotonic() + _SECONDS_OF_A_WATCH
+    while is_key(visitor) and is_listening() and time.monotonic() < ends_at:
         for kind in (Training, LrSearch):
             if job := lab.jobs.of(visitor, kind):
                 job.watched_at = time.monotonic()
@@ -104,7 +113,7 @@ async def watch(lab: Lab, page: LiveView, *, visitor: str | None, displayed: Dis
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
             continue
         state = now
-        yield await anyio.to_thread.run_sync(partial(show, lab, page, visitor, displayed))
+        yield await anyio.to_thread.run_sync(partial(show, lab, page, visitor, displayed), limiter=_THREADS)
         await asyncio.sleep(_SECONDS_BETWEEN_UPDATES)
 
 
@@ -112,7 +121,11 @@ def _state(lab: Lab, visitor: str, displayed: Displayed) -> Hashable:
     """What `show` depends on, as far as it changes by itself."""
     jobs = [lab.jobs.of(visitor, kind) for kind in (Training, LrSearch)]
     loading = None if lab.images else lab.loading
-    return displayed.race, *((id(job), job.version, lab.jobs.num_others(job)) for job in jobs if job), loading
+    return (
+        displayed.race,
+        *((id(job), job.version, lab.jobs.num_others(job), lab.jobs.num_before(job)) for job in jobs if job),
+        loading,
+    )
 
 
 def _displayed_runs(
@@ -124,8 +137,9 @@ def _displayed_runs(
         return race, job.runs
     folders = lab.races_of(visitor).get(race) if race else None
     race, runs = (race, run_list.read_all(folders)) if folders else run_list.latest(lab, visitor)
-    if job and race == job.race and _state_of(runs) == _state_of(job.runs):
-        return race, job.runs  # which also have the batches since the last epoch
+    # Those of the job also have the batches since the last epoch, and the epochs that the disk refused.
+    if job and race == job.race and (_state_of(runs) == _state_of(job.runs) or any(run.warning for run in job.runs)):
+        return race, job.runs
     return race, runs
 
 

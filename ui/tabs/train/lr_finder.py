@@ -42,13 +42,12 @@ class Finder:
         elif not search.is_active:
             status = status_line("Search not started" if not search.trials else "", "", 0, language, search.failure)
         elif search.state == "waiting":
-            status = status_line("Not begun yet", waiting_words(jobs, search, language), 0, language)
+            status = status_line("Not started yet", waiting_words(jobs, search, language), 0, language)
         else:
             status = _progress(search, jobs, language)
-        lrs = [lr for _, lr in search.planned if lr > 0]
         return {
             self.status: status,
-            self.chart: finder_chart(search.trials, finding, (min(lrs), max(lrs)) if lrs else None, language),
+            self.chart: finder_chart(search.trials, finding, search.planned, language),
             self.take: _take_button(finding, language),
             self.suggestion: finding.suggestion if finding else None,
         }
