@@ -1,7 +1,6 @@
 """The worker process: the events of `race`, whatever else runs, and a plain end when the process dies."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -119,21 +118,15 @@ def test_stopping_takes_effect_at_once(worker, pictures):
     assert time.monotonic() - started < 3
 
 
-@pytest.mark.parametrize("number", range(5))
-def test_a_killed_worker_fails_its_work_within_seconds_and_the_next_one_runs(worker, pictures, number):
-    """Killed at a random instant; work that comes after the kill gets the new process."""
-    killed = []
-
-    def kill():
-        killed.append(time.monotonic())
-        os.kill(worker.pid, signal.SIGKILL)
-
+def test_a_killed_worker_fails_its_work_within_seconds_and_the_next_one_runs(worker, pictures):
+    """ui/jobs/test_kills.py does so at random instants."""
     events = worker.run(of(LONG, pictures), threading.Event())
     next(events)
-    threading.Timer(random.Random(number).uniform(0, 1), kill).start()
+    killed = time.monotonic()
+    os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerLostError, match="memory"):
         list(events)
-    assert time.monotonic() - killed[0] < 5
+    assert time.monotonic() - killed < 5
     assert exact(run(worker, of(ONE, pictures))) == undisturbed(ONE, pictures)
 
 
