@@ -54,7 +54,7 @@ class GpuUnavailableError(UserError):
 
 
 class BorrowedGpu:
-    """Race and learning-rate finder, as a Lab takes them, on a GPU that is borrowed job by job.
+    """Runs races and learning-rate searches on a GPU that is borrowed job by job.
 
     `on_gpu` runs a job there and yields its events: `slices.run_job` behind `spaces.GPU`. Measured paces are kept for
     later trainings with the same kind of batch.
@@ -80,7 +80,7 @@ class BorrowedGpu:
         images = images_in(work.images)
         if isinstance(work, Search):
             return self.find_lr(work.config, images)
-        events = self.race([(state.config, state.checkpoint()) for state in work.states], images)
+        events = self._checked_race(work.states, images)
         return limit_time(events, len(work.states), work.limit) if work.limit else events
 
     def race(
@@ -94,11 +94,13 @@ class BorrowedGpu:
         has been trained by then, raises GpuUnavailableError. Raises UserError at once if the images are not in a
         file, or if a config needs more of them than there are.
         """
+        return self._checked_race([RunState.of(*contender) for contender in contenders], images)
+
+    def _checked_race(self, states: Sequence[RunState], images: ImageData) -> Iterator[tuple[int, Event]]:
         ImageFile.of(images)
-        for config, _ in contenders:
-            training_split(config, images)
-        states = {index: RunState.of(*contender) for index, contender in enumerate(contenders)}
-        return self._race(states, images)
+        for state in states:
+            training_split(state.config, images)
+        return self._race(dict(enumerate(states)), images)
 
     def find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
         """Returns the results of `trainer.learning.lr_finder.find_lr`.
