@@ -21,10 +21,21 @@ REPOSITORY = Path(__file__).parents[1]
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """The URL of a running app, and the seconds from its start to its first answer."""
+    """The URL of a running app, the seconds from its start to its first answer, and its process."""
 
     url: str
     seconds: float
+    pid: int
+
+    def memory_mib(self) -> float:
+        """Returns the memory of the app and its workers on Linux: what they share, such as the images, counts once."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/children")
+        children = [pid for thread in threads for pid in thread.read_text().split()]
+        kib = 0
+        for pid in (self.pid, *children):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            kib += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return kib / 1024
 
 
 @contextmanager
@@ -50,7 +61,7 @@ def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iter
             if process.poll() is not None:
                 sys.exit("The app ended before it listened.")
             time.sleep(0.02)
-        yield App(url=url, seconds=time.perf_counter() - start)
+        yield App(url=url, seconds=time.perf_counter() - start, pid=process.pid)
     finally:
         process.terminate()
         process.wait(30)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from gradio_client import Client, handle_file
-from gradio_client.utils import QueueError
+from gradio_client.exceptions import AppError
 from playwright.async_api import Browser, async_playwright
 from torchvision.io import write_png
 
@@ -56,8 +56,11 @@ def main() -> None:
                 alone = [_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0]]
                 paced, rows["classify at the rate, seconds"] = _speed(steps, lambda: classify(args.rate))
                 alone.append(_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0])
+                memory = app.memory_mib()
             rows["pages opened at once until usable, seconds"] = asyncio.run(_opened(app.url, args.pages, errors))
-        with running_app(args.data, Path(folder, "others"), OPTIMIZER_LAB_MAX_QUEUE=str(args.queue)) as app:
+        with running_app(
+            args.data, Path(folder, "others"), OPTIMIZER_LAB_MAX_AT_ONCE="1", OPTIMIZER_LAB_MAX_QUEUE=str(args.queue)
+        ) as app:
             refused, trained = _crowd(app.url, 2 * args.queue, errors)
             rows |= {"refused by a full queue, seconds": refused, "trained in turn, seconds": trained}
     for error in sorted(set(errors)):
@@ -72,6 +75,7 @@ def main() -> None:
         to=args.json,
         clients=args.clients,
         pictures_per_second=args.rate,
+        memory_of_app_and_worker_mib=memory,
         training_at_the_rate_times_as_fast_as_alone=paced / max(statistics.mean(alone), 1e-9),
         errors=len(errors),
         **p99,
@@ -169,7 +173,10 @@ def _crowd(url: str, count: int, errors: list[str]) -> tuple[list[float], list[f
         start = time.perf_counter()
         try:
             last = client.submit(_SHORT, api_name="/train").result()
-        except QueueError:
+        except AppError as error:
+            if "Too many people" not in str(error):
+                errors.append(str(error))
+                return
             refused.append(time.perf_counter() - start)
             return
         except Exception as error:
