@@ -84,7 +84,7 @@ def add_endpoints(lab: Lab) -> None:
         """Trains a new run and yields the rows of the public stream, with about ten steps a second.
 
         `config` contains the settings by name, {} for the defaults. `checkpoint` in the rows is the run's key. Closing
-        the stream stops the run.
+        the stream stops the run. The call fails if the run could not be saved.
         """
         settings = TrainConfig.from_settings(config)
         await _images(lab)
@@ -103,8 +103,8 @@ def add_endpoints(lab: Lab) -> None:
         job = lab.train(_client(), [settings], folders=[folder], on_event=put)
         async for row in _until_ended(lab, job, rows):
             yield row
-        if job.failure:
-            raise UserError(job.failure)
+        if problem := job.failure or job.runs[0].warning:  # the disk refused the run
+            raise UserError(problem)
 
     @with_api_errors
     async def classify(image: gr.FileData, checkpoint: str) -> Guess:

@@ -140,7 +140,7 @@ class WorkerProcess:
     def _start_again(self) -> bool:
         try:
             self._start()
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: there are no more threads
             _logger.exception("A worker process cannot be started.")
             return False
         return True

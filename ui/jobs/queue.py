@@ -26,6 +26,7 @@ _MOST_ENDED = 300  # that are remembered, so that a page can say how they ended
 _SECONDS_UNWATCHED = 60.0  # until a job that has not begun is given up
 _SECONDS_RUNNING_UNWATCHED = 600.0  # until a running job is stopped if others want the machine
 _SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_UNTIL_PAUSED = 8.0  # without a turn; in a full class, turns are some six seconds apart
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,6 +42,7 @@ class Job:
     state: str = "waiting"  # then "running", then "ended"
     failure: str = ""  # why it did not do its work, as a sentence
     seconds: float = 0.0  # of the machine's time that it has had
+    served_at: float = field(default_factory=time.monotonic)  # when it had its last turn
     version: int = 0  # grows with every change that a page may display
     watched_at: float = field(default_factory=time.monotonic)  # when a page last displayed it
     stopped_because: str = ""  # the sentence for a stop that the visitor did not request
@@ -72,6 +74,10 @@ class Job:
     def is_active(self) -> bool:
         """Whether it waits or runs."""
         return self.state != "ended"
+
+    def was_served(self, seconds: float) -> None:
+        """Records a turn, after which the job has had `seconds` of the machine's time."""
+        self.seconds, self.served_at = seconds, time.monotonic()
 
     def changed(self) -> None:
         """Makes the pages that watch the job display it again."""
@@ -157,6 +163,11 @@ class Jobs:
         with self._lock:
             return 0 if not self._share_machine else sum(other.owner != job.owner for other in self._running)
 
+    def is_paused(self, job: Job) -> bool:
+        """Whether a running job has had no time for a while, because others had less before."""
+        is_waiting = time.monotonic() - job.served_at > _SECONDS_UNTIL_PAUSED
+        return job.state == "running" and is_waiting and self.num_others(job) > 0
+
     def num_before(self, job: Job) -> int:
         """The number of jobs that will begin before a waiting one."""
         with self._lock:
@@ -213,9 +224,18 @@ class Jobs:
             self._ended[job.owner, job.kind] = job
             while len(self._ended) > _MOST_ENDED:
                 self._ended.popitem(last=False)
+            failed = []
             while self._waiting and self._has_room(self._waiting[0][0]):
-                self._begin(*self._waiting.pop(0))
+                next_job, context = self._waiting.pop(0)
+                try:
+                    self._begin(next_job, context)
+                except UserError as error:
+                    next_job.failure = str(error)
+                    failed.append(next_job)
         job.ended.set()
+        for other in failed:
+            other.give_up()
+            self._end(other)
 
     def _look_after(self) -> None:
         while True:

@@ -118,7 +118,7 @@ class Training(Job):
         ended: dict[int, EpochEnded] = {}
         for event in self.machine.run(work, self.stopping):
             if isinstance(event, Served):
-                self.seconds = event.seconds
+                self.was_served(event.seconds)
                 continue
             position, reported = event
             index = indices[position]
@@ -188,7 +188,7 @@ class LrSearch(Job):
         for event in self.machine.run(Search.of(self.config, images), self.stopping):
             match event:
                 case Served():
-                    self.seconds = event.seconds
+                    self.was_served(event.seconds)
                     if self.seconds > self.most_seconds:
                         raise UserError(
                             "The search takes too long here; a smaller batch_size or zero_grad_every helps."

@@ -3,7 +3,7 @@
 import html
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,14 +19,16 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import Lesson, lesson_of
 from ui.charts import run_charts
 from ui.charts.live import LARGE, SMALL, live_chart
-from ui.i18n.words import translate
-from ui.parts.job_words import sharing_words
+from ui.i18n.words import i18n, translate
+from ui.parts.job_words import Standing, sharing_words
 from ui.parts.markup import advice, bar, duration, note, status_line
 from ui.parts.messages import Updates
 
 NUM_CLASSES = 10  # CIFAR-10's, for charts that are drawn before the images have loaded
 
 _SECONDS_JUST_NOW = 60.0
+# Until the page knows whether something trains. The browser translates it.
+_LOADING = "<div class='status'>" + i18n("Loading …") + "</div>"
 
 _STATUS = {
     "training": ("Training", "in another program"),
@@ -36,14 +38,6 @@ _STATUS = {
     "out_of_time": ("Out of time", "Resume continues from the last epoch"),
     "interrupted": ("Interrupted", "the app stopped; Resume continues from the last epoch"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Live:
-    """How the job that trains the runs stands: the other visitors' jobs beside it, and the seconds until it ends."""
-
-    num_others: int = 0
-    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +60,7 @@ class RunView:
         language: str,
         *,
         planned: Sequence[tuple[float, float]] = (),
-        live: Live | None = None,
+        live: Standing | None = None,
         ended: float | None = None,
     ) -> Updates:
         """Updates that show the runs of a race, or an empty view.
@@ -79,7 +73,7 @@ class RunView:
 
 def build() -> RunView:
     """Adds the view, without any runs, to the page being built."""
-    empty = {**_contents([], None, "en"), "status": ""}  # until the page knows whether something trains
+    empty = {**_contents([], None, "en"), "status": _LOADING}
 
     def chart(name: str, height: int, label: str, elem_id: str) -> gr.HTML:
         return live_chart(empty[name], height=height, label=label, elem_id=elem_id)
@@ -115,7 +109,7 @@ def _contents(
     language: str,
     *,
     planned: Sequence[tuple[float, float]] = (),
-    live: Live | None = None,
+    live: Standing | None = None,
     ended: float | None = None,
 ) -> dict[str, Any]:
     """The values of a RunView's components, by their names."""
@@ -143,7 +137,7 @@ def taught_lesson(runs: Sequence[Run]) -> Lesson | None:
     return next(filter(None, (lesson_of(run.config) for run in runs)), None)
 
 
-def status(runs: Sequence[Run], language: str, *, live: Live | None = None, ended: float | None = None) -> str:
+def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, ended: float | None = None) -> str:
     """The state of the runs and their progress bar, as HTML."""
     if not runs:
         return status_line("Ready.", "Press Train: the defaults work well.", 0, language)
@@ -153,7 +147,7 @@ def status(runs: Sequence[Run], language: str, *, live: Live | None = None, ende
     say = partial(translate, language=language)
     run = runs[0]
     if live and not run.history:
-        words = ["measuring the untrained network", *sharing_words(live.num_others, None, language)]
+        words = ["measuring the untrained network", *sharing_words(replace(live, seconds_left=None), language)]
         # Without a bar, which would fall back to the start when the training begins.
         return status_line("Starting", " · ".join(say(word) for word in words), 0, language)
     title, more = _STATUS[run.status]
@@ -167,7 +161,7 @@ def status(runs: Sequence[Run], language: str, *, live: Live | None = None, ende
         more = Message("testing {share}", share=f"{run.evaluated:.0%}") if run.evaluated else ""
         if run.last_step is not None:
             words.append(say("loss {loss}", loss=f"{run.curve.points[-1].smoothed:.3f}"))
-        words += sharing_words(live.num_others, live.seconds_left, language)
+        words += sharing_words(live, language)
     words += _gpu_words(runs, language, live=live)
     if run.epoch and (best := run.best):
         accuracy = f"{best.test_accuracy:.1%}"
@@ -177,7 +171,7 @@ def status(runs: Sequence[Run], language: str, *, live: Live | None = None, ende
     return status_line(title, text, run.epochs_passed / run.config.epochs, language, run.advice, run.warning)
 
 
-def _race_status(runs: Sequence[Run], language: str, *, live: Live | None, ended: float | None) -> str:
+def _race_status(runs: Sequence[Run], language: str, *, live: Standing | None, ended: float | None) -> str:
     say = partial(translate, language=language)
     contenders = compare(runs)
     passed = sum(run.config.epochs if run.status == "diverged" else run.epochs_passed for run in runs)
@@ -190,7 +184,7 @@ def _race_status(runs: Sequence[Run], language: str, *, live: Live | None, ended
         words.append(say("{count} runs", count=len(runs)))
     words.append(say("epoch {epoch} of {epochs}", epoch=min(epochs, epoch + 1) if live else epoch, epochs=epochs))
     if live:
-        words += sharing_words(live.num_others, live.seconds_left, language)
+        words += sharing_words(live, language)
     unfinished = {run.status for run in runs} - {"completed", "diverged"}
     words += _gpu_words(runs, language, live=live)
     title = "Training" if live else _STATUS[next(iter(unfinished))][0] if unfinished else "Done"
@@ -236,7 +230,7 @@ def _fairness(run: Run, language: str) -> list[str]:
     return [translate(words, language)] if run.config.train_split == "test" else []
 
 
-def _gpu_words(runs: Sequence[Run], language: str, *, live: Live | None) -> list[str]:
+def _gpu_words(runs: Sequence[Run], language: str, *, live: Standing | None) -> list[str]:
     """The seconds of a borrowed GPU that these runs have used and still need; [] without one."""
     latest = max((run.gpu_time for run in runs if run.gpu_time), key=lambda time: time.used_seconds, default=None)
     if latest is None:

@@ -20,7 +20,7 @@ from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.charts.curves import MEASURES
 from ui.i18n.words import DYNAMIC, STATIC, translate
-from ui.parts.job_words import sharing_words
+from ui.parts.job_words import Standing, sharing_words
 from ui.parts.run_view import _STATUS
 
 REPOSITORY = Path(__file__).parents[3]
@@ -179,8 +179,9 @@ def test_every_status_has_chinese():
     """Of a run, and of a job that shares the machine."""
     assert {words for status in _STATUS.values() for words in status} - {""} <= DYNAMIC.keys()
     for num_others in (1, 2):
-        (words,) = sharing_words(num_others, 60.0, "zh")
-        assert not re.search("[a-z]{2}", words)
+        words = sharing_words(Standing(num_others=num_others, is_paused=True, seconds_left=60.0), "zh")
+        assert len(words) == 3
+        assert not re.search("[a-z]{2}", " ".join(words))
 
 
 def test_no_error_for_users_is_a_bare_ValueError():  # noqa: N802

@@ -234,3 +234,37 @@ def test_a_change_of_state_is_displayed(jobs):
     running = second.version
     finish(second)
     assert second.version > running
+
+
+def test_a_system_without_threads_loses_no_job(jobs, monkeypatch):
+    """A job that cannot begin ends with a sentence, and so do those that wait for it; later ones begin."""
+    queue = jobs()
+    first, second, third = started(queue, *(Work(f"visitor {number}") for number in range(3)))
+    assert first.begun.wait(30)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        finish(first)
+        for job in (second, third):
+            assert job.ended.wait(30)
+            assert "no room" in job.failure
+            assert job.given_up == 1
+        with pytest.raises(UserError, match="no room"):
+            queue.start(Work("late"))
+    (later,) = started(queue, Work("later"))
+    finish(later)
+
+
+def test_a_job_that_had_no_turn_for_a_while_is_paused(jobs, monkeypatch):
+    """Only if others have the machine meanwhile."""
+    queue = jobs(most_running=2)
+    (first,) = started(queue, Work("one"))
+    first.served_at -= 60
+    assert not queue.is_paused(first)
+    started(queue, Work("other"))
+    assert queue.is_paused(first)
+    first.was_served(3.0)
+    assert not queue.is_paused(first)

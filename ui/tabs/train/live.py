@@ -18,11 +18,11 @@ from ui.jobs.queue import Job
 from ui.jobs.trainings import LrSearch, Training
 from ui.lab import Lab
 from ui.parts import run_list
-from ui.parts.job_words import waiting_words
+from ui.parts.job_words import Standing, waiting_words
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
 from ui.parts.run_list import RunLists
-from ui.parts.run_view import Live, RunView
+from ui.parts.run_view import RunView
 from ui.parts.shared import Displayed
 from ui.run_index import is_key
 from ui.tabs.train.buttons import Buttons
@@ -68,7 +68,7 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
     }
     if job and job.is_active and job.race == race:
         displayed.job = id(job)
-        live = Live(num_others=lab.jobs.num_others(job), seconds_left=lab.jobs.seconds_left(job))
+        live = Standing.of(lab.jobs, job)
         updates |= page.view.show(runs, lab.images, language, planned=job.planned, live=live)
         if job.state == "waiting":
             words = waiting_words(lab.jobs, job, language)
@@ -119,13 +119,15 @@ async def watch(lab: Lab, page: LiveView, *, visitor: str | None, displayed: Dis
 
 def _state(lab: Lab, visitor: str, displayed: Displayed) -> Hashable:
     """What `show` depends on, as far as it changes by itself."""
-    jobs = [lab.jobs.of(visitor, kind) for kind in (Training, LrSearch)]
-    loading = None if lab.images else lab.loading
-    return (
-        displayed.race,
-        *((id(job), job.version, lab.jobs.num_others(job), lab.jobs.num_before(job)) for job in jobs if job),
-        loading,
-    )
+    jobs = lab.jobs
+
+    def state_of(job: Job | None) -> Hashable:
+        if job is None:
+            return None
+        return id(job), job.version, jobs.num_others(job), jobs.is_paused(job), jobs.num_before(job)
+
+    own = tuple(state_of(jobs.of(visitor, kind)) for kind in (Training, LrSearch))
+    return displayed.race, own, None if lab.images else lab.loading
 
 
 def _displayed_runs(

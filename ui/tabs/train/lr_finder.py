@@ -14,7 +14,7 @@ from ui.jobs.queue import Jobs
 from ui.jobs.trainings import LrSearch
 from ui.lab import Lab, checked_visitor
 from ui.parts import fields
-from ui.parts.job_words import sharing_words, waiting_words
+from ui.parts.job_words import Standing, sharing_words, waiting_words
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
 from ui.parts.shared import AT_ONCE
@@ -93,7 +93,7 @@ def find_lr(lab: Lab, *, visitor: str, **settings: Any) -> None:
 def _progress(search: LrSearch, jobs: Jobs, language: str) -> str:
     last = search.trials[-1] if search.trials else None
     words = [translate("raising lr step by step on a separate network", language)]
-    words += sharing_words(jobs.num_others(search), jobs.seconds_left(search), language)
+    words += sharing_words(Standing.of(jobs, search), language)
     return status_line("Searching", " · ".join(words), last.step / last.num_steps if last else 0, language)
 
 

@@ -117,9 +117,10 @@ def resume_on_click(lab: Lab, own: OwnRuns, live: LiveView, shared: Shared, widg
     def begin(*, visitor: str, displayed: Displayed, race: str | None, **values: Any) -> Updates:
         try:
             training.resume(lab, visitor=visitor, race=race, **values)
-        except SpentScheduleError as error:
+        except UserError as error:
             words = advice(translate(str(error), current_language()))
-            return {own.refused: gr.update(value=words, visible=True), own.go_on: gr.update(visible=True)}
+            has_remedy = isinstance(error, SpentScheduleError)
+            return {own.refused: gr.update(value=words, visible=True), own.go_on: gr.update(visible=has_remedy)}
         displayed.race = race
         return {own.go_on: gr.update(visible=False), **show_live(lab, live, visitor, displayed)}
 
