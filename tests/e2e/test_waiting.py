@@ -68,7 +68,7 @@ def test_a_page_that_waits_says_so_and_is_trained_when_there_is_room(busy, new_p
     new_page.goto(f"{app.url}/?epochs=1&num_images=64&batch_size=64&scheduler=constant")
     before = set(app.checkpoints.iterdir())
     new_page.click("#train:enabled")
-    status_says(new_page, "^Not started yet.* 0 are before yours")
+    status_says(new_page, "^Not started yet.*yours is next")
     new_page.screenshot(path=screenshots / "waiting-in-queue.png")
     new_page.click("#stop")
     status_says(new_page, "^Not trained\\s+It was stopped before it started")
