@@ -38,6 +38,8 @@ _logger = logging.getLogger(__name__)
 # Short, so that other visitors get their turn and a visitor's daily quota is requested only as it is needed.
 LONGEST_SECONDS = 60
 
+_TAKEN_BACK = Message("The GPU was taken back in the middle of an epoch.")
+
 _Kind = tuple[str | int | bool, ...]
 
 
@@ -234,6 +236,9 @@ class BorrowedGpu:
             raise
         except gr.Error as error:
             raise _refusal(job, str(error.message)) from None
+        except (BrokenPipeError, EOFError):
+            _logger.exception("The process on the GPU was killed between two slices.")
+            raise GpuUnavailableError(_TAKEN_BACK, pace_is_suspect=True) from None
         except (httpx.HTTPError, RuntimeError):
             _logger.exception("The GPU service does not answer.")
             raise GpuUnavailableError("The GPU is not available right now: its service does not answer.") from None
@@ -267,7 +272,7 @@ def _refusal(job: Job, message: str) -> GpuUnavailableError:
     if "No GPU was available" in message:
         return GpuUnavailableError("No GPU is free right now; try again in a moment.")
     if "aborted" in message:
-        return GpuUnavailableError("The GPU was taken back in the middle of an epoch.", pace_is_suspect=True)
+        return GpuUnavailableError(_TAKEN_BACK, pace_is_suspect=True)
     if "Expired" in message:
         return GpuUnavailableError("This page's access to the GPU has expired; press the button again.")
     _logger.error("The job on the GPU failed: %s", message)

@@ -166,15 +166,22 @@ class Breaking(Lender):
                 raise gr.Error(self.message.format(requested=job.seconds, left=0), print_exception=False)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("ZeroGPU API /schedule error: 500"), httpx.ConnectError("refused")])
-def test_a_failing_gpu_service_is_reported(cached, error, caplog):
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError("ZeroGPU API /schedule error: 500"), "does not answer"),
+        (httpx.ConnectError("refused"), "does not answer"),
+        (BrokenPipeError(32, "Broken pipe"), "taken back"),  # the process was killed between two slices
+    ],
+)
+def test_a_failing_gpu_service_is_reported(cached, error, sentence, caplog):
     """Its error is also logged."""
 
     def fail(job):
         raise error
         yield
 
-    with pytest.raises(GpuUnavailableError, match="does not answer"):
+    with pytest.raises(GpuUnavailableError, match=sentence):
         list(BorrowedGpu(fail).race([(CONFIG, None)], cached))
     assert str(error) in caplog.text
 
