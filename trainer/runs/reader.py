@@ -48,7 +48,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if digests.keys() == {WEIGHTS_FILE}:
         raise UserError("This is an intermediate epoch of a published run; only its last epoch can be resumed.")
     model = OptimizerLabModel.from_pretrained(folder)
-    tensors = read_tensors(folder / TENSORS_FILE, at_most=largest_tensors_file(model))
+    mapped = read_tensors(folder / TENSORS_FILE, at_most=largest_tensors_file(model))
+    # Copies: Windows refuses to replace a mapped file, and the run that is resumed saves its next epoch there.
+    tensors = {name: tensor.clone() for name, tensor in mapped.items()}
+    del mapped
     state = training_json.to_state(content, run.epoch)
     files = {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, TENSORS_FILE)}
     for name, digest in training_json.digests(files).items():
