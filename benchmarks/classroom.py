@@ -32,7 +32,7 @@ class _Training:
 def main() -> None:
     parser = options(__doc__, data="synthetic", has_order=False)
     parser.add_argument("--visitors", type=int, default=30)
-    parser.add_argument("--long", type=int, default=2, help="long trainings beside them")
+    parser.add_argument("--long", type=int, default=2, help="number of long trainings that run at the same time")
     parser.add_argument("--images", type=int, default=5000, help="pictures of each visitor's epoch")
     parser.add_argument("--seconds", type=float, default=10.0, help="within which all visitors press Train")
     parser.add_argument("--seeds", action="store_true", help="each visitor has another seed, so another network")

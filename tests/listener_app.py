@@ -1,4 +1,4 @@
-"""A page whose handler records whether its client listens, and yields as many messages as it is told to."""
+"""A page whose handler records whether its client listens, and yields the requested number of messages."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""The schedule of the worker: whoever has had the least time goes next."""
+"""The schedule of the worker: the generator that has had the least time goes next."""
 
 import itertools
 

@@ -140,7 +140,7 @@ class WorkerProcess:
     def _start_again(self) -> bool:
         try:
             self._start()
-        except (OSError, RuntimeError):  # RuntimeError: there are no more threads
+        except (OSError, RuntimeError):  # RuntimeError: no thread can be started
             _logger.exception("A worker process cannot be started.")
             return False
         return True

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import torch
 
-from trainer.errors import UserError
+from trainer.errors import Message, UserError
 from trainer.jobs.schedule import Schedule
 from trainer.jobs.work import Work
 from trainer.learning.device import allow_tf32
@@ -58,7 +58,7 @@ def main() -> None:
         turn = schedule.turn()
         if turn.error is not None and not isinstance(turn.error, UserError):
             _logger.error("A training failed.", exc_info=turn.error)
-            turn = replace(turn, error=_BROKEN)
+            turn = replace(turn, error=UserError(BROKEN))
         _send(messages, turn)
         if turn.error is not None:
             # The error's traceback holds the frames of the training, with its network and its batch.
@@ -68,7 +68,7 @@ def main() -> None:
                 torch.cuda.empty_cache()
 
 
-_BROKEN = UserError("Something in the app went wrong; its log says what.")
+BROKEN = Message("Something in the app went wrong; its log says what.")
 
 
 def _send(messages: BinaryIO, message: object) -> None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar, cast
 
 from trainer.errors import Message, UserError
+from trainer.jobs.worker import BROKEN
 
 _logger = logging.getLogger(__name__)
 
-BROKEN = Message("Something in the app went wrong; its log says what.")
 STOPPED = Message("It was stopped before it started.")
 LEFT = Message("It was not started because nobody was watching any more.")
 UNWATCHED = Message("It was stopped because nobody was watching and others wanted the machine.")
@@ -202,7 +202,7 @@ class Jobs:
         job.changed()
         try:
             threading.Thread(target=context.run, args=(self._run, job), daemon=True).start()
-        except RuntimeError:  # the system has no more threads
+        except RuntimeError:  # no thread can be started
             self._running.remove(job)
             raise UserError("The machine has no room for another training at the moment.") from None
 

@@ -192,7 +192,7 @@ def test_a_lost_worker_interrupts_only_the_unfinished_runs_of_a_race(lab):
 
 @pytest.mark.parametrize(("error", "sentence"), [(WEAK, str(WEAK)), (KeyError("secret"), BROKEN)])
 def test_a_training_refused_before_its_first_event_leaves_nothing(lab, tmp_path, error, sentence):
-    """The job ends with the sentence, whoever owns its folders."""
+    """The job ends with the sentence, no matter who owns its folders."""
     lab._run = refuse(error)
     assert trained(lab).failure == sentence
     assert trained(lab, CONFIG, OTHER).failure == sentence
@@ -275,15 +275,20 @@ def test_the_seconds_left_are_those_of_all_unfinished_runs(lab):
     assert job.seconds_left is None
 
 
-def test_the_machines_time_is_counted(lab):
-    """The worker reports it after each turn; it is no event of the run."""
+def served(seconds):
+    """Runs work here, and reports after each event that it has had `seconds`."""
 
     def run(work, stopping):
         for event in run_here(work, stopping):
             yield event
-            yield Served(seconds=7.5)
+            yield Served(seconds=seconds)
 
-    lab._run = run
+    return run
+
+
+def test_the_machines_time_is_counted(lab):
+    """The worker reports it after each turn; it is no event of the run."""
+    lab._run = served(7.5)
     reported = []
     assert trained(lab, on_event=lambda _, event: reported.append(event)).seconds == 7.5
     assert {type(event) for event in reported} == {EpochEnded, CheckpointReady, StepLogged, Finished}
@@ -306,13 +311,7 @@ def test_a_search_finds_an_lr(lab, tmp_path, monkeypatch):
 
 def test_a_search_that_takes_too_long_ends(lab):
     """With a sentence on what helps."""
-
-    def run(work, stopping):
-        for event in run_here(work, stopping):
-            yield event
-            yield Served(seconds=3.0)
-
-    lab._run = run
+    lab._run = served(3.0)
     job = ended(lab.search(new_visitor(), CONFIG, most_seconds=2.0))
     assert "takes too long here" in job.failure
     assert len(job.trials) == 1

@@ -64,7 +64,7 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
     updates: Updates = {
         page.chosen: displayed.race or "",
         **page.finder.show(lab.jobs, search, language),
-        **page.buttons.show(is_training=bool(job and job.is_active), can_stop=_is_active(job) or _is_active(search)),
+        **page.buttons.show(is_training=_is_active(job), can_stop=_is_active(job) or _is_active(search)),
     }
     if job and job.is_active and job.race == race:
         displayed.job = id(job)
