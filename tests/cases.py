@@ -5,6 +5,12 @@ from typing import Any
 
 import pytest
 
+from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.schedulers import SCHEDULERS
+
+ROWS = [*((name, row.scheduler) for name, row in OPTIMIZERS.items()), *(("adam", name) for name in SCHEDULERS)]
+"""Every optimizer with its own scheduler, and every scheduler with an optimizer that has betas."""
+
 
 def first_is_quick(cases: Iterable[Any]) -> list[Any]:
     """Returns the cases of a parametrized test, all marked slow except the first. A tuple has several arguments."""

@@ -39,12 +39,16 @@ class Guess(TypedDict):
 
 
 class Experiment(TypedDict):
-    """A lesson: its settings, those that fix it (`mended`), what to look for, what happens, the notebook's values."""
+    """A lesson: its settings, what its comparison runs change, what to look for, what happens, the notebook's values.
+
+    `mended` is the first of the comparisons.
+    """
 
     name: str
     title: str
     settings: dict[str, Any]
     mended: dict[str, Any]
+    comparisons: list[dict[str, Any]]
     before: str
     after: str
     printed: list[float]

@@ -26,6 +26,7 @@ from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 from trainer.settings.config import MODELS, TrainConfig
 from trainer.settings.lessons import LESSONS
+from trainer.settings.optimizers import OPTIMIZERS
 
 REPOSITORY = Path(__file__).parents[2]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
@@ -44,6 +45,7 @@ CASES = {
     "a schedule of batches": {"scheduler": "onecycle", "pct_start": 0.4},
     "no last batch": {"drop_last": True, "augment": False, "softmax": True},
     "divergence": {"lr": 1e6},
+    **{f"the optimizer {name}": {"optimizer": name, "lr": row.defaults["lr"]} for name, row in OPTIMIZERS.items()},
     **{f"the network {name}": {"model": name, "batch_size": 13} for name in MODELS if name != "quick"},
 }
 

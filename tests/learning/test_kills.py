@@ -32,6 +32,7 @@ KILLED_AND_RESUMED = """
 # that does not. An instant is a number of events, or a float of seconds, after which SIGALRM ends the process anywhere.
 import os, pickle, signal, sys
 from pathlib import Path
+import prodigyopt, schedulefree, timm.optim  # once, for all children
 from trainer.images.image_data import facts
 from trainer.learning.checkpoint import resumed
 from trainer.learning.loop import train
@@ -82,19 +83,12 @@ def state_of(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGALRM.")
 def test_killed_runs_resume_exactly(tiny, trained, tmp_path, monkeypatch):
-    """Each run is killed three times: after random events, at random instants, or soon after a resume."""
+    """Each run is killed three times: after random events, at a random instant, and soon after it was resumed."""
     chance = random.Random(14)
-    cases = []
-    for name, config in CONFIGS.items():
-        cases += [
-            (
-                f"{name}, soon after a resume",
-                config,
-                [chance.randint(5, 9), chance.randint(0, 3), chance.randint(0, 3)],
-            ),
-            (f"{name}, after random events", config, [chance.randint(0, 12) for _ in range(3)]),
-            (f"{name}, at random instants", config, [chance.uniform(0.001, 0.1) for _ in range(3)]),
-        ]
+    cases = [
+        (name, config, [chance.randint(0, 12), chance.uniform(0.001, 0.1), chance.randint(0, 3)])
+        for name, config in CONFIGS.items()
+    ]
     (tmp_path / "cases.pickle").write_bytes(pickle.dumps((tiny, cases)))
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", KILLED_AND_RESUMED, str(tmp_path)],
@@ -107,7 +101,7 @@ def test_killed_runs_resume_exactly(tiny, trained, tmp_path, monkeypatch):
     whole = {
         name: state_of(trained(config, tiny, folder=tmp_path / "whole" / name)[0]) for name, config in CONFIGS.items()
     }
-    differ = [name for name, _, _ in cases if state_of(tmp_path / name) != whole[name.partition(", ")[0]]]
+    differ = [name for name, _, _ in cases if state_of(tmp_path / name) != whole[name]]
     assert differ == []
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cases import first_is_quick
 
 from trainer.images.image_data import Split, subset
 from trainer.learning import lr_finder
@@ -62,7 +63,14 @@ def made(losses, *, smoothed=None, low=1e-5, high=10.0, num_steps=None):
     ]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adadelta"])
+def test_prodigy_has_no_lr_to_find(tiny):
+    """It finds its own; the finding says so, without any trial."""
+    trials, finding = found(TrainConfig(optimizer="prodigy"), tiny)
+    assert (trials, finding.suggestion) == ([], None)
+    assert finding.reason == "prodigy finds its own lr while it trains: leave lr at 1."
+
+
+@pytest.mark.parametrize("optimizer", first_is_quick(sorted(set(OPTIMIZERS) - {"prodigy"})))
 def test_the_ramp(optimizer, tiny, short):
     """lr rises by the same factor at each step, over three decades on both sides of the optimizer's default."""
     trials, _ = found(TrainConfig(batch_size=26, augment=False, optimizer=optimizer), tiny)

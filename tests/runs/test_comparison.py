@@ -6,13 +6,12 @@ import math
 from dataclasses import replace
 
 import pytest
+from cases import ROWS
 
 from tests.runs.test_run import ended
 from trainer.runs.comparison import compare, differences, to_csv, verdict
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
-from trainer.settings.optimizers import OPTIMIZERS
-from trainer.settings.schedulers import SCHEDULERS
 
 
 def run(config, *accuracies, status="completed"):
@@ -35,8 +34,7 @@ def test_a_label_has_only_what_differs():
     assert [one.label for one in compare([run(SGD)])] == [""]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(("optimizer", "scheduler"), ROWS)
 def test_different_configs_have_different_labels(optimizer, scheduler):
     """For each optimizer and scheduler."""
     one, other = TrainConfig(), TrainConfig(optimizer=optimizer, scheduler=scheduler)

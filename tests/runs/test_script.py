@@ -30,7 +30,7 @@ from trainer.learning.schedulers import preview, spans_run
 from trainer.runs.events import EpochEnded
 from trainer.runs.script import as_code
 from trainer.runs.script.formatting import WIDTH
-from trainer.settings.config import TrainConfig
+from trainer.settings.config import MODELS, TrainConfig
 from trainer.settings.lessons import LESSONS
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
@@ -104,14 +104,14 @@ def few_steps(lesson: TrainConfig) -> TrainConfig:
 @pytest.mark.parametrize("is_fixed", [False, True], ids=["mistake", "fixed"])
 @pytest.mark.parametrize("name", first_is_quick(sorted(set(LESSONS) - {"zero-grad-never"})))
 def test_each_lesson_and_its_fixed_version(name, is_fixed, drawn_here):
-    config = few_steps(LESSONS[name].fixed if is_fixed else LESSONS[name].config)
+    config = few_steps(LESSONS[name].compared[0] if is_fixed else LESSONS[name].config)
     assert_alike(run_here(as_code(config, facts(drawn_here)))[0], config, drawn_here)
 
 
 # The optimizer matters to onecycle and cyclic alone: without momentum, the script has to turn cycle_momentum off, and
 # cyclic replaces the optimizer's lr.
 PAIRS = [
-    *itertools.product(OPTIMIZERS, ["onecycle"]),
+    *[(name, row.scheduler) for name, row in OPTIMIZERS.items()],
     *itertools.product(["sgd"], sorted(set(SCHEDULERS) - {"onecycle"})),
     ("adagrad", "cyclic"),
     ("adam", "cyclic"),
@@ -145,6 +145,16 @@ OTHERWISE = [
     {"train_split": "test", "num_images": 17},
     {"num_images": 20, "seed": 2**31 - 1, "batch_size": 20},
     {"epochs": 1, "scheduler": "cosine", "scheduler_unit": "batch"},
+    {"optimizer": "muon", "adamw_lr": 0.01, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"},
+    {"optimizer": "adan", "betas": (0.9, 0.8), "beta3": 0.7, "weight_decay": 0.1},
+    {"optimizer": "mars", "mars_gamma": 0.1},
+    {"optimizer": "adopt", "weight_decay": 0.1, "decoupled_weight_decay": True},
+    {"optimizer": "prodigy", "weight_decay": 0.1, "d_coef": 2.0},
+    {"optimizer": "adamw_schedulefree", "num_warmup_steps": 1},
+    {"optimizer": "adamw_schedulefree", "zero_grad_every": 0, "lr": 1e-4},
+    {"optimizer": "sgd_schedulefree", "model": "fast", "lr": 0.01},
+    {"optimizer": "sam", "model": "fast", "lr": 0.001, "rho": 0.1},
+    {"optimizer": "sam_adamw", "precision": "bfloat16"},
     {"model": "fast", "lr": 0.001},
     {"model": "fast", "lr": 0.001, "activation": "none", "normalize": False, "softmax": True, "label_smoothing": 0.1},
 ]
@@ -451,7 +461,8 @@ def written(folder: Path, parquet: Path) -> None:
     sources = [HUB, *({"source": source} for source in ("torchvision", "synthetic", "/pictures", str(parquet)))]
     configs = [TrainConfig(), *(lesson.config for lesson in LESSONS.values())]
     configs += [TrainConfig.from_settings(settings) for settings in [*OTHERWISE, *SCHEDULES]]
-    configs += [TrainConfig(optimizer=name) for name in OPTIMIZERS]
+    configs += [TrainConfig(optimizer=name, model=model) for name in OPTIMIZERS for model in MODELS]
+    configs += [TrainConfig(optimizer="sgd_schedulefree", zero_grad_every=0)]
     configs += [TrainConfig(precision=name, zero_grad_every=2) for name in ("bfloat16", "float16")]
     configs += [TrainConfig(model="fast"), TrainConfig(model="fast", precision="float16", normalize=False)]
     for number, config in enumerate(configs):

@@ -9,6 +9,7 @@ import pytest
 from trainer import TrainConfig, train
 from trainer.images.image_data import subset
 from trainer.runs.events import EpochEnded, Finished, StepLogged
+from trainer.settings.config import ROW_SETTINGS
 from trainer.settings.lessons import LESSONS, lesson_of, zero_grad_lab
 
 MISTAKES = ("softmax-plateau", "adam-step-per-batch", "sgd-step-per-batch")
@@ -32,24 +33,30 @@ def drawn():
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_every_lesson_is_complete(lesson):
-    """It and its fixed version are valid and differ only in the mistake; its texts are not empty."""
-    own, fixed = lesson.config.settings(), lesson.fixed.settings()
-    assert {name for name in own if own[name] != fixed.get(name)} == set(lesson.fix)
-    assert lesson.config.train_split == "test"
-    assert lesson.config.activation == "none"
+    """It and its comparison runs are valid and differ only in what these change; its texts are not empty."""
+    own = lesson.config.settings()
+    for changes, compared in zip(lesson.comparisons, lesson.compared, strict=True):
+        other = compared.settings()
+        differing = {name for name in own.keys() | other.keys() if own.get(name) != other.get(name)}
+        assert set(changes) <= differing
+        assert {name for name in differing if name not in ROW_SETTINGS} <= {*changes, "scheduler", "scheduler_unit"}
+    if lesson.printed or lesson.is_mistake:
+        assert lesson.config.train_split == "test"
+        assert lesson.config.activation == "none"
     assert len(lesson.printed) == len(lesson.printed_at)
     assert lesson.before
     assert lesson.after
 
 
 def test_a_lesson_as_json():
-    """The keys are public; what fixes a lesson is called `mended` there."""
+    """The keys are public; the first comparison is called `mended` there."""
     lesson = LESSONS["one-epoch"]
     assert json.loads(json.dumps(lesson.to_json())) == {
         "name": "one-epoch",
         "title": lesson.title,
         "settings": {"epochs": 1},
         "mended": {"epochs": 10, "momentum": 0.9},
+        "comparisons": [{"epochs": 10, "momentum": 0.9}],
         "before": lesson.before,
         "after": lesson.after,
         "printed": [2.2978, 2.2988, 2.3163, 2.3253, 2.2804],
@@ -60,10 +67,10 @@ def test_a_lesson_as_json():
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_a_lesson_is_known_by_its_settings(lesson):
-    """With fewer epochs or another seed it is still the lesson; the fixed version and the default config are not."""
+    """With fewer epochs or another seed it is still the lesson; its comparison runs and the default config are not."""
     shorter = {} if lesson.name == "one-epoch" else {"epochs": 2}
     assert lesson_of(lesson.config.changed({"seed": 5, **shorter})) is lesson
-    assert lesson_of(lesson.fixed) is None
+    assert not any(lesson_of(config) for config in lesson.compared)
     assert lesson_of(TrainConfig()) is None
 
 
@@ -98,14 +105,14 @@ def test_one_epoch_of_synthetic_pictures_falls_a_little(drawn):
     lesson = LESSONS["one-epoch"]
     losses = [e.loss for e in train(lesson.config, drawn) if isinstance(e, StepLogged)]
     assert 0 < sum(losses[:10]) / 10 - sum(losses[-10:]) / 10 < 0.01
-    assert sums(lesson.fixed, drawn, 5)[-1] < sum(losses) - 5
+    assert sums(lesson.compared[0], drawn, 5)[-1] < sum(losses) - 5
 
 
 @pytest.mark.slow
 def test_softmax_plateau_on_synthetic_pictures(drawn):
     """Lesson 2 falls by less than a fiftieth of what it falls without the softmax."""
     lesson = LESSONS["softmax-plateau"]
-    plateau, fixed = (sums(config, drawn, 4) for config in (lesson.config, lesson.fixed))
+    plateau, fixed = (sums(config, drawn, 4) for config in (lesson.config, lesson.compared[0]))
     assert all(0 < a - b < 0.002 for a, b in pairwise(plateau))
     assert fixed[0] - fixed[-1] > 50 * (plateau[0] - plateau[-1])
     assert fixed[-1] < plateau[-1] - 0.05
@@ -133,7 +140,7 @@ def test_one_real_epoch_falls_a_little(real_images):
     losses = [e.loss for e in train(lesson.config, real_images) if isinstance(e, StepLogged)]
     assert len(losses) == 156
     assert 2.25 < sum(losses[-10:]) / 10 < sum(losses[:10]) / 10 < 2.32
-    assert sums(lesson.fixed, real_images, 2)[-1] < 156 * 2.15
+    assert sums(lesson.compared[0], real_images, 2)[-1] < 156 * 2.15
 
 
 def test_softmax_plateau_on_real_images(real_images):
@@ -143,7 +150,7 @@ def test_softmax_plateau_on_real_images(real_images):
     assert 359.0 <= plateau[0] <= 359.6
     assert all(0 < a - b < 0.05 for a, b in pairwise(plateau))
     assert min(plateau) > 358
-    assert sums(lesson.fixed, real_images, 2)[-1] < plateau[-1] - 2
+    assert sums(lesson.compared[0], real_images, 2)[-1] < plateau[-1] - 2
 
 
 @pytest.mark.parametrize("name", MISTAKES[1:])
@@ -152,7 +159,7 @@ def test_a_schedule_per_batch_freezes_real_images(real_images, name):
     lesson = LESSONS[name]
     frozen = sums(lesson.config, real_images, 3)
     assert abs(frozen[2] - frozen[1]) < 0.001
-    assert sums(lesson.fixed, real_images, 1)[-1] < frozen[-1] - 0.5
+    assert sums(lesson.compared[0], real_images, 1)[-1] < frozen[-1] - 0.5
 
 
 def test_zero_grad_never_blows_up_in_its_first_real_epoch(real_images):

@@ -60,7 +60,7 @@ def find_lr_command(options: argparse.Namespace) -> int:
                 finding = result  # the last result
     if not options.json:
         print("       lr      loss  smoothed")
-        for trial in trials[:: math.ceil(len(trials) / _MAX_ROWS)]:
+        for trial in trials[:: math.ceil(len(trials) / _MAX_ROWS) or 1]:
             print(f"{trial.lr:9.2g}  {trial.loss:8.4g}  {trial.smoothed:8.4g}")
         suggestion = "none" if finding.suggestion is None else f"{finding.suggestion:g}"
         print(f"\nSuggested lr: {suggestion}. {finding.reason}")

@@ -8,7 +8,7 @@ import torch
 
 from trainer.images.batches import passes
 from trainer.images.image_data import ImageData, subset, to_device
-from trainer.learning.learner import train_batch
+from trainer.learning.learner import start_training, train_batch
 from trainer.learning.loop import evaluate, prepare
 from trainer.learning.training_set import batches_per_epoch, images_per_epoch
 from trainer.networks.model import OptimizerLabModel
@@ -40,7 +40,7 @@ def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     """
     constant = config.unscheduled()
     split, learner = prepare(constant, data, device=torch.device(device), resume=None)
-    learner.model.train()
+    start_training(learner)
     batches = enumerate(passes(split, constant), 1)
     for round_index, num_batches in enumerate(_ROUNDS):
         started = time.perf_counter()

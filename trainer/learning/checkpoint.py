@@ -1,7 +1,6 @@
 """Checkpoint, the state that a run resumes from, and functions that save and restore a learner's state."""
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,8 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.learning.learner import Learner
+from trainer.learning.optimizers.state import COUNTS_IN_GROUPS, groups_of, is_plain, kind_of, tensors_of
+from trainer.learning.optimizers.state import restore as restore_optimizer
 from trainer.learning.schedulers import spans_run
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import CheckpointReady, EpochEnded
@@ -84,7 +85,9 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
             )
         return replace(checkpoint, config=config)
     config = checkpoint.config.changed({**changes, "epochs": total})
-    usable = {"gradient"} | ({"optimizer"} if _state_kind(config) == _state_kind(checkpoint.config) else set())
+    # Progress that is among the settings in the parameter groups cannot be told from them when they change.
+    keeps_state = config.optimizer not in COUNTS_IN_GROUPS and _state_kind(config) == _state_kind(checkpoint.config)
+    usable = {"gradient", "optimizer"} if keeps_state else {"gradient"}
     settings = config.settings()
     chosen = {name: settings[name] for name in {**(checkpoint.continued_with or {}), **changes} if name in settings}
     return replace(
@@ -106,14 +109,7 @@ def checkpoint_of(learner: Learner, *, epoch: int, with_gradients: bool) -> Chec
 
     `with_gradients` says whether to include its gradients, which a resumed run needs if the next batch adds to them.
     """
-    names = [name for name, _ in learner.model.named_parameters()]
-    state = learner.optimizer.state_dict()
-    tensors = {
-        f"optimizer.{names[index]}.{key}": value
-        for index, values in state["state"].items()
-        for key, value in values.items()
-        if isinstance(value, Tensor)
-    }
+    tensors = {f"optimizer.{name}": tensor for name, tensor in tensors_of(learner.optimizer, learner.model).items()}
     if with_gradients:
         gradients = {f"gradient.{name}": p.grad for name, p in learner.model.named_parameters()}
         tensors |= {name: gradient for name, gradient in gradients.items() if gradient is not None}
@@ -124,7 +120,7 @@ def checkpoint_of(learner: Learner, *, epoch: int, with_gradients: bool) -> Chec
         training=_to_bytes(tensors),
         state={
             "schedule_from": learner.schedule_from,
-            "optimizer": [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]],
+            "optimizer": groups_of(learner.optimizer),
             "scheduler": _json_part(copy.deepcopy(learner.scheduler.state_dict())),
             "scaler": learner.scaler.state_dict(),
         },
@@ -138,15 +134,20 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     """
     try:
         learner.model.load_state_dict(checkpoint.weights)
+        tensors = {
+            name.removeprefix("optimizer."): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith("optimizer.")
+        }
+        restore_optimizer(learner.optimizer, learner.model, tensors, checkpoint.state.get("optimizer"))
         _restore_gradients(learner.model, checkpoint.tensors)
-        _restore_optimizer(learner, checkpoint)
         if "scheduler" in checkpoint.state:
             saved = copy.deepcopy(checkpoint.state["scheduler"])  # torch removes entries from it
             learner.scheduler.load_state_dict(_merged(learner.scheduler.state_dict(), saved))
         learner.scaler.load_state_dict(checkpoint.state["scaler"])
     except torch.OutOfMemoryError:
         raise
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # each optimizer refuses a foreign state in its own way
         raise UserError("The checkpoint does not fit the run it belongs to: its files are damaged.") from error
 
 
@@ -155,63 +156,8 @@ def _restore_gradients(model: OptimizerLabModel, tensors: Mapping[str, Tensor]) 
         kind, parameter_name = name.split(".", 1)
         if kind == "gradient":
             parameter = model.get_parameter(parameter_name)
-            parameter.grad = _laid_out_as(parameter, tensor)
-
-
-def _restore_optimizer(learner: Learner, checkpoint: Checkpoint) -> None:
-    optimizer, initial = learner.optimizer, learner.optimizer.state_dict()
-    groups = initial["param_groups"]
-    if "optimizer" in checkpoint.state:
-        saved = checkpoint.state["optimizer"]
-        groups = [_merged(group, _with_tuples(its)) for group, its in zip(groups, saved, strict=True)]
-    # If no tensors are saved, keep the initial ones: Adagrad has some before its first step.
-    state = _optimizer_state(learner, checkpoint.tensors) or initial["state"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    for values in optimizer.state.values():
-        # load_state_dict moves scalars to the device, and each step would wait for the device to read them.
-        scalars = {key: value for key, value in values.items() if isinstance(value, Tensor) and not value.dim()}
-        values.update({key: value.cpu() for key, value in scalars.items()})
-
-
-def _optimizer_state(learner: Learner, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """Returns copies of the optimizer's tensors by parameter index and name, as in the state_dict of torch.
-
-    Raises AttributeError, KeyError or TypeError if they do not fit the learner.
-    """
-    model = learner.model
-    indices = {name: index for index, (name, _) in enumerate(model.named_parameters())}
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        kind, rest = name.split(".", 1)
-        if kind == "gradient":
-            continue
-        parameter_name, key = rest.rsplit(".", 1)
-        parameter = model.get_parameter(parameter_name)
-        if tensor.dtype != torch.float32 or tensor.shape not in ((), parameter.shape):
-            raise TypeError(f"{name} has another type or shape than its parameter")
-        # Scalars are copied too: torch uses Adam's `step` as it gets it and increments it in place, and the
-        # checkpoint may be saved again.
-        copied = _laid_out_as(parameter, tensor) if tensor.dim() else tensor.clone()
-        state.setdefault(indices[parameter_name], {})[key] = copied
-    names = _state_names(learner.optimizer) if state else set()
-    if state and (len(state) < len(indices) or any(values.keys() != names for values in state.values())):
-        raise KeyError("the optimizer's tensors are incomplete, or not its own")
-    return state
-
-
-def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """Returns a copy on the parameter's device and in its memory format; in another one each step would take longer."""
-    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-
-
-def _state_names(optimizer: torch.optim.Optimizer) -> set[str]:
-    """Returns the names of the tensors that this optimizer keeps for a parameter after its first step."""
-    probe = torch.nn.Parameter(torch.zeros(1))
-    probe.grad = torch.zeros(1)
-    options = {name: optimizer.param_groups[0][name] for name in optimizer.defaults}
-    same_kind = type(optimizer)([{"params": [probe], **options}])  # type: ignore[call-arg]
-    same_kind.step()
-    return {name for name, value in same_kind.state[probe].items() if isinstance(value, Tensor)}
+            # In another memory format each step would take longer.
+            parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
 def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
@@ -220,16 +166,10 @@ def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 def _json_part(state: dict[str, Any]) -> dict[str, Any]:
     """Returns the entries of a scheduler's state that JSON can hold; build_scheduler creates the others again."""
-    part = {key: value for key, value in state.items() if _is_plain(value)}
+    part = {key: value for key, value in state.items() if is_plain(value)}
     if "_schedulers" in state:
         part["_schedulers"] = [_json_part(inner) for inner in state["_schedulers"]]
     return part
-
-
-def _is_plain(value: Any) -> bool:
-    if type(value) is list:
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
 
 
 def _merged(current: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
@@ -241,15 +181,6 @@ def _merged(current: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
         pairs = zip(current["_schedulers"], saved["_schedulers"], strict=True)
         saved = {**saved, "_schedulers": [_merged(*pair) for pair in pairs]}
     for name, value in saved.items():
-        if _kind(value) is not _kind(current[name]):
+        if kind_of(value) is not kind_of(current[name]):
             raise TypeError(name)
     return {**current, **saved}
-
-
-def _kind(value: Any) -> type:
-    return float if type(value) is int else type(value)
-
-
-def _with_tuples(group: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a parameter group with JSON's lists as torch's tuples, such as betas."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}

@@ -1,7 +1,10 @@
 """Learner: the network with its optimizer, scheduler and gradient scaler, and how it learns from one batch."""
 
 import functools
+import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +15,8 @@ from torch.nn import functional
 from trainer.images.image_data import ImageData, Split, Statistics, pixel_statistics, subset
 from trainer.learning.device import explain_out_of_memory
 from trainer.learning.distributed import ALONE, World
-from trainer.learning.optimizers import build_optimizer
+from trainer.learning.optimizers import build_optimizer, is_schedule_free
+from trainer.learning.optimizers.sam import SharpnessAware
 from trainer.learning.schedulers import build_scheduler
 from trainer.networks.architectures import memory_format
 from trainer.networks.model import OptimizerLabModel
@@ -20,6 +24,8 @@ from trainer.settings.config import TrainConfig
 
 # fork_rng saves and restores the process's global generator, so two runs must not be inside it at the same time.
 _INITIALIZING = threading.Lock()
+
+_MOST_MEASURED, _MEASURED_TOGETHER = 5000, 500  # images for the statistics of averaged weights, and in a batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,22 +109,76 @@ def train_batch(
     If `world` has several ranks, `images` is this rank's share, which may be empty, of a batch of `num_images`; loss,
     norm and update are those of the whole batch.
     """
-    if config.zero_grad_every == 1:
-        learner.optimizer.zero_grad()
-    # The mean over the ranks of their weighted mean losses is the mean loss of the whole batch.
-    weight = world.size * len(labels) / (num_images or len(labels))
-    loss = _backward(config, learner, images, labels, weight) if weight else torch.zeros((), device=labels.device)
-    if world.size > 1:
-        _combine(learner.model, loss, weight, world)
+
+    def backward() -> Tensor:
+        if config.zero_grad_every == 1:
+            learner.optimizer.zero_grad()
+        # The mean over the ranks of their weighted mean losses is the mean loss of the whole batch.
+        weight = world.size * len(labels) / (num_images or len(labels))
+        loss = _backward(config, learner, images, labels, weight) if weight else torch.zeros((), device=labels.device)
+        if world.size > 1:
+            _combine(learner.model, loss, weight, world)
+        return loss
+
+    loss = backward()
     norm = _gradient_norm(learner)
     if step % max(1, config.zero_grad_every) == 0:
-        learner.scaler.step(learner.optimizer)
+        if isinstance(learner.optimizer, SharpnessAware):
+            with frozen_statistics(learner.model):
+                learner.optimizer.step(backward)
+        else:
+            learner.scaler.step(learner.optimizer)
         learner.scaler.update()
         if config.zero_grad_every > 1:
             learner.optimizer.zero_grad()
         if config.scheduler_unit == "batch":
             learner.scheduler.step()
     return loss, norm
+
+
+def start_training(learner: Learner) -> None:
+    """Brings model and optimizer into training mode, for `train_batch`."""
+    learner.model.train()
+    if is_schedule_free(learner.optimizer):
+        learner.optimizer.train()  # type: ignore[attr-defined]
+
+
+def finish_training(learner: Learner, images: Tensor) -> None:
+    """Gives the model the weights to evaluate, if they are others than those that were trained.
+
+    Those of a schedule-free optimizer are an average, for which batch normalisation has no statistics yet: they are
+    measured on up to _MOST_MEASURED of the training images, uint8 [n, 3, size, size]. Raises UserError if the device
+    has too little memory.
+    """
+    if not is_schedule_free(learner.optimizer):
+        return
+    learner.optimizer.eval()  # type: ignore[attr-defined]
+    norms = [layer for layer in learner.model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if not norms:
+        return
+    chosen = images[:: math.ceil(len(images) / _MOST_MEASURED)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+    with explain_out_of_memory(), torch.no_grad():
+        for batch in chosen.tensor_split(math.ceil(len(chosen) / _MEASURED_TOGETHER)):
+            learner.model(batch)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Leaves the running statistics of batch normalisation as they are."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in norms:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in norms:
+            layer.track_running_stats = True
 
 
 def _backward(config: TrainConfig, learner: Learner, images: Tensor, labels: Tensor, weight: float) -> Tensor:

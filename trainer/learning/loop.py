@@ -18,7 +18,7 @@ from trainer.images.image_data import ImageData, Split, to_device
 from trainer.learning.checkpoint import Checkpoint, checkpoint_of, restore
 from trainer.learning.device import explain_out_of_memory
 from trainer.learning.distributed import ALONE, World, check_batch_size
-from trainer.learning.learner import Learner, build_learner, train_batch
+from trainer.learning.learner import Learner, build_learner, finish_training, start_training, train_batch
 from trainer.learning.training_set import batches_per_epoch, images_per_epoch, training_split
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, StepLogged
@@ -207,9 +207,10 @@ class _Training:
         config, scheduler = self.config, self.learner.scheduler
         started = self.clock()
         trained = yield from self._train_epoch(epoch)
-        training_seconds = self.clock() - started
         if isinstance(trained, Finished):
             return trained
+        finish_training(self.learner, self.split.images)
+        training_seconds = self.clock() - started
         if config.scheduler_unit == "epoch" and config.scheduler != "plateau":
             scheduler.step()
         test_loss, test_accuracy = yield from evaluate(self.learner.model, self.test, epoch=epoch, world=self.world)
@@ -239,7 +240,7 @@ class _Training:
         cadence = _Cadence(self.world, self.clock)
         unread: list[_Step] = []
         loss_sum, grad_norms = 0.0, []
-        self.learner.model.train()
+        start_training(self.learner)
         for step in self._steps(epoch):
             unread.append(step)
             if step.number < epoch * self.batches_per_epoch and not cadence.is_due(len(unread)):

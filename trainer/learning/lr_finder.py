@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.errors import Message
 from trainer.images.batches import passes
 from trainer.images.image_data import ImageData, Split
-from trainer.learning.learner import Learner, train_batch
+from trainer.learning.learner import Learner, start_training, train_batch
 from trainer.learning.loop import SECONDS_BETWEEN_YIELDS, prepare
 from trainer.runs.events import json_fields
 from trainer.settings.config import TrainConfig
@@ -66,11 +66,15 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     level on a slope, so that the suggestion hardly depends on the seed; at the steepest point or the minimum, which
     others use, the curve is noisy or flat. Divergence starts where the loss rises above the same level for good, and
     the suggestion is at most a third of that lr. It suits a constant lr as well as the peak of a schedule. There is no
-    suggestion if the fall may be chance or is below 0.4 %, or if gradients are never cleared.
+    suggestion if the fall may be chance or is below 0.4 %, or if gradients are never cleared; and no trial for Prodigy,
+    which finds its own lr.
 
     Nothing is printed or written, and neither the environment nor any global random state is used. Raises UserError on
     the call, before the first trial, if the config does not fit the data or the device.
     """
+    if config.optimizer == "prodigy":
+        reason = Message("prodigy finds its own lr while it trains: leave lr at 1.")
+        return iter([Finding(suggestion=None, diverges_at=None, reason=reason)])
     constant = config.unscheduled()
     split, learner = prepare(constant, data, device=torch.device(device), resume=None)
     return _find(constant, learner, split, len(data.class_names))
@@ -150,7 +154,7 @@ def _find(config: TrainConfig, learner: Learner, split: Split, num_classes: int)
     unread: list[tuple[float, Tensor]] = []
     total = weight = 0.0
     last_yield = time.perf_counter()
-    learner.model.train()
+    start_training(learner)
     for step, (images, labels) in enumerate(islice(passes(split, config), num_steps), 1):
         lr = OPTIMIZERS[config.optimizer].defaults["lr"] * 10 ** _exponent((step - 1) // batches_per_lr / (num_lrs - 1))
         for group in learner.optimizer.param_groups:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from trainer.errors import UserError
+from trainer.errors import Message, UserError
 from trainer.settings.fields import Row, Setting, choice, fraction, number, switch, text_of, whole
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
@@ -119,13 +119,58 @@ class TrainConfig:
         math.inf,
         "The sum of squared gradients that Adagrad starts with. Try 0.1 if the first steps are too large.",
     )
-    rho: float | None = fraction("How slowly the running mean of squared gradients forgets. Try 0.9 or 0.95.")
+    rho: float | None = fraction(
+        "adadelta: how slowly the running mean of squared gradients forgets; try 0.9 or 0.95. sam: how far away the "
+        "worst point is looked for; try 0.05, or 0.1 for flatter minima."
+    )
     momentum_decay: float | None = number(
         None, 0, math.inf, "How fast NAdam's momentum warms up. Leave it at 0.004; at 0 it stays at half."
     )
 
+    beta2_decay: float | None = number(
+        None,
+        -10,
+        0,
+        "How fast Adafactor's memory of squared gradients grows with the steps. Leave it at -0.8; closer to 0 it "
+        "forgets faster.",
+    )
+    d: float | None = number(
+        None, 1, math.inf, "Adafactor's largest step, relative to a typical one. Try 1; larger allows bigger steps."
+    )
+    beta3: float | None = fraction("How slowly Adan's mean of squared gradients forgets. Try 0.99.")
+    mars_gamma: float | None = number(
+        None,
+        0,
+        math.inf,
+        "How much of the gradient's change since the last batch MARS adds. Try 0.025; at 0 it is AdamW with clipped "
+        "gradients.",
+    )
+    adamw_lr: float | None = number(
+        None,
+        0,
+        math.inf,
+        "Muon's learning rate for biases and the last layer, which AdamW trains. A schedule changes it as it changes "
+        "lr. Try 0.003.",
+        open_low=True,
+    )
+    ns_steps: int | None = whole(
+        None, 1, 20, "Newton–Schulz iterations, which make Muon's steps equal in all directions. Try 5; 1 is cruder."
+    )
+    adjust_lr_fn: str | None = choice(
+        None,
+        ("original", "match_rms_adamw"),
+        "How Muon's steps depend on the shape of a layer. Try original; match_rms_adamw suits an lr chosen for AdamW.",
+    )
+    d_coef: float | None = number(
+        None,
+        0,
+        math.inf,
+        "Scales the lr that Prodigy finds. Try 1; 0.5 or 2 if the training is unstable or slow.",
+        open_low=True,
+    )
+
     scheduler: str = choice(
-        "onecycle",
+        None,
         SCHEDULERS,
         "How lr changes during the run. Try onecycle or cosine, and compare with constant.",
     )
@@ -311,6 +356,8 @@ class TrainConfig:
             if value is not None or setting.default is not None:
                 object.__setattr__(self, name, setting.check(name, value))
         _fill(self, "optimizer", OPTIMIZERS)
+        if self.scheduler is None:
+            object.__setattr__(self, "scheduler", OPTIMIZERS[self.optimizer].scheduler)
         _fill(self, "scheduler", SCHEDULERS)
         if self.scheduler_unit is None:
             object.__setattr__(self, "scheduler_unit", SCHEDULERS[self.scheduler].unit)
@@ -350,9 +397,14 @@ class TrainConfig:
     def changed(self, changes: Mapping[str, Any]) -> "TrainConfig":
         """Returns this config with some settings changed; a new optimizer or scheduler brings its own defaults.
 
+        A new optimizer brings its own scheduler too, if that is another one than the old optimizer's.
+
         Raises UserError for an unknown setting and for everything that TrainConfig refuses.
         """
         settings = self.settings()
+        optimizer = changes.get("optimizer", self.optimizer)
+        if optimizer in OPTIMIZERS and OPTIMIZERS[optimizer].scheduler != OPTIMIZERS[self.optimizer].scheduler:
+            changes = {"scheduler": OPTIMIZERS[optimizer].scheduler, **changes}
         for part, rows in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS)):
             if changes.get(part, settings[part]) != settings[part]:
                 for name in rows[settings[part]].defaults:
@@ -414,6 +466,12 @@ def _check_together(config: TrainConfig) -> None:
             "precision float16 rescales the gradients at each step, which zero_grad_every 0 does not allow: "
             "choose another precision."
         )
+    if config.optimizer in ("sgd_schedulefree", "adamw_schedulefree"):
+        _check_schedule_free(config)
+    if config.optimizer == "prodigy" and not config.eps:
+        raise UserError("prodigy needs an eps above 0.")
+    if config.rho is not None and config.optimizer != "adadelta":
+        _check_sharpness_aware(config)
     if config.decoupled_weight_decay and not config.weight_decay:
         raise UserError("decoupled_weight_decay does nothing while weight_decay is 0.")
     if config.milestones is not None and list(config.milestones) != sorted(set(config.milestones)):
@@ -447,4 +505,31 @@ def _check_together(config: TrainConfig) -> None:
         raise UserError(
             "The scheduler plateau follows the test loss, which is measured once per epoch: scheduler_unit must "
             "be epoch."
+        )
+
+
+def _check_schedule_free(config: TrainConfig) -> None:
+    if config.scheduler != "constant":
+        raise UserError(
+            "{optimizer} takes no schedule: it averages its weights instead of lowering lr, and the average counts on "
+            "steps of equal size. Choose the scheduler constant; a warm-up is possible.",
+            optimizer=config.optimizer,
+        )
+    if config.momentum == 0 or (config.betas and config.betas[0] == 0):
+        name = "momentum" if config.betas is None else "first of the betas"
+        raise UserError("{optimizer} needs a {name} above 0.", optimizer=config.optimizer, name=Message(name))
+
+
+def _check_sharpness_aware(config: TrainConfig) -> None:
+    if config.zero_grad_every != 1:
+        raise UserError(
+            "{optimizer} computes the gradients of each batch twice, and cannot add up those of several batches: set "
+            "zero_grad_every to 1.",
+            optimizer=config.optimizer,
+        )
+    if config.precision == "float16":
+        raise UserError(
+            "{optimizer} does not work with precision float16, which rescales the gradients at each step: choose "
+            "another precision.",
+            optimizer=config.optimizer,
         )

@@ -26,12 +26,16 @@ _LONGEST_QUOTE = 40
 class Row:
     """One optimizer or scheduler: a sentence about it, and the defaults of the settings that it has.
 
-    `unit` is a scheduler's default of `scheduler_unit`.
+    `paper` and `link` are an optimizer's source, and `scheduler` the one that it is used with by default. `unit` is a
+    scheduler's default of `scheduler_unit`.
     """
 
     name: str
     about: str
     defaults: Mapping[str, Any]
+    paper: str = ""
+    link: str = ""
+    scheduler: str = "onecycle"
     unit: str = "epoch"
 
 

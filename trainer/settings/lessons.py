@@ -1,11 +1,11 @@
-"""The lessons: the tutorial's experiments as settings, with what to look for in them. Standard library only.
+"""The lessons: experiments as settings, with what to look for in them. Standard library only.
 
-The tutorial is a beginner's notebook on optimizers. It ran all experiments on CIFAR-10's test split, without shuffling,
-normalisation or activation functions.
+The first ones are those of the tutorial, a beginner's notebook on optimizers. It ran all experiments on CIFAR-10's test
+split, without shuffling, normalisation or activation functions. The others compare optimizers of today.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,19 +29,32 @@ _TUTORIAL = {
     "scheduler": "constant",
     "epochs": 20,
 }
+# Long enough for a difference to show, and short enough to wait for.
+_TODAY = {
+    "optimizer": "adamw",
+    "lr": 0.003,
+    "scheduler": "cosine",
+    "scheduler_unit": "batch",
+    "augment": False,
+    "num_images": 10_000,
+    "batch_size": 64,
+    "epochs": 3,
+}
 _STEP_PER_BATCH = {"scheduler": "step", "step_size": 5, "gamma": 0.1, "scheduler_unit": "batch"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:
-    """One experiment: how it differs from the tutorial's settings, how to fix it, and what to look for in it."""
+    """One experiment: its settings, what its comparison runs change, and what to look for in it."""
 
     name: str
     title: str
-    settings: Mapping[str, Any]  # those that differ from the tutorial's
-    fix: Mapping[str, Any]  # the settings that the fixed version changes, and their new values
+    settings: Mapping[str, Any]  # those that differ from `base`
+    comparisons: tuple[Mapping[str, Any], ...]  # what each comparison run changes; that of a mistake is its fix
     before: str  # what to look for
     after: str  # what happened, and why
+    base: Mapping[str, Any] = field(default_factory=lambda: _TUTORIAL)
+    is_mistake: bool = False
     printed: tuple[float, ...] = ()  # the figures that the notebook printed
     printed_unit: str = "epoch"  # "epoch": each is the sum of an epoch's batch losses; "batch": the loss of a batch
     printed_at: tuple[int, ...] = ()  # the epoch or batch of each figure, counted from 1
@@ -49,20 +62,25 @@ class Lesson:
     @property
     def config(self) -> TrainConfig:
         """The experiment's settings."""
-        return TrainConfig.from_settings(_TUTORIAL).changed(self.settings)
+        return TrainConfig.from_settings(self.base).changed(self.settings)
 
     @property
-    def fixed(self) -> TrainConfig:
-        """The settings of the fixed version. The seed is the same, and so are the initial weights."""
-        return self.config.changed(self.fix)
+    def compared(self) -> list[TrainConfig]:
+        """The settings of the comparison runs. The seed is the same, and so are the initial weights."""
+        return [self.config.changed(changes) for changes in self.comparisons]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the lesson as the public JSON object. Its keys must not change: `mended` holds `fix`."""
+        """Returns the lesson as the public JSON object. Its keys must not change.
+
+        `settings` are those that differ from the tutorial's, or in a lesson that is not the tutorial's all that differ
+        from the defaults; `mended` is what the first of the `comparisons` changes.
+        """
         return {
             "name": self.name,
             "title": self.title,
-            "settings": dict(self.settings),
-            "mended": dict(self.fix),
+            "settings": dict(self.settings if self.base is _TUTORIAL else {**self.base, **self.settings}),
+            "mended": dict(self.comparisons[0]),
+            "comparisons": [dict(changes) for changes in self.comparisons],
             "before": self.before,
             "after": self.after,
             "printed": list(self.printed),
@@ -77,8 +95,9 @@ LESSONS = {
         Lesson(
             name="one-epoch",
             title="One epoch is not enough",
+            is_mistake=True,
             settings={"epochs": 1},
-            fix={"epochs": 10, "momentum": 0.9},
+            comparisons=({"epochs": 10, "momentum": 0.9},),
             before="Watch the loss within the epoch: 2.3026 is ln 10, the loss of random guessing among ten classes.",
             after="The loss fell by about 0.01 in 156 steps. It is going down, but after one pass at this lr the "
             "network still does little better than random guessing. More epochs, or momentum, get further.",
@@ -89,8 +108,9 @@ LESSONS = {
         Lesson(
             name="softmax-plateau",
             title="One softmax too many",
+            is_mistake=True,
             settings={"softmax": True},
-            fix={"softmax": False},
+            comparisons=({"softmax": False},),
             before="The network ends in a Softmax layer. Does the sum of an epoch's losses fall below 359, which is "
             "156 batches of random guessing?",
             after="It fell by about 0.01 per epoch. CrossEntropyLoss applies log-softmax itself; a second softmax "
@@ -104,8 +124,9 @@ LESSONS = {
         Lesson(
             name="adam-step-per-batch",
             title="Adam frozen by its schedule",
+            is_mistake=True,
             settings={"optimizer": "adam", "lr": 0.01, **_STEP_PER_BATCH},
-            fix={"scheduler_unit": "epoch"},
+            comparisons=({"scheduler_unit": "epoch"},),
             before="scheduler.step() is called after every batch instead of every epoch. How long does lr last?",
             after="lr falls tenfold every 5 batches: after about 50 batches the weights no longer change. The loss "
             "stays, to the last digit, where Adam's first large steps took it.",
@@ -115,8 +136,9 @@ LESSONS = {
         Lesson(
             name="sgd-step-per-batch",
             title="SGD frozen at the start",
+            is_mistake=True,
             settings=_STEP_PER_BATCH,
-            fix={"scheduler_unit": "epoch"},
+            comparisons=({"scheduler_unit": "epoch"},),
             before="The same schedule with SGD. Where does it freeze?",
             after="At the starting point: before lr ran out, SGD had taken only a few small steps.",
             printed=(359.4925, *[359.4839] * 19),
@@ -125,8 +147,9 @@ LESSONS = {
         Lesson(
             name="zero-grad-never",
             title="Gradients never cleared",
+            is_mistake=True,
             settings={"zero_grad_every": 0, "epochs": 3},
-            fix={"zero_grad_every": 1},
+            comparisons=({"zero_grad_every": 1},),
             before="zero_grad is never called: every step also applies all earlier gradients again. Watch the loss "
             "within the first epoch.",
             after="The steps grew with every batch until the loss became NaN. Gradients add up unless they are "
@@ -136,7 +159,7 @@ LESSONS = {
             name="zero-grad-every-4",
             title="Accumulation on purpose",
             settings={"zero_grad_every": 4, "epochs": 5},
-            fix={"zero_grad_every": 1, "batch_size": 256},
+            comparisons=({"zero_grad_every": 1, "batch_size": 256},),
             before="The gradients of four batches, each divided by four, add up before one step. Is that the same as a "
             "batch four times as large?",
             after="It is: the mean of four batches' gradients is the gradient of the four as one batch. This is how to "
@@ -150,7 +173,7 @@ LESSONS = {
 def lesson_of(config: TrainConfig) -> Lesson | None:
     """Returns the lesson whose settings a config has, or None.
 
-    The seed may differ. The epochs may differ too, except in a lesson whose mistake is too few epochs.
+    The seed may differ. The epochs may differ too, except in a lesson that is about their number.
     """
     return next((lesson for lesson in LESSONS.values() if lesson.config == _comparable(config, lesson)), None)
 
@@ -168,6 +191,6 @@ def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
 
 
 def _comparable(config: TrainConfig, lesson: Lesson) -> TrainConfig:
-    """Returns the config with the lesson's seed and, unless its fix changes the epochs, with its epochs."""
-    epochs = config.epochs if "epochs" in lesson.fix else lesson.config.epochs
+    """Returns the config with the lesson's seed and, unless a comparison run changes the epochs, with its epochs."""
+    epochs = config.epochs if any("epochs" in changes for changes in lesson.comparisons) else lesson.config.epochs
     return replace(config, epochs=epochs, seed=lesson.config.seed)

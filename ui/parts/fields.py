@@ -33,13 +33,14 @@ Widget = gr.Checkbox | gr.Dropdown | gr.Number | gr.Slider | gr.Textbox
 class Panel:
     """The components of the settings, by name.
 
-    `widgets` has a widget for each setting, `powers` the sliders for powers of ten, and `abouts` the descriptions of
-    the chosen optimizer and scheduler.
+    `widgets` has a widget for each setting, `powers` the sliders for powers of ten, `abouts` the descriptions of the
+    chosen optimizer and scheduler, and `paper` is the optimizer's source.
     """
 
     widgets: dict[str, Widget]
     powers: dict[str, gr.Slider]
     abouts: dict[str, gr.Markdown]
+    paper: gr.Markdown
 
     def show(self, config: TrainConfig) -> Updates:
         """Updates that make the page show a config."""
@@ -59,7 +60,26 @@ class Panel:
             updates[slider] = gr.update(value=power, visible=name in own)
         for part, about in self.abouts.items():
             updates[about] = i18n(ROWS[part][getattr(config, part)].about)
+        updates[self.paper] = source(config.optimizer)
         return updates
+
+    def choose(self, part: str, chosen: str) -> Updates:
+        """Updates that show the settings of a row, with its defaults, in place of the others of its part.
+
+        Raises UserError if there is no such row.
+        """
+        row, names = _row(part, chosen), row_settings(part)
+        updates: Updates = {self.abouts[part]: i18n(row.about)}
+        for name in names:
+            updates[self.widgets[name]] = gr.update(visible=name in row.defaults, value=default(name, **{part: chosen}))
+        for name in set(names) & self.powers.keys():
+            power = power_of(name, row.defaults.get(name, 0))
+            updates[self.powers[name]] = gr.update(visible=name in row.defaults, value=power)
+        if part == "scheduler":
+            return {**updates, self.widgets["scheduler"]: chosen, self.widgets["scheduler_unit"]: row.unit}
+        updates[self.paper] = source(chosen)
+        # Most optimizers work with any scheduler and leave the chosen one.
+        return updates if row.scheduler == default("scheduler") else updates | self.choose("scheduler", row.scheduler)
 
     def check_fits(self, config: TrainConfig) -> None:
         """Raises UserError if a setting is valid but above the maximum of its slider."""
@@ -111,6 +131,8 @@ def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> A
     """The initial value of a setting's widget with these rows chosen; None if neither row has the setting."""
     row = {**OPTIMIZERS[optimizer].defaults, **SCHEDULERS[scheduler].defaults}
     value = row.get(name) if name in ROW_SETTINGS else SETTINGS[name].default
+    if name == "scheduler":
+        value = OPTIMIZERS[optimizer].scheduler
     if name == "scheduler_unit":
         value = SCHEDULERS[scheduler].unit
     return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
@@ -121,29 +143,24 @@ def follow_row(part: str, panel: Panel) -> Dependency:
 
     Returns the event, for handlers that run after it.
     """
-    names = row_settings(part)
-    widgets = {name: panel.widgets[name] for name in names}
-    sliders = {name: slider for name, slider in panel.powers.items() if name in names}
-    unit = [panel.widgets["scheduler_unit"]] if part == "scheduler" else []
 
     @with_page_errors
     def update(chosen: str) -> Updates:
-        row = _row(part, chosen)
-        updates: Updates = {panel.abouts[part]: i18n(row.about)}
-        for name, widget in widgets.items():
-            updates[widget] = gr.update(visible=name in row.defaults, value=default(name, **{part: chosen}))
-        for name, slider in sliders.items():
-            power = power_of(name, row.defaults.get(name, 0))
-            updates[slider] = gr.update(visible=name in row.defaults, value=power)
-        return updates | dict.fromkeys(unit, row.unit)
+        return panel.choose(part, chosen)
 
     return panel.widgets[part].input(
         update,
         inputs_kwargs={"chosen": panel.widgets[part]},
-        outputs=components(widgets, sliders, panel.abouts[part], unit),
+        outputs=components(panel),
         api_name=f"_choose_{part}",
         **AT_ONCE,
     )
+
+
+def source(optimizer: str) -> str:
+    """The paper of an optimizer as a link in Markdown."""
+    row = OPTIMIZERS[optimizer]
+    return f"[{row.paper}]({row.link})"
 
 
 def power_of(name: str, value: float) -> int:

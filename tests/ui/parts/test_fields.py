@@ -1,10 +1,9 @@
 """The widgets of the settings: every setting has one, and training uses the values that they show."""
 
 import pytest
+from cases import ROWS
 
 from trainer.settings.config import SETTINGS, TrainConfig
-from trainer.settings.optimizers import OPTIMIZERS
-from trainer.settings.schedulers import SCHEDULERS
 from ui.parts import fields
 
 
@@ -14,8 +13,7 @@ def page_values(optimizer="sgd", scheduler="onecycle", **changed):
     return {**values, "optimizer": optimizer, "scheduler": scheduler, **changed}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(("optimizer", "scheduler"), ROWS)
 def test_untouched_widgets_are_the_defaults(optimizer, scheduler):
     """For each optimizer and scheduler, the initial values of the widgets give the default config."""
     config = fields.read_config(page_values(optimizer, scheduler))

@@ -4,11 +4,10 @@ import time
 from urllib.parse import parse_qsl
 
 import pytest
+from cases import ROWS
 
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS, zero_grad_lab
-from trainer.settings.optimizers import OPTIMIZERS
-from trainer.settings.schedulers import SCHEDULERS
 from ui.tabs.train import permalink
 
 
@@ -16,8 +15,7 @@ def opened(query):
     return permalink.read(dict(parse_qsl(query)))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(("optimizer", "scheduler"), ROWS)
 def test_every_setting_comes_back(optimizer, scheduler):
     """In the page's settings and in a race, with the settings of each optimizer and scheduler."""
     config = TrainConfig(optimizer=optimizer, scheduler=scheduler, lr=0.1 + 0.2, augment=False, seed=7)
@@ -28,7 +26,10 @@ def test_every_setting_comes_back(optimizer, scheduler):
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_every_lesson_comes_back(lesson):
     """Together with the race against its fixed version."""
-    assert opened(permalink.write(lesson.config, [lesson.config, lesson.fixed])).race == (lesson.config, lesson.fixed)
+    assert opened(permalink.write(lesson.config, [lesson.config, lesson.compared[0]])).race == (
+        lesson.config,
+        lesson.compared[0],
+    )
 
 
 def test_lists_come_back():

@@ -282,9 +282,9 @@ def test_settings_without_the_lessons_mistake_have_no_fixed_version():
     """Both settings would be the same; the error says what to do."""
     name = "softmax-plateau"
     mistaken = LESSONS[name].config.settings()
-    assert len(training.with_fixed(lesson=name, **mistaken)) == 2
+    assert len(training.with_comparisons(lesson=name, **mistaken)) == 2
     with pytest.raises(ValueError, match="choose the lesson again"):
-        training.with_fixed(lesson=name, **{**mistaken, "softmax": False})
+        training.with_comparisons(lesson=name, **{**mistaken, "softmax": False})
 
 
 @pytest.mark.parametrize("contenders", [3, [3], [None], ["["], ["[" * 100_000], ["1" * 5000], ["{}", "x"]])

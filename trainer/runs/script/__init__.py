@@ -7,17 +7,27 @@ from typing import Any
 from trainer.runs.script.images import image_source, load_splits, make_loader
 from trainer.runs.script.loop import make_loop
 from trainer.runs.script.network import make_loss, make_network
-from trainer.runs.script.optimizer import make_optimizer, make_scheduler, title
+from trainer.runs.script.optimizer import define_optimizer, make_optimizer, make_scheduler, title
 from trainer.settings.config import TrainConfig
 
 # In the order of the script: a pattern of the code that needs an import, the import, and the packages to install.
 _IMPORTS = (
     (r"\bhashlib\.", "import hashlib", ""),
+    (r"\bmath\.", "import math", ""),
     (r"\brandom\.Random\b", "import random", ""),
+    (r"\bCallable\[", "from collections.abc import Callable, Iterable", ""),
+    (r"\bAny\b", "from typing import Any", ""),
     ("", "", ""),
     (r"\bdatasets\.", "import datasets", "datasets pillow"),
     (r"\bnp\.", "import numpy as np", "numpy"),
     (r"\btorch\.", "import torch", "torch"),
+    (r"= Prodigy\(", "from prodigyopt import Prodigy", "prodigyopt"),
+    (r"= AdamWScheduleFree\(", "from schedulefree import AdamWScheduleFree", "schedulefree"),
+    (r"= SGDScheduleFree\(", "from schedulefree import SGDScheduleFree", "schedulefree"),
+    (r"= Adan\(", "from timm.optim import Adan", "timm"),
+    (r"= Adopt\(", "from timm.optim import Adopt", "timm"),
+    (r"= Lion\(", "from timm.optim import Lion", "timm"),
+    (r"= Mars\(", "from timm.optim import Mars", "timm"),
     (r"\bnn\.", "from torch import nn", "torch"),
     (r"\bDataLoader\(", "from torch.utils.data import DataLoader, TensorDataset", "torch"),
     (r"\bCIFAR10\(", "from torchvision.datasets import CIFAR10", "torchvision"),
@@ -44,6 +54,7 @@ def as_code(config: TrainConfig, data: Mapping[str, Any]) -> str:
     """
     source = image_source(data)
     parts = [
+        *define_optimizer(config),
         *source.lines,
         *load_splits(config),
         *make_loader(config),
@@ -58,7 +69,7 @@ def as_code(config: TrainConfig, data: Mapping[str, Any]) -> str:
     body = "\n".join(parts)
     used = [(line, packages) for pattern, line, packages in _IMPORTS if re.search(pattern, body)]
     imports = "\n".join(line for line, _ in used).strip()
-    gap = "\n\n\n" if body.startswith("def ") else "\n\n"
+    gap = "\n\n\n" if body.startswith(("def ", "class ")) else "\n\n"
     packages = " ".join(sorted({names for _, names in used if names}))
     head = f"# {title(config)}, set as in Optimizer Lab, in plain PyTorch.\n# pip install {packages}\n"
     return f"{head}{imports}{gap}{body}\n"

@@ -1,6 +1,7 @@
 """The part of a script that defines the optimizer and its learning-rate schedule."""
 
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,14 +10,26 @@ from trainer.runs.script.formatting import call, keywords, literal
 from trainer.settings.config import TrainConfig
 
 
+def define_optimizer(config: TrainConfig) -> list[str]:
+    """Returns the lines of this project's own optimizer, for a script to be whole; none if it is from a package."""
+    module = sys.modules[optimizers.optimizer_class(config.optimizer).__module__]
+    if not module.__name__.startswith(optimizers.__name__):
+        return []
+    source = inspect.getsource(module)
+    # mypy's comments are not for a beginner.
+    lines = [line.partition("  # type: ignore")[0] for line in source[source.index("\nclass ") + 1 :].splitlines()]
+    return [*lines, "", ""]
+
+
 def make_optimizer(config: TrainConfig) -> list[str]:
     """Returns lines that define the optimizer and, for float16, the gradient scaler."""
-    kind = optimizers.CLASSES[config.optimizer]
+    kind = optimizers.optimizer_class(config.optimizer)
     # A warm-up ends at the optimizer's lr, and cyclic starts from its lowest one.
     lr = _lowest_lr(config) if config.scheduler == "cyclic" else config.lr
-    settings = {"lr": literal(lr), **_not_default(kind, config.row_settings["optimizer"], without=("lr",))}
+    settings = {"lr": literal(lr), **_not_default(kind, optimizers.arguments(config), without=("lr",))}
     scaler = ['scaler = torch.amp.GradScaler("cuda")'] if config.precision == "float16" else []
-    return [*call(f"optimizer = torch.optim.{kind.__name__}", ["network.parameters()", *keywords(settings)]), *scaler]
+    name = f"torch.optim.{kind.__name__}" if kind.__module__.startswith("torch.") else kind.__name__
+    return [*call(f"optimizer = {name}", ["network.parameters()", *keywords(settings)]), *scaler]
 
 
 def make_scheduler(config: TrainConfig) -> list[str]:
@@ -44,7 +57,7 @@ def has_schedule(config: TrainConfig) -> bool:
 
 def title(config: TrainConfig) -> str:
     """Returns the classes of the optimizer and the schedule: "SGD with OneCycleLR"."""
-    optimizer = optimizers.CLASSES[config.optimizer].__name__
+    optimizer = optimizers.optimizer_class(config.optimizer).__name__
     return f"{optimizer} with {schedulers.CLASSES[config.scheduler].__name__}" if has_schedule(config) else optimizer
 
 
@@ -95,9 +108,16 @@ def _two_epochs(config: TrainConfig) -> str:
 
 def _not_default(kind: type, settings: Mapping[str, Any], without: Iterable[str]) -> dict[str, str]:
     """Returns, as source, the settings that differ from torch's defaults for this class."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
+    # A subclass such as SAM passes on the arguments of its base.
+    defaults = {
+        name: parameter.default for base in reversed(kind.__mro__) for name, parameter in _parameters(base).items()
+    }
     return {
         name: literal(value)
         for name, value in settings.items()
         if name not in without and value is not None and value != defaults[name]
     }
+
+
+def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(vars(kind)["__init__"]).parameters if "__init__" in vars(kind) else {}

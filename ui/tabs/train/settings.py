@@ -36,7 +36,7 @@ _LESSONS = [(i18n("Your own settings"), ""), *((i18n(lesson.title), lesson.name)
 
 @dataclass(frozen=True, kw_only=True)
 class Lessons:
-    """The list of lessons, what to look for in the chosen one, and the button that trains it and its fixed version."""
+    """The list of lessons, what to look for in the chosen one, and the button that trains it with its comparisons."""
 
     lesson: gr.Dropdown
     words: gr.HTML
@@ -48,7 +48,7 @@ class Lessons:
         words = note(translate(lesson.before, current_language())) if lesson else ""
         return {
             self.words: gr.update(value=words, visible=bool(words)),
-            self.start: gr.update(visible=lesson is not None),
+            self.start: gr.update(visible=lesson is not None, value=_button(lesson)),
         }
 
 
@@ -98,19 +98,26 @@ def build_lessons() -> Lessons:
                 elem_id="lesson",
             ),
             words=gr.HTML(visible=False, elem_id="lesson-words"),
-            start=gr.Button(i18n("Train it next to its fixed version"), visible=False, size="sm", elem_id="twin"),
+            start=gr.Button(_button(None), visible=False, size="sm", elem_id="twin"),
             refused=refusal("refused-twin"),
         )
 
 
+def _button(lesson: Lesson | None) -> Any:
+    is_comparison = lesson is not None and not lesson.is_mistake
+    return i18n("Train them side by side") if is_comparison else i18n("Train it next to its fixed version")
+
+
 def build(lab: Lab, query: gr.Textbox) -> Settings:
     """Adds all settings to the page being built; those of optimizers and schedulers not chosen are hidden."""
-    panel = fields.Panel(widgets={}, powers={}, abouts={})
+    paper = gr.Markdown(fields.source("sgd"), elem_classes=["about"], render=False)
+    panel = fields.Panel(widgets={}, powers={}, abouts={}, paper=paper)
     with gr.Group():
         _add(panel, ["epochs"])
     with gr.Group():
         _add(panel, ["optimizer"])
         _add_row(panel, "optimizer", "sgd", OPTIMIZERS)
+        paper.render()
     finder = lr_finder.build()
     with gr.Group():
         _add(panel, ["scheduler"])

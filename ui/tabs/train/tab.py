@@ -26,7 +26,7 @@ from ui.tabs.train.live import LiveView
 from ui.tabs.train.own_runs import OwnRuns
 from ui.tabs.train.race import Race
 from ui.tabs.train.settings import Lessons, Settings
-from ui.tabs.train.training import side_by_side, with_fixed
+from ui.tabs.train.training import side_by_side, with_comparisons
 
 _SECONDS_BETWEEN_TICKS = 2.0
 
@@ -116,7 +116,7 @@ def _start_on_click(lab: Lab, tab: TrainTab, shared: Shared) -> None:
     lesson = {"lesson": tab.lessons.lesson, **widgets}
     on_click(tab.buttons.train, "train", training.train, tab.refused, widgets)
     on_click(tab.race.start, "race", partial(training.train, configs=side_by_side), tab.race.refused, contenders)
-    on_click(tab.lessons.start, "twin", partial(training.train, configs=with_fixed), tab.lessons.refused, lesson)
+    on_click(tab.lessons.start, "twin", partial(training.train, configs=with_comparisons), tab.lessons.refused, lesson)
     on_click(finder.search, "find_lr", lr_finder.find_lr, finder.refused, widgets)
     own_runs.resume_on_click(lab, own, tab.live, shared, widgets)
 

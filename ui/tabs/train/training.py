@@ -24,15 +24,15 @@ def side_by_side(*, contenders: Any, num_seeds: Any) -> list[TrainConfig]:
     return over_seeds(read_contenders(contenders), seeds)
 
 
-def with_fixed(*, lesson: Any, **settings: Any) -> list[TrainConfig]:
-    """The configs for a lesson's button: the page's settings, with and without the lesson's mistake."""
+def with_comparisons(*, lesson: Any, **settings: Any) -> list[TrainConfig]:
+    """The configs for a lesson's button: the page's settings, and those of the lesson's comparison runs."""
     config = read_config(settings)
     if lesson not in LESSONS:
         raise UserError("Choose a lesson first.")
-    fixed = config.changed(LESSONS[lesson].fix)
-    if fixed == config:
-        raise UserError("The page's settings no longer contain the lesson's mistake: choose the lesson again.")
-    return over_seeds([config, fixed], 1)
+    compared = [config.changed(changes) for changes in LESSONS[lesson].comparisons]
+    if config in compared:
+        raise UserError("The page's settings are no longer those of the lesson: choose the lesson again.")
+    return over_seeds([config, *compared], 1)
 
 
 def train(lab: Lab, *, visitor: str, configs: Callable[..., list[TrainConfig]] = single, **values: Any) -> None:
