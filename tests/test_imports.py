@@ -11,6 +11,7 @@ import pytest
 from imports import imported, modules_of
 
 import trainer
+from trainer.learning.optimizers import CLASSES
 
 REPOSITORY = Path(__file__).parents[1]
 MODULES = modules_of(trainer)
@@ -32,6 +33,7 @@ LAYERS = (
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import trainer
+from trainer.learning.optimizers import CLASSES
 for module in pkgutil.walk_packages(trainer.__path__, "trainer."):
     importlib.import_module(module.name)
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
@@ -194,7 +196,10 @@ def test_exactly_the_imported_packages_are_declared():
     project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     (dependencies,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
     assert declared(re.findall(r'^ *"(.*?)"', dependencies, re.MULTILINE)) == installed("trainer")
+    (optional,) = re.findall(r"^optimizers = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
+    of_optimizers = {place.partition(":")[0].partition(".")[0] for place in CLASSES.values()} - {"torch", "trainer"}
+    assert declared(re.findall(r'^ *"(.*?)"', optional, re.MULTILINE)) == of_optimizers
     of_the_app = declared(requirements("requirements.txt"))
-    assert of_the_app == installed("app.py", "trainer", "ui")
+    assert of_the_app == installed("app.py", "trainer", "ui") | of_optimizers
     of_development = declared(requirements("requirements-dev.txt"))
     assert of_development - NOT_IMPORTED == installed("tests", "scripts", "benchmarks") - of_the_app
