@@ -4,6 +4,7 @@ Every training sees the same pictures for the same epochs, with the optimizer's 
 their defaults. Several trainings run at once, each in a process with one thread.
 """
 
+import argparse
 import math
 import statistics
 from collections.abc import Iterator
@@ -17,27 +18,25 @@ import torch
 from benchmarks.report import machine, options, report, run
 from benchmarks.training import epochs
 from trainer.images.image_data import ImageData, load_images, subset
-from trainer.settings.config import TrainConfig
+from trainer.settings.config import PRECISIONS, TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
 
 def main() -> None:
     parser = options(__doc__, has_order=False)
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS), choices=OPTIMIZERS, metavar="NAME")
-    parser.add_argument("--factors", nargs="+", type=float, default=[0.1, 0.3, 1, 3, 10], help="of the default lr")
+    parser.add_argument("--factors", nargs="+", type=float, default=[0.3, 1, 3], help="of the default lr")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--num-images", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--num-images", type=int, default=12_800)
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--num-test", type=int, default=2000, help="test pictures")
     parser.add_argument("--at-once", type=int, default=2)
     args = parser.parse_args()
     load_images(args.data)  # fills the cache that the processes read
     accuracies: dict[str, list[float]] = {}
     with ProcessPoolExecutor(args.at_once, get_context("spawn")) as pool:
-        waiting = {
-            pool.submit(_accuracy, args.data, args.num_test, config): _name(config)
-            for config in _configs(args.optimizers, args.factors, args.epochs, args.num_images, args.seeds)
-        }
+        waiting = {pool.submit(_accuracy, args.data, args.num_test, config): _name(config) for config in _configs(args)}
         for done in as_completed(waiting):
             accuracies.setdefault(waiting[done], []).append(done.result())
             print(f"{waiting[done]}: {done.result():.2%}", flush=True)
@@ -50,12 +49,18 @@ def main() -> None:
         print(f"| `{name}` | {best.split()[-1]} | {statistics.fmean(rows[best]):.1%} ± {spread:.1%} |")
 
 
-def _configs(names: list[str], factors: list[float], epochs: int, images: int, seeds: int) -> Iterator[TrainConfig]:
-    for seed in range(seeds):
-        for name in names:
-            for factor in factors:
-                lr = float(f"{OPTIMIZERS[name].defaults['lr'] * factor:.2g}")
-                yield TrainConfig(optimizer=name, lr=lr, epochs=epochs, num_images=images, seed=seed)
+def _configs(args: argparse.Namespace) -> Iterator[TrainConfig]:
+    for seed in range(args.seeds):
+        for name in args.optimizers:
+            for factor in args.factors:
+                yield TrainConfig(
+                    optimizer=name,
+                    lr=float(f"{OPTIMIZERS[name].defaults['lr'] * factor:.2g}"),
+                    epochs=args.epochs,
+                    num_images=args.num_images,
+                    precision=args.precision,
+                    seed=seed,
+                )
 
 
 def _name(config: TrainConfig) -> str:

@@ -12,10 +12,12 @@ from torch import nn
 from trainer.images.image_data import Split, subset
 from trainer.learning.learner import build_model
 from trainer.learning.loop import SECONDS_BETWEEN_YIELDS, evaluate, train
+from trainer.learning.schedulers import preview
 from trainer.learning.training_set import training_split
+from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
-from trainer.settings.config import TrainConfig
-from trainer.settings.lessons import LESSONS
+from trainer.settings.config import MODELS, TrainConfig
+from trainer.settings.lessons import LESSONS, zero_grad_lab
 from trainer.settings.optimizers import OPTIMIZERS
 
 PLAIN = {"scheduler": "constant", "batch_size": 64, "shuffle": False, "augment": False, "normalize": False}
@@ -199,14 +201,61 @@ def test_evaluation_does_not_change_fast(images):
     assert math.isfinite(loss)
 
 
+EVERY = [(optimizer, model) for model in MODELS for optimizer in OPTIMIZERS]
+
+
+@pytest.mark.parametrize(("optimizer", "model"), first_is_quick(EVERY))
+def test_a_checkpoint_holds_the_weights_that_were_evaluated(optimizer, model, tiny):
+    """Whoever loads it gets the test loss of the epoch's row, whatever weights the optimizer trains."""
+    events = list(train(TrainConfig(optimizer=optimizer, model=model, epochs=1, batch_size=4), tiny))
+    network = OptimizerLabModel(**next(event.model_config for event in events if isinstance(event, CheckpointReady)))
+    network.load_state_dict(weights(events)[-1])
+    assert finish(evaluate(network, tiny.test)) == (epochs(events)[-1].test_loss, epochs(events)[-1].test_accuracy)
+
+
+@pytest.mark.parametrize(("optimizer", "model"), first_is_quick(EVERY))
+def test_bfloat16_is_float32_but_for_rounding(optimizer, model, tiny):
+    """The first batch's loss differs by rounding only, and the training ends with numbers."""
+    config = TrainConfig(optimizer=optimizer, model=model, epochs=1, batch_size=4)
+    exact, rounded = (list(train(replace(config, precision=name), tiny)) for name in ("float32", "bfloat16"))
+    assert losses(rounded)[0] == pytest.approx(losses(exact)[0], abs=0.05)
+    assert losses(rounded) != losses(exact)
+    assert math.isfinite(epochs(rounded)[-1].test_loss)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_preview_is_the_lr_that_trains(optimizer, tiny):
+    """Of Muon it is the lr of the hidden layers."""
+    config = TrainConfig(optimizer=optimizer, epochs=3, batch_size=13, pct_start=None)
+    if config.scheduler == "onecycle":
+        config = config.changed({"pct_start": 0.4})
+    trained = [event.lr for event in train(config, tiny) if isinstance(event, StepLogged)]
+    assert trained == [lr for _, lr in preview(config, batches_per_epoch=2)]
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if not name.startswith("sam")])
+def test_every_optimizer_accumulates_gradients(optimizer, tiny):
+    """Two batches whose gradients add up give the step of one twice as large: the zero_grad lab."""
+    scheduler = {"scheduler": "constant", "epochs": 2, "augment": False, "shuffle": False}
+    config = TrainConfig.from_settings({"optimizer": optimizer, "batch_size": 13, **scheduler})
+    cleared, accumulated, never, large = zero_grad_lab(config, 2)
+    rows = [epochs(train(each, tiny))[-1].test_loss for each in (accumulated, large)]
+    assert rows[0] == pytest.approx(rows[1], abs=2e-3)
+    assert isinstance(list(train(never, tiny))[-1], Finished)
+    assert epochs(train(cleared, tiny))[-1].test_loss != pytest.approx(rows[1], abs=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_fast_learns_with_every_optimizer(optimizer, tiny):
-    """With the optimizer's defaults its statistics are updated, and the loss falls below that of guessing."""
-    events = list(train(TrainConfig(model="fast", optimizer=optimizer, epochs=8, batch_size=8, augment=False), tiny))
+    """With the optimizer's defaults its statistics are updated, and the loss of its pictures falls."""
+    config = TrainConfig(model="fast", optimizer=optimizer, epochs=8, batch_size=8, augment=False, train_split="test")
+    events = list(train(config, tiny))
     assert events[-1].reason == "completed"
-    assert epochs(events)[-1].train_loss < math.log(10) < epochs(events)[1].train_loss + 1
-    assert weights(events)[-1]["network.norm1.num_batches_tracked"] == 32
+    assert min(row.train_loss for row in epochs(events)[2:]) < epochs(events)[1].train_loss
+    # Those of averaged weights are measured anew, in one batch.
+    batches = 1 if "schedulefree" in optimizer else 24
+    assert weights(events)[-1]["network.norm1.num_batches_tracked"] == batches
     assert (weights(events)[-1]["network.norm1.running_mean"] != 0).all()
 
 

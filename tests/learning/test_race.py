@@ -14,7 +14,8 @@ from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogge
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.runs.recorder import Recorder, record_race
 from trainer.runs.run import Run
-from trainer.settings.config import TrainConfig
+from trainer.settings.config import MODELS, TrainConfig
+from trainer.settings.optimizers import OPTIMIZERS
 
 CONFIG = TrainConfig(epochs=3, batch_size=8, scheduler="constant")
 ADAM = TrainConfig(epochs=3, batch_size=8, scheduler="constant", optimizer="adam")
@@ -33,6 +34,17 @@ def timeless(event):
 def test_each_contender_trains_as_if_it_were_alone(tiny):
     """Its events, weights included, are those of `train`, whatever the other contenders are."""
     configs = [CONFIG, ADAM, CONFIG.changed({"zero_grad_every": 0}), CONFIG.changed({"batch_size": 4, "epochs": 1})]
+    events = list(race([(config, None) for config in configs], tiny))
+    for index, config in enumerate(configs):
+        alone = [timeless(event) for event in train(config, tiny)]
+        assert [timeless(event) for its_index, event in events if its_index == index] == alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_every_optimizer_races_as_if_it_were_alone(model, tiny):
+    """None shares anything with the others."""
+    configs = [TrainConfig(optimizer=name, model=model, epochs=1, batch_size=4) for name in OPTIMIZERS]
     events = list(race([(config, None) for config in configs], tiny))
     for index, config in enumerate(configs):
         alone = [timeless(event) for event in train(config, tiny)]
