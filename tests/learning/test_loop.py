@@ -9,7 +9,7 @@ import torch
 from cases import first_is_quick
 from torch import nn
 
-from trainer.images.image_data import Split, subset
+from trainer.images.image_data import Split, load_images, subset
 from trainer.learning.learner import build_model
 from trainer.learning.loop import SECONDS_BETWEEN_YIELDS, evaluate, train
 from trainer.learning.schedulers import preview
@@ -199,6 +199,42 @@ def test_evaluation_does_not_change_fast(images):
     )
     assert 0 <= accuracy <= 1
     assert math.isfinite(loss)
+
+
+@pytest.fixture
+def few():
+    """64 training pictures and 2,000 test pictures."""
+    data = load_images("synthetic")
+    return replace(data, train=subset(data.train, 64))
+
+
+def test_a_part_of_the_test_images_is_enough_while_training(few):
+    """If all would take most of the time, they are evaluated after the last epoch only; each row says how many."""
+    config = TrainConfig(epochs=2, batch_size=32, scheduler="constant")
+    events = list(train(config, few))
+    assert [row.test_share for row in epochs(events)] == [0.5, 0.5, 1.0]
+    network = OptimizerLabModel(**next(event.model_config for event in events if isinstance(event, CheckpointReady)))
+    chosen = torch.arange(1000) * 2
+    for row, saved, split in zip(
+        epochs(events)[1:],
+        weights(events)[1:],
+        [Split(images=few.test.images[chosen], labels=few.test.labels[chosen]), few.test],
+        strict=True,
+    ):
+        network.load_state_dict(saved)
+        loss, accuracy = finish(evaluate(network, split))
+        assert (row.test_loss, row.test_accuracy) == (pytest.approx(loss, rel=1e-6), pytest.approx(accuracy))
+
+
+def test_plateau_follows_the_same_images_in_every_epoch(few):
+    """So that a longer run is the continuation of a shorter one."""
+    config = TrainConfig(epochs=2, batch_size=32, scheduler="plateau", patience=0, threshold=10.0)
+    short, long = (list(train(config.changed({"epochs": number}), few)) for number in (2, 3))
+    states = [
+        [event.state["scheduler"] for event in events if isinstance(event, CheckpointReady)][2]
+        for events in (short, long)
+    ]
+    assert states[0] == states[1]
 
 
 EVERY = [(optimizer, model) for model in MODELS for optimizer in OPTIMIZERS]

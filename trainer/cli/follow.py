@@ -76,7 +76,7 @@ def _table_row(ended: EpochEnded) -> str:
         f"{ended.epoch:5d}  {format(ended.train_loss, '10.4f') if trained else ' ' * 10}  {ended.test_loss:9.4f}  "
         f"{ended.test_accuracy:13.2%}  {format(ended.lr, '8.3g') if trained else ' ' * 8}  {ended.seconds:7.1f}  "
         f"{format(ended.images_per_second, '8,.0f') if trained else ''}"
-    ).rstrip()
+    ).rstrip() + ("" if ended.test_share == 1 else f"  (on {ended.test_share:.0%} of the test pictures)")
 
 
 def _summary(run: Run, folder: Path) -> str:

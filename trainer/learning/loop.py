@@ -29,6 +29,10 @@ from trainer.settings.optimizers import OPTIMIZERS
 SECONDS_BETWEEN_YIELDS = 0.4
 _EVALUATION_BATCH = 500
 
+# An image's evaluation takes about a third of the time of training on it. If evaluating all test images would take more
+# than half the time, all but the last epoch are evaluated on a part that takes a quarter.
+_TESTS_PER_IMAGE, _FEWEST_TESTED = 3, 1000
+
 # The loss and accuracy of untrained networks, and the seconds that the evaluation took, by `_Training._key`. Many runs
 # start from the same one, in a race or in a class that keeps the seed, and evaluating it takes a third of a short run's
 # time on a CPU.
@@ -49,10 +53,11 @@ def train(
     """Trains on `data` with the settings of `config`; yields events, at least about once a second.
 
     Epoch 0 is the untrained network. Each epoch ends with EpochEnded and CheckpointReady; the last event is Finished,
-    with the reason `completed` or `diverged`. An epoch in which the loss diverges has neither. With `resume`, training
-    continues after the checkpoint's last epoch; on a CPU the result equals an uninterrupted run bit for bit. `clock`
-    returns seconds, and measures the times in the events; a race passes one that counts only this run's turns. Nothing
-    is printed or written, and neither the environment nor any global random state is used.
+    with the reason `completed` or `diverged`. An epoch in which the loss diverges has neither. All epochs but the last
+    are evaluated on a part of the test images, their `test_share`, if all would take most of the time. With `resume`,
+    training continues after the checkpoint's last epoch; on a CPU the result equals an uninterrupted run bit for bit.
+    `clock` returns seconds, and measures the times in the events; a race passes one that counts only this run's turns.
+    Nothing is printed or written, and neither the environment nor any global random state is used.
 
     If `world` has several ranks, each runs this generator on its share of every batch and of the test images, and
     yields the same events except for their times. Gradients, losses and accuracies are means over the images of all
@@ -69,7 +74,7 @@ def train(
         config=config,
         learner=learner,
         split=split,
-        test=to_device(data.test, device),
+        tests=_tests(to_device(data.test, device), images_per_epoch(config, data)),
         digest=data.digest,
         device=device,
         batches_per_epoch=batches_per_epoch(config, data),
@@ -78,6 +83,18 @@ def train(
         clock=clock,
     )
     return training.events(resume)
+
+
+def _tests(test: Split, images_per_epoch: int) -> tuple[Split, Split | None]:
+    """Returns the test images for every epoch, and the others, None if there are none, for the last one."""
+    count = len(test.labels)
+    chosen = max(images_per_epoch, _FEWEST_TESTED)
+    if count <= max(_TESTS_PER_IMAGE * images_per_epoch, chosen):
+        return test, None
+    is_chosen = torch.zeros(count, dtype=torch.bool, device=test.labels.device)
+    is_chosen[torch.arange(chosen, device=is_chosen.device) * count // chosen] = True
+    part, rest = (Split(images=test.images[which], labels=test.labels[which]) for which in (is_chosen, ~is_chosen))
+    return part, rest
 
 
 @explain_out_of_memory()
@@ -154,7 +171,7 @@ class _Training:
     config: TrainConfig
     learner: Learner
     split: Split  # the images to train on
-    test: Split
+    tests: tuple[Split, Split | None]  # the images to evaluate after each epoch, and the others, after the last
     digest: str  # of the image set
     device: torch.device
     batches_per_epoch: int
@@ -181,7 +198,7 @@ class _Training:
         if self.world.size > 1 or key not in _untrained:
             while len(_untrained) >= _MOST_UNTRAINED:
                 _untrained.pop(next(iter(_untrained)), None)
-            results = yield from evaluate(self.learner.model, self.test, epoch=0, world=self.world)
+            results = yield from evaluate(self.learner.model, self.tests[0], epoch=0, world=self.world)
             _untrained[key] = (*results, self.clock() - started)
         test_loss, test_accuracy, seconds = _untrained[key]
         yield EpochEnded(
@@ -194,12 +211,24 @@ class _Training:
             grad_norm=None,
             seconds=seconds,
             images_per_second=None,
+            test_share=self._share,
         )
         yield checkpoint
 
+    @property
+    def _share(self) -> float:
+        """The part of the test images that is evaluated after each epoch."""
+        part, rest = (len(split.labels) if split else 0 for split in self.tests)
+        return part / (part + rest)
+
     def _key(self, untrained: CheckpointReady) -> bytes:
         """A key that is equal only for the same untrained network on the same test images and device."""
-        parts = (json.dumps(untrained.model_config, sort_keys=True), self.digest, len(self.test.labels), self.device)
+        parts = (
+            json.dumps(untrained.model_config, sort_keys=True),
+            self.digest,
+            len(self.tests[0].labels),
+            self.device,
+        )
         return hashlib.sha256(repr(parts).encode() + untrained.model).digest()
 
     def _run_epoch(self, epoch: int, continued_with: dict[str, Any] | None) -> Generator[Event, None, Finished | None]:
@@ -213,12 +242,19 @@ class _Training:
         training_seconds = self.clock() - started
         if config.scheduler_unit == "epoch" and config.scheduler != "plateau":
             scheduler.step()
-        test_loss, test_accuracy = yield from evaluate(self.learner.model, self.test, epoch=epoch, world=self.world)
+        part, rest = self.tests
+        test_loss, test_accuracy = yield from evaluate(self.learner.model, part, epoch=epoch, world=self.world)
         # The epoch's last step can break the network, and its loss was computed before that.
         if not math.isfinite(test_loss):
             return _diverged(config, epoch)
         if config.scheduler == "plateau":
             scheduler.step(test_loss)  # type: ignore[arg-type]
+        share = self._share
+        if rest and epoch == config.epochs:
+            others = yield from evaluate(self.learner.model, rest, epoch=epoch, world=self.world)
+            test_loss = share * test_loss + (1 - share) * others[0]
+            test_accuracy = share * test_accuracy + (1 - share) * others[1]
+            share = 1.0
         yield EpochEnded(
             epoch=epoch,
             train_loss=trained.loss_sum / self.batches_per_epoch,
@@ -230,6 +266,7 @@ class _Training:
             seconds=self.clock() - started,
             images_per_second=self.images_per_epoch / training_seconds,
             continued_with=continued_with,
+            test_share=share,
         )
         yield self._checkpoint(epoch)
         return None

@@ -40,6 +40,7 @@ class EpochEnded:
     seconds: float  # of the epoch with its evaluation
     images_per_second: float | None  # of the training without its evaluation
     continued_with: dict[str, Any] | None = None  # settings that a resume changed before this epoch
+    test_share: float = 1.0  # above 0, up to 1: the part of the test images that was evaluated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

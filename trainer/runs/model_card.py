@@ -31,7 +31,7 @@ A small convolutional network (`{architecture}`), trained with Optimizer Lab.
 It distinguishes {num_classes} classes: {class_names}.
 It assigns every picture to one of them, whatever the picture shows.
 
-After epoch {epoch} of {epochs} it classified {accuracy:.2%} of the test pictures of {data} correctly (loss {loss:.4f}).
+After epoch {epoch} of {epochs} it classified {accuracy:.2%} of {tested} of {data} correctly (loss {loss:.4f}).
 {curve}
 ## Use it
 
@@ -114,6 +114,7 @@ def model_card(
         epoch=last.epoch,
         epochs=run.config.epochs,
         accuracy=last.test_accuracy,
+        tested="the test pictures" if last.test_share == 1 else f"{last.test_share:.0%} of the test pictures",
         loss=last.test_loss,
         curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if has_curves else "",
         address=repo_id or ".",

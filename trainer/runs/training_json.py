@@ -97,7 +97,8 @@ def to_run(content: Mapping[str, Any]) -> Run:
     """Returns the run that the content describes; raises UserError if any of it is invalid."""
     rows = entry(content, "history", list)
     try:
-        history = [EpochEnded(**{part.name: row.get(part.name) for part in fields(EpochEnded)}) for row in rows]
+        # Files of earlier versions have no test_share.
+        history = [EpochEnded(**{name: row.get(name, _DEFAULTS.get(name)) for name in _COLUMNS}) for row in rows]
     except AttributeError:
         raise UserError("{file} is damaged: an epoch is not a JSON object.", file=HISTORY_FILE) from None
     config = TrainConfig.from_settings(entry(content, "config", dict))
@@ -188,13 +189,17 @@ def _to_curve(content: Mapping[str, Any]) -> Curve:
     return Curve(points=[Point(*row) for row in rows], stride=stride, total=total, weight=weight)
 
 
+_COLUMNS = [column.name for column in fields(EpochEnded)]
+_DEFAULTS = {"test_share": 1.0}
+
+
 def _is_valid(name: str, value: Any) -> bool:
     """Returns whether a field of EpochEnded may have this value."""
     if name == "continued_with":
         return value is None or (isinstance(value, dict) and value.keys() <= SETTINGS.keys())
     if value is None:
         return name in ("train_loss", "train_loss_sum", "lr", "grad_norm", "images_per_second")
-    return _is_number(value) and (name != "test_accuracy" or 0 <= value <= 1)
+    return _is_number(value) and (name not in ("test_accuracy", "test_share") or 0 <= value <= 1)
 
 
 def _is_number(value: Any) -> bool:

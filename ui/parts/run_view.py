@@ -166,6 +166,8 @@ def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, 
     if run.epoch and (best := run.best):
         accuracy = f"{best.test_accuracy:.1%}"
         words.append(say("best test accuracy {accuracy} (epoch {epoch})", accuracy=accuracy, epoch=best.epoch))
+        if best.test_share < 1:
+            words.append(say("on {share} of the test pictures", share=f"{best.test_share:.0%}"))
         words += _fairness(run, language)
     text = " · ".join([*words, *([say(more)] if more else [])])
     return status_line(title, text, run.epochs_passed / run.config.epochs, language, run.advice, run.warning)
