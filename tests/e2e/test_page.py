@@ -7,12 +7,6 @@ import pytest
 from gradio_client import Client
 from torchvision.io import write_png
 
-from trainer.images.image_data import load_images
-from trainer.learning.loop import train
-from trainer.runs.events import EpochEnded
-from trainer.runs.reader import read_run
-from trainer.settings.config import TrainConfig
-
 EPOCHS_IN_PLOT = "#loss path[aria-roledescription='point'], #loss .mark-symbol path"
 
 
@@ -195,29 +189,6 @@ def test_charts_are_drawn_when_vega_loads_late(app, new_page):
     visit(new_page, app.url)
 
 
-def test_a_killed_app_has_the_run_after_a_restart(app, page):
-    """After kill -9 the run is listed as interrupted; resumed, it has the numbers of an uninterrupted run."""
-    config = TrainConfig(epochs=10, num_images=2000, batch_size=20)
-    visit(page, f"{app.url}/?num_images=2000&batch_size=20")
-    before = set(app.checkpoints.iterdir())
-    page.click("#train")
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3")
-    app.restart()
-    page = page.context.new_page()  # the old one reloads by itself once the server answers
-    visit(page, app.url)
-    status_says(page, "^Interrupted")
-    assert 2 <= max(epochs_in_table(page)) < 10
-    page.click("#resume")
-    status_says(page, "^Done")
-    (folder,) = set(app.checkpoints.iterdir()) - before
-    run = read_run(folder)
-    assert run.config == config
-    whole = [event for event in train(config, load_images("synthetic")) if isinstance(event, EpochEnded)]
-    assert [(row.train_loss, row.test_loss) for row in run.history] == [
-        (row.train_loss, row.test_loss) for row in whole
-    ]
-
-
 def test_a_training_shares_the_machine(app, page):
     """It begins at once although another one runs, and says with how many others it shares."""
     client = Client(app.url, verbose=False)
@@ -232,22 +203,6 @@ def test_a_training_shares_the_machine(app, page):
     page.click("#stop")
     status_says(page, "^Stopped")
     client.close()
-
-
-def test_a_reload_does_not_stop_the_training(app, page):
-    """Nor does leaving for another site: on return the curve has gone on."""
-    visit(page, f"{app.url}/?epochs=100&scheduler=constant")
-    page.click("#train")
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 1")
-    page.reload()
-    status_says(page, "^Training")
-    before = len(epochs_in_table(page))
-    page.goto("about:blank")
-    visit(page, app.url)
-    status_says(page, "^Training")
-    page.wait_for_function("before => document.querySelectorAll('#table tbody tr').length > before", arg=before)
-    page.click("#stop")
-    status_says(page, "^Stopped")
 
 
 def test_only_the_settings_of_the_chosen_row_are_visible(page):
