@@ -1,6 +1,6 @@
-"""Marks cases of parametrized tests."""
+"""Cases of parametrized tests, and what a generator returns."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
@@ -16,3 +16,12 @@ def first_is_quick(cases: Iterable[Any]) -> list[Any]:
     """Returns the cases of a parametrized test, all marked slow except the first. A tuple has several arguments."""
     first, *others = (case if isinstance(case, tuple) else (case,) for case in cases)
     return [pytest.param(*first), *(pytest.param(*case, marks=pytest.mark.slow) for case in others)]
+
+
+def finish(generator: Generator[Any, Any, Any]) -> Any:
+    """Returns the return value of a generator."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stop:
+            return stop.value

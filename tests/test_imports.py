@@ -26,6 +26,7 @@ LAYERS = (
     ("runs",),
     ("insight",),
     ("jobs",),
+    ("sweeps",),
     ("hub",),
     ("cli",),
 )

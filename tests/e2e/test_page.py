@@ -215,6 +215,11 @@ def test_only_the_settings_of_the_chosen_row_are_visible(page):
     choose(page, "scheduler", "step")
     page.wait_for_selector("#setting-gamma", state="visible")
     assert not page.locator("#setting-pct_start").is_visible()
+    # An optimizer that takes no schedule brings the constant one, and its paper is linked.
+    choose(page, "optimizer", "adamw_schedulefree")
+    page.wait_for_selector("#setting-gamma", state="hidden")
+    page.wait_for_function("document.querySelector('#setting-scheduler input').value === 'constant'")
+    assert page.locator(".about a").get_attribute("href") == "https://arxiv.org/abs/2405.15682"
 
 
 def test_lr_moves_in_powers_of_ten(page):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import first_is_quick
+from cases import finish, first_is_quick
 from torch import nn
 
 from trainer.images.image_data import Split, load_images, subset
@@ -176,15 +176,6 @@ def test_evaluate(images):
     assert finish(evaluate(model, split)) == pytest.approx((expected, accuracy), rel=1e-5)
 
 
-def finish(generator):
-    """Returns the return value of a generator."""
-    while True:
-        try:
-            next(generator)
-        except StopIteration as stop:
-            return stop.value
-
-
 @pytest.mark.slow
 def test_evaluation_does_not_change_fast(images):
     """Batch normalisation learns nothing from test pictures, and the size of a part makes no difference."""
@@ -214,7 +205,7 @@ def test_a_part_of_the_test_images_is_enough_while_training(few):
     events = list(train(config, few))
     assert [row.test_share for row in epochs(events)] == [0.5, 0.5, 1.0]
     network = OptimizerLabModel(**next(event.model_config for event in events if isinstance(event, CheckpointReady)))
-    chosen = torch.arange(1000) * 2
+    chosen = torch.arange(1000) * 2 + 1
     for row, saved, split in zip(
         epochs(events)[1:],
         weights(events)[1:],
@@ -224,6 +215,16 @@ def test_a_part_of_the_test_images_is_enough_while_training(few):
         network.load_state_dict(saved)
         loss, accuracy = finish(evaluate(network, split))
         assert (row.test_loss, row.test_accuracy) == (pytest.approx(loss, rel=1e-6), pytest.approx(accuracy))
+
+
+def test_the_untrained_network_is_evaluated_on_a_thousand_images():
+    """It guesses: a thousand images show that as well as ten thousand, and the curve begins sooner."""
+    data = load_images("synthetic")
+    assert len(data.test.labels) == 2000
+    config = TrainConfig(epochs=1, num_images=1000, scheduler="constant")
+    untrained, trained = epochs(train(config, data))
+    assert (untrained.test_share, trained.test_share) == (0.5, 1.0)
+    assert untrained.test_loss == pytest.approx(math.log(10), abs=0.05)
 
 
 def test_plateau_follows_the_same_images_in_every_epoch(few):

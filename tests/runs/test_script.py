@@ -144,6 +144,7 @@ OTHERWISE = [
     {"shuffle": False, "drop_last": True},
     {"train_split": "test", "num_images": 17},
     {"num_images": 20, "seed": 2**31 - 1, "batch_size": 20},
+    {"holdout": 0.25},
     {"epochs": 1, "scheduler": "cosine", "scheduler_unit": "batch"},
     {"optimizer": "muon", "adamw_lr": 0.01, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"},
     {"optimizer": "adan", "betas": (0.9, 0.8), "beta3": 0.7, "weight_decay": 0.1},

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from trainer.cli import classify, hub, learning_rate, lessons, train
+from trainer.cli import classify, hub, learning_rate, lessons, sweep, train
 from trainer.cli.options import Parser
 from trainer.errors import UserError
 from trainer.learning import distributed
@@ -75,6 +75,7 @@ def _build_parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     train.add_train(commands)
     train.add_resume(commands)
+    sweep.add_sweep(commands)
     classify.add_classify(commands)
     learning_rate.add_find_lr(commands)
     hub.add_publish(commands)

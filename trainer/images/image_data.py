@@ -115,6 +115,12 @@ def subset(split: Split, num_images: int) -> Split:
     return Split(images=split.images[:end], labels=split.labels[:end])
 
 
+def select(split: Split, which: Tensor) -> Split:
+    """Returns copies of the images of a split for which `which`, bool [n], is true."""
+    images = split.images.permute(0, 2, 3, 1)[which].permute(0, 3, 1, 2)
+    return Split(images=images, labels=split.labels[which])
+
+
 def pixel_statistics(split: Split) -> Statistics:
     """Returns the mean and population standard deviation of each channel over all pixels, for pixel values from 0 to 1.
 

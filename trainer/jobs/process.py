@@ -1,6 +1,7 @@
 """WorkerProcess: runs work in a worker process, and starts a new one if that dies."""
 
 import logging
+import os
 import pickle
 import queue
 import signal
@@ -55,8 +56,9 @@ class WorkerProcess:
     ends with WorkerLostError, except for work that had not begun, which goes to the new process.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, threads: int | None = None) -> None:
         self.device = device
+        self._threads = threads  # of the process's computations; None: one for each core
         self._lock = threading.Lock()
         self._tasks: dict[int, _Task] = {}
         self._last_key = 0
@@ -134,6 +136,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(trainer.__file__).parents[1],  # where it finds the package
+            env={**os.environ, "OMP_NUM_THREADS": str(self._threads)} if self._threads else None,
         )
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 

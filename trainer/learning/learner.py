@@ -1,6 +1,5 @@
 """Learner: the network with its optimizer, scheduler and gradient scaler, and how it learns from one batch."""
 
-import functools
 import math
 import threading
 from collections.abc import Iterator
@@ -12,12 +11,13 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional
 
-from trainer.images.image_data import ImageData, Split, Statistics, pixel_statistics, subset
+from trainer.images.image_data import ImageData, Split
 from trainer.learning.device import explain_out_of_memory
 from trainer.learning.distributed import ALONE, World
 from trainer.learning.optimizers import build_optimizer, is_schedule_free
 from trainer.learning.optimizers.sam import SharpnessAware
 from trainer.learning.schedulers import build_scheduler
+from trainer.learning.training_set import training_statistics
 from trainer.networks.architectures import memory_format
 from trainer.networks.model import OptimizerLabModel
 from trainer.settings.config import TrainConfig
@@ -64,17 +64,11 @@ def build_learner(
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _pixel_statistics(data: ImageData, train_split: str, num_images: int) -> Statistics:
-    """The statistics of the first images of a split: half a second's work that many runs on the same images share."""
-    return pixel_statistics(subset(getattr(data, train_split), num_images))
-
-
 def build_model(config: TrainConfig, data: ImageData, split: Split) -> OptimizerLabModel:
     """Returns the untrained network of a run, on the CPU; config.seed alone determines its random weights."""
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if config.normalize:
-        mean, std = _pixel_statistics(data, config.train_split, len(split.labels))
+        mean, std = training_statistics(config, data)
     with _INITIALIZING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         return OptimizerLabModel(

@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from trainer.errors import Message, UserError
 from trainer.images.batches import batches
-from trainer.images.image_data import ImageData, Split, to_device
+from trainer.images.image_data import ImageData, Split, select, to_device
 from trainer.learning.checkpoint import Checkpoint, checkpoint_of, restore
 from trainer.learning.device import explain_out_of_memory
 from trainer.learning.distributed import ALONE, World, check_batch_size
 from trainer.learning.learner import Learner, build_learner, finish_training, start_training, train_batch
-from trainer.learning.training_set import batches_per_epoch, images_per_epoch, training_split
+from trainer.learning.training_set import batches_per_epoch, holdout_split, images_per_epoch, training_split
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, StepLogged
 from trainer.settings.config import TrainConfig
@@ -30,7 +30,8 @@ SECONDS_BETWEEN_YIELDS = 0.4
 _EVALUATION_BATCH = 500
 
 # An image's evaluation takes about a third of the time of training on it. If evaluating all test images would take more
-# than half the time, all but the last epoch are evaluated on a part that takes a quarter.
+# than half the time, all but the last epoch are evaluated on a part that takes a quarter. The untrained network is
+# evaluated on the fewest: it guesses, and nobody wants to wait for that.
 _TESTS_PER_IMAGE, _FEWEST_TESTED = 3, 1000
 
 # The loss and accuracy of untrained networks, and the seconds that the evaluation took, by `_Training._key`. Many runs
@@ -75,6 +76,7 @@ def train(
         learner=learner,
         split=split,
         tests=_tests(to_device(data.test, device), images_per_epoch(config, data)),
+        holdout=to_device(holdout_split(config, data), device) if config.holdout else None,
         digest=data.digest,
         device=device,
         batches_per_epoch=batches_per_epoch(config, data),
@@ -87,14 +89,17 @@ def train(
 
 def _tests(test: Split, images_per_epoch: int) -> tuple[Split, Split | None]:
     """Returns the test images for every epoch, and the others, None if there are none, for the last one."""
-    count = len(test.labels)
     chosen = max(images_per_epoch, _FEWEST_TESTED)
-    if count <= max(_TESTS_PER_IMAGE * images_per_epoch, chosen):
+    if len(test.labels) <= max(_TESTS_PER_IMAGE * images_per_epoch, chosen):
         return test, None
-    is_chosen = torch.zeros(count, dtype=torch.bool, device=test.labels.device)
-    is_chosen[torch.arange(chosen, device=is_chosen.device) * count // chosen] = True
-    part, rest = (Split(images=test.images[which], labels=test.labels[which]) for which in (is_chosen, ~is_chosen))
-    return part, rest
+    which = _evenly(test, chosen)
+    return select(test, which), select(test, ~which)
+
+
+def _evenly(split: Split, count: int) -> Tensor:
+    """Returns which images of a split are `count` evenly spaced ones, bool [n]; all if it has fewer."""
+    number = torch.arange(len(split.labels) + 1, device=split.labels.device) * min(count, len(split.labels))
+    return (number // len(split.labels)).diff() > 0
 
 
 @explain_out_of_memory()
@@ -172,6 +177,7 @@ class _Training:
     learner: Learner
     split: Split  # the images to train on
     tests: tuple[Split, Split | None]  # the images to evaluate after each epoch, and the others, after the last
+    holdout: Split | None  # the training images that are kept aside, to evaluate after each epoch
     digest: str  # of the image set
     device: torch.device
     batches_per_epoch: int
@@ -194,13 +200,15 @@ class _Training:
     def _evaluate_untrained(self) -> Iterator[Event]:
         started = self.clock()
         checkpoint = self._checkpoint(0)
+        few = select(self.tests[0], _evenly(self.tests[0], _FEWEST_TESTED))
         key = self._key(checkpoint)
         if self.world.size > 1 or key not in _untrained:
             while len(_untrained) >= _MOST_UNTRAINED:
                 _untrained.pop(next(iter(_untrained)), None)
-            results = yield from evaluate(self.learner.model, self.tests[0], epoch=0, world=self.world)
+            results = yield from evaluate(self.learner.model, few, epoch=0, world=self.world)
             _untrained[key] = (*results, self.clock() - started)
         test_loss, test_accuracy, seconds = _untrained[key]
+        held_out = yield from self._evaluate_holdout(0)
         yield EpochEnded(
             epoch=0,
             train_loss=None,
@@ -211,9 +219,17 @@ class _Training:
             grad_norm=None,
             seconds=seconds,
             images_per_second=None,
-            test_share=self._share,
+            test_share=self._share * len(few.labels) / len(self.tests[0].labels),
+            holdout_loss=held_out[0],
+            holdout_accuracy=held_out[1],
         )
         yield checkpoint
+
+    def _evaluate_holdout(self, epoch: int) -> Generator[Event, None, tuple[float, float] | tuple[None, None]]:
+        """Returns loss and accuracy on the images that are kept aside; None for both without any."""
+        if self.holdout is None:
+            return None, None
+        return (yield from evaluate(self.learner.model, self.holdout, epoch=epoch, world=self.world))
 
     @property
     def _share(self) -> float:
@@ -255,6 +271,7 @@ class _Training:
             test_loss = share * test_loss + (1 - share) * others[0]
             test_accuracy = share * test_accuracy + (1 - share) * others[1]
             share = 1.0
+        held_out = yield from self._evaluate_holdout(epoch)
         yield EpochEnded(
             epoch=epoch,
             train_loss=trained.loss_sum / self.batches_per_epoch,
@@ -267,6 +284,8 @@ class _Training:
             images_per_second=self.images_per_epoch / training_seconds,
             continued_with=continued_with,
             test_share=share,
+            holdout_loss=held_out[0],
+            holdout_accuracy=held_out[1],
         )
         yield self._checkpoint(epoch)
         return None

@@ -40,6 +40,8 @@ class EpochEnded:
     seconds: float  # of the epoch with its evaluation
     images_per_second: float | None  # of the training without its evaluation
     continued_with: dict[str, Any] | None = None  # settings that a resume changed before this epoch
+    holdout_loss: float | None = None  # on the training images that are kept aside; None without any
+    holdout_accuracy: float | None = None  # 0–1
     test_share: float = 1.0  # above 0, up to 1: the part of the test images that was evaluated
 
 

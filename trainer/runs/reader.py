@@ -70,8 +70,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 def largest_tensors_file(model: OptimizerLabModel) -> int:
     """Returns the most bytes that a run's training.safetensors may have."""
-    # An optimizer has at most three tensors for each weight, and there may be an accumulated gradient.
-    return 4 * largest_file(model)
+    # An optimizer has at most four tensors for each weight, and there may be an accumulated gradient.
+    return 5 * largest_file(model)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -106,9 +106,10 @@ class Run:
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the last epoch and its evaluation end, at the latest pace; None before a pace is known."""
-        # Epoch 0 is an evaluation only, but it may also wait for a GPU to wake.
-        testing = min(self.history[0].seconds, self.history[-1].seconds) if self.history else 0.0
+        # Epoch 0 is an evaluation only, on a part of the images, but it may also wait for a GPU to wake.
+        testing = self.history[0].seconds / self.history[0].test_share if self.history else 0.0
         if self.epoch:
+            testing = min(testing, self.history[-1].seconds)
             training = max(0.0, self.history[-1].seconds - testing)
         elif (first := self.early_step) and (last := self.last_step) and last.epoch_seconds > first.epoch_seconds + 1:
             fraction = self._epoch_fraction(last) - self._epoch_fraction(first)

@@ -191,6 +191,7 @@ def _to_curve(content: Mapping[str, Any]) -> Curve:
 
 _COLUMNS = [column.name for column in fields(EpochEnded)]
 _DEFAULTS = {"test_share": 1.0}
+_SHARES = ("test_accuracy", "holdout_accuracy", "test_share")
 
 
 def _is_valid(name: str, value: Any) -> bool:
@@ -198,8 +199,8 @@ def _is_valid(name: str, value: Any) -> bool:
     if name == "continued_with":
         return value is None or (isinstance(value, dict) and value.keys() <= SETTINGS.keys())
     if value is None:
-        return name in ("train_loss", "train_loss_sum", "lr", "grad_norm", "images_per_second")
-    return _is_number(value) and (name not in ("test_accuracy", "test_share") or 0 <= value <= 1)
+        return name not in ("epoch", "test_loss", "test_accuracy", "seconds", "test_share")
+    return _is_number(value) and (name not in _SHARES or 0 <= value <= 1)
 
 
 def _is_number(value: Any) -> bool:

@@ -336,6 +336,13 @@ class TrainConfig:
     num_images: int = whole(
         0, 0, _MANY, "Use only the first N pictures of the split; 0: all. Try 1000, and see the network memorise them."
     )
+    holdout: float = number(
+        0.0,
+        0,
+        0.5,
+        "Part of the training pictures to keep aside: never trained on, and evaluated after each epoch. Try 0.1 to "
+        "choose settings without looking at the test pictures; 0: none.",
+    )
     seed: int = whole(
         0,
         0,
@@ -372,12 +379,7 @@ class TrainConfig:
         if not isinstance(settings, Mapping):
             raise UserError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
         for name in settings:
-            if name not in SETTINGS:
-                close = difflib.get_close_matches(str(name)[:40], SETTINGS, n=1)
-                unknown = f"{str(name)[:40]!r}"
-                if close:
-                    raise UserError("There is no setting {name}. Did you mean {close}?", name=unknown, close=close[0])
-                raise UserError("There is no setting {name}.", name=unknown)
+            check_name(name)
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
@@ -427,6 +429,17 @@ class TrainConfig:
 SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in fields(TrainConfig)}
 # The settings that only some optimizers or schedulers have.
 ROW_SETTINGS = {name for rows in (OPTIMIZERS, SCHEDULERS) for row in rows.values() for name in row.defaults}
+
+
+def check_name(name: Any) -> None:
+    """Raises UserError if there is no setting of this name."""
+    if name in SETTINGS:
+        return
+    close = difflib.get_close_matches(str(name)[:40], SETTINGS, n=1)
+    unknown = f"{str(name)[:40]!r}"
+    if close:
+        raise UserError("There is no setting {name}. Did you mean {close}?", name=unknown, close=close[0])
+    raise UserError("There is no setting {name}.", name=unknown)
 
 
 def parse(name: str, text: str) -> Any:

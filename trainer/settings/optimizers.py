@@ -124,14 +124,14 @@ OPTIMIZERS = {
             about="Moves every weight by the same amount, up or down: only the sign of its momentum counts.",
             paper="Symbolic Discovery of Optimization Algorithms (Chen et al. 2023)",
             link="https://arxiv.org/abs/2302.06675",
-            defaults={"lr": 0.0003, "betas": (0.9, 0.99), "weight_decay": 0.1},
+            defaults={"lr": 0.001, "betas": (0.9, 0.99), "weight_decay": 0.1},
         ),
         Row(
             name="adan",
             about="Adam with Nesterov momentum that is estimated from the change of the gradient.",
             paper="Adan: Adaptive Nesterov Momentum Algorithm (Xie et al. 2023)",
             link="https://arxiv.org/abs/2208.06677",
-            defaults={"lr": 0.003, "betas": (0.98, 0.92), "beta3": 0.99, "eps": 1e-8, "weight_decay": 0.02},
+            defaults={"lr": 0.01, "betas": (0.98, 0.92), "beta3": 0.99, "eps": 1e-8, "weight_decay": 0.02},
         ),
         Row(
             name="mars",
@@ -152,7 +152,7 @@ OPTIMIZERS = {
             paper="ADOPT: Modified Adam Can Converge with Any β2 (Taniguchi et al. 2024)",
             link="https://arxiv.org/abs/2411.02853",
             defaults={
-                "lr": 0.003,
+                "lr": 0.001,
                 "betas": (0.9, 0.9999),
                 "eps": 1e-6,
                 "weight_decay": 0.0,
@@ -165,7 +165,7 @@ OPTIMIZERS = {
             paper="Muon: An optimizer for hidden layers in neural networks (Jordan et al. 2024)",
             link="https://kellerjordan.github.io/posts/muon/",
             defaults={
-                "lr": 0.005,
+                "lr": 0.01,
                 "adamw_lr": 0.003,
                 "momentum": 0.95,
                 "nesterov": True,
@@ -202,7 +202,7 @@ OPTIMIZERS = {
             about="SGD that steps by the gradient at the worst point nearby, to find flat minima; twice the work.",
             paper="Sharpness-Aware Minimization for Efficiently Improving Generalization (Foret et al. 2021)",
             link="https://arxiv.org/abs/2010.01412",
-            defaults={"lr": 0.02, "rho": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False},
+            defaults={"lr": 0.04, "rho": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False},
         ),
         Row(
             name="sam_adamw",

@@ -20,7 +20,7 @@ ROWS: dict[str, dict[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDUL
 
 # The settings that belong to no optimizer or scheduler, in the page's order.
 NETWORK = ("model", "activation", "softmax", "seed", "precision")
-DATA = ("batch_size", "train_split", "num_images", "shuffle", "drop_last", "augment", "normalize")
+DATA = ("batch_size", "train_split", "num_images", "holdout", "shuffle", "drop_last", "augment", "normalize")
 LOSS = ("label_smoothing", "zero_grad_every")
 
 # The lowest power of ten of each slider. If the setting allows 0, the slider has one more step for it at the left end.

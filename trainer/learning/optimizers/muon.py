@@ -25,7 +25,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: float = 0.005,
+        lr: float = 0.01,
         adamw_lr: float = 0.003,
         momentum: float = 0.95,
         nesterov: bool = True,

@@ -140,9 +140,22 @@ def load_splits(config: TrainConfig) -> list[str]:
     test = 'test_images, test_labels = load("test")'
     if config.train_split == "test":
         train = f"train_images, train_labels = test_images{first}, test_labels{first}"
-        return ["", "", test, f"{train}  # trains on the pictures that it is tested on"]
+        return ["", "", test, f"{train}  # trains on the pictures that it is tested on", *_keep_aside(config)]
     limit = [f"train_images, train_labels = train_images{first}, train_labels{first}"] if first else []
-    return ["", "", 'train_images, train_labels = load("train")', *limit, test]
+    return ["", "", 'train_images, train_labels = load("train")', *limit, *_keep_aside(config), test]
+
+
+def _keep_aside(config: TrainConfig) -> list[str]:
+    """Returns lines that leave out the images that the holdout keeps aside, as trainer.learning.training_set does."""
+    if not config.holdout:
+        return []
+    share = literal(config.holdout)
+    return [
+        "# Keeps pictures of each class aside, evenly spaced by their number within the class, from 1.",
+        "number = nn.functional.one_hot(train_labels).cumsum(0).gather(1, train_labels[:, None])[:, 0].double()",
+        f"kept = (number * {share} + 0.49).floor() == ((number - 1) * {share} + 0.49).floor()",
+        "train_images, train_labels = train_images[kept], train_labels[kept]",
+    ]
 
 
 def make_loader(config: TrainConfig) -> list[str]:
