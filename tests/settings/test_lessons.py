@@ -1,6 +1,7 @@
 """The lessons: the mistakes fail as in the notebook, and their fixed versions do not."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -38,7 +39,8 @@ def test_every_lesson_is_complete(lesson):
     for changes, compared in zip(lesson.comparisons, lesson.compared, strict=True):
         other = compared.settings()
         differing = {name for name in own.keys() | other.keys() if own.get(name) != other.get(name)}
-        assert set(changes) <= differing
+        assert differing
+        assert all(other[name] == value for name, value in changes.items())
         assert {name for name in differing if name not in ROW_SETTINGS} <= {*changes, "scheduler", "scheduler_unit"}
     if lesson.printed or lesson.is_mistake:
         assert lesson.config.train_split == "test"
@@ -168,3 +170,46 @@ def test_zero_grad_never_blows_up_in_its_first_real_epoch(real_images):
     assert isinstance(events[-1], Finished)
     assert events[-1].reason == "diverged"
     assert max(e.epoch for e in events if isinstance(e, EpochEnded)) == 0
+
+
+def ends(name, data, num_test=1000):
+    """Returns the last row of a lesson and of each of its comparison runs."""
+    lesson, few = LESSONS[name], replace(data, test=subset(data.test, num_test))
+    return [
+        [event for event in train(config, few) if isinstance(event, EpochEnded)][-1]
+        for config in (lesson.config, *lesson.compared)
+    ]
+
+
+def test_muon_is_ahead_of_adamw_and_sgd(real_images):
+    """By several percentage points after three epochs."""
+    muon, adamw, sgd = ends("muon-against-adamw", real_images)
+    assert muon.test_accuracy > adamw.test_accuracy + 0.04
+    assert muon.test_accuracy > sgd.test_accuracy + 0.04
+    assert muon.train_loss < adamw.train_loss - 0.2
+
+
+def test_schedule_free_is_ahead_of_a_cosine_and_of_a_constant_lr(real_images):
+    free, cosine, constant = ends("no-schedule", real_images)
+    assert free.test_loss < min(cosine.test_loss, constant.test_loss) - 0.05
+
+
+def test_prodigy_finds_an_lr_where_adamw_has_the_wrong_one(real_images):
+    """Ten times too small is slow; ten times too large ends at guessing."""
+    prodigy, small, large = ends("no-learning-rate", real_images)
+    assert prodigy.test_loss < small.test_loss - 0.05
+    assert large.test_loss == pytest.approx(math.log(10), abs=0.02)
+
+
+def test_l2_in_adam_is_another_weight_decay(real_images):
+    """The same value holds Adam back much more than AdamW."""
+    adam, adamw = ends("l2-or-decoupled", real_images)
+    assert adam.train_loss > adamw.train_loss + 0.1
+    assert adam.test_accuracy < adamw.test_accuracy - 0.02
+
+
+def test_sam_keeps_the_test_loss_low(real_images):
+    """AdamW memorises: its train loss is lower and its test loss higher."""
+    sam, adamw = ends("flat-minimum", real_images)
+    assert adamw.train_loss < 0.5 < sam.train_loss
+    assert adamw.test_loss > sam.test_loss + 0.3

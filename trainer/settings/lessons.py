@@ -36,8 +36,7 @@ _TODAY = {
     "scheduler": "cosine",
     "scheduler_unit": "batch",
     "augment": False,
-    "num_images": 10_000,
-    "batch_size": 64,
+    "num_images": 5000,
     "epochs": 3,
 }
 _STEP_PER_BATCH = {"scheduler": "step", "step_size": 5, "gamma": 0.1, "scheduler_unit": "batch"}
@@ -164,6 +163,68 @@ LESSONS = {
             "batch four times as large?",
             after="It is: the mean of four batches' gradients is the gradient of the four as one batch. This is how to "
             "train with a large batch if memory is small.",
+        ),
+        Lesson(
+            name="muon-against-adamw",
+            title="Muon against AdamW",
+            base=_TODAY,
+            settings={"optimizer": "muon"},
+            comparisons=({"optimizer": "adamw"}, {"optimizer": "sgd"}),
+            before="Three optimizers see the same batches, each at an lr that suits it. Which has learned most after "
+            "three epochs, and how many pictures per second does it take for that?",
+            after="Muon is far ahead from the first epoch on: its steps are equally large in all directions of a "
+            "layer, where the others hardly move in most of them. Each step costs a little more. In a long training "
+            "the lead shrinks.",
+        ),
+        Lesson(
+            name="no-schedule",
+            title="Without a schedule",
+            base=_TODAY,
+            settings={"optimizer": "adamw_schedulefree"},
+            comparisons=(
+                {"optimizer": "adamw", "scheduler": "cosine", "scheduler_unit": "batch"},
+                {"optimizer": "adamw", "scheduler": "constant"},
+            ),
+            before="A schedule has to know how long the training lasts. Schedule-free AdamW keeps lr constant and "
+            "tests an average of its weights. Compare it after each epoch with AdamW on a cosine, and with a constant "
+            "lr.",
+            after="It is ahead after every epoch, and could stop or go on at any of them. After so short a training, "
+            "AdamW's cosine and its constant lr are nearly level.",
+        ),
+        Lesson(
+            name="no-learning-rate",
+            title="Without a learning rate",
+            base=_TODAY,
+            settings={"optimizer": "prodigy"},
+            comparisons=({"optimizer": "adamw", "lr": 0.0003}, {"optimizer": "adamw", "lr": 0.03}),
+            before="Nobody chose an lr for Prodigy: it stays at 1. The others are AdamW at a tenth and at ten times "
+            "the lr that suits it. Who learns?",
+            after="Prodigy found an lr by itself and learned. AdamW was slow with the small lr; with the large one its "
+            "first steps broke the network, whose loss stays at ln 10, that of random guessing.",
+        ),
+        Lesson(
+            name="l2-or-decoupled",
+            title="Two kinds of weight decay",
+            base=_TODAY,
+            settings={"optimizer": "adam", "weight_decay": 0.03},
+            comparisons=({"optimizer": "adamw", "weight_decay": 0.03},),
+            before="Both have the same weight_decay. Adam adds it to the gradient (L2), AdamW applies it to the "
+            "weights themselves. Is that the same?",
+            after="It is not. Adam divides the sum by the size of past gradients, so that weights with small gradients "
+            "are pulled to 0 with full force, and the network learns much less. AdamW pulls all weights alike, and "
+            "gently.",
+        ),
+        Lesson(
+            name="flat-minimum",
+            title="A flat minimum",
+            base=_TODAY,
+            settings={"optimizer": "sam_adamw", "rho": 0.1, "num_images": 1000, "epochs": 20},
+            comparisons=({"optimizer": "adamw"},),
+            before="A thousand pictures are few enough to memorise. SAM, here over AdamW, looks for weights around "
+            "which the loss stays low. Watch the test loss while the train loss falls.",
+            after="AdamW memorised the pictures: its train loss keeps falling while its test loss rises, because it is "
+            "sure of wrong answers. SAM's test loss keeps falling and stays low. It took twice the time, and got no "
+            "more pictures right.",
         ),
     )
 }  # fmt: skip
