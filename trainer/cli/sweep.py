@@ -129,6 +129,8 @@ def _run(sweep: Sweep, grid: Grid, images: ImageData, device: Any, count: int, o
                         _print_row(sweep, folder.result(cell, run), options)
                         _save(sweep, ended, with_chart=time.monotonic() > drawn + _SECONDS_BETWEEN_CHARTS)
                         drawn = time.monotonic()
+                    elif run.status == "interrupted" and run.advice:
+                        print(f"Not finished: {_named(cell.values)}: {run.advice}", file=sys.stderr, flush=True)
                 bar.n = sum(cell.config.epochs if cell in ended else run.epochs_passed for cell, run in runs.items())
                 bar.refresh()
         finally:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from trainer.errors import Message, UserError
+from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts
 from trainer.jobs.process import Served, WorkerLostError, WorkerProcess
 from trainer.jobs.work import Race, Work
@@ -84,8 +84,9 @@ def run_sweep(
     """Trains the cells, each in its own folder; yields a cell and its run when it begins and when it has ended.
 
     Yields None about twice a second. A run that exists already is continued, and one that has ended is not trained
-    again. Runs whose worker is lost start again from their last epoch. When `stopping` is set, the runs end as
-    `stopped` and can be continued. Raises UserError if a folder cannot be written.
+    again. Runs whose worker is lost start again from their last epoch; one that is refused, such as for lack of memory,
+    ends as `interrupted` with the reason, and the others go on. When `stopping` is set, the runs end as `stopped` and
+    can be continued. Raises UserError if a folder cannot be written.
     """
     waiting = deque(cells)
     reports: queue.SimpleQueue[tuple[Cell, Run] | BaseException | None] = queue.SimpleQueue()
@@ -121,7 +122,8 @@ def run_sweep(
             else:
                 yield report
     finally:
-        stopping.set()
+        if left:  # the caller has given up, or an error ends the sweep
+            stopping.set()
         for thread in threads:
             thread.join()
 
@@ -139,20 +141,15 @@ def _train(sweep: Sweep, cell: Cell, images: ImageData, worker: Worker, stopping
                 for event in worker.run(Race.of([(cell.config, checkpoint)], images), stopping):
                     if not isinstance(event, Served):
                         recorder.record(event[1])
-            except WorkerLostError as error:
-                _logger.warning("The worker was lost while it trained %s.", cell.name)
-                if attempt < _MOST_LOSSES:
+            except UserError as error:
+                if isinstance(error, WorkerLostError) and attempt < _MOST_LOSSES:
+                    _logger.warning("The worker was lost while it trained %s.", cell.name)
                     continue
-                recorder.record(Finished(reason="interrupted", advice=_advice(error)))
+                recorder.record(Finished(reason="interrupted", advice=str(error)))
             if run.status == "training" and run.history:
                 recorder.record(Finished(reason="stopped"))
             yield run
             return
-
-
-def _advice(error: UserError) -> Message | str:
-    message = error.args[0]
-    return message if isinstance(message, Message) else str(message)
 
 
 def _check(config: TrainConfig, images: ImageData) -> None:

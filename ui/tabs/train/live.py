@@ -70,13 +70,8 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
         displayed.job = id(job)
         live = Standing.of(lab.jobs, job)
         updates |= page.view.show(runs, lab.images, language, planned=job.planned, live=live)
-        if job.state == "waiting":
-            words = waiting_words(lab.jobs, job, language)
-            updates[page.view.status] = status_line("Not started yet", words, 0, language)
-        elif lab.images is None:
-            updates[page.view.status] = status_line("Starting", "loading the pictures", lab.loading[0], language)
-        elif not is_training(runs):
-            updates[page.view.status] = status_line("Starting", "", 0, language)
+        if status := _not_begun(lab, job, runs, language):
+            updates[page.view.status] = status
     else:
         updates |= page.view.show(runs, lab.images, language, ended=_ended(lab, race, runs))
         if job and not job.is_active:
@@ -143,6 +138,15 @@ def _displayed_runs(
     if job and race == job.race and (_state_of(runs) == _state_of(job.runs) or any(run.warning for run in job.runs)):
         return race, job.runs
     return race, runs
+
+
+def _not_begun(lab: Lab, job: Training, runs: Sequence[Run], language: str) -> str:
+    """The status of a job that does not train yet; "" for one that does."""
+    if job.state == "waiting":
+        return status_line("Not started yet", waiting_words(lab.jobs, job, language), 0, language)
+    if lab.images is None:
+        return status_line("Starting", "loading the pictures", lab.loading[0], language)
+    return "" if is_training(runs) else status_line("Starting", "", 0, language)
 
 
 def _state_of(runs: Sequence[Run]) -> list[tuple[str, int]]:
