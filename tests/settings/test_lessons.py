@@ -172,20 +172,19 @@ def test_zero_grad_never_blows_up_in_its_first_real_epoch(real_images):
     assert max(e.epoch for e in events if isinstance(e, EpochEnded)) == 0
 
 
-def ends(name, data, num_test=1000):
-    """Returns the last row of a lesson and of each of its comparison runs."""
-    lesson, few = LESSONS[name], replace(data, test=subset(data.test, num_test))
+def ends(name, data, num_runs=None):
+    """Returns the last row of a lesson and of its comparison runs, of the first `num_runs` in all."""
+    lesson, few = LESSONS[name], replace(data, test=subset(data.test, 1000))
     return [
         [event for event in train(config, few) if isinstance(event, EpochEnded)][-1]
-        for config in (lesson.config, *lesson.compared)
+        for config in [lesson.config, *lesson.compared][:num_runs]
     ]
 
 
-def test_muon_is_ahead_of_adamw_and_sgd(real_images):
+def test_muon_is_ahead_of_adamw(real_images):
     """By several percentage points after three epochs."""
-    muon, adamw, sgd = ends("muon-against-adamw", real_images)
+    muon, adamw = ends("muon-against-adamw", real_images, num_runs=2)
     assert muon.test_accuracy > adamw.test_accuracy + 0.04
-    assert muon.test_accuracy > sgd.test_accuracy + 0.04
     assert muon.train_loss < adamw.train_loss - 0.2
 
 
