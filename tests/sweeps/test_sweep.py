@@ -115,15 +115,19 @@ def test_kills_lose_and_double_nothing(swept, tmp_path):
     place = tmp_path / "killed"
     first = arguments("--json", "--checkpoints", tmp_path, "--run", "killed")
     printed = []
+
+    def go_on():
+        return start(*(["sweep", "--resume", place, "--json"] if folder.is_sweep(place) else first))
+
     for number in range(3):
-        process = start(*(["sweep", "--resume", place, "--json"] if folder.is_sweep(place) else first))
+        process = go_on()
         time.sleep(chance.uniform(6, 12))
         process.send_signal(signal.SIGINT if number == 1 else signal.SIGKILL)
         out, _ = process.communicate(timeout=60)
         printed += [row["checkpoint"] for row in rows_of(out) if row["event"] == "cell"]
         if process.returncode == 0:
             break
-    process = start("sweep", "--resume", place, "--json")
+    process = go_on()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     printed += [row["checkpoint"] for row in rows_of(out) if row["event"] == "cell"]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from gradio.events import Dependency
 
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
@@ -51,12 +50,6 @@ def refuse_beside(place: gr.HTML, handler: Callable[..., Updates]) -> Callable[.
             return {place: gr.update(value=advice(translate(sentence_of(error), current_language())), visible=True)}
 
     return refusing
-
-
-def show_starting(button: gr.Button, name: str, *, until: Dependency) -> None:
-    """Makes a press of a button move the bar until its event has ended: a busy machine may answer after seconds."""
-    button.click(None, js="() => document.body.classList.add('starting')", api_name=f"_{name}_pressed", **AT_ONCE)
-    until.then(None, js="() => document.body.classList.remove('starting')", api_name=f"_{name}_answered", **AT_ONCE)
 
 
 def stop_on_click(lab: Lab, button: gr.Button, visitor: gr.BrowserState) -> None:

@@ -21,7 +21,7 @@ from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Displayed, Inputs, Shared, components
 from ui.run_index import is_key
 from ui.tabs.train import live, lr_finder, own_runs, permalink, publish, race, settings, training
-from ui.tabs.train.buttons import Buttons, refusal, refuse_beside, show_starting, stop_on_click
+from ui.tabs.train.buttons import Buttons, refusal, refuse_beside, stop_on_click
 from ui.tabs.train.live import LiveView
 from ui.tabs.train.own_runs import OwnRuns
 from ui.tabs.train.race import Race
@@ -104,15 +104,13 @@ def _start_on_click(lab: Lab, tab: TrainTab, shared: Shared) -> None:
             displayed.race = None
             return live.show(lab, tab.live, visitor, displayed)
 
-        started = button.click(
+        button.click(
             refuse_beside(place, begin),
             inputs_kwargs={"visitor": shared.visitor, "displayed": shared.displayed, **inputs},
             outputs=components(place, tab.live),
             api_name=f"_{name}",
             **AT_ONCE,
         )
-        if button is not finder.search:  # which has a status of its own
-            show_starting(button, name, until=started)
 
     contenders = {"contenders": tab.race.contenders, "num_seeds": tab.race.num_seeds}
     lesson = {"lesson": tab.lessons.lesson, **widgets}
