@@ -117,7 +117,6 @@ def build(lab: Lab, query: gr.Textbox) -> Settings:
     with gr.Group():
         _add(panel, ["optimizer"])
         _add_row(panel, "optimizer", "sgd", OPTIMIZERS)
-        paper.render()
     finder = lr_finder.build()
     with gr.Group():
         _add(panel, ["scheduler"])
@@ -220,6 +219,8 @@ def _add(panel: fields.Panel, names: Sequence[str]) -> None:
 def _add_row(panel: fields.Panel, part: str, first: str, rows: dict[str, Any]) -> None:
     """Adds the settings of all optimizers or all schedulers; those of the `first` one are visible."""
     panel.abouts[part] = gr.Markdown(i18n(rows[first].about), elem_classes=["about"])
+    if part == "optimizer":
+        panel.paper.render()
     for name in fields.row_settings(part):
         visible = name in rows[first].defaults
         widget = panel.widgets[name] = fields.build(name, visible=visible)
