@@ -110,7 +110,7 @@ def _button(lesson: Lesson | None) -> Any:
 
 def build(lab: Lab, query: gr.Textbox) -> Settings:
     """Adds all settings to the page being built; those of optimizers and schedulers not chosen are hidden."""
-    paper = gr.Markdown(fields.source("sgd"), elem_classes=["about"], render=False)
+    paper = gr.Markdown(fields.source("sgd"), elem_classes=["about", "paper"], render=False)
     panel = fields.Panel(widgets={}, powers={}, abouts={}, paper=paper)
     with gr.Group():
         _add(panel, ["epochs"])
