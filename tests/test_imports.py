@@ -34,7 +34,6 @@ LAYERS = (
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import trainer
-from trainer.learning.optimizers import CLASSES
 for module in pkgutil.walk_packages(trainer.__path__, "trainer."):
     importlib.import_module(module.name)
 print(*sorted({name.partition(".")[0] for name in sys.modules}))

@@ -173,7 +173,7 @@ def test_zero_grad_never_blows_up_in_its_first_real_epoch(real_images):
 
 
 def ends(name, data, num_runs=None):
-    """Returns the last row of a lesson and of its comparison runs, of the first `num_runs` in all."""
+    """Returns the last rows of a lesson and its comparison runs, or only of the first `num_runs` of them."""
     lesson, few = LESSONS[name], replace(data, test=subset(data.test, 1000))
     return [
         [event for event in train(config, few) if isinstance(event, EpochEnded)][-1]

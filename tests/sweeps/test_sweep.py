@@ -185,12 +185,9 @@ def small(tmp_path):
     """A sweep of which nothing has run."""
     sweep = Sweep(
         folder=tmp_path / "small",
-        settings={"epochs": 2, "num_images": 64},
+        settings={"epochs": 2, "num_images": 64, "optimizer": "adam"},
         axes=(parse_axis("lr=0.1,0.2"), parse_axis("betas=0.9,0.99;0.8,0.9")),
         data=facts(load_images("synthetic")),
-    )
-    sweep = Sweep(
-        folder=sweep.folder, settings={**sweep.settings, "optimizer": "adam"}, axes=sweep.axes, data=sweep.data
     )
     folder.create(sweep)
     return sweep
@@ -254,7 +251,7 @@ def test_a_wrong_command_is_one_sentence(case, capsys):
 
 
 def test_a_folder_is_run_once(small):
-    """A second command is told that another one runs the sweep."""
+    """A second command is refused while another one runs the sweep."""
     with folder.running(small.folder), pytest.raises(UserError, match="another command"), folder.running(small.folder):
         pass
 

@@ -95,7 +95,7 @@ def sweep_command(options: argparse.Namespace) -> int:
         print(images.note, file=sys.stderr)
     _report_refused(grid, options)
     if options.dry_run:
-        return _report_plan(grid, images, device, count, options)
+        return _report_plan(grid, images, device, options)
     if not options.resume:
         folder.create(sweep)
     with folder.running(sweep.folder):
@@ -127,8 +127,9 @@ def _run(sweep: Sweep, grid: Grid, images: ImageData, device: Any, count: int, o
                         ended[cell] = run
                         bar.clear()
                         _print_row(sweep, folder.result(cell, run), options)
-                        _save(sweep, ended, with_chart=time.monotonic() > drawn + _SECONDS_BETWEEN_CHARTS)
-                        drawn = time.monotonic()
+                        is_due = time.monotonic() > drawn + _SECONDS_BETWEEN_CHARTS
+                        _save(sweep, ended, with_chart=is_due)
+                        drawn = time.monotonic() if is_due else drawn
                     elif run.status == "interrupted" and run.advice:
                         print(f"Not finished: {_named(cell.values)}: {run.advice}", file=sys.stderr, flush=True)
                 bar.n = sum(cell.config.epochs if cell in ended else run.epochs_passed for cell, run in runs.items())
@@ -152,7 +153,7 @@ def _report_refused(grid: Grid, options: argparse.Namespace) -> None:
             print(f"Left out: {_named(values)}: {sentence}", file=sys.stderr)
 
 
-def _report_plan(grid: Grid, images: ImageData, device: Any, count: int, options: argparse.Namespace) -> int:
+def _report_plan(grid: Grid, images: ImageData, device: Any, options: argparse.Namespace) -> int:
     """Prints the number of runs and the time they take, from a pace that is measured for each optimizer."""
     paces: dict[tuple[Any, ...], float] = {}
     seconds = 0.0
@@ -166,7 +167,7 @@ def _report_plan(grid: Grid, images: ImageData, device: Any, count: int, options
     if options.json:
         print(json.dumps({"event": "plan", **plan}))
     else:
-        print(f"{len(grid.cells)} runs, about {_duration(seconds)} in all on this machine.")
+        print(f"{len(grid.cells)} runs, about {_duration(seconds)} on this machine.")
     return 0
 
 

@@ -85,7 +85,7 @@ def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[st
             )
         return replace(checkpoint, config=config)
     config = checkpoint.config.changed({**changes, "epochs": total})
-    # Progress that is among the settings in the parameter groups cannot be told from them when they change.
+    # Some optimizers count their progress in the parameter groups, which new settings replace: they start afresh.
     keeps_state = config.optimizer not in COUNTS_IN_GROUPS and _state_kind(config) == _state_kind(checkpoint.config)
     usable = {"gradient", "optimizer"} if keeps_state else {"gradient"}
     settings = config.settings()

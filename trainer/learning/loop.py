@@ -31,7 +31,7 @@ _EVALUATION_BATCH = 500
 
 # An image's evaluation takes about a third of the time of training on it. If evaluating all test images would take more
 # than half the time, all but the last epoch are evaluated on a part that takes a quarter. The untrained network is
-# evaluated on the fewest: it guesses, and nobody wants to wait for that.
+# evaluated on the fewest, because it only guesses.
 _TESTS_PER_IMAGE, _FEWEST_TESTED = 3, 1000
 
 # The loss and accuracy of untrained networks, and the seconds that the evaluation took, by `_Training._key`. Many runs
