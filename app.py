@@ -1,6 +1,16 @@
 """The app's entry point: chooses where trainings run, builds the page and serves it."""
 
 import os
+import re
+import sys
+
+from ui.starting import end_starting, say_starting  # imports nothing that takes long
+
+if not re.fullmatch("[0-9]{1,5}", os.environ.get("GRADIO_SERVER_PORT", "7860")):  # Gradio reads it when imported
+    sys.exit("error: GRADIO_SERVER_PORT must be the number of a port, such as 7860.")
+
+if __name__ == "__main__":
+    say_starting()
 
 # Torch's threads busy-wait for each other by default, which makes the small steps of these networks many times slower
 # while the same cores serve a page. Torch reads the variable once, when it is imported.
@@ -14,29 +24,34 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the page displays the progress
 
 import logging
-import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from spaces.config import Config
 
-from trainer.errors import UserError
+from trainer.errors import UserError, first_line
+from trainer.jobs.cluster import LOCAL, check_place, connect
 from trainer.jobs.process import Workers
 from trainer.jobs.slices import Job, gpu_seconds, run_job
+from trainer.jobs.work import Work
 from trainer.learning.device import allow_tf32, choose_device, choose_devices
-from ui import uploads
+from ui import malformed, rendering, sessions, uploads
+from ui.charts.live import static_path
 from ui.cleaning import keep_clean
 from ui.i18n import language
 from ui.i18n.words import i18n
 from ui.jobs.zerogpu import BorrowedGpu
 from ui.lab import Lab
 from ui.limits import find_limits
-from ui.page import STYLE, build_page
+from ui.look.theme import STYLE, build_theme
+from ui.page import build_page
 
 _MAX_THREADS = 2000  # of handlers, and events that run at a time: each open page has one that mostly sleeps
-_MAX_SESSIONS = 1000  # whose state Gradio keeps, up to 1 MB each; the least recently used is dropped first
+_MAX_SESSIONS = 1000  # whose state Gradio keeps, about 0.1 MB each; the least recently used is dropped first
 _MAX_QUEUED = 10_000  # requests of any kind; the default on ZeroGPU is 1
 
 
@@ -54,19 +69,28 @@ def build_lab() -> Lab:
     Raises UserError if an environment variable has an invalid value.
     """
     folder = os.environ.get("OPTIMIZER_LAB_CHECKPOINTS")
-    if Config.zero_gpu:
-        gpu = BorrowedGpu(run_on_gpu)
-        # Classifying a picture takes a millisecond on the CPU and would cost seconds of the visitor's GPU quota.
-        device, run = torch.device("cpu"), gpu.run
+    limits, share_machine, parallel = find_limits(), False, 1
+    place = check_place(os.environ.get("OPTIMIZER_LAB_WORKERS") or LOCAL)
+    # Classifying a picture takes a millisecond on the CPU; on ZeroGPU it would cost seconds of the visitor's GPU quota.
+    device = torch.device("cpu")
+    run: Callable[[Work, threading.Event], Iterator[Any]]
+    if place != LOCAL:
+        cluster = connect(place)
+        limits = replace(limits, at_once=min(limits.at_once, cluster.size))
+        run, parallel = cluster.run, max(1, cluster.size // 2)  # the other half is left for trainings
+    elif Config.zero_gpu:
+        run = BorrowedGpu(run_on_gpu).run
     else:
-        device, run = choose_device(), Workers(choose_devices()).run
+        devices = choose_devices()
+        device, run, parallel, share_machine = choose_device(), Workers(devices).run, len(devices), True
         allow_tf32(device)
     return Lab(
         checkpoints=Path(folder or "checkpoints"),
         device=device,
         run=run,
-        limits=find_limits(),
-        share_machine=not Config.zero_gpu,
+        parallel=parallel,
+        limits=limits,
+        share_machine=share_machine,
         is_public=bool(os.environ.get("SPACE_ID")),
         forgets=bool(os.environ.get("SPACE_ID")) and not folder,
     )
@@ -80,31 +104,49 @@ def log_to_stderr() -> None:
         logging.getLogger(package).setLevel(logging.INFO)
 
 
+def reach_itself() -> None:
+    """Excludes the app's own address from the proxies: Gradio requests it at the start, and a proxy cannot reach it."""
+    excluded = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    own = ("localhost", "127.0.0.1", "::1", os.environ.get("GRADIO_SERVER_NAME"))
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (excluded, *own)))
+
+
 def main() -> None:
     """Builds the page and serves it, on http://127.0.0.1:7860 unless Gradio's environment variables say otherwise."""
     log_to_stderr()
+    reach_itself()
     try:
+        uploads.prepare_folder()
+        static_path()
         lab = build_lab()
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     keep_clean(lab)
     page = build_page(lab)
     # With api_open, requests could bypass the queue, in which Gradio notices that their client has gone.
     page.queue(max_size=_MAX_QUEUED, default_concurrency_limit=8, api_open=False)
     uploads.refuse_addresses()
+    sessions.keep_small()
+    end_starting()
     largest_file = int(min(lab.limits.upload_mb, 1e6) * 2**20)
-    page.launch(
-        css=STYLE,
-        i18n=i18n,
-        app_kwargs={"middleware": [*language.MIDDLEWARE, *uploads.middleware(largest_file)]},
-        ssr_mode=False,  # rendered on the server, the page would not know the browser's language
-        footer_links=[],
-        run_history=False,
-        max_threads=_MAX_THREADS,
-        max_file_size=largest_file,
-        state_session_capacity=_MAX_SESSIONS,
-        show_error=False,
-    )
+    # The first receives each request first.
+    middleware = [*rendering.MIDDLEWARE, *language.MIDDLEWARE, *uploads.middleware(largest_file), *malformed.MIDDLEWARE]
+    try:
+        page.launch(
+            css=STYLE,
+            theme=build_theme(),
+            i18n=i18n,
+            app_kwargs={"middleware": middleware},
+            ssr_mode=False,  # rendered on the server, the page would not know the browser's language
+            footer_links=[],
+            run_history=False,
+            max_threads=_MAX_THREADS,
+            max_file_size=largest_file,
+            state_session_capacity=_MAX_SESSIONS,
+            show_error=False,
+        )
+    except OSError as error:  # there is no such address, or its ports are taken
+        sys.exit(f"error: {first_line(error)}")
 
 
 if __name__ == "__main__":

@@ -30,16 +30,18 @@ class App:
     def memory_mib(self) -> float:
         """Returns the memory of the app and its workers on Linux: what they share, such as the images, counts once."""
         threads = Path(f"/proc/{self.pid}/task").glob("*/children")
-        children = [pid for thread in threads for pid in thread.read_text().split()]
-        kib = 0
-        for pid in (self.pid, *children):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            kib += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        return kib / 1024
+        children = [int(pid) for thread in threads for pid in thread.read_text(encoding="utf-8").split()]
+        return sum(_mib(pid, "Pss") for pid in (self.pid, *children))
+
+    def own_memory_mib(self) -> float:
+        """Returns the resident memory of the app's own process on Linux."""
+        return _mib(self.pid, "Rss")
 
 
 @contextmanager
-def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iterator[App]:
+def running_app(
+    data: str | None, checkpoints: Path, *, checkout: Path = REPOSITORY, **environment: str
+) -> Iterator[App]:
     """Runs `python app.py` on a free port with the pictures of `data`; None leaves the choice to the environment.
 
     Loads the pictures beforehand, so that the app finds them in the cache. Raises UserError if that fails.
@@ -53,7 +55,7 @@ def running_app(data: str | None, checkpoints: Path, **environment: str) -> Iter
         settings["OPTIMIZER_LAB_DATA"] = data
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=REPOSITORY, env={**os.environ, **settings}, stdout=subprocess.DEVNULL
+        [sys.executable, "app.py"], cwd=checkout, env={**os.environ, **settings}, stdout=subprocess.DEVNULL
     )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -92,6 +94,11 @@ def visit(page: Page, address: str) -> None:
     page.wait_for_selector("#note >> text=Training on")
     page.wait_for_selector("#loss svg")
     page.wait_for_function("Object.keys(localStorage).length > 0")
+
+
+def _mib(pid: int, kind: str) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024
 
 
 def _answers(url: str) -> bool:

@@ -35,7 +35,8 @@ def main() -> None:
     config = TrainConfig(
         activation="none",
         normalize=False,
-        augment=False,
+        flip=False,
+        shift=0,
         shuffle=False,
         scheduler="constant",
         lr=_LR,

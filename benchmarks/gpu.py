@@ -44,7 +44,7 @@ def main() -> None:
     rows: dict[str, list[float]] = {}
     for model in MODELS:
         speed = TrainConfig(
-            model=model, epochs=1, batch_size=args.batch_size, num_images=args.num_images, augment=False
+            model=model, epochs=1, batch_size=args.batch_size, num_images=args.num_images, flip=False, shift=0
         )
         variants = {
             "app": lambda _, config=speed: images_per_second(config, small_test, device),

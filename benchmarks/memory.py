@@ -41,7 +41,7 @@ def _training(*settings: str) -> tuple[float, list[float]]:
     """Returns the peak memory of a training process, and its memory at the end of each epoch, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "trainer", "train", "--json", "--checkpoints", folder, *settings]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
         held = [_held(process.pid) for line in process.stdout if json.loads(line)["event"] == "epoch"]
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -52,7 +52,7 @@ def _training(*settings: str) -> tuple[float, list[float]]:
 
 def _held(process: int) -> float:
     """Returns the resident set size of a process in MiB."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / _MEBIBYTE
 
 

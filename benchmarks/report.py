@@ -79,7 +79,7 @@ def report(
             row: [value if math.isfinite(value) else None for value in values] for row, values in measured.items()
         }
         content = {"benchmark": name, "machine": on, "facts": facts, "measured": finite}
-        to.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        to.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -89,7 +89,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -21,7 +21,7 @@ _CHANGES: tuple[dict[str, Any], ...] = (
     {"optimizer": "adam"},
     {"optimizer": "adamw"},
     {"batch_size": 128, "lr": 0.04},
-    {"augment": False},
+    {"flip": False, "shift": 0},
     {"label_smoothing": 0.1},
     {"normalize": False},
 )

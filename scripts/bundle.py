@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer.errors import UserError
 from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE
-from trainer.runs.model_card import CARD_FILE, model_card
+from trainer.runs.exports.model_card import CARD_FILE, model_card
 from trainer.runs.reader import read_run
 from trainer.runs.run_folder import HISTORY_FILE
 

@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 # What a Space runs; not tests, benchmarks or local runs.
 FILES = (
-    "README.md", "LICENSE", "app.py", "requirements.txt", "pyproject.toml", "docs/*.png",
+    "README.md", "LICENSE", "app.py", "requirements.txt", "pyproject.toml", "docs/*.webp",
     "trainer/**/*.py", "ui/**/*.*", "checkpoints/quick/*.*", "checkpoints/fast/*.*",
+    "checkpoints/*.json",
 )  # fmt: skip
 
 _MOUNT_PATH = "/data"

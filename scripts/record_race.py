@@ -37,7 +37,7 @@ def main() -> None:
                 runs[index].apply(event)
                 bar.n = sum(run.epochs_passed for run in runs)
                 bar.refresh()
-        write_race(options.output, runs, facts(images), f"python -m scripts.record_race {_without_path(sys.argv[1:])}")
+        write_race(options.output, runs, facts(images), f"python -m scripts.record_race {_without_paths(sys.argv[1:])}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -45,12 +45,11 @@ def main() -> None:
         print(f"{run.config.optimizer}: {run.history[-1].test_accuracy:.2%} of the test pictures right")
 
 
-def _without_path(arguments: list[str]) -> str:
-    """Returns the arguments as text, with FOLDER for the source, whose path is private."""
-    shown = [
-        "FOLDER" if before == "--data" else text for before, text in zip(["", *arguments], arguments, strict=False)
-    ]
-    return shlex.join(shown)
+def _without_paths(arguments: list[str]) -> str:
+    """Returns the arguments as text, without the paths, which are private: FOLDER for the source, no --output."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    kept = [(before, text) for before, text in pairs if "--output" not in (before, text)]
+    return shlex.join("FOLDER" if before == "--data" else text for before, text in kept)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from trainer.progress import Steps
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 
@@ -20,8 +21,7 @@ def first_is_quick(cases: Iterable[Any]) -> list[Any]:
 
 def finish(generator: Generator[Any, Any, Any]) -> Any:
     """Returns the return value of a generator."""
-    while True:
-        try:
-            next(generator)
-        except StopIteration as stop:
-            return stop.value
+    steps = Steps(generator)
+    for _ in steps:
+        pass
+    return steps.value

@@ -76,20 +76,21 @@ def _no_settings_from_outside(monkeypatch):
     monkeypatch.delenv("OPTIMIZER_LAB_CHECKPOINTS", raising=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _keep_freed_memory():
+    from trainer.learning.device import keep_freed_memory
+
+    keep_freed_memory()  # as in every process that trains
+
+
 @pytest.fixture(scope="module")
 def all_threads():
-    """Gives torch all cores, for heavy tests and for tests whose last digits depend on the number of threads."""
+    """Gives torch all cores, for tests whose last digits depend on the number of threads."""
     import torch
 
     torch.set_num_threads(os.cpu_count())
     yield
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _threads_for_real_images(request):
-    if "real_images" in request.fixturenames:
-        request.getfixturevalue("all_threads")
 
 
 @pytest.fixture(scope="session")
@@ -155,14 +156,14 @@ def trained(tmp_path) -> Callable:
     from trainer.runs.recorder import record
     from trainer.runs.run import Run
 
-    def run_in_folder(config, data, *, folder=None, resume=None, until=None):
+    def run_in_folder(config, data, *, folder=None, resume=None, until=None, keeps_all=False):
         """Stops as soon as `until` epochs are on disk."""
         folder = folder or tmp_path / "run"
         run = resumed(resume) if resume else Run(config=config)
         stop = (lambda: run.epoch >= until) if until is not None else (lambda: False)
         with run_folder.writing(folder):
             events = train(config, data, resume=resume)
-            for _ in record(events, run, folder, facts(data), resume=resume, stop=stop):
+            for _ in record(events, run, folder, facts(data), resume=resume, keeps_all=keeps_all, stop=stop):
                 pass
         return folder, run
 

@@ -24,6 +24,23 @@ def jpeg(picture: torch.Tensor) -> bytes:
     return encode_jpeg(picture).numpy().tobytes()
 
 
+def draw_arrows(num: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arrows at random places that point left (0) or right (1): uint8 [num, 32, 32, 3], int64 [num]."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num) % 2
+    down, across, length, grey = (
+        torch.randint(low, high, (num, 1, 1), generator=rng) for low, high in ((10, 22), (12, 20), (7, 11), (0, 100))
+    )
+    y, x = (torch.arange(32).view(shape) for shape in ((1, 32, 1), (1, 1, 32)))
+    along = (x - across) * (2 * labels - 1).view(-1, 1, 1)  # pixels from the middle, towards the tip
+    aside = (y - down).abs()
+    inside = ((along.abs() <= length) & (aside <= 1)) | (
+        (along <= length) & (along >= length - 6) & (aside <= length - along)
+    )
+    picture = torch.where(inside, 255 - grey, grey) + torch.randint(-20, 20, (num, 32, 32), generator=rng)
+    return picture.clamp(0, 255).byte()[..., None].repeat(1, 1, 1, 3), labels
+
+
 def numbered_split(images: torch.Tensor) -> Split:
     """A split whose labels are the images' indices."""
     images = images.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,11 @@
 """A lab whose work runs in the thread of its job, on the CPU, and the part of a page that watches its jobs."""
 
+from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
+import anyio
 import gradio as gr
 import torch
 
@@ -11,6 +15,8 @@ from ui.tabs.train import lr_finder
 from ui.tabs.train.buttons import Buttons
 from ui.tabs.train.live import LiveView
 
+T = TypeVar("T")
+
 
 def run_here(work, stopping):
     """Runs work as a worker does, without a process."""
@@ -18,6 +24,15 @@ def run_here(work, stopping):
         if stopping.is_set():
             return
         yield event
+
+
+def in_event_loop(call: Callable[[], T]) -> T:
+    """Returns the result of a call that builds a page: outside of an event loop Gradio would leave a new one open."""
+
+    async def run() -> T:
+        return call()
+
+    return anyio.run(run)
 
 
 def make_lab(folder: Path, **options) -> Lab:
@@ -36,3 +51,10 @@ def live_view() -> LiveView:
         ended=gr.State(None),
         chosen=gr.Textbox(),
     )
+
+
+def bare(kind: type) -> Any:
+    """Components by the types of a dataclass's fields, and of the dataclasses in it, without a page."""
+    if not is_dataclass(kind):
+        return kind()
+    return kind(**{name: bare(part) for name, part in get_type_hints(kind).items()})

@@ -70,7 +70,7 @@ def test_a_checkout_becomes_a_space(hub):
         "README.md",
         "requirements.txt",
         "trainer/learning/loop.py",
-        "ui/style.css",
+        "ui/look/style.css",
         "ui/i18n/zh.json",
     } <= space.files.keys()
     assert "checkpoints/quick/model.safetensors" in space.files
@@ -79,7 +79,7 @@ def test_a_checkout_becomes_a_space(hub):
         "docs", "trainer", "ui", "checkpoints",
     }  # fmt: skip
     runs = {name.split("/")[1] for name in space.files if name.startswith("checkpoints/")}
-    assert runs <= {"quick", "fast"}
+    assert runs <= {"quick", "fast", "race.json", "sweep.json", "lessons.json"}
     assert not [name for name in space.files if "__pycache__" in name]
     assert space.files["app.py"] == (REPOSITORY / "app.py").read_bytes()
     assert space.settings == {

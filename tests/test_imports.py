@@ -17,9 +17,10 @@ REPOSITORY = Path(__file__).parents[1]
 MODULES = modules_of(trainer)
 # Each module imports only from its own layer and from those before it.
 LAYERS = (
-    ("errors", "palette", "progress"),
+    ("disk", "errors", "palette", "progress"),
     ("settings",),
     ("runs.events", "runs.run", "runs.comparison"),
+    ("cache",),
     ("images",),
     ("networks",),
     ("learning",),
@@ -42,13 +43,13 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 @pytest.mark.slow
 def test_the_library_does_not_load_the_page():
-    """Importing all modules of trainer in a fresh process loads neither gradio nor spaces nor ui."""
+    """Importing all modules of trainer loads neither the page's packages nor torchvision, which takes seconds."""
     result = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=120
     )
     loaded = set(result.stdout.split())
     assert {"trainer", "torch"} <= loaded
-    assert {"gradio", "spaces", "ui", "app"}.isdisjoint(loaded)
+    assert {"gradio", "spaces", "torchvision", "ui", "app"}.isdisjoint(loaded)
 
 
 def layer(module: str) -> int:
@@ -166,10 +167,12 @@ IMPORTED_AS = {
     "markdown-it-py": "markdown_it",
     "pillow": "PIL",
     "pyyaml": "yaml",
+    "tensorboardx": "tensorboardX",
+    "tensorflow-cpu": "tensorflow",
     "vl-convert-python": "vl_convert",
 }
 # Commands of scripts/check, and their plugins.
-NOT_IMPORTED = {"mypy", "pytest_xdist", "ruff"}
+NOT_IMPORTED = {"mypy", "pytest_rerunfailures", "pytest_xdist", "ruff"}
 
 
 def declared(lines: list[str]) -> set[str]:
@@ -192,14 +195,23 @@ def requirements(name: str) -> list[str]:
 
 
 def test_exactly_the_imported_packages_are_declared():
-    """The library's in pyproject.toml, the app's in requirements.txt, the others in requirements-dev.txt."""
+    """The library's in pyproject.toml, the app's in requirements.txt, the others in requirements-dev.txt.
+
+    What only a benchmark compares the app with is in requirements-peers.txt.
+    """
     project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     (dependencies,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
-    assert declared(re.findall(r'^ *"(.*?)"', dependencies, re.MULTILINE)) == installed("trainer")
+    (for_a_cluster,) = re.findall(r'^ray = \["(.*?)"\]', project, re.MULTILINE)
+    of_a_cluster = declared([for_a_cluster])
+    assert declared(requirements("requirements-ray.txt")) == of_a_cluster == {"ray"}
+    assert declared(re.findall(r'^ *"(.*?)"', dependencies, re.MULTILINE)) == installed("trainer") - of_a_cluster
     (optional,) = re.findall(r"^optimizers = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
     of_optimizers = {place.partition(":")[0].partition(".")[0] for place in CLASSES.values()} - {"torch", "trainer"}
     assert declared(re.findall(r'^ *"(.*?)"', optional, re.MULTILINE)) == of_optimizers
     of_the_app = declared(requirements("requirements.txt"))
-    assert of_the_app == installed("app.py", "trainer", "ui") | of_optimizers
+    assert of_the_app == installed("app.py", "trainer", "ui") - of_a_cluster | of_optimizers
     of_development = declared(requirements("requirements-dev.txt"))
-    assert of_development - NOT_IMPORTED == installed("tests", "scripts", "benchmarks") - of_the_app
+    of_peers = declared(requirements("requirements-peers.txt"))
+    assert of_peers == installed("benchmarks/peers") - of_the_app
+    of_the_rest = installed("tests", "scripts", "benchmarks") - of_the_app - of_a_cluster - of_peers
+    assert of_development - NOT_IMPORTED == of_the_rest

@@ -1,6 +1,8 @@
 """Work in a thread: its reports, its result, and its end after a timeout."""
 
+import io
 import logging
+import sys
 import threading
 import time
 
@@ -8,7 +10,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.utils import are_progress_bars_disabled
 
-from trainer.progress import quiet, run_with_timeout
+from trainer.cli.progress import saying
+from trainer.progress import quiet, repeating, run_with_timeout
 
 
 def test_results_errors_and_reports_reach_the_caller():
@@ -63,3 +66,28 @@ def test_quiet_blocks_may_overlap():
     assert state() == (logging.CRITICAL, True)
     blocks[1].__exit__(None, None, None)
     assert state() == before
+
+
+def test_repeating():
+    """The action is repeated until the block ends, and not after that."""
+    calls = []
+    with repeating(lambda: calls.append(None), 0.001):
+        deadline = time.monotonic() + 10
+        while len(calls) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    ended = len(calls)
+    time.sleep(0.02)
+    assert len(calls) == ended
+
+
+def test_words_while_the_command_line_loads(monkeypatch):
+    """A terminal displays them until the block ends; a file gets none."""
+    for is_terminal in (True, False):
+        stderr = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stderr)
+        monkeypatch.setattr(stderr, "isatty", lambda answer=is_terminal: answer)
+        with saying("Loading"):
+            during = stderr.getvalue()
+        assert during == ("Loading" if is_terminal else "")
+        assert stderr.getvalue().rpartition("\r")[0].strip("\r ") == during

@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).parents[1]
 LOCKED = dict(re.findall(r"(?m)^([\w.-]+)==([\w.+-]+)", (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-ray.txt", "requirements-dev.txt"])
 def test_the_lock_file_has_what_is_required(name):
     """Each package, and for an exact requirement the same version; CONTRIBUTING.md says how to write it again."""
     lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()

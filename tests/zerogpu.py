@@ -95,7 +95,7 @@ class Scheduler:
 def processor_seconds(pid: int | None) -> float:
     """Returns the processor time that a process has taken so far; 0 if it has ended."""
     try:
-        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        values = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return 0.0
     return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")  # user and system time, see proc_pid_stat(5)

@@ -7,7 +7,10 @@ import sys
 # on a machine with anything else to do. Torch reads this once, when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from trainer.cli.main import main
+from trainer.cli.progress import saying
+
+with saying("Loading PyTorch"):
+    from trainer.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

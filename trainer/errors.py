@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+_LONGEST = 500
+
 
 class Message(str):
     """An English sentence, made from a template with named placeholders: Message("epoch {epoch}", epoch=3).
@@ -64,11 +66,20 @@ class UserError(ValueError):
         super().__init__(Message(template, **values))
 
 
+BROKEN = Message("Something in the app went wrong; its log says what.")
+"""What the user reads in place of any other error, which is logged."""
+
+
 def first_line(error: object) -> str:
     """Returns the first line of an error's message without a full stop, at most 200 characters, or its type's name."""
     # strerror omits the path, which a public page must not reveal.
     message = getattr(error, "strerror", None) or re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip())
     return message.partition("\n")[0].rstrip(".")[:200] or type(error).__name__
+
+
+def shortened(text: str) -> str:
+    """Returns a text without its middle if it is long, as one is that quotes what a user gave."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def as_clause(sentence: object, *, capital: bool = False) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 Report = Callable[[float, str], None]
 """Receives progress: the fraction done, 0–1, and what is being done."""
@@ -16,10 +16,48 @@ Report = Callable[[float, str], None]
 THREAD_NAME = "work with a timeout"
 
 T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Steps(Generic[S, T]):
+    """Iterates over a generator; `value` is what it returned, once it has ended."""
+
+    value: T
+
+    def __init__(self, generator: Generator[S, None, T]) -> None:
+        self._generator = generator
+
+    def __iter__(self) -> "Steps[S, T]":
+        return self
+
+    def __next__(self) -> S:
+        try:
+            return next(self._generator)
+        except StopIteration as end:
+            self.value = end.value
+            raise
 
 
 def ignore_progress(fraction: float, doing: str) -> None:
     """A `Report` that does nothing."""
+
+
+@contextmanager
+def repeating(action: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Calls `action` every `seconds`, in another thread, until the block ends."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True, name="repeating")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 _quiet_lock = threading.Lock()
@@ -59,13 +97,12 @@ def run_with_timeout(work: Callable[[Report], T], progress: Report, timeout: flo
     a report. Raises TimeoutError after `timeout` seconds without a report.
     """
     latest = (0.0, "Starting")
-    with closing(run_in_thread(work, timeout)) as reports:
-        while True:
-            try:
-                latest = next(reports) or latest
-            except StopIteration as stop:
-                return stop.value
+    with closing(run_in_thread(work, timeout)) as thread:
+        reports = Steps(thread)
+        for report in reports:
+            latest = report or latest
             progress(*latest)
+        return reports.value
 
 
 def run_in_thread(work: Callable[[Report], T], timeout: float) -> Generator[tuple[float, str] | None, None, T]:

@@ -1,8 +1,8 @@
 """The page's address: what it holds besides the settings of permalink.py, and the scripts that write and read it.
 
-`tab` is the selected tab, and `run` the run that the visitor chose among their own. Each tab is a step in the browser's
-history. Choosing a run or changing a setting is not: Back leads to the previous tab and changes nothing else on the
-page.
+`tab` is the selected tab, `view` that of the Inside tab, `run` the run that the visitor chose among their own, and
+`plan` that of a sweep. Each tab is a step in the browser's history. Choosing a view or a run or changing a setting is
+not: Back leads to the previous tab and changes nothing else on the page.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from gradio.context import LocalContext
 
-PARAMETERS = ("tab", "run")
+PARAMETERS = ("tab", "view", "run", "plan")
 
 # A frame of another site may have no access to the history; the page then works without it.
 _PUT = """((name, value, write) => {
@@ -33,6 +33,21 @@ SHOW_SETTINGS = f"""(query) => {{
 # For a change of the chosen run, whose key is the input.
 SHOW_RUN = f"""(run) => {_PUT}("run", run, "replaceState")"""
 
+# For a change of the sweep's plan, whose text is the input.
+SHOW_PLAN = f"""(plan) => {_PUT}("plan", plan, "replaceState")"""
+
+# A view of the Inside tab that was a tab of its own: old links name it so.
+_MOVED = f"""(() => {{
+  if (new URL(location.href).searchParams.get("tab") !== "time-machine") return;
+  {_PUT}("view", "time-machine", "replaceState");
+  {_PUT}("tab", "inside", "replaceState");
+}})()"""
+
+
+def show_view(views: Sequence[str]) -> str:
+    """A script for a change of the view, whose name is the input; the first one is not in the address."""
+    return f"""(view) => {_PUT}("view", view === {json.dumps(views[0])} ? "" : view, "replaceState")"""
+
 
 def show_tab(tabs: Sequence[str], tab: str) -> str:
     """A script for the selection of a tab.
@@ -48,35 +63,39 @@ def show_tab(tabs: Sequence[str], tab: str) -> str:
 }}"""
 
 
-def open_page(tabs: Sequence[str], back: str) -> str:
-    """A script for a page that is opened: returns an update of the tabs, and the address's run.
+def open_page(tabs: Sequence[str], views: Sequence[str], back: str) -> str:
+    """A script for a page that is opened: returns an update of the tabs, the address's run and its view.
 
     From then on Back and Forward click the button whose id is `back`.
     """
     return f"""() => {{
   addEventListener("popstate", () => document.querySelector("#{back}").click());
-  const tab = {_tab_of_address(tabs)}, run = new URL(location.href).searchParams.get("run");
-  return [{{ __type__: "update", selected: tab }}, run ?? ""];
+  {_MOVED};
+  const tab = {_of_address("tab", tabs)}, run = new URL(location.href).searchParams.get("run");
+  return [{{ __type__: "update", selected: tab }}, run ?? "", {_of_address("view", views)}];
 }}"""
 
 
-def go_back(tabs: Sequence[str]) -> str:
+def go_back(tabs: Sequence[str], views: Sequence[str]) -> str:
     """A script for that button: returns an update of the tabs. Only the tab goes back.
 
-    The page's settings and its run, which are the inputs, have not gone back.
+    The page's settings, its run, its plan and its view, which are the inputs, have not gone back.
     """
-    return f"""(query, run) => {{
+    return f"""(query, run, plan, view) => {{
   ({SHOW_SETTINGS})(query);
   ({SHOW_RUN})(run);
-  const tab = {_tab_of_address(tabs)};
+  ({SHOW_PLAN})(plan);
+  ({show_view(views)})(view);
+  const tab = {_of_address("tab", tabs)};
   if (tab !== window.selectedTab) (window.expectedTabs ??= []).push(tab);
   return {{ __type__: "update", selected: tab }};
 }}"""
 
 
-def _tab_of_address(tabs: Sequence[str]) -> str:
-    tab = f"""{json.dumps(tabs)}.find((tab) => tab === new URL(location.href).searchParams.get("tab"))"""
-    return f"({tab} ?? {json.dumps(tabs[0])})"
+def _of_address(parameter: str, values: Sequence[str]) -> str:
+    """A JavaScript expression: the value of a parameter in the address, or the first of `values` if it is none."""
+    value = f"new URL(location.href).searchParams.get({json.dumps(parameter)})"
+    return f"({json.dumps(values)}.find((one) => one === {value}) ?? {json.dumps(values[0])})"
 
 
 def current_query() -> dict[str, str]:

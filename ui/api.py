@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, TypedDict, TypeVar, cast
 
 import gradio as gr
@@ -12,17 +13,27 @@ from gradio.events import api
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData
+from trainer.insight.landscape import NUM_IMAGES, NUM_POINTS, map_row
+from trainer.insight.mistakes import bin_rows, class_rows, total_row, unfair_because
 from trainer.learning.schedulers import MOST_BATCHES, preview
 from trainer.learning.training_set import batches_per_epoch
+from trainer.progress import ignore_progress
 from trainer.runs.events import Event, StepLogged, json_fields
 from trainer.runs.events import row as public_row
-from trainer.settings.config import TrainConfig
+from trainer.runs.run import Run
+from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
+from trainer.sweeps.axes import Cell, parse_axis
+from trainer.sweeps.folder import result
+from trainer.sweeps.results import best, best_row
+from ui.jobs.insight import Inspected
 from ui.jobs.listeners import MOST_UNREAD_BY_CLIENT, listener
 from ui.jobs.queue import Job
-from ui.lab import Lab
+from ui.lab import Lab, bundled
+from ui.parts.inspected import elsewhere, of_folder
 from ui.parts.messages import with_api_errors
-from ui.tabs.classify import look
+from ui.tabs.classify.tab import look
+from ui.tabs.inside.landscape import start_job as start_landscape
 
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_SECONDS_OF_SEARCH = 120
@@ -41,7 +52,7 @@ class Guess(TypedDict):
 class Experiment(TypedDict):
     """A lesson: its settings, what its comparison runs change, what to look for, what happens, the notebook's values.
 
-    `mended` is the first of the comparisons.
+    `mended` is the first of the comparisons. A lesson that is a sweep has none, but axes for /sweep in `vary`.
     """
 
     name: str
@@ -49,6 +60,7 @@ class Experiment(TypedDict):
     settings: dict[str, Any]
     mended: dict[str, Any]
     comparisons: list[dict[str, Any]]
+    vary: list[str]
     before: str
     after: str
     printed: list[float]
@@ -80,18 +92,54 @@ class FoundLr(TypedDict):
     rows: list[TriedStep]
 
 
+# Functional, because "class" is no name of a field.
+ClassMistakes = TypedDict(
+    "ClassMistakes",
+    {
+        "class": str,
+        "pictures": int,
+        "recall": float | None,
+        "precision": float | None,
+        "taken_for": dict[str, int],
+    },
+)
+"""A class: how many test pictures it has, and for which classes how many of them are taken; None without pictures."""
+
+
+class Bin(TypedDict):
+    """The pictures whose answer had a confidence from `low` up to `high`, and the accuracy among them."""
+
+    low: float
+    high: float
+    pictures: int
+    confidence: float
+    accuracy: float
+
+
+class Mistakes(TypedDict):
+    """What a network takes the test pictures for; `note` says why the figures are no fair score, or is empty."""
+
+    pictures: int
+    accuracy: float
+    calibration_error: float
+    classes: list[ClassMistakes]
+    bins: list[Bin]
+    note: str
+
+
 def add_endpoints(lab: Lab) -> None:
     """Adds the endpoints to the page being built."""
 
     @with_api_errors
-    async def train(config: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def train(config: dict[str, Any], data: str = "") -> AsyncIterator[dict[str, Any]]:
         """Trains a new run and yields the rows of the public stream, with about ten steps a second.
 
-        `config` contains the settings by name, {} for the defaults. `checkpoint` in the rows is the run's key. Closing
-        the stream stops the run. The call fails if the run could not be saved.
+        `config` contains the settings by name, {} for the defaults. `data` names the pictures: "" for the app's own,
+        "synthetic", or a dataset on the Hub, if the app's owner allows it. `checkpoint` in the rows is the run's key.
+        Closing the stream stops the run. The call fails if the run could not be saved.
         """
         settings = TrainConfig.from_settings(config)
-        await _images(lab)
+        images = await to_thread.run_sync(lab.sets.load, data, ignore_progress) if data else await _images(lab)
         rows: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         loop, folder, next_step = asyncio.get_running_loop(), lab.new_run(), 0.0
 
@@ -104,11 +152,95 @@ def add_endpoints(lab: Lab) -> None:
             if (row := public_row(event, folder.name)) is not None:
                 loop.call_soon_threadsafe(rows.put_nowait, row)
 
-        job = lab.train(_client(), [settings], folders=[folder], on_event=put)
+        # In a thread: to check the settings takes longer the more pictures there are.
+        start = partial(lab.train, _client(), [settings], images=images, folders=[folder], on_event=put)
+        job = await to_thread.run_sync(start)
         async for row in _until_ended(lab, job, rows):
             yield row
         if problem := job.failure or job.runs[0].warning:  # the disk refused the run
             raise UserError(problem)
+
+    @with_api_errors
+    async def sweep(config: dict[str, Any], vary: list[str]) -> AsyncIterator[dict[str, Any]]:
+        """Trains a sweep and yields the rows of the command line's --json: `refused`, `cell` and `best`.
+
+        `config` contains the settings that all runs share, and `vary` what varies, such as ["lr=1e-4..1:9"]. Closing
+        the stream stops the sweep. The call fails if not all runs have ended.
+        """
+        if not isinstance(vary, list) or len(vary) > len(SETTINGS) or not all(isinstance(text, str) for text in vary):
+            raise UserError('What varies must be a list of texts, such as ["lr=1e-4..1:9", "optimizer=sgd,adamw"].')
+        if not isinstance(config, dict):
+            raise UserError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
+        axes = [parse_axis(text) for text in vary]
+        await _images(lab)
+        for values, reason in (await to_thread.run_sync(lab.sweep_grid, config, axes)).refused:
+            yield {"event": "refused", **values, "reason": reason}
+        rows: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def put(cell: Cell, run: Run) -> None:
+            loop.call_soon_threadsafe(rows.put_nowait, {"event": "cell", **result(cell, run)})
+
+        start = partial(lab.sweep, _client(), config, axes, folder=lab.new_run(), on_end=put)
+        job = await to_thread.run_sync(start)  # to check ten thousand runs takes seconds
+        async for row in _until_ended(lab, job, rows):
+            yield row
+        for group in best(job.ended_runs, axes):
+            yield {"event": "best", **best_row(group)}
+        if len(job.ended_runs) < len(job.cells):
+            unfinished = next((run.advice for run in job.runs.values() if run.advice), "The sweep was stopped.")
+            raise UserError(job.failure or job.stopped_because or unfinished)
+
+    @with_api_errors
+    async def landscape(
+        runs: list[str], random: bool = False, grid: int = NUM_POINTS, images: int = NUM_IMAGES
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Computes a loss landscape and yields the rows of the command line's --json: `point`, at last `landscape`.
+
+        Each run is a run's key, `repo_id`, or with `random` directions also a bundled name. `grid` is the number of
+        points along each axis, `images` that of the training pictures. Closing the stream stops it.
+        """
+        if not isinstance(runs, list) or not runs or not all(isinstance(name, str) for name in runs):
+            raise UserError("The runs must be a list of names, such as the checkpoint of a row of /train.")
+        if type(grid) is not int or type(images) is not int:
+            raise UserError("grid and images must be whole numbers.")
+        await _images(lab)
+        chosen = [_inspected(lab, name) for name in runs]
+        rows: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        job = start_landscape(
+            lab,
+            _client(),
+            chosen,
+            is_random=bool(random),
+            num_points=grid,
+            num_images=images,
+            on_row=lambda row: loop.call_soon_threadsafe(rows.put_nowait, row),
+        )
+        async for row in _until_ended(lab, job, rows):
+            yield row
+        if job.failure or job.found is None:
+            raise UserError(job.failure)
+        yield map_row(job.found)
+
+    @with_api_errors
+    async def mistakes(checkpoint: str) -> Mistakes:
+        """Classifies the app's test pictures with a checkpoint: a run's key, a bundled name or `repo_id[@revision]`."""
+        if not isinstance(checkpoint, str):
+            raise UserError("The checkpoint must be a name, such as the checkpoint of a row of /train.")
+        images, inspected = await _images(lab), _inspected(lab, checkpoint)
+        job = lab.find_mistakes(_client(), inspected, key=checkpoint)
+        async for _ in _until_ended(lab, job, asyncio.Queue()):
+            pass
+        if job.answers is None:
+            raise UserError(job.failure)
+        found = {
+            **total_row(job.answers),
+            "classes": class_rows(job.answers),
+            "bins": bin_rows(job.answers),
+            "note": unfair_because(inspected.folder, images) if inspected.folder else "",
+        }
+        return cast("Mistakes", found)
 
     @with_api_errors
     async def classify(image: gr.FileData, checkpoint: str) -> Guess:
@@ -153,9 +285,13 @@ def add_endpoints(lab: Lab) -> None:
         ]
 
     # Gradio ignores the type of an iterator; each row is a dict.
-    train.__annotations__["return"] = dict[str, Any]
+    for streaming in (train, sweep, landscape):
+        streaming.__annotations__["return"] = dict[str, Any]
     api(train, api_name="train", concurrency_limit=None)
+    api(sweep, api_name="sweep", concurrency_limit=None)
+    api(landscape, api_name="landscape", concurrency_limit=None)
     api(find_lr, api_name="find_lr", concurrency_limit=None)
+    api(mistakes, api_name="mistakes", concurrency_limit=None)
     api(classify, api_name="classify", concurrency_limit=None)
     api(lessons, api_name="lessons", concurrency_limit=4)
     api(preview_lr, api_name="preview_lr", concurrency_limit=4)
@@ -166,6 +302,11 @@ async def _images(lab: Lab) -> ImageData:
     while (images := lab.loaded()) is None:
         await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
     return images
+
+
+def _inspected(lab: Lab, name: str) -> Inspected:
+    """The run or network of a client's request."""
+    return elsewhere(name) if "/" in name or name in bundled() else of_folder(lab.checkpoint(name), name)
 
 
 def _client() -> str:

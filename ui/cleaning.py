@@ -1,4 +1,4 @@
-"""Deletes runs, uploads and downloads that are old or too large; no runs in training, and no bundled ones."""
+"""Deletes runs, sweeps, uploads and downloads that are old or too large; none in training, and no bundled ones."""
 
 import logging
 import math
@@ -13,6 +13,7 @@ from huggingface_hub import CacheNotFound, scan_cache_dir
 
 from trainer.errors import UserError
 from trainer.runs import run_folder
+from trainer.sweeps.folder import is_sweep
 from ui.lab import Lab
 from ui.limits import Limits
 from ui.run_index import OWNER
@@ -25,27 +26,29 @@ _GRACE_SECONDS = 3600.0  # that a folder without a run is kept: its training may
 
 
 def keep_clean(lab: Lab) -> None:
-    """Enforces the Lab's limits in a background thread, now and every ten minutes. Does nothing without limits."""
+    """Deletes old uploads, and enforces the Lab's limits, in a background thread: now and every ten minutes."""
+    has_limits = math.isfinite(lab.limits.days) or math.isfinite(lab.limits.disk_gb)
 
     def work() -> None:
         while True:
             try:
-                clear([folder for folder in lab.all_runs() if not lab.is_in_training([folder])], lab.limits)
                 clear_uploads(Path(get_upload_folder()), lab.limits)
-                if os.environ.get("SPACE_ID"):  # elsewhere other programs share the Hub's cache
+                if has_limits:
+                    lab.sets.clear()
+                    clear([folder for folder in lab.all_runs() if not lab.is_in_training([folder])], lab.limits)
+                if has_limits and os.environ.get("SPACE_ID"):  # elsewhere other programs share the Hub's cache
                     clear_downloads(lab.limits)
             except Exception:
                 _logger.exception("Deleting old files failed; trying again in ten minutes.")
             time.sleep(_SECONDS_BETWEEN)
 
-    if math.isfinite(lab.limits.days) or math.isfinite(lab.limits.disk_gb):
-        threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=work, daemon=True).start()
 
 
 def clear(folders: list[Path], limits: Limits) -> None:
-    """Deletes the runs that are older than the limit, then the oldest ones until the rest fits in the disk limit.
+    """Deletes runs and sweeps older than the limit, then the oldest ones until the rest fits in the disk limit.
 
-    Runs without an owner, which come from the API, go before those of visitors.
+    Those without an owner, which come from the API, go first.
     """
     now = time.time()
     in_order = sorted((os.path.exists(folder / OWNER), _last_written(folder), folder) for folder in folders)
@@ -53,7 +56,7 @@ def clear(folders: list[Path], limits: Limits) -> None:
     total = sum(sizes.values())
     for _, written, folder in in_order:
         is_old = now - written > limits.days * 86400 or (
-            not run_folder.is_run(folder) and now - written > _GRACE_SECONDS
+            not (run_folder.is_run(folder) or is_sweep(folder)) and now - written > _GRACE_SECONDS
         )
         if is_old or total > limits.disk_gb * 1e9:
             # UserError: the run is being trained, or the disk refuses. The next round tries again.

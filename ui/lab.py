@@ -7,23 +7,36 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 
 from trainer.errors import Message, UserError
-from trainer.images.image_data import ImageData, load_images
-from trainer.jobs.work import Work
+from trainer.images import picture
+from trainer.images.batches import images_per_batch
+from trainer.images.image_data import ImageData, facts, load_images
+from trainer.jobs.pace import Pace, pace_of
+from trainer.jobs.work import ImageFile, Timing, Work
 from trainer.learning.race import TimeLimit
-from trainer.learning.training_set import training_split
+from trainer.learning.training_set import num_training_images, training_split
+from trainer.progress import repeating
 from trainer.runs import run_folder
-from trainer.runs.reader import read_run
+from trainer.runs.reader import read_run, read_settings
 from trainer.runs.run import Run
-from trainer.settings.config import TrainConfig
+from trainer.settings.config import SETTINGS, TrainConfig
+from trainer.sweeps import folder as sweep_folder
+from trainer.sweeps.axes import Axis, Grid, grid
+from trainer.sweeps.folder import Sweep
+from trainer.sweeps.runner import fitting
+from ui.jobs.insight import Inspected, LandscapeJob, MistakesJob, SharpnessJob
 from ui.jobs.queue import STOPPED, Job, Jobs
+from ui.jobs.sweeps import SweepJob
 from ui.jobs.trainings import LrSearch, ResumedTraining, Training, resumable_checkpoints
 from ui.limits import Limits
+from ui.picture_sets import PictureSets
 from ui.run_index import OWNER, RACE, OwnRun, RunIndex, is_key, read
 
 _logger = logging.getLogger(__name__)
@@ -49,6 +62,7 @@ class Lab:
         checkpoints: Path,
         device: torch.device,
         run: Callable[[Work, threading.Event], Iterator[Any]],
+        parallel: int = 1,
         limits: Limits | None = None,
         is_public: bool = False,
         share_machine: bool = True,
@@ -56,6 +70,10 @@ class Lab:
     ):
         self.checkpoints, self.device = checkpoints, device
         self._run = run
+        self.parallel = parallel  # the number of devices that `run` trains on
+        self.paces: dict[str, Pace] = {}  # of optimizers, otherwise with the default settings, as far as measured
+        self._measuring = threading.Lock()
+        self.shares_machine = share_machine
         self.limits = limits or Limits()
         self.jobs = Jobs(
             most_running=self.limits.at_once,
@@ -69,6 +87,7 @@ class Lab:
         self.loading: tuple[float, str] = (0.0, "Looking for training pictures")
         self.images: ImageData | None = None  # None while they load, and if there are none
         self.failure = ""  # why there are none
+        self.sets = PictureSets(checkpoints / ".pictures", self.limits, any_dataset=not is_public)
         threading.Thread(target=self._load, daemon=True).start()
 
     def loaded(self) -> ImageData | None:
@@ -76,6 +95,43 @@ class Lab:
         if self.failure:
             raise UserError("There are no pictures to train on: {reason}", reason=self.failure)
         return self.images
+
+    def ready_images(self) -> ImageData:
+        """The images to train on. Raises UserError while they load, and if there are none."""
+        images = self.loaded()
+        if images is None:
+            raise UserError("The pictures are still being loaded: try again in a moment.")
+        return images
+
+    def owner(self, visitor: str) -> str:
+        """Returns what stands for a visitor in the app's files. Raises UserError if a request has no visitor's key."""
+        return _digest(checked_visitor(visitor))
+
+    def chosen_images(self, visitor: str | None) -> ImageData | None:
+        """Returns the images that a visitor has chosen; None for the app's own, which may still load.
+
+        Raises UserError if they have chosen their own pictures, and those are too few.
+        """
+        return self.sets.images(_digest(visitor)) if is_key(visitor) else None
+
+    def shown_images(self, visitor: str | None) -> ImageData | None:
+        """Returns the images that a visitor has chosen or, if these are the app's own or too few, the app's own."""
+        with suppress(UserError):
+            return self.chosen_images(visitor) or self.images
+        return self.images
+
+    def images_with(self, visitor: str | None, digest: Any) -> ImageData | None:
+        """Returns the images with a digest: the app's own, the visitor's choice or their pictures; None without any."""
+        if self.images and self.images.digest == digest:
+            return self.images
+        return self.sets.find(_digest(visitor), digest) if is_key(visitor) else None
+
+    def images_of_run(self, visitor: str | None, run: str | Path | None) -> ImageData | None:
+        """Returns the images that a run was trained on, if they are the app's own or the visitor's, else None."""
+        with suppress(UserError):
+            folder = run if isinstance(run, Path) else self.checkpoint(run)
+            return self.images_with(visitor, read_settings(folder)[1]["digest"])
+        return None
 
     def until_loaded(self) -> Iterator[ImageData | None]:
         """Yields the images, or None while they load: at once, then twice a second until they have loaded or failed."""
@@ -98,17 +154,26 @@ class Lab:
         return self._run(work, stopping)
 
     def train(
-        self, owner: str, configs: Sequence[TrainConfig], *, folders: Sequence[Path] | None = None, **options: Any
+        self,
+        owner: str,
+        configs: Sequence[TrainConfig],
+        *,
+        images: ImageData | None = None,
+        folders: Sequence[Path] | None = None,
+        **options: Any,
     ) -> Training:
         """Starts a job that trains these settings and returns it; its owner owns the new runs, unless in `folders`.
+
+        It trains on `images`, by default those that the owner has chosen.
 
         Raises UserError if the settings exceed the limits or do not fit the images, if the owner has too many runs, or
         if too many trainings wait.
         """
-        self.check(configs)
+        images = images or self.chosen_images(owner)
+        self.check(configs, images)
         folders = folders or self.new_race(owner, len(configs))
         runs = [Run(config=config) for config in configs]
-        job = Training(owner=owner, machine=self, folders=folders, runs=runs, **options)
+        job = Training(owner=owner, machine=self, images=images, folders=folders, runs=runs, **options)
         return self._start(job)
 
     def resume(self, visitor: str, race: str | None, *, total_epochs: int, changes: Mapping[str, Any]) -> Training:
@@ -119,12 +184,15 @@ class Lab:
         folders = self.own_race(visitor, race)
         if self.is_in_training(folders):
             raise UserError("This run is being trained already.")
-        if images := self.loaded():
+        found = self.images_with(visitor, read_settings(folders[0])[1]["digest"])
+        if images := found or self.loaded():
             checkpoints = resumable_checkpoints(folders, images, total_epochs, changes)
-            self.check([checkpoint.config for checkpoint in checkpoints.values()])
+            self.check([checkpoint.config for checkpoint in checkpoints.values()], images)
         job = ResumedTraining(
             owner=visitor,
+            is_alone=True,
             machine=self,
+            images=found,
             folders=folders,
             runs=[read_run(folder) for folder in folders],
             total_epochs=total_epochs,
@@ -137,19 +205,133 @@ class Lab:
 
         Raises UserError if the config exceeds the limits or does not fit the images, or if too many jobs wait.
         """
-        self.check([config])
+        images = self.chosen_images(owner)
+        self.check([config], images)
         most = min(most_seconds, self.limits.seconds)
-        return self._start(LrSearch(owner=owner, machine=self, config=config, most_seconds=most))
+        return self._start(LrSearch(owner=owner, machine=self, images=images, config=config, most_seconds=most))
 
-    def check(self, configs: Sequence[TrainConfig]) -> None:
-        """Raises UserError if settings exceed the limits or, once the images have loaded, do not fit them."""
+    def draw_landscape(self, owner: str, inspected: Sequence[Inspected], **options: Any) -> LandscapeJob:
+        """Starts a job that computes a loss landscape and returns it. Raises UserError if too many jobs wait."""
+        return self._start(LandscapeJob(**self._inside(owner, inspected), **options))
+
+    def measure_sharpness(self, owner: str, inspected: Sequence[Inspected], **options: Any) -> SharpnessJob:
+        """Starts a job that measures the sharpness of runs and returns it. Raises UserError if too many jobs wait."""
+        return self._start(SharpnessJob(**self._inside(owner, inspected), **options))
+
+    def find_mistakes(self, owner: str, inspected: Inspected, **options: Any) -> MistakesJob:
+        """Starts a job that classifies the test pictures and returns it. Raises UserError if too many jobs wait."""
+        return self._start(MistakesJob(**self._inside(owner, [inspected]), **options))
+
+    def _inside(self, owner: str, inspected: Sequence[Inspected]) -> dict[str, Any]:
+        """Returns the arguments of a job that looks inside runs: with the images of the first, if it is kept here."""
+        folder = inspected[0].folder
+        return {
+            "owner": owner,
+            "machine": self,
+            "images": self.images_of_run(owner, folder) if folder else None,
+            "inspected": inspected,
+            "most_seconds": self.limits.seconds,
+        }
+
+    def sweep(
+        self,
+        owner: str,
+        settings: Mapping[str, Any],
+        axes: Sequence[Axis],
+        *,
+        folder: Path | None = None,
+        **options: Any,
+    ) -> SweepJob:
+        """Starts a job that trains a sweep and returns it; its owner owns the sweep, unless in `folder`.
+
+        Raises UserError if the sweep exceeds the limits, if none of its runs fits the images, if the owner has too
+        many runs, or if too many jobs wait.
+        """
+        images = self.chosen_images(owner) or self.ready_images()
+        planned = self.sweep_grid(settings, axes, images)
+        is_page = folder is None
+        if folder is None:
+            (folder,) = self.new_race(owner, 1)
+        sweep = Sweep(folder=folder, settings=settings, axes=tuple(axes), data=facts(images))
+        try:
+            sweep_folder.create(sweep)
+        except UserError:
+            run_folder.discard_unused(folder)
+            raise
+        # Two tabs may start one at the same time, and a page shows one.
+        job = SweepJob(
+            owner=owner, is_alone=is_page, machine=self, images=images, sweep=sweep, cells=planned.cells, **options
+        )
+        return self._start(job)
+
+    def resume_sweep(self, visitor: str, key: str | None) -> SweepJob:
+        """Starts a job that trains what is left of a visitor's sweep. Raises UserError if there is no such sweep, or if
+        it cannot be resumed.
+        """
+        folder = self.own_sweep(visitor, key)
+        if self.is_in_training([folder]):
+            raise UserError("This sweep is being trained already.")
+        sweep = sweep_folder.read(folder)
+        images = self.images_with(visitor, sweep.data.get("digest"))
+        if images is None:
+            self.ready_images()  # raises the error for what is missing
+            raise UserError("This sweep was trained on other pictures than those the app uses now.")
+        cells = self.sweep_grid(sweep.settings, sweep.axes, images).cells
+        runs = sweep_folder.runs_of(sweep)
+        job = SweepJob(
+            owner=visitor,
+            is_alone=True,
+            is_new=False,
+            machine=self,
+            images=images,
+            sweep=sweep,
+            cells=cells,
+            runs=runs,
+        )
+        return self._start(job)
+
+    def sweep_grid(self, settings: Mapping[str, Any], axes: Sequence[Axis], images: ImageData | None = None) -> Grid:
+        """Returns the runs of a sweep, and what is left out because it cannot be trained.
+
+        Raises UserError if the sweep exceeds the limits, or if all of it is left out.
+        """
+        planned = grid(settings, axes, most=self.limits.cells)
+        self.limits.check([cell.config for cell in planned.cells])
+        return fitting(planned, images or self.ready_images())
+
+    def measure_pace(self, optimizer: str) -> None:
+        """Adds the pace of an optimizer to `paces`, if it can be measured, which takes a second or two."""
+        with self._measuring, suppress(UserError):
+            if optimizer in self.paces:
+                return
+            work = Timing(images=ImageFile.of(self.ready_images()), config=TrainConfig(optimizer=optimizer))
+            for event in self.run(work, threading.Event()):
+                if isinstance(event, Pace):
+                    self.paces[optimizer] = event
+
+    def learn_pace(self, run: Run) -> None:
+        """Puts the pace of a run that has ended into `paces`: it tells more than the few batches of a measurement."""
+        if run.status == "completed" and self.images:
+            pace = pace_of(run.history[-1], run.config, self.images)
+            size = images_per_batch(num_training_images(run.config, self.images), run.config)
+            batches = SETTINGS["batch_size"].default / size
+            self.paces[run.config.optimizer] = replace(pace, batch_seconds=batches * pace.batch_seconds)
+
+    def check(self, configs: Sequence[TrainConfig], images: ImageData | None = None) -> None:
+        """Raises UserError if settings exceed the limits or do not fit the images.
+
+        These are by default the app's own, once they have loaded.
+        """
         self.limits.check(configs)
-        for config in configs if self.images else ():
-            training_split(config, cast("ImageData", self.images))
+        if images := images or self.images:
+            for config in configs:
+                training_split(config, images)
 
     def is_in_training(self, folders: Sequence[Path]) -> bool:
-        """Whether a job trains one of these runs, or will."""
-        return any(isinstance(job, Training) and set(job.folders) & set(folders) for job in self.jobs.active())
+        """Whether a job trains one of these runs or sweeps, or will."""
+        return any(
+            isinstance(job, Training | SweepJob) and set(job.folders) & set(folders) for job in self.jobs.active()
+        )
 
     def _start(self, job: J) -> J:
         try:
@@ -163,7 +345,11 @@ class Lab:
         """Raises UserError if a visitor would have more runs than the limit."""
         trained = [folder for job in self.jobs.active() if isinstance(job, Training) for folder in job.folders]
         stored = len(
-            {*self.runs_of(visitor), *(folder for folder in trained if read(folder / OWNER) == _digest(visitor))}
+            {
+                *self.runs_of(visitor),
+                *self.sweeps_of(visitor),
+                *(folder for folder in trained if read(folder / OWNER) == _digest(visitor)),
+            }
         )
         most = self.limits.runs
         if stored + num_runs > most:
@@ -184,8 +370,9 @@ class Lab:
         try:
             for index, folder in enumerate(folders):
                 folder.mkdir(parents=True)
-                (folder / RACE).write_text(f"{folders[0].name} {index}")
-                (folder / OWNER).write_text(owner)  # last: from now on another process may list the run
+                (folder / RACE).write_text(f"{folders[0].name} {index}", encoding="utf-8")
+                # Last, because from now on another process may list the run.
+                (folder / OWNER).write_text(owner, encoding="utf-8")
         except OSError as error:
             for folder in folders:
                 run_folder.discard_unused(folder)
@@ -218,6 +405,10 @@ class Lab:
             races.setdefault(run.race, {})[run.folder] = run.index
         return {key: sorted(indices, key=indices.__getitem__) for key, indices in races.items()}
 
+    def sweeps_of(self, visitor: str | None) -> list[Path]:
+        """The folders of a visitor's sweeps, the latest first."""
+        return [run.folder for run in self._index.sweeps_of(_digest(visitor))] if is_key(visitor) else []
+
     def _own_runs(self, visitor: str | None) -> list[OwnRun]:
         return self._index.runs_of(_digest(visitor)) if is_key(visitor) else []
 
@@ -230,10 +421,21 @@ class Lab:
 
     def own_run(self, visitor: str | None, key: str | None) -> Path:
         """The folder of a visitor's own run. Raises UserError for any other, as `own_race` does."""
-        folder = self.checkpoints / key if is_key(key) else None
-        if folder is None or not is_key(visitor) or read(folder / OWNER) != _digest(visitor):
+        folder = self._own(visitor, key)
+        if folder is None:
             raise UserError("You have no such run; it may have been deleted.")
         return folder
+
+    def own_sweep(self, visitor: str | None, key: str | None) -> Path:
+        """The folder of a visitor's own sweep. Raises UserError for any other, as `own_race` does."""
+        folder = self._own(visitor, key)
+        if folder is None or not sweep_folder.is_sweep(folder):
+            raise UserError("You have no such sweep; it may have been deleted.")
+        return folder
+
+    def _own(self, visitor: str | None, key: str | None) -> Path | None:
+        folder = self.checkpoints / key if is_key(key) else None
+        return folder if folder and is_key(visitor) and read(folder / OWNER) == _digest(visitor) else None
 
     def checkpoint(self, name: str | None) -> Path:
         """The folder of a run (by key) or of a bundled checkpoint (by name). Raises UserError for anything else."""
@@ -246,12 +448,14 @@ class Lab:
     def _load(self) -> None:
         self._index.refresh()  # so that the first page need not wait for it
         try:
-            self.images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
+            with repeating(lambda: _logger.info("%s: %.0f %%", self.loading[1], 100 * self.loading[0]), 5.0):
+                self.images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
         except ValueError as error:
             self.failure = str(error)
         except Exception:
             _logger.exception("Loading the images failed.")
             self.failure = "Loading them failed; see the app's log for details."
+        picture.torchvision()  # so that the first picture need not wait for it
         if self.images is not None:
             _logger.info(self.images.note)
         else:

@@ -15,11 +15,14 @@ class Limits:
 
     epochs: float = math.inf  # of one run
     batch_size: float = math.inf  # of one run, as all runs share the memory
-    seconds: float = math.inf  # of one training; Resume continues it
-    runs: float = math.inf  # stored for one visitor
+    seconds: float = math.inf  # of one training or sweep; Resume continues it
+    cells: float = math.inf  # runs of one sweep
+    runs: float = math.inf  # stored for one visitor; a sweep counts as one
     at_once: float = 40  # networks of the trainings and searches that share the machine: each needs memory
     queue: float = 500  # of them that wait
     upload_mb: float = 64  # of one uploaded file
+    pictures: float = 50_000  # of a visitor's own set
+    classes: float = 100  # of a visitor's own set
     days: float = math.inf  # that a run is stored after its last change
     disk_gb: float = math.inf  # of all runs together, of all uploads and, on a Space, of all downloads from the Hub
 
@@ -29,14 +32,27 @@ class Limits:
             raise UserError(
                 "On this Space, a run can have up to {count} epochs; choose fewer.", count=f"{self.epochs:g}"
             )
-        if any(config.batch_size > self.batch_size for config in configs):
+        # A batch_size of 0 stands for all pictures, and so does a num_images of 0.
+        if any((config.batch_size or config.num_images or math.inf) > self.batch_size for config in configs):
             raise UserError(
                 "On this Space, a batch can have up to {count} pictures; choose a smaller batch_size.",
                 count=f"{self.batch_size:g}",
             )
 
 
-_ON_A_SPACE = Limits(epochs=100, batch_size=2048, seconds=1200, runs=30, queue=100, upload_mb=10, days=30, disk_gb=20)
+_ON_A_SPACE = Limits(
+    epochs=100,
+    batch_size=2048,
+    seconds=1200,
+    cells=60,
+    runs=30,
+    queue=100,
+    upload_mb=10,
+    pictures=5000,
+    classes=30,
+    days=30,
+    disk_gb=20,
+)
 
 
 def find_limits(environ: Mapping[str, str] = os.environ) -> Limits:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,17 +10,25 @@ from ui import address, api
 from ui.charts import live
 from ui.cleaning import SECONDS_UPLOADED
 from ui.i18n.language import SWITCH, current_language
-from ui.i18n.words import i18n, translate
+from ui.i18n.words import i18n, in_browser, translate
 from ui.lab import Lab
+from ui.look.theme import FONT
+from ui.malformed import Page
 from ui.parts import run_list, run_view
 from ui.parts.markup import advice, duration, note
 from ui.parts.messages import Updates
 from ui.parts.shared import AT_ONCE, Displayed, Shared
-from ui.tabs import classify, compare, gallery, time_machine
+from ui.tabs import compare, gallery
+from ui.tabs.classify import tab as classify
+from ui.tabs.inside import tab as inside
+from ui.tabs.sweep import tab as sweep
 from ui.tabs.train import permalink
 from ui.tabs.train import tab as train
 
-STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+_LOST_CONNECTION = """() => new MutationObserver(() => {
+  for (const toast of document.querySelectorAll("[data-testid=toast-text]"))
+    if (toast.textContent.startsWith("Connection to the server was lost")) toast.textContent = SENTENCE;
+}).observe(document.querySelector(".toast-wrap"), { childList: true, subtree: true })"""
 
 _HEADER = (
     """<header><h1>Optimizer Lab</h1>
@@ -32,22 +39,25 @@ _HEADER = (
 
 
 def build_page(lab: Lab) -> gr.Blocks:
-    """Builds the page and the public endpoints for a Lab; launch it with `STYLE` as its css."""
-    gr.set_static_paths([live.static_path()])
-    with gr.Blocks(title="Optimizer Lab", analytics_enabled=False, delete_cache=(3600, SECONDS_UPLOADED)) as page:
+    """Builds the page and the public endpoints for a Lab; launch it with the theme and style of `ui.look`."""
+    gr.set_static_paths([live.static_path(), FONT])
+    with Page(title="Optimizer Lab", analytics_enabled=False, delete_cache=(3600, SECONDS_UPLOADED)) as page:
         shared = _build_top(lab, page)
         with shared.tabs:
             with gr.Tab(i18n("Train"), id="train"):
-                view = train.build(lab, shared).view
+                train_tab = train.build(lab, shared)
+            with gr.Tab(i18n("Sweep"), id="sweep") as sweep_tab:
+                sweep.build(lab, sweep_tab, shared, train_tab)
+            with gr.Tab(i18n("Inside"), id="inside") as inside_tab:
+                view = inside.build(lab, inside_tab, shared)
+            with gr.Tab(i18n("Classify"), id="classify"):
+                classify.build(lab, shared)
             with gr.Tab(i18n("Compare"), id="compare") as compare_tab:
                 compare.build(lab, compare_tab, shared)
-            with gr.Tab(i18n("Classify a picture"), id="classify"):
-                classify.build(lab, shared)
-            with gr.Tab(i18n("Time machine"), id="time-machine") as time_tab:
-                time_machine.build(lab, time_tab, shared)
             with gr.Tab(i18n("Gallery"), id="gallery") as gallery_tab:
-                gallery.build(lab, gallery_tab, shared, view)
-        _keep_address(shared)
+                gallery.build(lab, gallery_tab, shared, train_tab.view)
+        _keep_address(shared, view)
+        _explain_lost_connection(page)
         shared.file.render()
         api.add_endpoints(lab)
     return page
@@ -65,13 +75,14 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
     images_note = gr.HTML(run_view.images_note(lab.images, lab.loading, lab.failure, "en"), elem_id="note")
     link_notice = gr.HTML(visible=False, elem_id="notice")
     visitor_notice = gr.HTML(visible=False, elem_id="known")
-    query = gr.Textbox(visible="hidden", elem_id="query")
+    query, plan = (gr.Textbox(visible="hidden", elem_id=name) for name in ("query", "plan"))
 
     def load(visitor: str | None, had_runs: Any) -> Iterator[Updates]:
         language = current_language()
         sentences = notice(lab, visitor, had_runs is True, address.current_query().get("run"))
         updates: Updates = {visitor_notice: gr.update(value=sentences, visible=bool(sentences))}
-        for images in lab.until_loaded():
+        for _ in lab.until_loaded():
+            images = lab.shown_images(visitor)
             yield {**updates, images_note: run_view.images_note(images, lab.loading, lab.failure, language)}
             updates = {}
 
@@ -82,7 +93,7 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
         api_name="_load_notices",
         **AT_ONCE,
     )
-    copy.click(None, query, None, js=permalink.copy_script(), api_name="_copy", **AT_ONCE)
+    copy.click(None, [query, plan], None, js=permalink.copy_script(), api_name="_copy", **AT_ONCE)
     language.click(None, None, None, js=SWITCH, api_name="_language", **AT_ONCE)
     return Shared(
         page=page,
@@ -91,26 +102,45 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
         had_runs=had_runs,
         displayed=gr.State(Displayed()),
         notice=link_notice,
+        images_note=images_note,
         query=query,
+        plan=plan,
         chosen=gr.Textbox(visible="hidden", elem_id="chosen"),
         file=gr.DownloadButton(visible="hidden", elem_id="file", render=False),
         lists=run_list.build(),
     )
 
 
-def _keep_address(shared: Shared) -> None:
-    """Makes the page's address and its settings, its selected tab and its chosen run follow each other."""
+def _keep_address(shared: Shared, view: gr.Radio) -> None:
+    """Makes the page's address and its settings, its selected tab and its chosen run follow each other.
+
+    `view` chooses among the views of the Inside tab.
+    """
     tabs = {str(tab.id): tab for tab in shared.tabs.children if isinstance(tab, gr.Tab)}
-    ids, query, chosen = list(tabs), shared.query, shared.chosen
+    ids, query, plan, chosen = list(tabs), shared.query, shared.plan, shared.chosen
+    views = [str(name) for _, name in view.choices]
     back = gr.Button(visible="hidden", elem_id="back")
-    shared.page.load(
-        None, None, [shared.tabs, chosen], js=address.open_page(ids, "back"), api_name="_open_address", **AT_ONCE
-    )
-    back.click(None, [query, chosen], shared.tabs, js=address.go_back(ids), api_name="_go_back", **AT_ONCE)
+    opening = address.open_page(ids, views, "back")
+    shared.page.load(None, None, [shared.tabs, chosen, view], js=opening, api_name="_open_address", **AT_ONCE)
+    unchanged = [query, chosen, plan, view]
+    back.click(None, unchanged, shared.tabs, js=address.go_back(ids, views), api_name="_go_back", **AT_ONCE)
     query.change(None, query, None, js=address.SHOW_SETTINGS, api_name="_query", **AT_ONCE)
     chosen.change(None, chosen, None, js=address.SHOW_RUN, api_name="_chosen", **AT_ONCE)
+    plan.change(None, plan, None, js=address.SHOW_PLAN, api_name="_plan", **AT_ONCE)
+    view.change(None, view, None, js=address.show_view(views), api_name="_view", **AT_ONCE)
     for name, tab in tabs.items():
         tab.select(None, None, None, js=address.show_tab(ids, name), api_name=f"_tab_{name}", **AT_ONCE)
+
+
+def _explain_lost_connection(page: gr.Blocks) -> None:
+    """Makes the page say in its language that the app does not answer.
+
+    Gradio notices it, and loads the page again once the app answers, but its own sentence is always English.
+    """
+    sentence = in_browser("The app does not answer. This page goes on by itself once it does.")
+    page.load(
+        None, None, None, js=_LOST_CONNECTION.replace("SENTENCE", sentence), api_name="_lost_connection", **AT_ONCE
+    )
 
 
 def notice(lab: Lab, visitor: str | None, had_runs: bool, run: str | None = None) -> str:
@@ -143,6 +173,7 @@ def _limits(lab: Lab, language: str) -> list[str]:
         ("up to {number} epochs per run", limits.epochs, "{:g}".format),
         ("{number} of training at a time", limits.seconds, lambda seconds: duration(seconds, language)),
         ("{number} runs per visitor", limits.runs, "{:g}".format),
+        ("{number} runs per sweep", limits.cells, "{:g}".format),
         ("kept for {number} days", limits.days, "{:g}".format),
     )
     return [

@@ -1,15 +1,17 @@
-"""RunIndex: the owners of all stored runs, in memory, so that listing one visitor's runs reads no other folders."""
+"""RunIndex: the owners of all stored runs and sweeps, in memory: listing one visitor's reads no other folders."""
 
 import os
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from trainer.runs import run_folder
+from trainer.sweeps.folder import is_sweep
 
 OWNER, RACE = ".owner", ".race"
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -21,7 +23,7 @@ _SECONDS_TO_SETTLE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class OwnRun:
-    """A visitor's run: its folder, the key of its race, and its index within the race."""
+    """A visitor's run, or sweep: its folder, the key of its race, and its index within the race."""
 
     folder: Path
     race: str
@@ -55,10 +57,17 @@ class RunIndex:
 
     def runs_of(self, owner: str) -> list[OwnRun]:
         """The owner's runs that exist and have started, the latest first."""
+        return self._existing(owner, run_folder.is_run)
+
+    def sweeps_of(self, owner: str) -> list[OwnRun]:
+        """The owner's sweeps that exist, the latest first."""
+        return self._existing(owner, is_sweep)
+
+    def _existing(self, owner: str, is_there: Callable[[Path], bool]) -> list[OwnRun]:
         with self._lock:
             self._refresh()
             runs = list(self._runs.get(owner, {}).values())
-        created = {run: _modified(run.folder / OWNER) for run in runs if run_folder.is_run(run.folder)}
+        created = {run: _modified(run.folder / OWNER) for run in runs if is_there(run.folder)}
         dated = [(time, run) for run, time in created.items() if time is not None]
         return [run for _, run in sorted(dated, key=itemgetter(0), reverse=True)]
 
@@ -97,7 +106,7 @@ def is_key(value: Any) -> TypeGuard[str]:
 def read(path: Path) -> str | None:
     """The text of a small file; None if it does not exist or cannot be read."""
     try:
-        return path.read_text(errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 

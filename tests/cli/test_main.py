@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -12,12 +13,14 @@ import sys
 
 import pytest
 
+from trainer.cli import options
 from trainer.cli.main import main
 from trainer.errors import UserError
 from trainer.learning import lr_finder
 from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import SETTINGS
+from trainer.settings.presets import PRESETS
 
 TRAIN = ("--epochs", "2", "--batch-size", "8", "--scheduler", "constant")
 
@@ -56,6 +59,7 @@ def finished(image_folder, tmp_path_factory):
 def assert_one_line(text):
     assert text.endswith("\n")
     assert text.count("\n") == 1
+    assert len(text) < 700
     assert "Traceback" not in text
     return text
 
@@ -117,6 +121,32 @@ def test_settings_reach_the_run(at, tmp_path, capsys):
     assert (config.milestones, config.shuffle, config.batch_size) == ((1, 3), False, 20)
 
 
+def test_the_flag_of_earlier_versions(at, tmp_path, capsys):
+    """--augment false turns flip off and shift to 0, also in a preset's settings."""
+    assert main(["train", "--preset", "thorough", "--augment", "false", "--epochs", "1", "--batch-size", "4", *at]) == 0
+    config = read_checkpoint(tmp_path / "run").config
+    assert (config.flip, config.shift) == (False, 0)
+
+
+def test_flip_is_off_for_left_and_right(image_folder, tmp_path, capsys):
+    """Unless it was chosen; the command says so."""
+    folder = tmp_path / "sides"
+    for name in ("left", "right"):
+        shutil.copytree(image_folder / "train" / "circle", folder / name)
+    for flags, expected in (([], False), (["--flip", "true"], True)):
+        options = ["--data", folder, "--checkpoints", tmp_path, "--run", str(expected), "--epochs", "1"]
+        assert main(["train", "--batch-size", "2", *flags, *map(str, options)]) == 0
+        assert read_checkpoint(tmp_path / str(expected)).config.flip is expected
+        assert ("flip is off" in capsys.readouterr().err) is not expected
+
+
+def test_a_preset_is_a_start(at, tmp_path, capsys):
+    """Flags change its settings."""
+    assert main(["train", "--preset", "thorough", "--epochs", "1", "--batch-size", "4", *at]) == 0
+    config = read_checkpoint(tmp_path / "run").config
+    assert config == PRESETS["thorough"].changed({"epochs": 1, "batch_size": 4})
+
+
 def test_every_setting_is_a_flag(capsys):
     """--help lists each field of TrainConfig with its help."""
     with pytest.raises(SystemExit) as exit_info:
@@ -141,6 +171,14 @@ MISTAKES = {
     "float16 on a CPU": (["train", "--precision", "float16", "--batch-size", "8"], "float16 needs a CUDA GPU"),
     "a search that cannot be": (["find-lr", "--batch-size", "41"], "batch_size must not be above the 40 pictures"),
     "a typo of find-lr": (["find-lr", "--optimiser", "adam"], "did you mean --optimizer?"),
+    "no such user": (["train", "--data", "~nosuchuser/x"], "There is no folder '~nosuchuser/x'"),
+    "a device that is too long": (["train", "--device", "a" * 5000], "choose from"),
+    "a run too long to draw": (["landscape", "a" * 5000], "There is no such run"),
+    "a run too long to measure": (["sharpness", "a/" * 2500], "There is no such run"),
+    "a report in no folder": (["mistakes", "nowhere", "--output", "no/where.html"], "cannot be written: no such file"),
+    "a NUL byte": (["train", "--checkpoints", "a\0b"], "no file name can have: 'a\\x00b'"),
+    "a lone surrogate": (["classify", "x", "\ud800"], "no file name can have: '\\ud800'"),
+    "two starts": (["train", "--preset", "minute", "--lesson", "one-epoch"], "from a lesson or from a preset"),
     "an unknown device": (["train", "--device", "gpu"], "invalid choice: 'gpu'"),
     "no such run": (["resume", "nowhere"], "There is no run in nowhere"),
     "no such checkpoint": (["classify", "nowhere", "x.png"], "There is no checkpoint in nowhere"),
@@ -207,7 +245,7 @@ def test_a_training_without_a_first_epoch_leaves_no_folder(refusal, at, tmp_path
         raise refusal
         yield
 
-    monkeypatch.setattr("trainer.cli.train.train", refused)
+    monkeypatch.setattr("trainer.cli.commands.train.train", refused)
     assert main(["train", *TRAIN, *at]) in (2, 130)
     assert_one_line(capsys.readouterr().err.partition("images.\n")[2])
     assert list(tmp_path.iterdir()) == []
@@ -244,6 +282,21 @@ def test_resume_to_more_epochs(finished, at, tmp_path, capsys):
     assert rows[-1]["checkpoint"] == str(folder)
     assert main(["train", *TRAIN[2:], "--epochs", "3", *at]) == 0
     assert without_time(folder) == without_time(tmp_path / "run")
+
+
+def test_another_number_of_threads_is_noticed(finished, tmp_path, capsys):
+    """A resume says that its results may differ from an uninterrupted run's; with the same number it says nothing."""
+    folder = shutil.copytree(finished, tmp_path / "run")
+    assert main(["resume", str(folder), "--epochs", "3"]) == 0
+    assert "threads" not in capsys.readouterr().err
+    content = json.loads((folder / "training.json").read_text())
+    threads = content["state"]["threads"]
+    content["state"]["threads"] = threads + 1
+    (folder / "training.json").write_text(json.dumps(content))
+    assert main(["resume", str(folder), "--epochs", "4"]) == 0
+    notice = f"This run was trained with {threads + 1} threads before and goes on with {threads}:"
+    assert capsys.readouterr().err.count(notice) == 1
+    assert read_checkpoint(folder).threads == threads
 
 
 def test_resume_of_a_complete_run(finished, capsys):
@@ -309,6 +362,20 @@ def test_resume_of_a_run_in_training(finished, tmp_path, capsys):
     assert "being trained in another tab or command" in assert_one_line(capsys.readouterr().err)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files.")
+@pytest.mark.parametrize("output", ["fifo", "loop", "."])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(output, finished, tmp_path, capsys, monkeypatch):
+    """A pipe without a reader, a loop of links and a folder are refused; a new file is accepted."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    pathlib.Path("loop").symlink_to("loop")
+    monkeypatch.setattr("trainer.cli.commands.mistakes.answer", None)
+    assert main(["mistakes", str(finished), "--output", output]) == 2
+    assert "cannot be written: " in assert_one_line(capsys.readouterr().err)
+    options.check_output(tmp_path / "new.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "loop"]
+
+
 # --- classify and preview-lr
 
 
@@ -332,6 +399,9 @@ def test_classify_with_one_bad_picture(finished, pictures, tmp_path, capsys):
         assert row["label"] == max(row["confidences"], key=row["confidences"].get)
     assert str(bad) in assert_one_line(output.err)
     assert main(["classify", str(finished), *pictures, "--json"]) == 0
+    capsys.readouterr()
+    assert main(["classify", str(finished), "a" * 5000]) == 2
+    assert_one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

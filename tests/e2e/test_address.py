@@ -56,7 +56,7 @@ def test_back_and_forward_select_tabs(app, new_page):
     address_is(page, re.escape("?epochs=4&__theme=light"))
     choose(page, "optimizer", "adam")
     address_is(page, ".*optimizer=adam.*")
-    page.click("#go-classify")
+    page.click("[role=tab][data-tab-id=classify]")
     tab_is(page, "classify")
     address_is(page, ".*tab=classify")
     page.go_back()
@@ -92,6 +92,13 @@ def test_an_address_opens_its_tab(app, new_page):
     select(page, "compare")
     page.go_back()
     tab_is(page, "train")
+
+
+def test_a_link_keeps_the_settings_that_are_folded(app, new_page):
+    """Also where lr and the schedule are those that the page opens with, while others have sliders that move."""
+    visit(new_page, f"{app.url}/?epochs=3&num_images=2000&batch_size=32")
+    new_page.wait_for_timeout(2000)  # a preview that was drawn too early would replace the address by now
+    address_is(new_page, r"\?epochs=3&batch_size=32&num_images=2000")
 
 
 def test_a_page_without_a_history_works(app, new_page):

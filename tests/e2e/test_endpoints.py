@@ -58,7 +58,8 @@ def call(app, name: str, data: list, **session) -> str:
 def test_exactly_the_documented_endpoints_are_public_and_typed(client):
     """The API lists nothing else, and each parameter and result has a type."""
     api = client.view_api(return_format="dict", print_info=False)
-    assert set(api["named_endpoints"]) == {"/train", "/classify", "/preview_lr", "/find_lr", "/lessons"}
+    names = {"/train", "/sweep", "/landscape", "/mistakes", "/classify", "/preview_lr", "/find_lr", "/lessons"}
+    assert set(api["named_endpoints"]) == names
     assert api["unnamed_endpoints"] == {}
     for endpoint in api["named_endpoints"].values():
         for part in endpoint["parameters"] + endpoint["returns"]:
@@ -124,6 +125,27 @@ def test_preview_is_the_schedule_that_the_run_had(client, rows):
     logged = {row["step"]: row["lr"] for row in rows if row["event"] == "step"}
     assert len(planned) == 16
     assert logged == {step: planned[step] for step in logged}
+
+
+def test_mistakes_have_the_accuracy_of_the_run(client, rows):
+    """A class has as many pictures as its row of the matrix; a wrong name is one sentence."""
+    found = client.predict(rows[-1]["checkpoint"], api_name="/mistakes")
+    assert all(sum(row["taken_for"].values()) == row["pictures"] for row in found["classes"])
+    accuracy = [row for row in rows if row["event"] == "epoch"][-1]["test_accuracy"]
+    assert found["accuracy"] == pytest.approx(accuracy)
+    with pytest.raises(AppError, match="no such checkpoint"):
+        client.predict("0" * 32, api_name="/mistakes")
+
+
+def test_landscape_streams_the_rows_of_the_command_line(client, rows):
+    """Its points, and at last the paths; a wrong run is one sentence."""
+    key = rows[-1]["checkpoint"]
+    found = list(client.submit([key], False, 3, 20, api_name="/landscape"))
+    assert [row["event"] for row in found] == ["point"] * 9 + ["landscape"]
+    assert found[-2]["fraction"] == 1
+    assert [stop["epoch"] for stop in found[-1]["paths"][0]["epochs"]] == [0, 1, 2]
+    with pytest.raises(AppError, match="no such checkpoint"):
+        client.submit(["0" * 32], api_name="/landscape").result()
 
 
 def test_find_lr_returns_every_step_and_a_reason(app, client):
@@ -226,10 +248,9 @@ def test_a_client_that_leaves_stops_its_training(app, client):
 def test_a_client_that_closes_the_stream_stops_its_training(app):
     """Without a word, as when its computer goes to sleep or its program is killed."""
     before = set(app.checkpoints.iterdir())
-    event = begun(app, "train", [{"epochs": 1000, "num_images": 5000}])
+    event = begun(app, "train", [{"epochs": 1000, "num_images": 5000}, ""])
     with urllib.request.urlopen(f"{app.url}/gradio_api/call/train/{event}", timeout=300) as stream:
-        while b'"step"' not in stream.readline():
-            pass
+        next(line for line in stream if b'"step"' in line)
     (folder,) = set(app.checkpoints.iterdir()) - before
     ended_within(10, folder)
 

@@ -65,7 +65,7 @@ def ends(pid: int, seconds: float) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
                 return True
         except OSError:
             return True
@@ -146,7 +146,8 @@ def test_a_killed_worker_is_explained_and_the_run_resumes_exactly(app, new_page,
 
 
 def test_ten_visitors_at_once_all_finish(app):
-    clients = [Client(app.url, verbose=False) for _ in range(10)]
+    patient = {"timeout": 60}  # httpx's 5 seconds are too few on a busy machine
+    clients = [Client(app.url, verbose=False, httpx_kwargs=patient) for _ in range(10)]
     settings = {**SETTINGS, "epochs": 2}
     jobs = [client.submit({**settings, "seed": seed}, api_name="/train") for seed, client in enumerate(clients)]
     for seed, job in enumerate(jobs):
@@ -165,8 +166,8 @@ def test_a_killed_app_leaves_no_worker_and_its_run_can_be_resumed(app, new_page,
     worker = worker_of(app)
     app.process.kill()
     assert ends(worker, seconds=5)
+    new_page.get_by_text("The app does not answer. This page goes on by itself once it does.").wait_for()
     app.restart()
-    visit(new_page, app.url)
     status_says(new_page, "^Interrupted")
     new_page.wait_for_selector("#resume:not([disabled])")
     new_page.click("#resume")

@@ -45,10 +45,12 @@ def wait_for_points(page, count):
 
 
 def test_the_main_job(app, page, images, tmp_path, screenshots):
-    """Train with the defaults, watch, stop, reload, resume, classify a picture, download, delete; no epoch is lost."""
+    """Train with a preset, watch, stop, reload, resume, classify a picture, download, delete; no epoch is lost."""
+    page.click("#preset-thorough")
+    page.wait_for_function("document.querySelector('#setting-epochs input').value === '10'")
     page.click("#train")
     # The bar moves within the first epoch.
-    page.wait_for_function("parseFloat(document.querySelector('#status .fill').style.width) > 0")
+    page.wait_for_function("parseFloat(document.querySelector('#status .fill')?.style.width) > 0")
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 3")
     wait_for_points(page, 5)  # two curves of epochs 0, 1, 2
     page.screenshot(path=screenshots / "training.png", full_page=True)
@@ -74,7 +76,7 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     page.click("#go-classify")
     page.set_input_files("#picture input[type=file]", picture)
     page.wait_for_function("/It says|best guess/.test(document.querySelector('#says').innerText)")
-    page.wait_for_selector("#seen img")
+    page.wait_for_selector("#looks figure:nth-child(3) img")
     assert page.locator("#label").inner_text().split()
     page.screenshot(path=screenshots / "classify.png", full_page=True)
 
@@ -84,7 +86,7 @@ def test_the_main_job(app, page, images, tmp_path, screenshots):
     assert download.value.suggested_filename.endswith(".zip")
     page.on("dialog", lambda dialog: dialog.accept())
     page.click("#delete")
-    status_says(page, "^Ready")
+    status_says(page, "^Same network")
 
 
 def test_every_open_page_follows_the_training(app, page):
@@ -111,7 +113,7 @@ def test_a_chart_catches_up_when_its_tab_is_opened_again(app, page):
     visit(page, f"{app.url}/?num_images=512&epochs=4&scheduler=constant")
     page.click("#train")
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 2")
-    page.click("#go-classify")
+    page.click("[role=tab][data-tab-id=classify]")
     page.wait_for_function("/^Done/.test(document.querySelector('#status').textContent.trim())")
     page.get_by_role("tab", name="Train").click()
     wait_for_points(page, 2 * 4 + 1)
@@ -207,7 +209,8 @@ def test_a_training_shares_the_machine(app, page):
 
 def test_only_the_settings_of_the_chosen_row_are_visible(page):
     """Adam has betas and no momentum, step has gamma and no pct_start, and the defaults change with the row."""
-    assert page.locator("#setting-momentum").is_visible()
+    page.get_by_text("More settings").click()
+    page.wait_for_selector("#setting-momentum")
     choose(page, "optimizer", "adam")
     page.wait_for_selector("#setting-betas", state="visible")
     assert not page.locator("#setting-momentum").is_visible()
@@ -222,6 +225,29 @@ def test_only_the_settings_of_the_chosen_row_are_visible(page):
     assert page.locator(".about a").get_attribute("href") == "https://arxiv.org/abs/2405.15682"
 
 
+def test_folded_settings_that_differ_are_named_and_reset(page):
+    """The optimizer, lr, the schedule and the epochs are in sight: they are not named, and stay."""
+    page.fill("#setting-lr input", "0.03")
+    assert page.locator("#differs").count() == 0
+    page.get_by_text("More settings").click()
+    page.fill("#setting-momentum input", "0.5")
+    page.wait_for_selector("#differs >> text=momentum 0.5")
+    page.click("#reset")
+    page.wait_for_selector("#differs", state="detached")
+    assert page.locator("#setting-momentum input").input_value() == "0.95"
+    assert page.locator("#setting-lr input").input_value() == "0.03"
+
+
+def test_train_it_yourself_replaces_the_recorded_race(app, page):
+    """The untouched page trains at once, and its curve takes the place of the recorded ones."""
+    visit(page, f"{app.url}/?num_images=512&epochs=1&scheduler=constant")
+    assert page.locator("#legend .key").all_inner_texts() == ["Muon", "AdamW", "SGD"]
+    page.click("#first-train")
+    status_says(page, "^Done epoch 1 of 1")
+    assert page.locator("#legend .key").all_inner_texts() == ["train", "test"]
+    assert page.locator("#first").count() == 0
+
+
 def test_lr_moves_in_powers_of_ten(page):
     """One step of the slider is a factor of ten, and the slider follows the number."""
     slider = page.locator("#power-lr input[type=range]")
@@ -234,18 +260,19 @@ def test_lr_moves_in_powers_of_ten(page):
 
 def test_a_wrong_setting_is_explained_before_anything_starts(page):
     """The page shows the sentence, and Train can be pressed again."""
+    page.get_by_text("More settings").click()
     page.fill("#setting-momentum input", "1.5")
     page.click("#train")
     page.wait_for_selector("#refused-train >> text=momentum must be a number from 0 to just below 1")
     assert page.locator("#train").is_enabled()
-    status_says(page, "^Ready")
+    status_says(page, "^Same network")
 
 
 def test_a_broken_picture_is_explained_in_place_of_the_answer(page, tmp_path):
     """A text file named .png gives a sentence that stays, not a toast."""
     text = tmp_path / "text.png"
     text.write_text("hello")
-    page.click("#go-classify")
+    page.click("[role=tab][data-tab-id=classify]")
     page.set_input_files("#picture input[type=file]", text)
     page.wait_for_selector("#says .advice")
 

@@ -26,9 +26,10 @@ def test_a_link_restores_settings_and_race_without_running(app, page):
     """It sets the optimizer, the schedule, their settings, the race and its seeds; the URL follows the controls."""
     open_link(page, app.url + "/" + LINK + RACE)
     assert page.locator("#setting-optimizer input").input_value() == "adam"
+    page.get_by_text("More settings").click()
     assert page.locator("#setting-gamma input").input_value() == "0.5"
     assert not page.locator("#setting-momentum").is_visible()
-    status_says(page, "^Ready")
+    status_says(page, "^Same network")
     page.wait_for_selector("#notice >> text=This link contains a race")
     page.wait_for_selector("#race >> text=lr 0.1")
     assert page.locator("#seeds input[type=number]").input_value() == "2"
@@ -109,18 +110,21 @@ def test_a_race_is_trained_saved_resumed_and_compared(app, page, tmp_path, scree
 def test_a_lesson_is_trained_together_with_its_fix(app, page, screenshots):
     """One press trains both; the page explains the result next to the curves, in English and in Chinese."""
     visit(page, app.url)
-    page.locator("#lesson input").click()
-    page.get_by_role("option", name="Gradients never cleared").click()
+    page.click("[data-lesson=zero-grad-every-4]")
+    page.wait_for_selector("#lesson-words >> text=Accumulation on purpose")
+    page.click("#previous-lesson")
     page.wait_for_selector("#lesson-words >> text=zero_grad is never called")
     page.wait_for_function("document.querySelector('#setting-lr input').value === '0.01'")
     page.click("#twin")
     status_says(page, "^Done")
     page.wait_for_selector("#happened >> text=What happens on CIFAR-10:")
+    page.wait_for_selector(".card.ended[data-lesson=zero-grad-never]")
     assert page.locator("#table tbody tr").count() == 2
     page.wait_for_function("/zero_grad_every=0/.test(location.search)")
     page.screenshot(path=screenshots / "lesson.png", full_page=True)
     page.click("#language")
     page.wait_for_selector("#happened >> text=在 CIFAR-10 上会这样")
+    page.wait_for_selector(".card.ended[data-lesson=zero-grad-never][aria-current=true]")
     page.wait_for_function("/zero_grad_every=0/.test(location.search) && /lang=zh/.test(location.search)")
     page.screenshot(path=screenshots / "lesson-zh.png", full_page=True)
 
@@ -130,7 +134,7 @@ def test_the_zero_grad_lab_fills_the_race(app, page):
     visit(page, app.url)
     page.get_by_text("Race: settings side by side").click()
     page.click("#zero-grad-lab")
-    for name in ("batch_size 64 · zero_grad_every 4", "batch_size 64 · zero_grad_every 0", "batch_size 256"):
+    for name in ("batch_size 128 · zero_grad_every 4", "batch_size 128 · zero_grad_every 0", "batch_size 512"):
         page.wait_for_selector(f"#race >> text={name}")
 
 

@@ -102,7 +102,7 @@ def is_complete(repo, epochs) -> bool:
 
 def classify_with(page, name, pattern):
     """Classifies a test picture with a network on the Hub, and waits until the answer matches."""
-    page.click("#go-classify")
+    page.click("[role=tab][data-tab-id=classify]")
     page.fill("#checkpoint input", name)
     page.press("#checkpoint input", "Enter")
     page.locator("#samples button:has(img)").first.click()
@@ -241,6 +241,7 @@ def test_a_missing_or_wrong_token_is_explained(hub, home, local, page, token, en
     (home / "token").unlink(missing_ok=True)
     if token:
         (home / "token").write_text(token)
+    train(page, local.url + LINK)
     for language, sentence in (("en", english), *([("zh", chinese)] if chinese else [])):
         page.goto(f"{local.url}/?lang={language}")
         page.wait_for_selector("#loss svg")

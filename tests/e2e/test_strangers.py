@@ -108,9 +108,9 @@ def test_a_stranger_cannot_open_the_time_machine(app, endpoints, run, owner, ima
     client = Client(app.url, verbose=False)
     picture = {"path": uploaded(client, tmp_path / "shape.png")}
     client.close()
-    assert "Its test accuracy is" in request(app, endpoints, "_walk", owner, run.name, picture)
+    assert "Its test accuracy is" in request(app, endpoints, "_walk", owner, [run.name], None, picture)
     for visitor in (new_visitor(), owner.upper(), run.name, "", None, [owner]):
-        answer = request(app, endpoints, "_walk", visitor, run.name, picture)
+        answer = request(app, endpoints, "_walk", visitor, [run.name], None, picture)
         assert "no such run" in answer, (visitor, answer)
         assert "Its test accuracy is" not in answer, visitor
 

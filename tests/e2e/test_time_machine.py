@@ -66,15 +66,23 @@ def folder(app, page):
 
 def find_run(app):
     """Returns the folder of the run with the settings of QUICK, among other tests' runs."""
-    for folder in app.checkpoints.iterdir():
-        config = json.loads((folder / "training.json").read_text())["config"]
+    for history in app.checkpoints.glob("*/training.json"):
+        config, folder = json.loads(history.read_text(encoding="utf-8"))["config"], history.parent
         if (config["optimizer"], config["lr"], config["num_images"]) == ("adam", 0.002, 512):
             return folder
     raise AssertionError("the visitor's run is not there")
 
 
 def open_time_machine(page):
-    page.get_by_role("tab", name="Time machine").click()
+    page.get_by_role("tab", name="Inside").click()
+    page.locator("#inside-view").get_by_text("Time machine").click()
+
+
+def choose_run(page, name):
+    """Types a name into the list of runs, in place of those that are chosen."""
+    page.locator("#inside-runs input").press("Backspace")
+    page.fill("#inside-runs input", name)
+    page.keyboard.press("Enter")
 
 
 def wait_until_drawn(page, name="Epoch 3"):
@@ -123,24 +131,6 @@ def test_each_epoch_has_its_own_numbers_and_no_requests(app, page, folder, pictu
     page.screenshot(path=screenshots / "time-machine.png", full_page=True)
 
 
-def test_opening_the_tab_starts_one_walk(app, page):
-    """Both the first time, when the tab chooses a picture, and again with that picture."""
-    visit(page, app.url)
-    page.wait_for_function("document.querySelector('#train:enabled')")
-    requests = []
-    page.on("request", lambda request: requests.append(request.post_data or ""))
-    for count in (1, 2):
-        open_time_machine(page)
-        wait_until_drawn(page)
-        page.wait_for_timeout(1500)
-        walks = page.evaluate(
-            "gradio_config.dependencies.filter(one => one.api_name.startsWith('_walk')).map(one => one.id)"
-        )
-        sent = [request for request in requests if any(f'"fn_index":{walk},' in request for walk in walks)]
-        assert len(sent) == count
-        page.get_by_role("tab", name="Gallery").click()
-
-
 def drawing(page, earlier) -> tuple[str, ...]:
     """Returns the bars, the epoch's rule in two charts and the filters, once they all differ from the earlier ones."""
     end = time.monotonic() + 60
@@ -178,7 +168,7 @@ def test_play_shows_each_epoch_without_new_charts(page):
     page.click("#machine button")
     page.wait_for_function("document.querySelector('#machine button').innerText === '▶'")
     assert page.evaluate("names") == [f"Epoch {epoch}" for epoch in EPOCHS]
-    assert page.locator("#moments svg[data-same=yes]").count() == 3
+    assert page.locator(":is(#lines, #bars, #learned) svg[data-same=yes]").count() == 3
     page.click("#machine button")
     at_epoch_1(page, "document.querySelector('#machine button').click()")
     before = labels(page)
@@ -261,8 +251,7 @@ def test_a_stranger_finds_nothing(app, folder, new_page):
     visit(new_page, app.url)
     open_time_machine(new_page)
     new_page.wait_for_selector("#travel-says >> text=Train a network first")
-    new_page.fill("#travelled input", folder.name)
-    new_page.keyboard.press("Enter")
+    choose_run(new_page, folder.name)
     new_page.wait_for_selector("#travel-says >> text=You have no such run")
 
 
@@ -271,11 +260,13 @@ def test_it_fits_a_phone(app, page, screenshots, language):
     """Nothing is wider than the screen, and the controls come before the charts that they move."""
     page.set_viewport_size({"width": 400, "height": 900})
     try:
-        page.goto(f"{app.url}/?__theme=dark&lang={language}")
-        page.get_by_role("tab", name={"en": "Time machine", "zh": "时间机器"}[language]).click()
+        # An old address: the time machine was a tab of its own.
+        page.goto(f"{app.url}/?tab=time-machine&__theme=dark&lang={language}")
         wait_until_drawn(page, {"en": "Epoch 3", "zh": "第 3 轮"}[language])
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert "tab=inside" in page.url
+        assert "view=time-machine" in page.url
         top, picture = (page.locator(part).bounding_box()["y"] for part in ("#machine", "#travel-picture"))
         assert top < picture
         page.screenshot(path=screenshots / f"time-machine-400-{language}.png", full_page=True)
@@ -315,8 +306,7 @@ def test_a_published_run_is_opened_and_each_epoch_downloaded_once(elsewhere, pub
     open_time_machine(new_page)
     new_page.wait_for_selector("#travel-says >> text=Train a network first")
     upload(new_page, file)
-    new_page.fill("#travelled input", ID)
-    new_page.keyboard.press("Enter")
+    choose_run(new_page, ID)
     wait_until_drawn(new_page)
     new_page.locator("#machine input").focus()
     for epoch in reversed(EPOCHS):
@@ -332,8 +322,7 @@ def test_a_published_run_is_opened_and_each_epoch_downloaded_once(elsewhere, pub
     assert labels(new_page)[1] != before
     assert len(weight_requests(hub)) == len(EPOCHS)
 
-    new_page.fill("#travelled input", "owner/nothing")
-    new_page.keyboard.press("Enter")
+    choose_run(new_page, "owner/nothing")
     new_page.wait_for_selector("#travel-says >> text=There is no owner/nothing on the Hub")
     assert not new_page.locator("#lines").is_visible()
 

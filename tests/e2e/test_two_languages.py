@@ -40,6 +40,8 @@ def test_the_page_is_in_the_browsers_language(open_page, locale, train):
 def test_every_text_of_the_controls_is_chinese(open_page):
     """Labels, helps, buttons, tabs and Markdown hold neither translation markers nor English sentences."""
     page = open_page("en-US", "?lang=zh")
+    page.get_by_text("更多设置").click()
+    page.wait_for_selector(".prose.paper")
     text = page.locator("#settings").inner_text() + page.locator("#own-runs").first.inner_text()
     assert "__i18n__" not in text
     assert "[object" not in text

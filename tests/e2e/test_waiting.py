@@ -18,8 +18,13 @@ FULL = "Too many people are training here"
 
 @pytest.fixture
 def busy(launched, tmp_path):
-    """An app that trains one client's network and has room for one that waits."""
-    with launched(tmp_path, OPTIMIZER_LAB_MAX_AT_ONCE="1", OPTIMIZER_LAB_MAX_QUEUE="1") as app:
+    """An app that trains one client's network and has room for one that waits.
+
+    Its locale is not UTF-8, and its proxies reach nothing.
+    """
+    around = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    around |= {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": ""}
+    with launched(tmp_path, OPTIMIZER_LAB_MAX_AT_ONCE="1", OPTIMIZER_LAB_MAX_QUEUE="1", **around) as app:
         running = Client(app.url, verbose=False).submit(LONG, api_name="/train")
         while not running.outputs():
             time.sleep(0.05)
@@ -55,7 +60,7 @@ def test_a_full_queue_refuses_at_once_and_drains(busy, new_page, tmp_path, scree
     new_page.wait_for_selector(f"#refused-train >> text={FULL}")
     new_page.screenshot(path=screenshots / "turned-away.png")
     assert new_page.locator("#train").is_enabled()
-    status_says(new_page, "^Ready")
+    status_says(new_page, "^Same network")
 
     running.cancel()
     assert second.result(timeout=300)["reason"] == "completed"

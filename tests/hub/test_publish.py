@@ -1,6 +1,8 @@
 """Publishing through the real huggingface_hub, on a local Hub that fails on request."""
 
 import json
+import re
+import shutil
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -10,6 +12,7 @@ import pytest
 import torch
 from fake_hub import OWNER, READER, STRANGER, Fault, Repo, point_to
 from huggingface_hub import ModelCard, constants
+from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save
 from torchvision.io import write_png
 
@@ -23,10 +26,13 @@ from trainer.learning.loop import train
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs import run_folder
 from trainer.runs.events import EpochEnded
+from trainer.runs.exports.tensorboard import event_file
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
+from trainer.sweeps import folder as sweep_folder
+from trainer.sweeps.axes import parse_axis
 
 ID = "owner/run"
 PREUPLOAD, COMMIT, TAG, CREATE, PUT = "/preupload/", "/commit/", "/tag/", "/repos/create", "/upload/"
@@ -54,6 +60,9 @@ def assert_complete(repo, folder, epochs):
         assert files["model.safetensors"] == (folder / f"epochs/epoch-{epoch:04d}.safetensors").read_bytes()
         assert [row["epoch"] for row in history_of(files)] == list(range(epoch + 1))
         assert ("training.safetensors" in files) == (epoch == epochs[-1])
+        until = read_run(folder)
+        until.history = until.history[: epoch + 1]
+        assert files["runs/run/events.out.tfevents.0.optimizer-lab"] == event_file(until)
     for name in ("model.safetensors", "training.safetensors", "config.json"):
         assert repo.files[name] == (folder / name).read_bytes()
 
@@ -81,6 +90,23 @@ def test_publish(hub, run):
     assert repo.files["curve.png"].startswith(b"\x89PNG")
     for name in ("README.md", "curve.png"):
         assert (run / name).read_bytes() == repo.files[name], "the folder shows the curves too"
+
+
+def test_the_card_of_a_sweeps_run_shows_the_sweep(hub, run, tmp_path):
+    """Its command, and a table of the best settings."""
+    data = read_checkpoint(run).data
+    axes = (parse_axis("optimizer=sgd,adam"), parse_axis("seed=0,1"))
+    sweep = sweep_folder.Sweep(folder=tmp_path / "both", settings={"epochs": 3}, axes=axes, data=data)
+    sweep_folder.create(sweep)
+    for cell in sweep.grid.cells:
+        shutil.copytree(run, sweep.folder_of(cell))
+    publish(sweep.folder_of(sweep.grid.cells[2]), ID, token=OWNER)
+    card = hub.repos[ID].files["README.md"].decode()
+    assert "python -m trainer sweep --vary optimizer=sgd,adam --vary seed=0,1 --epochs 3" in card
+    table = MarkdownIt("js-default").render(card.partition("## The sweep")[2].partition("## Settings")[0])
+    accuracy = f"{read_run(run).history[-1].test_accuracy:.2%}"
+    for name in ("sgd", "adam"):
+        assert re.search(f"<td>{name}</td>.*?<td[^>]*>{accuracy} ± 0.00%</td>", table, re.DOTALL)
 
 
 @pytest.mark.quick

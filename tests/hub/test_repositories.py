@@ -27,7 +27,7 @@ from trainer.hub.repositories import (
 from trainer.networks.model import OptimizerLabModel
 from trainer.progress import THREAD_NAME
 from trainer.runs import run_folder
-from trainer.runs.reader import read_checkpoint, read_run
+from trainer.runs.reader import read_checkpoint, read_run, read_settings
 
 ID = "owner/run"
 PICTURE = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
@@ -116,6 +116,28 @@ def test_load(hub, run, published, tmp_path):
         read_checkpoint(tmp_path / "second")
     with pytest.raises(ValueError, match="already"):
         load(ID, tmp_path / "last")
+
+
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("/root/.ssh", None),
+        ("~", None),
+        ("/dev/zero", None),
+        ("owner/name", None),  # may be a folder here
+        ("owner/name@main", None),
+        (f"owner/name@{'a' * 40}", True),
+        ("synthetic", True),
+        (None, None),
+    ],
+)
+def test_a_path_in_a_strangers_run_is_not_opened(hub, published, tmp_path, source, kept):
+    """Only a name of a picture set remains its source."""
+    content = json.loads(published.files["training.json"])
+    content["data"]["source"] = source
+    changed(published, training__json=json.dumps(content).encode())
+    load(ID, tmp_path / "new")
+    assert read_settings(tmp_path / "new")[1]["source"] == (source if kept else None)
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "curve.png"])

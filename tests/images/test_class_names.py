@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.errors import UserError
-from trainer.images.class_names import check_class_names
+from trainer.images.class_names import check_class_names, have_sides
 
 
 def test_accepted_names():
@@ -30,3 +30,23 @@ def test_accepted_names():
 def test_refused_names(names, complaint):
     with pytest.raises(UserError, match=complaint):
         check_class_names(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("left", "right"), True),
+        (("hand_left", "hand_right", "none"), True),
+        (("左手", "右手"), True),
+        (tuple("0123456789"), True),
+        (("0 - zero", "1 - one"), True),
+        (tuple("abc"), True),
+        (("cat", "dog"), False),
+        (("copyright", "leftover"), False),
+        (("left", "dog"), False),
+        (("airplane 1", "airplane"), False),
+    ],
+)
+def test_classes_that_a_mirror_changes(names, expected):
+    """Left and right, letters and digits."""
+    assert have_sides(names) is expected

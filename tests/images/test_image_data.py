@@ -123,18 +123,19 @@ def test_missing_cache_file(tmp_path):
         open_images(tmp_path / "gone.safetensors")
 
 
-def test_cache_that_cannot_be_written(tmp_path):
-    """The images are loaded all the same, and the note gives the reason, without the path."""
+def test_home_that_cannot_be_written(tmp_path, caplog):
+    """The images are cached in a temporary folder; a warning says so once."""
     (tmp_path / "home").write_text("a file where the folder should be")
-    data = load_images(str(write_pets(tmp_path / "pets")))
-    assert data.path is None
-    assert len(data.train.labels) == 5
-    assert "which could not be cached (" in data.note
-    assert str(tmp_path) not in data.note
+    for name in ("pets", "others"):
+        data = load_images(str(write_pets(tmp_path / name)))
+        assert data.path is not None
+        assert open_images(data.path).digest == data.digest
+        assert len(data.train.labels) == 5
+    assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
 
 
 def test_full_disk_leaves_no_partial_file(tmp_path, cache, monkeypatch):
-    """A cache file that could not be written completely is neither used nor left behind."""
+    """The images are loaded all the same, and the note gives the reason, without the path."""
 
     def fill_disk(tensors, path, metadata):
         Path(path).write_bytes(b"half")
@@ -142,6 +143,7 @@ def test_full_disk_leaves_no_partial_file(tmp_path, cache, monkeypatch):
 
     monkeypatch.setattr("trainer.images.image_data.save_file", fill_disk)
     data = load_images(str(write_pets(tmp_path / "pets")))
+    assert data.path is None
     assert data.note.endswith("which could not be cached (No space left on device).")
     assert list(cache.iterdir()) == []
 

@@ -114,14 +114,12 @@ def test_hub(tmp_path):
     ten = {"class_names": readers.CIFAR10_CLASSES}
     cifar10 = write_dataset(tmp_path / "cifar10", {"train": jpegs, "test": jpegs}, **ten)
     similar = write_dataset(tmp_path / "similar", {"train": pngs[:4], "test": pngs}, **ten)
-    no_test = write_dataset(tmp_path / "no-test", {"train": pngs})
     damaged = write_dataset(tmp_path / "damaged", {"train": pngs, "test": pngs})
     table = damaged / "plain_text" / "train-00000-of-00001.parquet"
     table.write_bytes(table.read_bytes()[:-20])
     repos = {
         "datasets/uoft-cs/cifar10": Repo.of(cifar10, commit=sources.CIFAR10_REVISION),
         "datasets/someone/similar": Repo.of(similar, commit="a" * 40),
-        "datasets/someone/no-test": Repo.of(no_test, commit="b" * 40),
         "datasets/someone/damaged": Repo.of(damaged, commit="c" * 40),
     }
     with serve(Hub(repos=repos)) as hub:
@@ -132,7 +130,6 @@ def test_hub(tmp_path):
             "someone/similar",
             "someone/similar@main",
             "someone/similar@v2",
-            "someone/no-test",
             "someone/damaged",
             "someone/nothing",
             "someone/similar@" + "a" * 40,
@@ -143,10 +140,9 @@ def test_hub(tmp_path):
     assert default["note"] == "Training on CIFAR-10 (JPEG) from the Hub, 10 training and 10 test images."
     assert (newest["name"], newest["source"], newest["num"]) == ("someone/similar", "someone/similar@" + "a" * 40, 4)
     assert by_branch["digest"] == by_commit["digest"] == newest["digest"]
-    assert failed.pop(2)["error"].startswith("The dataset someone/damaged cannot be read (")
+    assert failed.pop(1)["error"].startswith("The dataset someone/damaged cannot be read (")
     assert [answer["error"] for answer in failed] == [
         "There is no folder someone/similar here, and the Hub's dataset someone/similar has no revision v2.",
-        "The dataset someone/no-test has no test split.",
         "There is no folder someone/nothing here, and the Hub has no dataset someone/nothing, or it is private.",
     ]
     assert auto["note"].endswith("10 training and 10 test images: it was downloaded earlier.")

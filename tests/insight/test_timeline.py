@@ -9,32 +9,19 @@ from safetensors.torch import load_file, save_file
 
 from trainer import OptimizerLabModel, classify
 from trainer.errors import UserError
-from trainer.images.image_data import facts
 from trainer.insight import timeline
 from trainer.insight.timeline import Gap, Moment, Timeline, of_folder, walk
-from trainer.learning.loop import train
 from trainer.runs import run_folder
 from trainer.runs.reader import read_run
-from trainer.runs.recorder import record
-from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
 EPOCHS = (0, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def trained_once(tiny, tmp_path_factory) -> Path:
+def trained_once(record_once) -> Path:
     """A run of three epochs; do not change it."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    config = TrainConfig(epochs=3, batch_size=13, optimizer="adam", scheduler="constant")
-    with run_folder.writing(folder):
-        list(record(train(config, tiny), Run(config=config), folder, facts(tiny)))
-    return folder
-
-
-@pytest.fixture
-def folder(trained_once, tmp_path) -> Path:
-    return shutil.copytree(trained_once, tmp_path / "run")
+    return record_once(TrainConfig(epochs=3, batch_size=13, optimizer="adam", scheduler="constant"))
 
 
 @pytest.fixture

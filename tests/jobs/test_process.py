@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ import torch
 
 from trainer.errors import UserError
 from trainer.images.image_data import load_images
+from trainer.jobs import process
 from trainer.jobs.process import Served, WorkerLostError, WorkerProcess
-from trainer.jobs.work import Race, Search, images_in
+from trainer.jobs.work import ImageFile, Race, Search, Timing, images_in
 from trainer.learning.checkpoint import continued
 from trainer.learning.lr_finder import find_lr
 from trainer.learning.race import race
@@ -37,9 +39,9 @@ def pictures(image_folder):
 
 @pytest.fixture(scope="module")
 def worker():
-    process = WorkerProcess(torch.device("cpu"))
-    yield process
-    process.close()
+    started = WorkerProcess(torch.device("cpu"))
+    yield started
+    started.close()
 
 
 def run(worker, work, stopping=None):
@@ -127,7 +129,51 @@ def test_a_killed_worker_fails_its_work_within_seconds_and_the_next_one_runs(wor
     with pytest.raises(WorkerLostError, match="memory"):
         list(events)
     assert time.monotonic() - killed < 5
+    assert worker.deaths == 1
     assert exact(run(worker, of(ONE, pictures))) == undisturbed(ONE, pictures)
+    assert worker.deaths == 0
+
+
+def test_a_worker_that_has_died_does_not_attract_the_work(monkeypatch):
+    """It holds no work, but the other one is better until it has ended some."""
+
+    class Device:
+        def __init__(self, number):
+            self.number, self.deaths, self.held = number, 0, 0
+
+        def __len__(self):
+            return self.held
+
+        def run(self, work, stopping):
+            yield self.number
+
+    monkeypatch.setattr(process, "WorkerProcess", Device)
+    workers = process.Workers([0, 1])
+    first, second = workers._workers
+    first.deaths, second.held = 1, 5
+    assert list(workers.run(None, None)) == [1]
+    first.deaths = 0
+    assert list(workers.run(None, None)) == [0]
+
+
+def test_a_slow_reader_makes_the_worker_wait(worker, pictures, monkeypatch):
+    """Events do not gather in memory, as they would on a slow disk; none is lost, and a stop still takes effect."""
+    monkeypatch.setattr(process, "_MOST_UNREAD", 3)
+    events = worker.run(of(ONE.changed({"epochs": 60}), pictures), threading.Event())
+    seen = [next(events)]
+    (task,) = worker._tasks.values()
+    time.sleep(4)
+    assert task.turns.qsize() == 3
+    seen += events
+    epochs = [
+        event.epoch for _, event in (one for one in seen if isinstance(one, tuple)) if isinstance(event, EpochEnded)
+    ]
+    assert epochs == list(range(61))
+    events = worker.run(of(LONG, pictures), threading.Event())
+    next(events)
+    time.sleep(2)
+    events.close()
+    assert run(worker, of(ONE, pictures))[-1] == (0, Finished(reason="completed"))
 
 
 def test_work_that_had_not_begun_goes_to_the_new_worker(worker, pictures):
@@ -178,9 +224,11 @@ for _ in events:
 
 
 def test_the_worker_of_a_killed_app_ends_by_itself(pictures):
+    """Within seconds, and without a word."""
     app = subprocess.Popen(
         [sys.executable, "-c", APP, str(pictures.path)],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
     )
@@ -189,11 +237,28 @@ def test_the_worker_of_a_killed_app_ends_by_itself(pictures):
     app.wait()
     app.stdout.close()
     deadline = time.monotonic() + 5
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2]:
         assert time.monotonic() < deadline, "the worker is an orphan"
         time.sleep(0.05)
+    assert app.stderr.read() == ""
+    app.stderr.close()
 
 
 def test_images_are_mapped_not_copied(pictures):
     work = of(ONE, pictures)
     assert images_in(work.images).path == work.images.path
+
+
+def test_parts_of_a_job_begin_with_the_time_of_the_earlier_ones(worker, pictures):
+    """A part that counts as having had more time waits for a long training to catch up."""
+    seconds = [
+        event.seconds
+        for event in worker.run(replace(of(ONE, pictures), served_before=100.0), threading.Event())
+        if isinstance(event, Served)
+    ]
+    assert 100 < seconds[0] <= seconds[-1] < 160
+
+
+def test_a_pace_is_measured_in_the_worker(worker, pictures):
+    (pace,) = run(worker, Timing(images=ImageFile.of(pictures), config=ONE))
+    assert 0 < pace.batch_seconds < 10

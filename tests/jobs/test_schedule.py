@@ -117,3 +117,21 @@ def test_what_is_removed_is_closed(clock):
     assert closed == [True]
     assert not len(schedule)
     schedule.remove(1)
+
+
+def test_the_parts_of_a_job_count_as_one(clock):
+    """A sweep's runs, each of which begins when the last one has ended, do not always go before a training."""
+    schedule = Schedule(clock)
+    schedule.add(0, clock.work(60))
+    schedule.add(1, clock.work(3))
+    had = 0.0
+    while True:
+        turn = schedule.turn()
+        if turn.key == 1:
+            had = turn.seconds
+        if turn.is_over and turn.key == 0:
+            break
+        if turn.is_over:
+            schedule.add(1, clock.work(3), had)
+    assert clock.now == pytest.approx(2 * 60, abs=4)
+    assert had == pytest.approx(clock.now - 60)

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import first_is_quick
+from cases import finish, first_is_quick
 
 from trainer.images.image_data import load_images
+from trainer.insight.mistakes import answer
 from trainer.jobs.pace import Pace
 from trainer.jobs.slices import (
     START_SECONDS,
@@ -18,13 +19,14 @@ from trainer.jobs.slices import (
     gpu_seconds,
     next_slice,
     run_job,
-    search,
     seconds_to_declare,
+    timed,
 )
-from trainer.jobs.work import ImageFile, RunState
+from trainer.jobs.work import Classification, ImageFile, RunState, Search
 from trainer.learning.checkpoint import continued
 from trainer.learning.lr_finder import num_trials
 from trainer.learning.race import race
+from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import CheckpointReady, EpochEnded, Finished
 from trainer.runs.reader import read_checkpoint
 from trainer.settings.config import TrainConfig
@@ -115,7 +117,11 @@ def test_jobs_and_events_contain_no_tensors(stored, trained):
     folder, _ = trained(CONFIG, stored, until=2)
     state = read_checkpoint(folder)
     job = next_slice({0: RunState.of(CONFIG, state)}, {0: FAST}, stored, longest=60)
-    for sent in (job, search(CONFIG, FAST, stored), Measurement(images=ImageFile.of(stored), config=CONFIG)):
+    for sent in (
+        job,
+        timed(Search.of(CONFIG, stored), FAST, stored),
+        Measurement(images=ImageFile.of(stored), config=CONFIG),
+    ):
         assert b"torch" not in pickle.dumps(sent)
     assert len(pickle.dumps(replace(job, states={}))) < 2000
     for event in run_job(job, CPU):
@@ -129,9 +135,19 @@ def test_a_measurement_yields_a_pace(stored):
     assert pace.batch_seconds > 0
 
 
+def test_a_classification_has_the_answers_of_its_network(stored):
+    """They are those of the network that it was made of; it declares the time of an evaluation."""
+    model = OptimizerLabModel(class_names=stored.class_names).eval()
+    job = timed(Classification.of(model, stored), Pace(batch_seconds=0.0, test_seconds=7.0), stored)
+    assert gpu_seconds(job) == seconds_to_declare(7.0)
+    *_, last = run_pickled(job)
+    assert last.fraction == 1
+    assert torch.equal(last.answers.probabilities, finish(answer(model, stored)).probabilities)
+
+
 def test_a_search_yields_its_trials(stored):
     """One by one, and the job can be closed at any of them."""
-    events = run_job(search(CONFIG, FAST, stored), CPU)
+    events = run_job(timed(Search.of(CONFIG, stored), FAST, stored), CPU)
     assert next(events) == Started()
     assert [next(events).step, next(events).step] == [1, 2]
     events.close()
@@ -170,4 +186,4 @@ def test_the_declared_duration(stored):
     assert gpu_seconds(next_slice(states, paces, stored, longest=60)) == all_epochs
     assert gpu_seconds(next_slice(states, paces, stored, longest=30.7)) == 30
     assert gpu_seconds(next_slice(states, paces, stored, longest=2)) == one_epoch
-    assert gpu_seconds(search(CONFIG, pace, stored)) == seconds_to_declare(num_trials(CONFIG))
+    assert gpu_seconds(timed(Search.of(CONFIG, stored), pace, stored)) == seconds_to_declare(num_trials(CONFIG))

@@ -1,5 +1,9 @@
 """The choice of a device, TF32, and the errors for unknown or missing devices and too little memory."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -85,6 +89,29 @@ def test_tf32_is_allowed_on_an_nvidia_gpu_only(tf32):
         assert tf32() == (False, False)
     allow_tf32(torch.device("cuda:0"))
     assert tf32() == (True, True)
+
+
+_BATCHES = """
+import resource, sys, torch
+from trainer.learning.device import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for number in range(30):
+    if number == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(10_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is set up")
+def test_freed_memory_is_used_again():
+    """Twenty tensors of 40 MB, one after the other: by default the system maps each one's memory anew, page by page."""
+    faults = {
+        name: int(subprocess.run([sys.executable, "-c", _BATCHES, name], capture_output=True, check=True).stdout)
+        for name in ("return", "keep")
+    }
+    assert faults["return"] > 10 * faults["keep"], faults
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainer.cli.commands.train import _record
 from trainer.cli.main import main
-from trainer.cli.train import _record
 from trainer.errors import UserError
 from trainer.images.image_data import load_images
 from trainer.learning import distributed
@@ -43,9 +43,11 @@ CASES = {
     "gradients that are never cleared": {"zero_grad_every": 0, "lr": 0.001},
     "the loss drives lr": {"scheduler": "plateau", "patience": 0, "threshold": 1.0},
     "a schedule of batches": {"scheduler": "onecycle", "pct_start": 0.4},
-    "no last batch": {"drop_last": True, "augment": False, "softmax": True},
+    "no last batch": {"drop_last": True, "flip": False, "shift": 0, "softmax": True},
     "divergence": {"lr": 1e6},
-    **{f"the optimizer {name}": {"optimizer": name, "lr": row.defaults["lr"]} for name, row in OPTIMIZERS.items()},
+    # At small steps: a weight whose gradient is nearly 0 may go either way by rounding, and a step of Adagrad is then a
+    # whole lr.
+    **{f"the optimizer {name}": {"optimizer": name, "lr": row.defaults["lr"] / 10} for name, row in OPTIMIZERS.items()},
     **{f"the network {name}": {"model": name, "batch_size": 13} for name in MODELS if name != "quick"},
 }
 
@@ -127,7 +129,7 @@ def read_until(process, epoch):
 
 def process_of(rank, torchrun):
     """Returns the process id of a rank."""
-    for pid in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split():
+    for pid in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text(encoding="utf-8").split():
         if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             return int(pid)
     raise AssertionError(f"There is no rank {rank}.")
@@ -227,16 +229,6 @@ def test_lesson_1_equals_that_of_one_process(images, tmp_path):
     assert [row["loss"] for row in rows if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
     for row, expected in zip((row for row in rows if row["event"] == "epoch"), epochs(alone), strict=True):
         assert numbers(row) == pytest.approx(numbers(vars_of(expected)), abs=1e-4)
-
-
-def test_lesson_1_on_real_pictures(real_images, tmp_path):
-    """All of its 156 batches on CIFAR-10 have the losses of one process."""
-    few = ("--lesson", "one-epoch", "--data", real_images.source, "--checkpoints", tmp_path, "--run", "run")
-    status, rows, err = finish(trainer("train", *few, "--json"))
-    assert status == 0, err
-    alone = list(train(LESSONS["one-epoch"].config, real_images))
-    assert len(losses(alone)) == 156
-    assert [row["loss"] for row in rows if row["event"] == "step"] == pytest.approx(losses(alone), abs=1e-4)
 
 
 @pytest.mark.slow

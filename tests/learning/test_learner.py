@@ -43,7 +43,7 @@ CASES = [
     {"optimizer": "adam", "amsgrad": True, "precision": "bfloat16"},
     {"optimizer": "rmsprop", "centered": True, "momentum": 0.5, "precision": "bfloat16", "zero_grad_every": 3},
     {"softmax": True, "activation": "none", "normalize": False, "train_split": "test"},
-    {"label_smoothing": 0.1, "drop_last": True, "shuffle": False, "augment": False, "num_images": 20},
+    {"label_smoothing": 0.1, "drop_last": True, "shuffle": False, "flip": False, "shift": 0, "num_images": 20},
     {"model": "fast"},
     *[{"model": "fast", "optimizer": optimizer, "epochs": 2} for optimizer in OPTIMIZERS if optimizer != "sgd"],
     {"model": "fast", "optimizer": "adamw", "scheduler": "plateau", "precision": "bfloat16", "zero_grad_every": 3},
@@ -64,8 +64,9 @@ def named(settings):
 
 
 def on_disk(folder):
-    """Returns the bytes of every safetensors file and the content of training.json without times."""
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.safetensors")}
+    """Returns the bytes of layers.json and of every safetensors file, and training.json's content without times."""
+    paths = [folder / "layers.json", *folder.rglob("*.safetensors")]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     content = json.loads((folder / "training.json").read_text())
     for row in content["history"]:
         for name in UNTIMED:
@@ -274,6 +275,21 @@ HOSTILE = {
     ),
     "a group's lr as text": lambda checkpoint: replace(
         checkpoint, state=with_state(checkpoint.state, optimizer=[{"lr": "x"}])
+    ),
+    "a group's huge lr": lambda checkpoint: replace(
+        checkpoint, state=with_state(checkpoint.state, optimizer=[{**checkpoint.state["optimizer"][0], "lr": 1e308}])
+    ),
+    "an lr that the schedule will give a group": lambda checkpoint: replace(
+        checkpoint,
+        state=with_state(checkpoint.state, optimizer=[{**checkpoint.state["optimizer"][0], "initial_lr": 1e308}]),
+    ),
+    "a schedule that is further than the run": lambda checkpoint: replace(
+        checkpoint,
+        state=with_state(checkpoint.state, scheduler={**checkpoint.state["scheduler"], "last_epoch": 21}),
+    ),
+    "a schedule of another length": lambda checkpoint: replace(
+        checkpoint,
+        state=with_state(checkpoint.state, scheduler={**checkpoint.state["scheduler"], "total_iters": -1}),
     ),
     "a method's name": lambda checkpoint: replace(
         checkpoint, state=with_state(checkpoint.state, scheduler={"step": 1})

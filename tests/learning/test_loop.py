@@ -7,20 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import finish, first_is_quick
+from image_sets import draw_arrows
 from torch import nn
 
-from trainer.images.image_data import Split, load_images, subset
+from trainer.errors import UserError
+from trainer.images.image_data import Split, from_pictures, load_images, subset
+from trainer.images.readers import Pictures
 from trainer.learning.learner import build_model
 from trainer.learning.loop import SECONDS_BETWEEN_YIELDS, evaluate, train
 from trainer.learning.schedulers import preview
-from trainer.learning.training_set import training_split
+from trainer.learning.training_set import holdout_split, training_split
 from trainer.networks.model import OptimizerLabModel
-from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
+from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, Finished, LayersMeasured, StepLogged
 from trainer.settings.config import MODELS, TrainConfig
 from trainer.settings.lessons import LESSONS, zero_grad_lab
 from trainer.settings.optimizers import OPTIMIZERS
 
-PLAIN = {"scheduler": "constant", "batch_size": 64, "shuffle": False, "augment": False, "normalize": False}
+PLAIN = {"scheduler": "constant", "batch_size": 64, "shuffle": False, "flip": False, "shift": 0, "normalize": False}
 LAYERS = ("conv1", "conv2", "conv3", "linear1", "linear2")
 TUTORIAL = {**PLAIN, "activation": "none", "drop_last": True, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.01}
 
@@ -48,6 +51,15 @@ def untimed(events):
 
 def distance(one, other):
     return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def test_a_batch_of_all_pictures(tiny):
+    """A batch_size of 0 trains exactly as that of the number of images: one step an epoch."""
+    config = TrainConfig(batch_size=26, epochs=2, scheduler="constant")
+    of_all, of_26 = (list(train(config.changed({"batch_size": size}), tiny)) for size in (0, 26))
+    assert len(losses(of_all)) == 2
+    assert losses(of_all) == losses(of_26)
+    assert untimed(epochs(of_all)) == untimed(epochs(of_26))
 
 
 @pytest.mark.parametrize(
@@ -115,15 +127,18 @@ def test_epoch_0_is_the_untrained_network(images):
 
 
 def test_the_order_of_events(tiny):
-    """Each epoch yields its steps, its row and its checkpoint; Finished comes once, at the end."""
+    """Each epoch yields its steps, what some measured, its row and its checkpoint; Finished comes once, at the end."""
     events = list(train(TrainConfig(epochs=2, batch_size=8, scheduler="constant"), tiny))
     kinds = [(type(event).__name__, getattr(event, "epoch", None)) for event in events]
     ends = [[("EpochEnded", epoch), ("CheckpointReady", epoch)] for epoch in range(3)]
     assert kinds == [
         *ends[0],
-        *[("StepLogged", 1)] * 4,
+        *[("StepLogged", 1), ("LayersMeasured", 1)] * 2,
+        *[("StepLogged", 1)] * 2,
+        ("LayersMeasured", 1),
         *ends[1],
         *[("StepLogged", 2)] * 4,
+        ("LayersMeasured", 2),
         *ends[2],
         ("Finished", None),
     ]
@@ -157,7 +172,7 @@ def test_infinite_norms_are_left_out_of_the_mean(tiny, monkeypatch):
 
 def test_grad_norm_covers_all_gradients(tiny):
     """The first step's norm equals one computed by hand."""
-    config = TrainConfig(epochs=1, scheduler="constant", batch_size=8, shuffle=False, augment=False)
+    config = TrainConfig(epochs=1, scheduler="constant", batch_size=8, shuffle=False, flip=False, shift=0)
     step = next(event for event in train(config, tiny) if isinstance(event, StepLogged))
     model = build_model(config, tiny, tiny.train)
     nn.functional.cross_entropy(model(tiny.train.images[:8]), tiny.train.labels[:8]).backward()
@@ -273,7 +288,7 @@ def test_the_preview_is_the_lr_that_trains(optimizer, tiny):
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if not name.startswith("sam")])
 def test_every_optimizer_accumulates_gradients(optimizer, tiny):
     """Two batches whose gradients add up give the step of one twice as large: the zero_grad lab."""
-    scheduler = {"scheduler": "constant", "epochs": 2, "augment": False, "shuffle": False}
+    scheduler = {"scheduler": "constant", "epochs": 2, "flip": False, "shift": 0, "shuffle": False}
     config = TrainConfig.from_settings({"optimizer": optimizer, "batch_size": 13, **scheduler})
     cleared, accumulated, never, large = zero_grad_lab(config, 2)
     rows = [epochs(train(each, tiny))[-1].test_loss for each in (accumulated, large)]
@@ -282,11 +297,21 @@ def test_every_optimizer_accumulates_gradients(optimizer, tiny):
     assert epochs(train(cleared, tiny))[-1].test_loss != pytest.approx(rows[1], abs=1e-6)
 
 
+def test_fast_tells_left_from_right_without_flip():
+    """Arrows that point left or right: averaging over mirror images would confuse them."""
+    splits = (draw_arrows(num, seed=num) for num in (240, 160))
+    small = ((images[:, ::2, ::2].contiguous(), labels) for images, labels in splits)
+    data = from_pictures(Pictures("arrows", ("left", "right"), *small), source="arrows", revision=None)
+    config = TrainConfig(model="fast", flip=False, epochs=4, batch_size=20, lr=0.05)
+    assert epochs(train(config, data))[-1].test_accuracy > 0.95
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_fast_learns_with_every_optimizer(optimizer, tiny):
     """With the optimizer's defaults its statistics are updated, and the loss of its pictures falls."""
-    config = TrainConfig(model="fast", optimizer=optimizer, epochs=8, batch_size=8, augment=False, train_split="test")
+    plain = {"flip": False, "shift": 0, "train_split": "test"}
+    config = TrainConfig(model="fast", optimizer=optimizer, epochs=8, batch_size=8, **plain)
     events = list(train(config, tiny))
     assert events[-1].reason == "completed"
     assert min(row.train_loss for row in epochs(events)[2:]) < epochs(events)[1].train_loss
@@ -299,10 +324,22 @@ def test_fast_learns_with_every_optimizer(optimizer, tiny):
 @pytest.mark.parametrize("lesson", first_is_quick(LESSONS.values()), ids=LESSONS)
 def test_fast_takes_every_lesson(lesson, tiny):
     """Each mistake and its fixed version can be trained; they complete or diverge."""
-    for config in (lesson.config, lesson.compared[0]):
+    for config in [lesson.config, *lesson.compared][:2]:
         events = list(train(config.changed({"model": "fast", "batch_size": 4, "epochs": 1, "num_images": 0}), tiny))
         assert isinstance(events[-1], Finished)
         assert len(losses(events)) > 0
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon", "sam"])
+def test_an_lr_beyond_float32(optimizer, tiny):
+    """It ends in a sentence, or the run diverges; torch's own error for what float32 cannot hold is neither."""
+    config = TrainConfig(epochs=1, batch_size=8, scheduler="constant", optimizer=optimizer, lr=1e308)
+    try:
+        end = list(train(config, tiny))[-1]
+    except UserError as error:
+        end = str(error)
+    refusal = "The weights cannot hold a step with an lr of 1e+308: choose a smaller lr."
+    assert end == refusal or end.reason == "diverged"
 
 
 def test_it_learns(images):
@@ -363,7 +400,8 @@ def test_long_parts_are_divided(images, monkeypatch):
     """With an interval below 0, every batch and every part of an evaluation yields an event at once."""
     monkeypatch.setattr("trainer.learning.loop.SECONDS_BETWEEN_YIELDS", -1.0)
     monkeypatch.setattr("trainer.learning.loop._EVALUATION_BATCH", 64)
-    seen = [type(event).__name__ for event in train(TrainConfig(epochs=1, **PLAIN), images)]
+    events = train(TrainConfig(epochs=1, **PLAIN), images)
+    seen = [type(event).__name__ for event in events if not isinstance(event, LayersMeasured)]
     assert seen == [
         *["EvaluationLogged"] * 4,
         *["EpochEnded", "CheckpointReady"],
@@ -371,6 +409,21 @@ def test_long_parts_are_divided(images, monkeypatch):
         *["EvaluationLogged"] * 4,
         *["EpochEnded", "CheckpointReady", "Finished"],
     ]
+
+
+def test_the_progress_of_an_evaluation_never_goes_back(few, monkeypatch):
+    """It is that of everything that is evaluated after the epoch: 1,000 or 2,000 test images, and 6 kept aside."""
+    monkeypatch.setattr("trainer.learning.loop.SECONDS_BETWEEN_YIELDS", -1.0)
+    config = TrainConfig(epochs=2, batch_size=32, holdout=0.1, scheduler="constant")
+    seen = {epoch: [] for epoch in range(3)}
+    for event in train(config, few):
+        if isinstance(event, EvaluationLogged):
+            seen[event.epoch].append(event.fraction)
+    kept_aside = len(holdout_split(config, few).labels)
+    half = [500 / (1000 + kept_aside), 1000 / (1000 + kept_aside), 1.0]
+    assert seen[0] in (half, [1.0]), "the evaluation of an untrained network may be remembered"
+    assert seen[1] == pytest.approx(half)
+    assert seen[2] == pytest.approx([*(count / (2000 + kept_aside) for count in (500, 1000, 1500, 2000)), 1.0])
 
 
 def test_the_interval_does_not_change_the_losses(images, monkeypatch):
@@ -451,7 +504,7 @@ def test_the_last_batch_counts_as_one(tiny):
 def test_label_smoothing(tiny):
     """The first training loss is torch's smoothed loss; the evaluation is not smoothed."""
     config = TrainConfig(
-        epochs=1, scheduler="constant", batch_size=26, shuffle=False, augment=False, label_smoothing=0.3
+        epochs=1, scheduler="constant", batch_size=26, shuffle=False, flip=False, shift=0, label_smoothing=0.3
     )
     events = list(train(config, tiny))
     model = build_model(config, tiny, tiny.train)

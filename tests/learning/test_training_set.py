@@ -62,7 +62,7 @@ def test_the_runs_seed_changes_nothing(images):
 
 def test_what_is_kept_aside_is_never_trained_on(images, monkeypatch):
     """No batch contains any of it, augmented or not, and neither do the pixel statistics."""
-    config = replace(CONFIG, holdout=0.2, augment=False, num_images=100)
+    config = replace(CONFIG, holdout=0.2, flip=False, shift=0, num_images=100)
     seen = set()
     from trainer.learning import loop
 

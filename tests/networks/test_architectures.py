@@ -71,10 +71,14 @@ def test_the_activations_of_fast():
 
 
 def test_fast_averages_with_the_mirror_image(images):
-    """In evaluation mode, fast returns the mean of its outputs for a picture and its mirror image; quick does not."""
+    """In evaluation mode, fast returns the mean of its outputs for a picture and its mirror image.
+
+    quick does not, nor does fast without `mirror`.
+    """
     pictures = images.test.images[:8]
     mirrored = pictures.flip(-1)
-    for model, is_mirrored in ((fast(), True), (fast(softmax=True), True), (quick(), False)):
+    mirrors = ((fast(), True), (fast(softmax=True), True), (fast(mirror=False), False), (quick(), False))
+    for model, is_mirrored in mirrors:
         model.train()(images.test.images[8:72])  # so that it has running statistics
         assert not torch.allclose(model(pictures), model(mirrored))
         model.eval()

@@ -74,6 +74,7 @@ def test_softmax_is_applied_once():
         {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "resize": "squash"},
         {"class_names": ["ä", "日本", "<b>", "a, b", "```"]},
         {"architecture": "fast", "softmax": True, "image_size": 16, "class_names": ["a", "b", "c"]},
+        {"architecture": "fast", "mirror": False},
     ],
 )
 def test_it_comes_back_from_its_folder(settings, tmp_path):
@@ -154,6 +155,7 @@ HOSTILE_CONFIGS = {
     "softmax as text": {"softmax": "false"},
     "an unknown resize rule": {"resize": "stretch"},
     "a resize rule as an object": {"resize": {}},
+    "mirror as a number": {"mirror": 0},
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from cases import ROWS
 
 from tests.runs.test_run import ended
-from trainer.runs.comparison import compare, differences, to_csv, verdict
+from trainer.runs.comparison import compare, differences, short_labels, to_csv, verdict
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
@@ -120,3 +120,11 @@ def test_published_runs_are_contenders_of_their_own():
         ("1", "", "0"), ("1", "", "1"), ("2", "some/one", "0"), ("2", "some/one", "1"),
     ]  # fmt: skip
     assert "repo_id" not in to_csv(runs[:2])
+
+
+def test_short_labels_are_the_first_settings_that_differ():
+    """Where these are enough to tell the contenders apart."""
+    runs = [Run(config=TrainConfig(optimizer=name)) for name in ("sgd", "adam")]
+    assert short_labels(compare(runs)) == ["sgd", "adam"]
+    runs.append(Run(config=TrainConfig(optimizer="adam", lr=0.5)))
+    assert short_labels(compare(runs)) == [one.label for one in compare(runs)]

@@ -12,12 +12,23 @@ from trainer.runs.events import (
     EpochEnded,
     EvaluationLogged,
     Finished,
+    LayersMeasured,
     StepLogged,
     json_fields,
     row,
 )
 
 STEP = StepLogged(epoch=1, step=2, num_steps=8, loss=2.3, lr=0.1, grad_norm=1.5, epoch_seconds=0.25)
+MEASURED = LayersMeasured(
+    epoch=1,
+    step=2,
+    epochs_passed=0.25,
+    layers=("conv1",),
+    weight_norm=(2.0,),
+    grad_norm=(0.1,),
+    update_ratio=(None,),
+    inactive=(0.5,),
+)
 EVALUATION = EvaluationLogged(epoch=1, fraction=0.5)
 EPOCH = EpochEnded(
     epoch=1,
@@ -34,7 +45,9 @@ READY = CheckpointReady(epoch=1, model_config={}, model=b"m", training=b"t", sta
 FINISHED = Finished(reason="diverged", advice="Try less.")
 
 
-@pytest.mark.parametrize("event", [STEP, EVALUATION, EPOCH, READY, FINISHED], ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize(
+    "event", [STEP, MEASURED, EVALUATION, EPOCH, READY, FINISHED], ids=lambda event: type(event).__name__
+)
 def test_events_travel_between_processes(event):
     """Worker processes send them pickled."""
     assert pickle.loads(pickle.dumps(event)) == event

@@ -38,6 +38,8 @@ def test_a_race_comes_back(tiny, tmp_path):
         assert len(run.curve.points) > 400
         assert 100 <= len(thinned.curve.points) <= 200
         assert thinned.curve.points[0].loss == pytest.approx(run.curve.points[0].loss, rel=1e-5)
+        assert [each.step for each in thinned.layers] == [each.step for each in run.layers]
+        assert thinned.layers[-1].grad_norm == pytest.approx(run.layers[-1].grad_norm, rel=1e-4)
     content = json.loads((tmp_path / "race.json").read_text(encoding="utf-8"))
     assert content["command"] == "a command"
     assert content["data"] == {"name": tiny.name, "digest": tiny.digest}
@@ -57,5 +59,15 @@ def test_the_command_names_no_path(tmp_path, monkeypatch, capsys):
     record_race.main()
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["sgd", "lion"]
     command = json.loads((tmp_path / "race.json").read_text(encoding="utf-8"))["command"]
-    assert command.startswith("python -m scripts.record_race --data FOLDER --num-images 64")
+    assert command == f"python -m scripts.record_race --data FOLDER {' '.join(arguments[2:])}"
     assert [run.config.optimizer for run in read_race(tmp_path / "race.json")] == ["sgd", "lion"]
+
+
+def test_the_bundled_race_has_the_accuracies_that_are_claimed():
+    """Those in checkpoints/README.md."""
+    claimed = (record_race.RACE.parent / "README.md").read_text(encoding="utf-8")
+    runs = read_race(record_race.RACE)
+    assert [run.config.optimizer for run in runs] == ["sgd", "adamw", "muon"]
+    for run in runs:
+        assert run.epoch == 5
+        assert f"{run.config.optimizer} {run.history[-1].test_accuracy:.2%}" in claimed

@@ -20,11 +20,11 @@ from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
 CONFIG = TrainConfig(epochs=3, batch_size=8, scheduler="constant")
-FILES = ["README.md", "config.json", "model.safetensors", "training.json", "training.safetensors"]
+FILES = ["README.md", "config.json", "layers.json", "model.safetensors", "training.json", "training.safetensors"]
 
 
 def test_the_files_of_a_run(tiny, trained):
-    """The folder has five files and the weights after each epoch, including those of the untrained network."""
+    """The folder has six files and the weights after each epoch, including those of the untrained network."""
     folder, run = trained(CONFIG, tiny)
     assert sorted(content(folder)) == sorted([*FILES, *(f"epochs/epoch-{epoch:04d}.safetensors" for epoch in range(4))])
     assert not (folder / ".staging").exists()
@@ -109,6 +109,20 @@ def test_a_resumed_run_that_is_interrupted_at_once(changes, tiny, trained):
     assert again.continued_with == (changes or None)
 
 
+def test_the_number_of_threads_is_recorded(tiny, trained):
+    """A resume with another one gets a notice once an epoch has ended, wherever it trains; old files have none."""
+    folder, run = trained(replace(CONFIG, epochs=1), tiny)
+    checkpoint = read_checkpoint(folder)
+    assert (checkpoint.threads, run.notice) == (torch.get_num_threads(), "")
+    for before, expected in ((checkpoint.threads, ""), (None, ""), (99, "with 99 threads before and goes on with")):
+        state = {**checkpoint.state, "threads": before}
+        again = continued(replace(checkpoint, state=state), epochs=2, changes={})
+        recorder = Recorder(run=resumed(again), folder=folder, data=facts(tiny), resume=again)
+        for event in train(again.config, tiny, resume=again):
+            recorder.record(event)
+        assert expected in recorder.run.notice if expected else not recorder.run.notice
+
+
 def test_waiting_for_a_gpu_saves_nothing(tiny, trained):
     """The GPU may still refuse the settings; a run that is stopped while it waits saves them."""
     folder, _ = trained(replace(CONFIG, epochs=1), tiny)
@@ -120,6 +134,23 @@ def test_waiting_for_a_gpu_saves_nothing(tiny, trained):
     recorder.record(Finished(reason="stopped"))
     checkpoint = read_checkpoint(folder)
     assert (checkpoint.config, checkpoint.continued_with) == (resumable.config, {"lr": 0.5})
+
+
+@pytest.mark.parametrize("keeps_all", [False, True])
+def test_which_epochs_keep_their_weights(keeps_all, tiny, trained, monkeypatch):
+    """Of a long run the untrained, the best and the last, and some others; all if that was requested, also for the
+    epochs of a resume."""
+    monkeypatch.setattr(run_folder, "MOST_EPOCHS", 2)
+    config = replace(CONFIG, epochs=6, batch_size=26)
+    folder, run = trained(config, tiny, keeps_all=keeps_all, until=5)
+    checkpoint = read_checkpoint(folder)
+    folder, run = trained(config, tiny, folder=folder, resume=checkpoint)
+    kept = set(run_folder.saved_epochs(folder))
+    if keeps_all:
+        assert kept == set(range(7))
+    else:
+        assert {0, 1, run.best.epoch, 6} <= kept
+        assert len(kept - {0, run.best.epoch, 6}) == 2
 
 
 # --- full disks

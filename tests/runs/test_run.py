@@ -9,7 +9,7 @@ from trainer.runs.run import STATUSES, Run
 from trainer.settings.config import TrainConfig
 
 
-def ended(epoch, accuracy=0.1, seconds=2.0):
+def ended(epoch, accuracy=0.1, seconds=2.0, test_share=1.0):
     return EpochEnded(
         epoch=epoch,
         train_loss=2.0,
@@ -20,6 +20,7 @@ def ended(epoch, accuracy=0.1, seconds=2.0):
         grad_norm=1.0,
         seconds=seconds,
         images_per_second=100.0,
+        test_share=test_share,
     )
 
 
@@ -35,8 +36,8 @@ def step(number, loss=2.0, epochs=2, per_epoch=4, seconds=1.0):
     )
 
 
-def run(*events, epochs=2):
-    folded = Run(config=TrainConfig(epochs=epochs))
+def run(*events, epochs=2, **settings):
+    folded = Run(config=TrainConfig(epochs=epochs, **settings))
     for event in events:
         folded.apply(event)
     return folded
@@ -90,6 +91,17 @@ def test_seconds_left():
     tested = EvaluationLogged(epoch=2, fraction=0.75)
     assert run(ended(0), ended(1, seconds=5.0), step(8), tested).seconds_left == pytest.approx(0.25 * 2.0)
     assert run(ended(0), ended(1), ended(2)).seconds_left == 0
+
+
+def test_seconds_left_if_only_the_last_epoch_is_evaluated_on_all_test_images():
+    """The estimate is right before and after the first epoch has ended: 4 s of training, then 1 s, at last 10 s."""
+    sizes = {"epochs": 3, "batch_size": 250}  # four batches: 1,000 of 10,000 test images after each epoch
+    untrained, first, second = (ended(n, seconds=s, test_share=0.1) for n, s in ((0, 1.0), (1, 5.0), (2, 5.0)))
+    steps = [step(number, seconds=seconds, epochs=3) for number, seconds in ((1, 1.0), (2, 2.5), (4, 4.0))]
+    assert run(untrained, *steps, **sizes).seconds_left == pytest.approx(2 * 4.0 + 2 * 1.0 + 10.0)
+    assert run(untrained, *steps, first, **sizes).seconds_left == pytest.approx(2 * 4.0 + 1.0 + 10.0)
+    last = [step(12, epochs=3), EvaluationLogged(epoch=3, fraction=0.25)]
+    assert run(untrained, first, second, *last, **sizes).seconds_left == pytest.approx(0.75 * 10.0)
 
 
 def test_slow_first_batches_do_not_inflate_the_estimate():

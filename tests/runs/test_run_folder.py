@@ -1,6 +1,8 @@
 """A run's folder survives crashes, full disks and a second writer."""
 
+import itertools
 import json
+import math
 import os
 import pickle
 import shutil
@@ -97,6 +99,15 @@ def refuse_folders(monkeypatch, step, error):
     monkeypatch.setattr(os, step, refuse)
 
 
+def test_a_folder_that_somebody_has_deleted_does_not_come_back(tmp_path):
+    """While its run trains: without the rest of its files it would be a run without an owner."""
+    with run_folder.writing(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(FileNotFoundError):
+            run_folder.commit(tmp_path / "run", {"file": b"content"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     """The error is one sentence. The folder would be inside a file, which not even root can write."""
     (tmp_path / "file").touch()
@@ -144,18 +155,6 @@ def test_a_run_that_ends_before_anything_is_saved_leaves_no_folder(is_new, tiny,
     assert content(folder) == {"model.safetensors": b""}
 
 
-def test_a_folder_that_cannot_be_locked_is_not_left(tmp_path, monkeypatch):
-    """As on a network file system without locks."""
-
-    def refuse(lock):
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr(run_folder.FileLock, "acquire", refuse)
-    with pytest.raises(ValueError, match="no locks available"), run_folder.writing(tmp_path / "run"):
-        pytest.fail("it was opened")
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_second_writer_is_refused(tiny, trained, monkeypatch):
     """Another tab or command cannot write or delete the run while the first one writes, and can afterwards."""
     monkeypatch.setattr(run_folder, "_LOCK_SECONDS", 0.1)
@@ -193,6 +192,40 @@ def test_a_first_state_is_found_while_its_commit_is_finished(read, instant, tiny
     assert read(folder)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_weights_of_a_long_run_are_thinned(at_once, tmp_path):
+    """As it grows, or a run of an earlier version at once: of 1,000 epochs the untrained, the best, the last and 60
+    others remain, so evenly in the logarithm that no gap is twice as large as it need be."""
+    best = 350
+    (tmp_path / "epochs").mkdir()
+    for last in range(1001):
+        (tmp_path / run_folder.epoch_file(last)).touch()
+        if last > 60 and (last == 1000 or not at_once):
+            run_folder.thin_epochs(tmp_path, best=min(best, last), last=last)
+    saved = list(run_folder.saved_epochs(tmp_path))
+    assert {0, 1, best, 1000} <= set(saved)
+    assert len(saved) <= 63
+    gaps = [math.log(after / before) for before, after in itertools.pairwise(saved[1:]) if after > before + 1]
+    assert max(gaps) < 2 * math.log(1000) / 60
+
+
+def test_weights_that_cannot_be_deleted_are_left(tmp_path, monkeypatch):
+    """As on Windows while another process reads them; the next time they go."""
+    (tmp_path / "epochs").mkdir()
+    for epoch in range(100):
+        (tmp_path / run_folder.epoch_file(epoch)).touch()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        run_folder.thin_epochs(tmp_path, best=99, last=99)
+    assert len(run_folder.saved_epochs(tmp_path)) == 100
+    run_folder.thin_epochs(tmp_path, best=99, last=99)
+    assert len(run_folder.saved_epochs(tmp_path)) == 62
+
+
 def test_delete(tiny, trained, tmp_path):
     """Nothing of the run is left, and the other runs stay."""
     folder, _ = trained(replace(CONFIG, epochs=1), tiny, folder=tmp_path / "runs" / "one")
@@ -214,17 +247,77 @@ def test_a_disk_that_refuses_to_delete(small_run, monkeypatch):
         pass
 
 
+@pytest.fixture
+def held_open(monkeypatch):
+    """held_open(name, tries): Windows refuses that many times to replace the file, as if it were open elsewhere."""
+    replace = Path.replace
+
+    def hold(name, tries):
+        left = [tries]
+
+        def refuse(path, target):
+            if Path(target).name == name and left[0]:
+                left[0] -= 1
+                error = PermissionError(13, "Access is denied", str(path))
+                error.winerror = 5
+                raise error
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", refuse)
+
+    return hold
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", ".committed"])
+def test_a_file_that_is_open_for_a_moment_is_waited_for(name, small_run, held_open):
+    """On Windows, where a virus scanner reads every new file."""
+    held_open(name, 3)
+    run_folder.add_files(small_run, {"model.safetensors": b"new"})
+    assert (small_run / "model.safetensors").read_bytes() == b"new"
+
+
+def test_a_file_that_stays_open_delays_a_save(small_run, held_open, monkeypatch):
+    """The error says why; the new state is complete, and its files move with the next save."""
+    monkeypatch.setattr("trainer.disk._SECONDS_BETWEEN_TRIES", 0)
+    held_open("model.safetensors", 10)
+    history = run_folder.read_history(small_run)
+    with pytest.raises(UserError, match=r"^The folder cannot be written: access is denied\.$"):
+        run_folder.add_files(small_run, {"model.safetensors": b"new", "training.json": b'{"new": 1}'})
+    assert run_folder.read_history(small_run) == {"new": 1} != history
+    run_folder.add_files(small_run, {"README.md": b"text"})
+    assert (small_run / "model.safetensors").read_bytes() == b"new"
+    assert not (small_run / ".committed").exists()
+
+
+def test_a_path_too_long_for_windows_is_explained():
+    """Windows says only that it does not exist."""
+    error = FileNotFoundError(2, "The system cannot find the path specified", "C:\\" + "a" * 300)
+    assert run_folder.reason(error) == "the system cannot find the path specified"
+    error.winerror = 3
+    assert run_folder.reason(error) == "the path is longer than the 260 characters that Windows allows"
+
+
 @pytest.mark.parametrize("name", ["a", "sgd-onecycle-20240101", "A_b.c-9", "x" * 96, "_", "-"])
 def test_good_names(name):
     """Names that are valid in any file system."""
     assert run_folder.check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "../x", "a b", "ä", "x" * 97, "a\n", "a\0"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "../x", "a b", "ä", "x" * 97, "a\n", "a\0", "a."]
+)
 def test_bad_names(name):
     """Names that lead out of the folder of runs, are hidden or are not portable are refused."""
     with pytest.raises(ValueError, match="A run's name has"):
         run_folder.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["con", "AUX", "nul.txt", "com1", "LPT9.tar.gz"])
+def test_names_that_windows_reserves(name):
+    """They cannot be the name of a folder there, whatever follows a dot; a longer name can."""
+    with pytest.raises(ValueError, match="Windows does not allow"):
+        run_folder.check_name(name)
+    assert run_folder.check_name(f"my{name}")
 
 
 def test_keys_are_unguessable():

@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 from cases import ROWS
 
+from trainer.errors import UserError
 from trainer.settings.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
@@ -26,10 +27,12 @@ HUGE = 10**400
 BAD = [
     *[{"lr": value} for value in (0, -1, math.nan, math.inf, "x", "0.1", HUGE, HUGE**20, True, [0.1], {})],
     *[{"epochs": value} for value in (0, -1, 1001, 1e9, 2.5, True, "3", math.nan, math.inf, HUGE, HUGE**20, [3])],
-    *[{"batch_size": value} for value in (0, 50_001, 1.5, False)],
+    *[{"batch_size": value} for value in (-1, 50_001, 1.5, False)],
     *[{"momentum": value} for value in (1.5, 1, -0.1, "0.9", math.nan)],
     *[{"label_smoothing": value} for value in (1, -0.1, True, None)],
     *[{"seed": value} for value in (-1, 2**31, 0.5)],
+    *[{"augment": value} for value in (1, "true", None)],
+    *[{"shift": value} for value in (-1, 9, True, 0.5)],
     *[{"num_images": value} for value in (-1, 1.5)],
     *[{"zero_grad_every": value} for value in (-1, 10_001, True)],
     *[{"num_warmup_steps": value} for value in (-1, 0.5)],
@@ -255,3 +258,18 @@ def test_parsed_values_are_checked(name, text):
     """TrainConfig refuses NaN, infinity and a list that is too short, which parse accepts."""
     with pytest.raises(ValueError, match=name):
         TrainConfig.from_settings({"optimizer": "adam", name: parse(name, text)})
+
+
+def test_augment_of_earlier_versions():
+    """Files and links of earlier versions have `augment`: true is flip with a shift of 2, false is neither.
+
+    A new name in the same settings takes precedence.
+    """
+    on, off = (TrainConfig.from_settings({"augment": value}) for value in (True, False))
+    assert (on.flip, on.shift, off.flip, off.shift) == (True, 2, False, 0)
+    assert TrainConfig().changed({"augment": False}) == off
+    mixed = TrainConfig.from_settings({"augment": False, "shift": 1})
+    assert (mixed.flip, mixed.shift) == (False, 1)
+    assert parse("augment", "false") is False
+    with pytest.raises(UserError, match=r"^augment is either true or false, not 'on'\.$"):
+        parse("augment", "on")

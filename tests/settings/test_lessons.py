@@ -3,16 +3,24 @@
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
+from statistics import fmean
 
 import pytest
+import torch
+from safetensors.torch import load
 
 from trainer import TrainConfig, train
 from trainer.images.image_data import subset
-from trainer.runs.events import EpochEnded, Finished, StepLogged
+from trainer.insight.plane import Snapshots, vector_of
+from trainer.insight.sharpness import Measured, SharpnessMeasured, measure
+from trainer.learning.training_set import training_split
+from trainer.networks.model import OptimizerLabModel
+from trainer.runs.events import CheckpointReady, EpochEnded, Finished, StepLogged
 from trainer.settings.config import ROW_SETTINGS
 from trainer.settings.lessons import LESSONS, lesson_of, zero_grad_lab
 
+TRAINED = {name: lesson for name, lesson in LESSONS.items() if not lesson.vary}
 MISTAKES = ("softmax-plateau", "adam-step-per-batch", "sgd-step-per-batch")
 
 
@@ -45,6 +53,7 @@ def test_every_lesson_is_complete(lesson):
     if lesson.printed or lesson.is_mistake:
         assert lesson.config.train_split == "test"
         assert lesson.config.activation == "none"
+    assert bool(lesson.comparisons) != bool(lesson.vary)
     assert len(lesson.printed) == len(lesson.printed_at)
     assert lesson.before
     assert lesson.after
@@ -59,6 +68,7 @@ def test_a_lesson_as_json():
         "settings": {"epochs": 1},
         "mended": {"epochs": 10, "momentum": 0.9},
         "comparisons": [{"epochs": 10, "momentum": 0.9}],
+        "vary": [],
         "before": lesson.before,
         "after": lesson.after,
         "printed": [2.2978, 2.2988, 2.3163, 2.3253, 2.2804],
@@ -67,7 +77,7 @@ def test_a_lesson_as_json():
     }
 
 
-@pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
+@pytest.mark.parametrize("lesson", TRAINED.values(), ids=TRAINED)
 def test_a_lesson_is_known_by_its_settings(lesson):
     """With fewer epochs or another seed it is still the lesson; its comparison runs and the default config are not."""
     shorter = {} if lesson.name == "one-epoch" else {"epochs": 2}
@@ -94,20 +104,11 @@ def test_accumulated_gradients_are_those_of_one_large_batch(images):
     assert other[-1] != pytest.approx(large_rows[-1][1], abs=1e-4), "four times as many steps should differ"
 
 
-@pytest.mark.parametrize("every", [1, 0, 10**6])
-def test_an_impossible_zero_grad_lab_is_refused(every):
-    """Nothing to accumulate, or a batch that is too large."""
+@pytest.mark.parametrize(("every", "batch_size"), [(1, 64), (0, 64), (10**6, 64), (4, 0)])
+def test_an_impossible_zero_grad_lab_is_refused(every, batch_size):
+    """Nothing to accumulate, a batch that is too large, or one that is all pictures."""
     with pytest.raises(ValueError, match=r"\.$"):
-        zero_grad_lab(TrainConfig(), every)
-
-
-@pytest.mark.slow
-def test_one_epoch_of_synthetic_pictures_falls_a_little(drawn):
-    """Lesson 1: the last ten steps average a little below the first ten; fixed, the fifth epoch is clearly lower."""
-    lesson = LESSONS["one-epoch"]
-    losses = [e.loss for e in train(lesson.config, drawn) if isinstance(e, StepLogged)]
-    assert 0 < sum(losses[:10]) / 10 - sum(losses[-10:]) / 10 < 0.01
-    assert sums(lesson.compared[0], drawn, 5)[-1] < sum(losses) - 5
+        zero_grad_lab(TrainConfig(batch_size=batch_size), every)
 
 
 @pytest.mark.slow
@@ -121,14 +122,6 @@ def test_softmax_plateau_on_synthetic_pictures(drawn):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MISTAKES[1:])
-def test_a_schedule_per_batch_freezes_synthetic_pictures_too(drawn, name):
-    """From the third epoch on nothing changes: lr has run out after about 50 batches."""
-    moved = sums(LESSONS[name].config, drawn, 4)
-    assert abs(moved[3] - moved[2]) < 0.001
-
-
-@pytest.mark.slow
 def test_gradients_never_cleared_blow_up(drawn):
     """The loss becomes NaN."""
     events = list(train(LESSONS["zero-grad-never"].config.changed({"epochs": 30}), drawn))
@@ -137,31 +130,33 @@ def test_gradients_never_cleared_blow_up(drawn):
 
 
 def test_one_real_epoch_falls_a_little(real_images):
-    """Lesson 1: the last ten steps average below the first ten, and far above the fixed version's second epoch."""
+    """Lesson 1: the last ten steps average below the first ten, and the fixed version's first epoch is far lower."""
     lesson = LESSONS["one-epoch"]
     losses = [e.loss for e in train(lesson.config, real_images) if isinstance(e, StepLogged)]
     assert len(losses) == 156
     assert 2.25 < sum(losses[-10:]) / 10 < sum(losses[:10]) / 10 < 2.32
-    assert sums(lesson.compared[0], real_images, 2)[-1] < 156 * 2.15
+    assert sums(lesson.compared[0], real_images, 1)[0] < sum(losses) - 2
 
 
 def test_softmax_plateau_on_real_images(real_images):
-    """Lesson 2 starts at random guessing and hardly falls in four epochs; without the softmax it is clearly lower."""
+    """Lesson 2 starts at random guessing and hardly falls; without the softmax it is clearly lower."""
     lesson = LESSONS["softmax-plateau"]
-    plateau = sums(lesson.config, real_images, 4)
+    plateau = sums(lesson.config, real_images, 2)
     assert 359.0 <= plateau[0] <= 359.6
     assert all(0 < a - b < 0.05 for a, b in pairwise(plateau))
     assert min(plateau) > 358
-    assert sums(lesson.compared[0], real_images, 2)[-1] < plateau[-1] - 2
+    assert sums(lesson.compared[0], real_images, 1)[0] < plateau[0] - 0.3
 
 
 @pytest.mark.parametrize("name", MISTAKES[1:])
 def test_a_schedule_per_batch_freezes_real_images(real_images, name):
-    """Lessons 3 and 4: from the second epoch on the sum stays the same; with a step per epoch it falls."""
-    lesson = LESSONS[name]
-    frozen = sums(lesson.config, real_images, 3)
-    assert abs(frozen[2] - frozen[1]) < 0.001
-    assert sums(lesson.compared[0], real_images, 1)[-1] < frozen[-1] - 0.5
+    """Lessons 3 and 4: soon no batch's loss changes between epochs; with a step per epoch the sum falls."""
+    lesson, few = LESSONS[name], replace(real_images, train=real_images.test, test=subset(real_images.test, 100))
+    config = lesson.config.changed({"epochs": 2, "train_split": "train"})
+    steps = (event.loss for event in train(config, few) if isinstance(event, StepLogged))
+    losses = list(islice(steps, 256))
+    assert losses[60:100] == pytest.approx(losses[216:], abs=1e-4)
+    assert sums(lesson.compared[0], real_images, 1)[-1] < sum(losses[100:]) - 0.5
 
 
 def test_zero_grad_never_blows_up_in_its_first_real_epoch(real_images):
@@ -207,8 +202,53 @@ def test_l2_in_adam_is_another_weight_decay(real_images):
     assert adam.test_accuracy < adamw.test_accuracy - 0.02
 
 
+def test_no_lr_makes_up_for_a_larger_batch(real_images):
+    """After an epoch the square root is the best of the larger batches; the small one is ahead of it after half."""
+    lesson, few = LESSONS["batch-and-lr"], replace(real_images, test=subset(real_images.test, 1000))
+    unchanged, linear, root = (
+        next(event.test_loss for event in train(config, few) if isinstance(event, EpochEnded) and event.epoch)
+        for config in lesson.compared
+    )
+    assert root < unchanged - 0.05
+    assert unchanged < linear - 0.1
+    losses = (event.loss for event in train(lesson.config, few) if isinstance(event, StepLogged))
+    assert sum(islice(losses, 184, 200)) / 16 < root - 0.1
+
+
 def test_sam_keeps_the_test_loss_low(real_images):
     """AdamW memorises: its train loss is lower and its test loss higher."""
     sam, adamw = ends("flat-minimum", real_images)
     assert adamw.train_loss < 0.5 < sam.train_loss
     assert adamw.test_loss > sam.test_loss + 0.3
+
+
+def test_the_sharpness_hovers_at_the_edge_of_stability(real_images):
+    """It climbs to about 2/lr, at half the lr to twice as much; the loss falls in waves. 250 pictures, for time."""
+    levels = []
+    lesson, few = LESSONS["edge-of-stability"], replace(real_images, test=subset(real_images.test, 100))
+    for config, epochs in zip([lesson.config, *lesson.compared], (60, 90), strict=True):
+        short = config.changed({"num_images": 250, "epochs": epochs})
+        events = list(train(short, few))
+        losses = [event.train_loss for event in events if isinstance(event, EpochEnded) and event.epoch]
+        assert any(after > before for before, after in pairwise(losses))
+        assert fmean(losses[-10:]) < losses[0] - 0.1
+        chosen = [0, *range(epochs - 30, epochs + 1, 5)]
+        ready = [event for event in events if isinstance(event, CheckpointReady) and event.epoch in chosen]
+        first, *others = sharpness_of(short, ready, training_split(short, few))
+        levels.append(fmean(others))
+        assert first < 2
+        assert 0.6 < levels[-1] * config.lr / 2 < 2
+    assert 1.2 < levels[1] / levels[0] < 3.5
+
+
+def sharpness_of(config, checkpoints, split):
+    """Returns the sharpness of each checkpoint."""
+    model = OptimizerLabModel(**checkpoints[0].model_config)
+    weights = []
+    for ready in checkpoints:
+        model.load_state_dict(load(ready.model))
+        weights.append(vector_of(model))
+    epochs = tuple(ready.epoch for ready in checkpoints)
+    snapshots = Snapshots(config=model.config, epochs=epochs, weights=torch.stack(weights), num_missing=0)
+    measured = Measured(snapshots=snapshots, lrs=(config.lr,) * len(epochs), label_smoothing=0.0)
+    return [row.sharpness for row in measure(measured, split) if isinstance(row, SharpnessMeasured)]

@@ -4,7 +4,7 @@ import pytest
 
 from trainer.errors import UserError
 from trainer.settings.config import TrainConfig
-from trainer.sweeps.axes import MOST_CELLS, Axis, grid, parse_axis
+from trainer.sweeps.axes import MOST_CELLS, Axis, axis_text, grid, parse_axis
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,22 @@ def test_anything_else_is_explained(text, words):
     assert len(str(error.value)) < 500
 
 
+@pytest.mark.parametrize(
+    ("text", "again"),
+    [
+        ("lr=1e-4..1:9", "lr=0.0001..1.0:9"), ("lr=0.1,0.2,0.3", "lr=0.1,0.2,0.3"), ("lr=0.1,0.01", "lr=0.1,0.01"),
+        ("lr=1,0.1,0.01", "lr=1.0,0.1,0.01"), ("batch-size=32..512:5", "batch_size=32..512:5"),
+        ("seed=0,1,2", "seed=0,1,2"),
+        ("optimizer=sgd,muon", "optimizer=sgd,muon"), ("betas=0.9,0.999;0.8,0.99", "betas=0.9,0.999;0.8,0.99"),
+        ("nesterov=true,false", "nesterov=true,false"), ("batch_size=2..4:9", "batch_size=2..4:3"),
+    ],
+)  # fmt: skip
+def test_an_axis_can_be_written(text, again):
+    """As a range if it is one; reading it gives the same axis."""
+    assert axis_text(parse_axis(text)) == again
+    assert parse_axis(again) == parse_axis(text)
+
+
 def test_the_grid_is_the_product():
     """In the order of the axes; settings that a row lacks are refused with their sentence, the rest runs."""
     whole = grid({"epochs": 2}, [parse_axis("optimizer=sgd,adam"), parse_axis("momentum=0.5,0.9")])
@@ -117,4 +133,7 @@ def test_a_grid_that_cannot_be_is_explained(settings, axes, words):
 def test_ten_thousand_cells_are_the_most():
     """They are planned within a few seconds."""
     text = ["seed=" + ",".join(map(str, range(100))), "lr=1e-4..1:100"]
-    assert len(grid({}, [parse_axis(each) for each in text]).cells) == MOST_CELLS
+    axes = [parse_axis(each) for each in text]
+    assert len(grid({}, axes).cells) == MOST_CELLS
+    with pytest.raises(UserError, match="make 10,000 runs; a sweep has up to 60"):
+        grid({}, axes, most=60)

@@ -1,13 +1,15 @@
 """The best settings of a sweep, and its chart."""
 
 import math
+import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
 from trainer.runs.events import EpochEnded, Finished
 from trainer.runs.run import Run
-from trainer.sweeps import chart, results
+from trainer.sweeps import chart, folder, results
 from trainer.sweeps.axes import grid, parse_axis
 
 
@@ -48,6 +50,18 @@ def swept():
     return runs, axes
 
 
+def test_a_damaged_run_leaves_the_table_out_of_the_others_cards(tmp_path, small_run):
+    """So that it does not keep them from being published."""
+    axes = (parse_axis("lr=0.1,0.2"),)
+    sweep = folder.Sweep(folder=tmp_path / "both", settings={"epochs": 1}, axes=axes, data={})
+    first, second = sweep.grid.cells
+    for cell in (first, second):
+        shutil.copytree(small_run, sweep.folder_of(cell))
+    assert "| best settings |" in results.card_text(sweep)
+    (sweep.folder_of(second) / "training.json").write_text("{", encoding="utf-8")
+    assert results.card_text(sweep) == "```sh\npython -m trainer sweep --vary lr=0.1,0.2 --epochs 1\n```"
+
+
 def test_the_best_is_chosen_by_what_is_kept_aside(swept):
     """By the mean over seeds; settings with which a seed diverges are not chosen, whatever the others reach."""
     best = results.best(*swept)
@@ -56,6 +70,16 @@ def test_the_best_is_chosen_by_what_is_kept_aside(swept):
     assert row["holdout_loss"] == pytest.approx(1.05)
     assert row["holdout_loss_std"] == pytest.approx(0.1 / math.sqrt(2))
     assert (row["test_accuracy"], row["runs"]) == (pytest.approx(0.5), 2)
+
+
+def test_the_table_of_the_best(swept):
+    """The best of all first, with mean and standard deviation over the seeds."""
+    assert results.best_table(*swept).splitlines() == [
+        "| best settings | loss on the pictures kept aside | test accuracy | runs |",
+        "| --- | ---: | ---: | ---: |",
+        "| adam · lr 0.01 | 0.9500 ± 0.0707 | 50.00% ± 14.14% | 2 |",
+        "| sgd · lr 0.1 | 1.0500 ± 0.0707 | 50.00% ± 14.14% | 2 |",
+    ]
 
 
 def test_without_names_there_is_one_best():
@@ -75,6 +99,16 @@ def test_divergence_is_shown_and_not_dropped(swept):
     assert line["sgd", 1.0]["high"] == 0.5
     assert layers[3]["data"]["values"] == [{"x": 1.0, "series": "sgd", "note": "diverged: 1 of 2"}]
     assert [row["x"] for row in layers[2]["data"]["values"]] == [0.1, 0.01]
+
+
+def test_a_loss_that_exploded_does_not_flatten_the_others():
+    """It is drawn 1.3 times as high as that of an untrained network."""
+    axes = [parse_axis("lr=0.01,0.1")]
+    runs = {cell: run_of(cell.config, loss) for cell, loss in zip(grid({}, axes).cells, (2.0, 1e6), strict=True)}
+    for run in runs.values():
+        run.history[0] = replace(run.history[0], holdout_loss=2.3)
+    rows = chart.spec(runs, axes)["layer"][0]["data"]["values"]
+    assert [(row["loss"], row["high"]) for row in rows] == [(2.0, 2.0), (pytest.approx(1.3 * 2.3),) * 2]
 
 
 def test_two_numbers_make_a_heat_map():

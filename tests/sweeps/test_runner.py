@@ -7,12 +7,12 @@ import torch
 
 from trainer.errors import UserError
 from trainer.images.image_data import facts, load_images
-from trainer.jobs.process import WorkerLostError
+from trainer.jobs.process import NoWorkersError, WorkerLostError
 from trainer.runs.reader import read_run
 from trainer.sweeps import folder
 from trainer.sweeps.axes import parse_axis
-from trainer.sweeps.folder import Sweep
-from trainer.sweeps.runner import fitting, has_ended, run_sweep
+from trainer.sweeps.folder import Sweep, has_ended
+from trainer.sweeps.runner import fitting, run_sweep
 
 
 class Here:
@@ -65,7 +65,7 @@ def test_a_lost_worker_continues_from_the_last_epoch(sweep):
     calm = {lr: run.history[-1].test_loss for lr, run in swept(*sweep, Here()).items()}
     for cell in sweep[0].grid.cells:
         folder.run_folder.delete(sweep[0].folder_of(cell))
-    worker = Here((9, WorkerLostError("lost.")))
+    worker = Here((12, WorkerLostError("lost.")))
     runs = swept(*sweep, worker)
     assert {lr: run.history[-1].test_loss for lr, run in runs.items()} == calm
     assert len(worker.works) == 3
@@ -82,10 +82,21 @@ def test_a_run_that_kills_its_worker_is_given_up(sweep):
 
 def test_a_run_that_is_refused_does_not_end_the_others(sweep):
     """Such as for lack of memory, in its second epoch."""
-    runs = swept(*sweep, Here((9, UserError("The device ran out of memory."))))
+    runs = swept(*sweep, Here((12, UserError("The device ran out of memory."))))
     assert (runs[0.01].status, runs[0.01].advice) == ("interrupted", "The device ran out of memory.")
     assert runs[0.02].status == "completed"
     assert read_run(sweep[0].folder_of(sweep[0].grid.cells[0])).status == "interrupted"
+
+
+def test_without_workers_the_sweep_ends_and_can_go_on(sweep):
+    """The runs that remain are not given up one after the other."""
+    worker = Here((12, NoWorkersError("The cluster was lost.")))
+    with pytest.raises(UserError, match="cluster was lost"):
+        swept(*sweep, worker)
+    assert len(worker.works) == 1
+    assert {cell.values["lr"]: run.epoch for cell, run in folder.runs_of(sweep[0]).items()} == {0.01: 1}
+    runs = swept(*sweep, Here())
+    assert {lr: run.status for lr, run in runs.items()} == {0.01: "completed", 0.02: "completed"}
 
 
 def test_a_bug_ends_the_sweep(sweep):

@@ -1,6 +1,7 @@
 """A sweep on this machine: its folder, its rows, and what remains after a stop, a kill or damage."""
 
 import csv
+import errno
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +149,7 @@ def test_a_lost_worker_costs_no_run(tmp_path):
     killed = 0
     deadline = time.monotonic() + 60
     while killed < 2 and time.monotonic() < deadline and process.poll() is None:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
         if children and list((tmp_path / "lost" / "runs").glob("*/training.json")):
             os.kill(int(children[killed % len(children)]), signal.SIGKILL)
             killed += 1
@@ -156,6 +158,38 @@ def test_a_lost_worker_costs_no_run(tmp_path):
     assert killed
     assert process.returncode == 0, err
     assert [row["status"] for row in rows_of(out) if row["event"] == "cell"] == ["completed"] * 4
+
+
+@pytest.mark.slow
+def test_another_number_of_threads_is_noticed(small, trained, tmp_path, capsys):
+    """A sweep that goes on with another number of threads than a run had before says so, with the run's settings."""
+    settings = {**small.settings, "batch_size": 16, "scheduler": "constant"}
+    sweep = replace(small, folder=tmp_path / "threads", settings=settings)
+    folder.create(sweep)
+    cell = sweep.grid.cells[1]
+    trained(cell.config, load_images("synthetic"), folder=sweep.folder_of(cell), until=1)
+    path = sweep.folder_of(cell) / "training.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["state"]["threads"] = 7
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert main(["sweep", "--resume", str(sweep.folder)]) == 0
+    error = capsys.readouterr().err
+    assert error.count("lr 0.1, betas 0.8,0.9: This run was trained with 7 threads before") == 1
+    assert error.count("threads before") == 1
+
+
+@pytest.mark.slow
+def test_a_disk_that_refuses_a_run_is_reported(tmp_path, monkeypatch, capsys):
+    """The sweep trains the other runs, says which ones are not saved and why, and exits with 1."""
+
+    def refuse(folder, files):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run_folder, "commit", refuse)
+    assert main(arguments("--checkpoints", str(tmp_path), axes=("seed=0,1",))) == 1
+    error = capsys.readouterr().err
+    for seed in (0, 1):
+        assert error.count(f"seed {seed}: The run could not be saved: no space left on device.") == 1
 
 
 def test_a_dry_run_says_how_many_and_how_long(tmp_path, capsys):

@@ -10,12 +10,13 @@ MODULES = modules_of(ui)
 APP_WIDE = {"app-wide", "jobs", "i18n"}
 ALLOWED = {
     "i18n": {"i18n"},
+    "look": {"look"},
     "jobs": {"jobs"},
     "app-wide": APP_WIDE,
     "charts": {"charts", "i18n"},
     "parts": {"parts", "charts", *APP_WIDE},
     "tabs": {"tabs", "parts", "charts", *APP_WIDE},
-    "page": {"page", "tabs", "parts", "charts", *APP_WIDE},
+    "page": {"page", "tabs", "parts", "charts", "look", *APP_WIDE},
 }
 PAGE = {"ui.page", "ui.api"}
 

@@ -33,6 +33,15 @@ def test_an_invalid_limit_is_refused(text):
         find_limits({"OPTIMIZER_LAB_MAX_EPOCHS": text})
 
 
+def test_a_batch_of_all_pictures_counts_as_that_many():
+    """A batch_size of 0 is limited by num_images alone."""
+    limits = Limits(batch_size=2048)
+    limits.check([TrainConfig(batch_size=0, num_images=2048)])
+    for num_images in (0, 2049):
+        with pytest.raises(ValueError, match="up to 2048 pictures"):
+            limits.check([TrainConfig(batch_size=0, num_images=num_images)])
+
+
 def test_too_many_epochs_are_refused():
     """The limit itself is allowed; every run is checked."""
     limits = Limits(epochs=5)

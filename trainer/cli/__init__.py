@@ -1,1 +1,1 @@
-"""The command line, `python -m trainer`: one module for each group of commands."""
+"""The command line, `python -m trainer`."""

@@ -24,9 +24,10 @@ def follow(
 ) -> int:
     """Trains by iterating over the events, and prints them; returns the exit status.
 
-    `events` must also update `run`. With --json each event becomes a row on stdout, otherwise there are a bar on stderr
-    and a table on stdout. `note`, a sentence about the images, goes to stderr. Ctrl-C stops the training at its next
-    event. The exit status is 130 if it was stopped, 1 if the run could not be saved, otherwise 0.
+    `events` must also update `run`, whose warning and notice go to stderr when they change. With --json each event
+    becomes a row on stdout, otherwise there are a bar on stderr and a table on stdout. `note`, a sentence about the
+    images, goes to stderr. Ctrl-C stops the training at its next event. The exit status is 130 if it was stopped, 1 if
+    the run could not be saved, otherwise 0.
     """
 
     def stop(*_: Any) -> None:
@@ -38,15 +39,15 @@ def follow(
     signals = [signal.SIGINT] if world.size == 1 else [signal.SIGINT, signal.SIGTERM]
     previous = {number: signal.signal(number, stop) for number in signals}
     bar = tqdm(total=run.config.epochs, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT)
-    warning = ""
+    said = {""}
     try:
         print(note, file=sys.stderr)
         if not options.json:
             print(f"The run is kept in {folder}\n\n{_HEADER}", flush=True)
         for event in events:
-            if run.warning not in ("", warning):
-                print(run.warning, file=sys.stderr)
-            warning = run.warning
+            for sentence in {run.warning, run.notice} - said:
+                print(sentence, file=sys.stderr)
+            said = {"", run.warning, run.notice}
             if options.json:
                 data = row(event, str(folder) if run_folder.is_run(folder) else None)
                 if data is not None:

@@ -12,9 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from trainer.cli import classify, hub, learning_rate, lessons, sweep, train
+from trainer.cli.commands import (
+    classify,
+    export,
+    hub,
+    landscape,
+    learning_rate,
+    lessons,
+    mistakes,
+    sharpness,
+    sweep,
+    train,
+)
 from trainer.cli.options import Parser
-from trainer.errors import UserError
+from trainer.errors import UserError, shortened
 from trainer.learning import distributed
 from trainer.learning.distributed import ALONE, LostRankError, World
 
@@ -47,7 +58,7 @@ def _silent_unless_first(world: World) -> Iterator[None]:
     if world.rank == 0:
         yield
         return
-    with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
+    with Path(os.devnull).open("w", encoding="utf-8") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
         yield
 
 
@@ -55,6 +66,7 @@ def _run(arguments: list[str], world: World) -> int:
     try:
         if any(others != arguments for others in world.gather(arguments)):
             raise UserError("All processes must be started with the same command line.")
+        _check_characters(arguments)
         options, unknown = _build_parser().parse_known_args(arguments)
         if unknown:
             name = unknown[0].partition("=")[0]
@@ -66,8 +78,19 @@ def _run(arguments: list[str], world: World) -> int:
             raise UserError("Only train and resume take several processes; start this command without torchrun.")
         return options.command(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shortened(str(error))}", file=sys.stderr)
         return 2
+
+
+def _check_characters(arguments: list[str]) -> None:
+    """Raises UserError if an argument has a character that cannot be part of a file's name."""
+    for argument in arguments:
+        try:
+            is_possible = b"\0" not in os.fsencode(argument)
+        except UnicodeEncodeError:
+            is_possible = False
+        if not is_possible:
+            raise UserError("An argument has a character that no file name can have: {text}.", text=ascii(argument))
 
 
 def _build_parser() -> Parser:
@@ -77,9 +100,13 @@ def _build_parser() -> Parser:
     train.add_resume(commands)
     sweep.add_sweep(commands)
     classify.add_classify(commands)
+    mistakes.add_mistakes(commands)
     learning_rate.add_find_lr(commands)
     hub.add_publish(commands)
     hub.add_load(commands)
+    export.add_export(commands)
     learning_rate.add_preview_lr(commands)
+    landscape.add_landscape(commands)
+    sharpness.add_sharpness(commands)
     lessons.add_lessons(commands)
     return parser

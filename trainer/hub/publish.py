@@ -4,8 +4,9 @@ See `trainer.hub.repositories` for how tokens are used.
 """
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,21 +23,27 @@ from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 from trainer.errors import Message, UserError
 from trainer.hub import retry
 from trainer.hub.repositories import FILES, check_repo_id, epoch_tag, fetch, page_url, tagged_epoch
-from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE, load_weights
+from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE, load_weights, parse_json
 from trainer.networks.model import OptimizerLabModel
 from trainer.progress import Report, ignore_progress
 from trainer.runs import run_folder, training_json
-from trainer.runs.model_card import CARD_FILE, CURVE_FILE, draw_curves, model_card
+from trainer.runs.events import LayersMeasured
+from trainer.runs.exports.model_card import CARD_FILE, CURVE_FILE, draw_curves, model_card
+from trainer.runs.exports.tensorboard import EVENT_FILE, event_file
+from trainer.runs.layers import LAYERS_FILE, as_file, parse_layers, until
 from trainer.runs.reader import read_checkpoint, read_files, read_run
 from trainer.runs.run import Run
 from trainer.runs.run_folder import HISTORY_FILE, TENSORS_FILE
+from trainer.sweeps import results as sweep_results
+from trainer.sweeps.folder import sweep_of
 
 MAX_TAGS = 20
 
 T = TypeVar("T")
 
 _MAX_TRIES = 5
-_OWN_FILES = {*FILES, ".gitattributes"}
+_EVENTS_FOLDER = "runs"  # for TensorBoard, with a folder for each run, as is usual on the Hub
+_OWN_FILES = {*FILES, _EVENTS_FOLDER, ".gitattributes"}
 
 
 class _Revision(NamedTuple):
@@ -55,8 +62,10 @@ class _LocalRun:
     content: Mapping[str, Any]  # training.json as it is published
     files: Mapping[str, bytes]
     model: OptimizerLabModel
+    layers: Sequence[LayersMeasured]
     is_continued: bool  # with other settings, in which no epoch has ended yet
     weights: Mapping[int, Path]  # the saved files of the epochs before the last
+    sweep: str  # what the card says of the sweep that the run belongs to; "" without one
 
     def revision(self, epoch: int, repo_id: str, *, has_untrained: bool) -> _Revision:
         """Returns the files to publish for an epoch; only those of the last epoch can be resumed."""
@@ -76,6 +85,7 @@ class _LocalRun:
             has_curves=True,
             has_untrained=has_untrained,
             is_continued=self.is_continued or any(row.continued_with for row in self.run.history[epoch + 1 :]),
+            sweep=self.sweep,
         )
         files = {
             CARD_FILE: card.encode(),
@@ -83,9 +93,12 @@ class _LocalRun:
             CURVE_FILE: draw_curves(run),
             HISTORY_FILE: history,
             WEIGHTS_FILE: weights,
+            f"{_EVENTS_FOLDER}/{repo_id.partition('/')[2]}/{EVENT_FILE}": event_file(run),
         }
         if epoch == self.run.epoch:
             files[TENSORS_FILE] = self.files[TENSORS_FILE]
+        if layers := until(self.layers, epoch):
+            files[LAYERS_FILE] = as_file(layers)
         return _Revision(epoch, files)
 
 
@@ -101,7 +114,7 @@ class _RemoteRepo:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The published history: a row for each epoch, from epoch 0."""
-        return json.loads(self.history)["history"] if self.history else []
+        return parse_json(self.history, HISTORY_FILE)["history"] if self.history else []
 
 
 def publish(
@@ -156,6 +169,8 @@ class _Publisher:
         head, paths = remote.head, remote.paths
         files: Mapping[str, bytes] = {}
         for count, epoch in enumerate(new):
+            if epoch != local.run.epoch and not os.path.exists(local.weights[epoch]):
+                continue  # the run is in training and has deleted them meanwhile
             self.fraction, self.doing = count / len(new), Message("Publishing epoch {epoch}", epoch=epoch)
             revision = local.revision(epoch, self.repo_id, has_untrained=0 in tagged)
             files = revision.files
@@ -244,7 +259,7 @@ class _Publisher:
                 raise foreign
             return None
         try:
-            content = json.loads(remote.history)
+            content = parse_json(remote.history, HISTORY_FILE)
             rows, digest = content["history"], content["data"]["digest"]
             is_run = content["format"] == training_json.FORMAT and isinstance(rows, list) and isinstance(digest, str)
         except (ValueError, TypeError, KeyError):
@@ -255,7 +270,7 @@ class _Publisher:
 
     def _has_text(self, commit: str) -> bool:
         """Returns whether README.md has text after the front matter; the Hub's form for a new repo writes none."""
-        card = self._call(lambda: fetch(self.repo_id, CARD_FILE, commit, self.api.token)).read_text(errors="replace")
+        card = self._call(lambda: fetch(self.repo_id, CARD_FILE, commit, self.api.token)).read_text("utf-8", "replace")
         return bool(re.sub(r"\A---\n.*?\n---\n", "", card.replace("\r\n", "\n"), flags=re.S).strip())
 
     def _commit(self, revision: _Revision, parent: str | None, *, stale: frozenset[str]) -> str:
@@ -383,7 +398,7 @@ def _read_run(folder: Path) -> _LocalRun:
     data = dict(saved.data)
     if Path(data.get("source") or "").is_absolute():
         data["source"] = None  # a path on this disk is private
-    content = {**json.loads(files[HISTORY_FILE]), "data": data}
+    content = {**parse_json(files[HISTORY_FILE], HISTORY_FILE), "data": data}
     weights = {epoch: path for epoch, path in run_folder.saved_epochs(folder).items() if epoch < run.epoch}
     return _LocalRun(
         run=run,
@@ -391,6 +406,8 @@ def _read_run(folder: Path) -> _LocalRun:
         content=content,
         files=files,
         model=model,
+        layers=parse_layers(files[LAYERS_FILE]) if LAYERS_FILE in files else [],
         is_continued=bool(saved.continued_with),
         weights=weights,
+        sweep=sweep_results.card_text(sweep) if (sweep := sweep_of(folder)) else "",
     )

@@ -5,6 +5,7 @@ account that is logged in on this machine. Unless stated otherwise, functions th
 the repo does not exist, if the token may not read it, or if the Hub cannot be reached.
 """
 
+import json
 import math
 import re
 import unicodedata
@@ -26,18 +27,21 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from trainer.errors import UserError
 from trainer.hub import retry
+from trainer.images.sources import is_name
 from trainer.insight.timeline import Timeline, evenly_spaced
 from trainer.networks.download import download
-from trainer.networks.files import CONFIG_FILE, LARGEST_CONFIG, WEIGHTS_FILE, largest_file
+from trainer.networks.files import CONFIG_FILE, LARGEST_CONFIG, WEIGHTS_FILE, largest_file, parse_json
 from trainer.networks.model import TAG, OptimizerLabModel
 from trainer.progress import Report, ignore_progress
 from trainer.runs import run_folder
-from trainer.runs.model_card import CARD_FILE, CURVE_FILE, HEADLINES
+from trainer.runs.events import LayersMeasured
+from trainer.runs.exports.model_card import CARD_FILE, CURVE_FILE, HEADLINES
+from trainer.runs.layers import LARGEST_LAYERS, LAYERS_FILE, read_layers
 from trainer.runs.reader import largest_tensors_file, read_checkpoint, read_run
 from trainer.runs.run import Run
 from trainer.runs.run_folder import HISTORY_FILE, LARGEST_HISTORY, TENSORS_FILE
 
-FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, CURVE_FILE)
+FILES = (CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, TENSORS_FILE, LAYERS_FILE, CURVE_FILE)
 
 # Each epoch of a timeline is a download, so there are fewer than of a local run.
 MAX_TIMELINE_EPOCHS = 40
@@ -147,6 +151,14 @@ def open_run(repo_id: str, revision: str | None = None, *, token: str | None = N
     return read_run(path.parent)
 
 
+def open_layers(repo_id: str, revision: str | None = None, *, token: str | None = None) -> list[LayersMeasured]:
+    """Returns what was measured in the layers of a published run. Raises UserError also if it has no layers.json."""
+    commit = find_commit(repo_id, revision, token=token)
+    with retry.explain_errors(repo_id):
+        path = retry.call(lambda: fetch(repo_id, LAYERS_FILE, commit, retry.checked_token(token)))
+    return read_layers(path.parent)
+
+
 def open_timeline(
     repo_id: str, *, token: str | None = None, open_model: Callable[..., OptimizerLabModel] = open_model
 ) -> Timeline:
@@ -220,10 +232,21 @@ def load(
     can_resume = _check_files(paths)
     files = {name: path.read_bytes() for name, path in paths.items()}
     if HISTORY_FILE in files:
+        files[HISTORY_FILE] = _without_path(files[HISTORY_FILE])
         files[run_folder.epoch_file(read_run(paths[HISTORY_FILE].parent).epoch)] = files[WEIGHTS_FILE]
     run_folder.create(folder, files)
     progress(1.0, "Loaded")
     return can_resume
+
+
+def _without_path(history: bytes) -> bytes:
+    """Returns a training.json whose source of the images is a name or None: a stranger's path must not be opened."""
+    content = parse_json(history, HISTORY_FILE)
+    source = content["data"].get("source")
+    if source is None or is_name(source):
+        return history
+    content["data"]["source"] = None
+    return json.dumps(content, indent=1).encode()
 
 
 def _check_files(paths: Mapping[str, Path]) -> bool:
@@ -231,6 +254,7 @@ def _check_files(paths: Mapping[str, Path]) -> bool:
     if HISTORY_FILE not in paths:
         return False
     snapshot = paths[HISTORY_FILE].parent
+    read_layers(snapshot)
     if TENSORS_FILE not in paths:
         read_run(snapshot)
         return False
@@ -245,6 +269,7 @@ def _size_limits(model: OptimizerLabModel) -> dict[str, int]:
         WEIGHTS_FILE: largest_file(model),
         HISTORY_FILE: LARGEST_HISTORY,
         TENSORS_FILE: largest_tensors_file(model),
+        LAYERS_FILE: LARGEST_LAYERS,
         CARD_FILE: LARGEST_CONFIG,
         CURVE_FILE: _MAX_PICTURE_BYTES,
     }

@@ -11,16 +11,18 @@ from torch import Tensor
 from trainer.images.image_data import Split
 from trainer.settings.config import TrainConfig
 
-PADDING = 2
-"""The largest shift of the augmentation, in pixels, in each direction."""
-
 # Small batches are gathered several at a time, about this many images at once.
 _IMAGES_AT_ONCE = 1024
 
 
+def images_per_batch(num_images: int, config: TrainConfig) -> int:
+    """Returns the number of images in a whole batch of an epoch over `num_images` images."""
+    return config.batch_size or num_images
+
+
 def num_batches(num_images: int, config: TrainConfig) -> int:
     """Returns the number of batches in an epoch over `num_images` images; 0 if drop_last leaves out the only one."""
-    whole, rest = divmod(num_images, config.batch_size)
+    whole, rest = divmod(num_images, images_per_batch(num_images, config))
     return whole + (rest > 0 and not config.drop_last)
 
 
@@ -30,27 +32,28 @@ def batches(
     """Yields the batches of an epoch, on the split's device.
 
     Each batch is a pair of images, uint8 [b, 3, size, size] in channels_last memory, and labels, int64 [b]. All but the
-    last have config.batch_size images; rank `rank` of `world_size` gets its share of each, which may be empty.
+    last have `images_per_batch` images; rank `rank` of `world_size` gets its share of each, which may be empty.
 
     Each image occurs once, but config.drop_last leaves out those of a partial last batch. Order and augmentation depend
     only on (config.seed, epoch): they are the same on every device, in a resumed run, and with any number of ranks.
 
-    With config.augment each image is shifted by up to PADDING pixels in each direction, with a mirrored border, and
-    half of the images are flipped. This is the augmentation of He et al. (2015, arXiv:1512.03385, section 4.2) for
-    CIFAR-10, with the smaller shift and the mirrored border of Jordan (2024, arXiv:2404.00498), which leaves no black
-    edge to learn from.
+    Each image is shifted by up to config.shift pixels in each direction, with a mirrored border, and with config.flip
+    half of the images are mirrored. By default this is the augmentation of He et al. (2015, arXiv:1512.03385, section
+    4.2) for CIFAR-10, with the smaller shift and the mirrored border of Jordan (2024, arXiv:2404.00498), which leaves
+    no black edge to learn from.
     """
     images, labels = split.images.permute(0, 2, 3, 1), split.labels
-    used = num_batches(len(labels), config) * config.batch_size
+    size = images_per_batch(len(labels), config)
+    used = num_batches(len(labels), config) * size
     draws = torch.from_numpy(_draw_epoch(len(labels), config, epoch)[:, :used]).to(labels.device)
     # For a small batch the calls cost more than moving the pixels, so several batches are gathered at once.
-    step = max(1, _IMAGES_AT_ONCE // config.batch_size) * config.batch_size
+    step = max(1, _IMAGES_AT_ONCE // size) * size
     for start in range(0, used, step):
-        wholes = draws[:, start : start + step].split(config.batch_size, 1)
+        wholes = draws[:, start : start + step].split(size, 1)
         shares = [share(whole, rank, world_size, dim=1) for whole in wholes]
         sizes = [part.shape[1] for part in shares]
         order, flips, down, across = torch.cat(shares, 1)
-        gathered = _augmented(images, order, flips, down, across) if config.augment else images[order]
+        gathered = _augmented(images, order, flips, down, across) if config.flip or config.shift else images[order]
         yield from zip(gathered.permute(0, 3, 1, 2).split(sizes), labels[order].split(sizes), strict=True)
 
 
@@ -73,16 +76,17 @@ def _draw_epoch(num_images: int, config: TrainConfig, epoch: int) -> np.ndarray:
     rng = np.random.default_rng(int.from_bytes(pair, "big"))
     draws = np.zeros((4, num_images), np.int64)
     draws[0] = rng.permutation(num_images) if config.shuffle else np.arange(num_images)
-    if config.augment:
+    if config.flip:
         draws[1] = rng.integers(2, size=num_images)
-        draws[2:] = rng.integers(-PADDING, PADDING + 1, size=(2, num_images))
+    if config.shift:
+        draws[2:] = rng.integers(-config.shift, config.shift + 1, size=(2, num_images))
     return draws
 
 
 def _augmented(images: Tensor, order: Tensor, flips: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Returns images[order], uint8 [n, size, size, 3], shifted and flipped.
 
-    The other arguments are int64 [n]: 0 or 1 for `flips`, -PADDING to PADDING for `down` and `across`.
+    The other arguments are int64 [n]: 0 or 1 for `flips`, pixels below the image's size for `down` and `across`.
     """
     size = images.shape[1]
     positions = torch.arange(size, device=images.device)

@@ -1,5 +1,6 @@
 """The class names that an image set and a network may have."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -22,3 +23,21 @@ def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError("Two classes have the same name.")
     return tuple(names)
+
+
+FLIP_IS_OFF = "flip is off, because a mirror would make these letters, digits or directions wrong."
+
+_DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+_SIDES = ({"left", "right"}, {"左", "右"}, {"forward", "backward"}, {"clockwise", "counterclockwise"})
+
+
+def have_sides(names: Sequence[str]) -> bool:
+    """Returns whether pictures of these classes change their class in a mirror, as far as the names tell.
+
+    That is so for left and right, and for letters and digits.
+    """
+    words = [re.findall(r"[^\W\d_]+|\d+", name.lower()) for name in names]
+    found = {part for name in words for part in name} | {letter for letter in "左右" if letter in "".join(names)}
+    if any(pair <= found for pair in _SIDES):
+        return True
+    return all(any((len(part) == 1 and part.isascii()) or part in _DIGITS for part in name) for name in words)

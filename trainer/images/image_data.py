@@ -4,8 +4,6 @@ import hashlib
 import json
 import math
 import os
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trainer.cache import cached, write_cached
 from trainer.errors import Message, UserError, as_clause, first_line
 from trainer.images.readers import Pictures
 from trainer.images.sources import Source, find_source
@@ -24,6 +23,14 @@ from trainer.settings.config import SPLITS
 # The sources that `auto` tries, in this order, before it draws shapes.
 _REAL = ("hub", "torchvision")
 _METADATA = "optimizer-lab"
+_ORIGINS = {
+    "synthetic": "drawn shapes (synthetic)",
+    "torchvision": "{name} from torchvision",
+    "own": "your own pictures",
+}
+
+OWN = "own"
+"""The source of the pictures that a visitor of the app has brought: only the app has them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,22 +65,42 @@ class ImageData:
     """The cache file that both splits are memory-mapped from; None if it could not be written."""
     note: str
     """One sentence for the user: which images these are and, if `auto` chose them, why."""
+    remarks: tuple[str, ...] = ()
+    """Sentences on what was skipped, split off or missing."""
+
+    @property
+    def sentences(self) -> str:
+        """The note and the remarks."""
+        return " ".join([self.note, *self.remarks])
 
 
 def load_images(source: str | None = None, *, progress: Report = ignore_progress) -> ImageData:
-    """Returns the image set of `source`: hub, torchvision, synthetic, a folder, owner/name[@revision], or auto.
+    """Returns the image set of `source`: hub, torchvision, synthetic, a folder or zip, a dataset, or auto.
+
+    A dataset of the Hub is written as in DatasetAddress, owner/name at the least.
 
     The default is the environment variable OPTIMIZER_LAB_DATA, or auto if it is not set. auto takes the first of hub
     and torchvision that is cached or, if neither is, the first that answers, or else synthetic. It decides within 15
     seconds.
 
-    A loaded set is cached in the folder optimizer-lab of HF_HOME and memory-mapped from there the next time. `progress`
-    is called in this thread, at least about twice a second, with a fraction 0–1 and what is being done.
+    A loaded set is cached in the folder optimizer-lab of HF_HOME and memory-mapped from there the next time. If that
+    cannot be written, a temporary folder takes its place. `progress` is called in this thread, at least about twice a
+    second, with a fraction 0–1 and what is being done.
 
     Raises UserError if there is no such source, it cannot be reached, or it is not an image set.
     """
     source = source or os.environ.get("OPTIMIZER_LAB_DATA") or "auto"
     return _load_any(progress) if source == "auto" else _load(find_source(source), progress)
+
+
+def find_images(source: str) -> ImageData | None:
+    """Returns the image set of `source` if it has been loaded earlier, else None; contacts no server for a commit."""
+    return _open_cached(find_source(source))
+
+
+def save_images(data: ImageData, path: Path) -> None:
+    """Writes an image set to a file that `open_images` reads. Raises OSError if it cannot be written."""
+    _write(path, to_pictures(data), source=data.source, revision=data.revision, digest=data.digest)
 
 
 def open_images(path: str | os.PathLike[str]) -> ImageData:
@@ -85,8 +112,9 @@ def open_images(path: str | os.PathLike[str]) -> ImageData:
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads(file.metadata()[_METADATA])
-            splits = [(file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels")) for split in SPLITS]
-        pictures = Pictures(metadata["name"], tuple(metadata["class_names"]), *splits)
+            train, test = ((file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels")) for split in SPLITS)
+        remarks = tuple(map(Message.from_json, metadata.get("remarks", ())))  # missing in files of earlier versions
+        pictures = Pictures(metadata["name"], tuple(metadata["class_names"]), train, test, remarks)
         origin = {name: metadata[name] for name in ("source", "revision", "digest")}
         is_damaged = _digest(pictures) != origin["digest"]
     except FileNotFoundError:
@@ -96,6 +124,17 @@ def open_images(path: str | os.PathLike[str]) -> ImageData:
     if is_damaged:
         raise UserError("The file {name} is damaged.", name=path.name)
     return _image_data(pictures, **origin, path=path)
+
+
+def to_pictures(data: ImageData) -> Pictures:
+    """Returns the pictures of an image set, in the same memory."""
+    train, test = ((split.images.permute(0, 2, 3, 1), split.labels) for split in (data.train, data.test))
+    return Pictures(data.name, data.class_names, train, test, tuple(map(Message, data.remarks)))
+
+
+def from_pictures(pictures: Pictures, *, source: str, revision: str | None) -> ImageData:
+    """Returns the image set of some pictures, in the same memory, with their own digest and without a file."""
+    return _image_data(pictures, source=source, revision=revision, digest=_digest(pictures), path=None)
 
 
 def facts(data: ImageData) -> dict[str, Any]:
@@ -162,7 +201,7 @@ def _load(source: Source, progress: Report) -> ImageData:
     digest = _digest(pictures)
     try:
         path = _write_cache(source, pictures, digest)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         reason = first_line(error)
         return _image_data(
             pictures, source=source.address, revision=source.revision, digest=digest, path=None, cache_error=reason
@@ -180,43 +219,39 @@ def _with_reasons(data: ImageData, *reasons: str) -> ImageData:
     return replace(data, note=Message("{note}: {hub}; {torchvision}.", note=note, hub=hub, torchvision=torchvision))
 
 
-def _cache_file(source: Source) -> Path:
-    from huggingface_hub.constants import HF_HOME
-
-    return Path(HF_HOME, "optimizer-lab", f"{source.key}.safetensors")
+def _cache_file(source: Source) -> str:
+    return f"{source.key}.safetensors"
 
 
 def _open_cached(source: Source) -> ImageData | None:
     """Returns the source's images from the cache; None if they are missing or damaged."""
     try:
-        return open_images(_cache_file(source))
+        return open_images(cached(_cache_file(source)))
     except (FileNotFoundError, UserError):
         return None
 
 
 def _write_cache(source: Source, pictures: Pictures, digest: str) -> Path:
-    """Writes the pictures to the cache atomically, and returns the file's path."""
-    path = _cache_file(source)
+    """Writes the pictures to the cache, and returns the file's path. Raises OSError if it cannot be written."""
+    origin = {"source": source.address, "revision": source.revision, "digest": digest}
+    return write_cached(_cache_file(source), lambda path: _write(path, pictures, **origin))
+
+
+def _write(path: Path, pictures: Pictures, **origin: str | None) -> None:
+    """Writes pictures to a file, with their source, revision and digest. Raises OSError if it cannot be written."""
     metadata = {
         "name": pictures.name,
-        "source": source.address,
-        "revision": source.revision,
         "class_names": pictures.class_names,
-        "digest": digest,
+        "remarks": [remark.to_json() for remark in pictures.remarks],
+        **origin,
     }
     tensors = {}
     for split in SPLITS:
         tensors[f"{split}.images"], tensors[f"{split}.labels"] = getattr(pictures, split)
-    # A unique name: another process may be writing the same set.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={_METADATA: json.dumps(metadata)})
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-    return path
+        save_file(tensors, path, metadata={_METADATA: json.dumps(metadata)})
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 def _image_data(
@@ -226,8 +261,8 @@ def _image_data(
         Split(images=images.permute(0, 3, 1, 2), labels=labels) for images, labels in (pictures.train, pictures.test)
     )
     origin = "{name} from the Hub" if revision else "{name} from a folder"
-    if source in ("synthetic", "torchvision"):
-        origin = {"synthetic": "drawn shapes (synthetic)", "torchvision": "{name} from torchvision"}[source]
+    if source in _ORIGINS:
+        origin = _ORIGINS[source]
     values = {
         "what": Message(origin, name=pictures.name),
         "train": f"{len(train.labels):,}",
@@ -250,6 +285,7 @@ def _image_data(
         test=test,
         path=path,
         note=note,
+        remarks=pictures.remarks,
     )
 
 

@@ -19,11 +19,10 @@ import zlib
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
-from torchvision.io import decode_gif, decode_jpeg, decode_png, decode_webp
-from torchvision.transforms import v2
 
 from trainer.errors import UserError
 
@@ -34,6 +33,7 @@ MAX_PIXELS = 50_000_000
 # Real files stay far below these limits, without which a small file could keep a processor busy for minutes.
 MAX_PARTS = 500_000
 MAX_SCANS = 64
+_ROWS = 64  # of a picture that are converted at a time, by way of numbers with 32 bits
 
 DAMAGED = "The picture is damaged or incomplete: please try another copy of it."
 UNREADABLE = "The file is not a picture that can be read here: please use JPEG, PNG, WebP or GIF."
@@ -41,12 +41,20 @@ UNREADABLE = "The file is not a picture that can be read here: please use JPEG, 
 Decoded = tuple[Tensor, bytes]  # the picture, uint8 [3, height, width], and its EXIF block, which may be empty
 
 
+def torchvision() -> ModuleType:
+    """Returns torchvision. The first call imports it, which takes as long as torch itself and no training needs."""
+    import torchvision.io
+    import torchvision.transforms.v2  # noqa: F401
+
+    return torchvision
+
+
 def read_picture(path: str | os.PathLike[str]) -> Tensor:
     """Returns the picture in a JPEG, PNG, WebP or GIF file, decoded by `decode_picture`, as a contiguous tensor.
 
     Raises UserError if there is no such file, if it has more than MAX_BYTES, or if it cannot be decoded.
     """
-    return decode_picture(_file_bytes(path)).contiguous()
+    return decode_picture(file_bytes(path)).contiguous()
 
 
 def decode_picture(data: bytes) -> Tensor:
@@ -90,11 +98,12 @@ def fit(picture: Tensor, size: int, resize: str) -> Tensor:
     if picture.shape[1:] == (size, size):
         return picture
     if resize == "crop":
-        picture = v2.functional.center_crop(picture, [min(picture.shape[1:])])
-    return v2.functional.resize(picture, [size, size], antialias=True)
+        picture = torchvision().transforms.v2.functional.center_crop(picture, [min(picture.shape[1:])])
+    return torchvision().transforms.v2.functional.resize(picture, [size, size], antialias=True)
 
 
-def _file_bytes(path: str | os.PathLike[str]) -> bytes:
+def file_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns the content of a picture's file. Raises UserError if there is none, or if it has more than MAX_BYTES."""
     path = Path(path)  # it may be a server's: no message contains it
     try:
         if path.is_dir():
@@ -112,15 +121,17 @@ def _file_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, share: float = 1.0) -> None:
+    """Raises UserError if a picture has no pixels, or more than this share of MAX_PIXELS."""
+    most = int(share * MAX_PIXELS)
     if width < 1 or height < 1:
         raise UserError(DAMAGED)
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise UserError(
             "The picture is too large: it has {width} x {height} pixels, and at most {most} million pixels are read.",
             width=f"{width:,}",
             height=f"{height:,}",
-            most=MAX_PIXELS // 1_000_000,
+            most=most // 1_000_000,
         )
 
 
@@ -134,28 +145,48 @@ _ESSENTIAL = {*_SOF, _SOS, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE}  # and DHT, DQT, DRI, J
 def _jpeg(data: bytes) -> Decoded:
     """Decodes a JPEG file.
 
-    ITU-T T.81, annex B: segments of marker, length and body. A scan's data lasts until the next marker.
+    ITU-T T.81, annex B: segments of marker, length and body. A scan's data lasts until the next marker. The end marker
+    may be missing, as in files of some cameras.
     """
-    file, exif, scans = bytearray(b"\xff\xd8"), b"", 0
+    file, exif, scans, kind = bytearray(b"\xff\xd8"), b"", 0, 0
     marker = _MARKER.search(data, 2)
     for _ in range(MAX_PARTS):
         if marker is None or data[marker.start() + 1] == _EOI:
             break
         start, kind = marker.start(), data[marker.start() + 1]
         end = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
+        if end > len(data):
+            raise UserError(DAMAGED)
         marker = _MARKER.search(data, end)
         if kind in _SOF:
             height, width = struct.unpack_from(">HH", data, start + 5)
             _check_size(width, height)
-        elif kind == _SOS and marker is not None:
-            scans, end = scans + 1, marker.start()
+        elif kind == _SOS:
+            scans, end = scans + 1, marker.start() if marker else len(data)
         elif kind == _EXIF and not exif and data.startswith(b"Exif\0\0", start + 4):
             exif = data[start + 4 : end]
         if kind in _ESSENTIAL:
             file += data[start:end]
-    if marker is None or data[marker.start() + 1] != _EOI or scans > MAX_SCANS:
+    is_ended = marker is not None and data[marker.start() + 1] == _EOI
+    lacks_end = marker is None and kind == _SOS
+    if not (is_ended or lacks_end) or scans > MAX_SCANS:
         raise UserError(DAMAGED)
-    return decode_jpeg(_tensor(file + b"\xff\xd9"), mode="RGB"), exif
+    if lacks_end:
+        return _jpeg_without_end(file.rstrip(b"\xff")), exif
+    return torchvision().io.decode_jpeg(_tensor(file + b"\xff\xd9"), mode="RGB"), exif
+
+
+def _jpeg_without_end(file: bytearray) -> Tensor:
+    """Decodes a JPEG file that ends within the data of its last scan. Raises UserError if some of the data is missing.
+
+    If it is complete, more data changes nothing; otherwise the decoder takes it for the missing part.
+    """
+    picture, continued = (
+        torchvision().io.decode_jpeg(_tensor(file + more + b"\xff\xd9"), mode="RGB") for more in (b"", b"\x5a" * 4096)
+    )
+    if not torch.equal(picture, continued):
+        raise UserError(DAMAGED)
+    return picture
 
 
 def _png(data: bytes) -> Decoded:
@@ -178,14 +209,14 @@ def _png(data: bytes) -> Decoded:
         raise UserError(DAMAGED)
     header, clear, exif = chunks[b"IHDR"], chunks[b"tRNS"], bytes(chunks[b"eXIf"])
     width, height, depth, colour = struct.unpack_from(">IIBB", header)
-    _check_size(width, height)
+    _check_size(width, height, 0.75 if (depth, colour) == (16, 6) else 1.0)  # decoded, such a pixel has 8 bytes
     file = data[:8] + _png_chunk(b"IHDR", header)
     if colour == 3:
         file += _png_chunk(b"PLTE", _INDICES[: 3 << depth])
     encoded = _tensor(file + _png_chunk(b"IDAT", chunks[b"IDAT"]) + _png_chunk(b"IEND", b""))
     if colour == 3:  # "UNCHANGED" would leave the indices packed, several to a byte
-        return _painted(decode_png(encoded, mode="RGB")[0], chunks[b"PLTE"], clear), exif
-    samples, alpha = decode_png(encoded), None
+        return _painted(torchvision().io.decode_png(encoded, mode="RGB")[0], chunks[b"PLTE"], clear), exif
+    samples, alpha = torchvision().io.decode_png(encoded), None
     if colour >= 4:
         samples, alpha = samples[:-1], _eight_bit(samples[-1:])[0]
     elif clear:
@@ -205,7 +236,10 @@ def _eight_bit(samples: Tensor) -> Tensor:
     """Converts uint8 or uint16 [channels, height, width] to uint8: PNG specification, 13.12, in integers."""
     if samples.dtype == torch.uint8:
         return samples
-    return torch.stack([((sample.int() * 255 + 32895) >> 16).byte() for sample in samples])
+    converted = torch.empty(samples.shape, dtype=torch.uint8)
+    for rows, into in zip(samples.split(_ROWS, 1), converted.split(_ROWS, 1), strict=True):
+        into.copy_((rows.int() * 255 + 32895) >> 16)
+    return converted
 
 
 def _gif(data: bytes) -> Decoded:
@@ -237,7 +271,7 @@ def _gif(data: bytes) -> Decoded:
     image += data[at : _gif_blocks_end(data, at + 1)]
     # As in Pillow, uncovered pixels are transparent, or have the first colour if the image has no transparency.
     indices = torch.full((height, width), clear or 0, dtype=torch.uint8)
-    indices[top : top + rows, left : left + columns] = decode_gif(_tensor(screen + image + b";"))[0]
+    indices[top : top + rows, left : left + columns] = torchvision().io.decode_gif(_tensor(screen + image + b";"))[0]
     return _painted(indices, own or table, b"" if clear is None else b"\xff" * clear + b"\0"), b""
 
 
@@ -290,7 +324,7 @@ def _webp_image(chunks: dict[bytes, bytes]) -> Tensor:
     body = b"WEBP"
     for kind, part in parts.items():
         body += struct.pack("<4sI", kind, len(part)) + part + b"\0" * (len(part) % 2)
-    image = decode_webp(_tensor(b"RIFF" + struct.pack("<I", len(body)) + body))
+    image = torchvision().io.decode_webp(_tensor(b"RIFF" + struct.pack("<I", len(body)) + body))
     return _over_white(image[:3], image[3]) if len(image) == 4 else image
 
 
@@ -329,8 +363,11 @@ def _painted(indices: Tensor, table: bytes | bytearray, alphas: bytes | bytearra
 
 def _over_white(samples: Tensor, alpha: Tensor) -> Tensor:
     """Composites uint8 samples [channels, …] with the opacity `alpha`, uint8 […], over white."""
-    # Channel by channel, because the int32 product needs four times a channel's memory.
-    return torch.stack([255 - (((255 - channel).int() * alpha + 127) // 255).byte() for channel in samples])
+    composited = torch.empty(samples.shape, dtype=torch.uint8)
+    parts = samples.split(_ROWS, 1), alpha.split(_ROWS), composited.split(_ROWS, 1)
+    for rows, opacity, into in zip(*parts, strict=True):
+        into.copy_(255 - ((255 - rows).int() * opacity + 127) // 255)
+    return composited
 
 
 def _orientation(exif: bytes) -> int:

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -19,15 +19,17 @@ import torch
 
 from trainer.errors import Message, UserError, as_clause, first_line
 from trainer.images import synthetic
+from trainer.images.address import DatasetAddress, parse
+from trainer.images.image_folder import list_folder, open_folder, open_zip
 from trainer.images.readers import (
     CIFAR10_CLASSES,
     CIFAR10_NAME,
     CIFAR10_REPO,
     Pictures,
-    find_pictures,
     find_tables,
     read_dataset,
-    read_pictures,
+    read_files,
+    read_parquet,
 )
 from trainer.progress import Report, ignore_progress, run_with_timeout
 
@@ -42,9 +44,6 @@ STALL_SECONDS = 30.0
 _HUB = Message("The Hub")
 _UNREACHABLE = "{server} could not be reached within {seconds} seconds."
 _STALLED = "{server} answered, then was silent for {seconds} seconds."
-# The Hub's rule: neither part begins or ends with a dot or a dash, so ./here is not a repository.
-_REPO_ID = re.compile(r"(\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b)(?:@([\w./-]{1,250}))?", re.ASCII)
-_COMMIT = re.compile("[0-9a-f]{40}")
 
 T = TypeVar("T")
 
@@ -85,32 +84,39 @@ class Source:
 
 
 def find_source(address: str) -> Source:
-    """Returns the source of an address: hub, torchvision, synthetic, a folder, or a dataset's owner/name[@revision].
+    """Returns the source of an address: hub, torchvision, synthetic, a folder, a zip, or that of a dataset on the Hub.
 
     Contacts the Hub only for a dataset whose revision is missing or not a full commit hash. Raises UserError if there
     is no such source.
     """
     if address == "hub":
-        return _hub(CIFAR10_REPO, CIFAR10_REVISION)
+        return _hub(DatasetAddress(CIFAR10_REPO, revision=CIFAR10_REVISION))
     if address == "torchvision":
         return _TORCHVISION
     if address == "synthetic":
         return _SYNTHETIC
-    path = Path(address).expanduser()
+    path = Path(os.path.expanduser(address))  # noqa: PTH111 - Path.expanduser raises for a user that does not exist
     if os.path.exists(path):
-        return _folder(path.resolve())
-    if match := _REPO_ID.fullmatch(address):
-        repo_id, revision = match.groups()
-        if revision is None and repo_id == CIFAR10_REPO:
-            revision = CIFAR10_REVISION
-        return _hub(repo_id, revision if _COMMIT.fullmatch(revision or "") else _commit(repo_id, revision))
+        return _local(path.resolve())
+    if dataset := parse(address):
+        if dataset.revision is None and dataset.repo_id == CIFAR10_REPO:
+            dataset = replace(dataset, revision=CIFAR10_REVISION)
+        if not dataset.is_fixed:
+            dataset = replace(dataset, revision=_commit(dataset.repo_id, dataset.revision))
+        return _hub(dataset)
     if "/" in address:
         raise UserError("There is no folder {folder}.", folder=f"{address[:200]!r}")
     raise UserError(
-        "There is no image source {address}: choose auto, hub, torchvision, synthetic, a folder, or "
+        "There is no image source {address}: choose auto, hub, torchvision, synthetic, a folder, a zip, or "
         "a dataset on the Hub as owner/name.",
         address=f"{address[:200]!r}",
     )
+
+
+def is_name(address: str) -> bool:
+    """Returns whether an address names the same images everywhere, unlike a path or a branch."""
+    dataset = parse(address)
+    return address in ("hub", "torchvision", "synthetic") or bool(dataset and dataset.is_fixed)
 
 
 def _commit(repo_id: str, revision: str | None) -> str:
@@ -130,15 +136,16 @@ def _within(seconds: float, work: Callable[[Report], T], progress: Report, compl
         raise UserError(complaint, server=server, seconds=f"{seconds:g}") from None
 
 
-def _hub(repo_id: str, revision: str) -> Source:
-    is_default = (repo_id, revision) == (CIFAR10_REPO, CIFAR10_REVISION)
+def _hub(dataset: DatasetAddress) -> Source:
+    is_default = dataset == DatasetAddress(CIFAR10_REPO, revision=CIFAR10_REVISION)
+    parts = [dataset.repo_id, dataset.config, dataset.label and f"by-{dataset.label}"]
     return Source(
-        address="hub" if is_default else f"{repo_id}@{revision}",
-        key=f"hub-{_slug(repo_id)}-{revision}",
-        fetch=partial(read_dataset, repo_id, revision, repo_id, Message("The dataset {repo}", repo=repo_id)),
-        revision=revision,
+        address="hub" if is_default else str(dataset),
+        key=f"hub-{_slug('--'.join(filter(None, parts)))}-{dataset.revision}",
+        fetch=partial(read_dataset, dataset, Message("The dataset {repo}", repo=dataset.repo_id)),
+        revision=dataset.revision,
         server=_HUB,
-        reach=partial(_contact_hub, repo_id, revision),
+        reach=partial(_contact_hub, dataset.repo_id, dataset.revision),
         reach_seconds=HUB_SECONDS,
     )
 
@@ -205,8 +212,8 @@ def _fetch_torchvision(report: Report) -> Pictures:
             raise UserError("{server} sent something other than CIFAR-10.", server=_TORCHVISION.server)
         # The archive contains pickles: torchvision checks the MD5 of each before it loads it.
         train, test = (CIFAR10(root, train=is_train, download=True) for is_train in (True, False))
-        splits = [(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in (train, test)]
-        return Pictures(CIFAR10_NAME, CIFAR10_CLASSES, *splits)
+        train, test = ((torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in (train, test))
+        return Pictures(CIFAR10_NAME, CIFAR10_CLASSES, train, test)
 
 
 def _download(url: str, path: Path, report: Report) -> None:
@@ -260,26 +267,36 @@ def _fetch_synthetic(report: Report) -> Pictures:
 _SYNTHETIC = Source(address="synthetic", key=f"synthetic-{synthetic.VERSION}", fetch=_fetch_synthetic)
 
 
-def _folder(folder: Path) -> Source:
-    what = Message("The folder {folder}", folder=folder.name or folder)
-    if not folder.is_dir():
-        raise UserError("{name} is a file: choose a folder.", name=folder.name)
+def _local(path: Path) -> Source:
     try:
-        str(folder).encode()
+        str(path).encode()
     except UnicodeEncodeError:
         raise UserError("The folder's path is not UTF-8, so a run could not record it.") from None
+    is_zip = path.is_file() and path.suffix.lower() == ".zip"
+    what = Message("The zip {file}", file=path.name) if is_zip else Message("The folder {folder}", folder=path.name)
+    if not is_zip and not path.is_dir():
+        raise UserError("{name} is a file: choose a folder or a zip.", name=path.name)
     try:
-        if tables := find_tables(folder):
-            files = [*tables, *folder.glob("README.md")]
-            fetch = partial(read_dataset, str(folder), None, folder.name, what)
+        tables = [] if is_zip else find_tables(path)
+        if tables:
+            files = [*tables, *path.glob("README.md")]
+            fetch = partial(read_parquet, path, path.name, what)
         else:
-            class_names, splits = find_pictures(folder, what)
-            files = [file for split in splits for file, _ in split]
-            fetch = partial(read_pictures, folder.name, class_names, splits)
-        fingerprint = _fingerprint(folder, files)
+            files = [path] if is_zip else list(list_folder(path).values())
+            fetch = partial(_read_zip if is_zip else _read_folder, path, what)
+        fingerprint = _fingerprint(path, files)
     except OSError as error:
         raise UserError("{what} cannot be read ({reason}).", what=what, reason=error.strerror) from error
-    return Source(address=str(folder), key=f"folder-{_slug(folder.name)}-{fingerprint}", fetch=fetch)
+    return Source(address=str(path), key=f"folder-{_slug(path.name)}-{fingerprint}", fetch=fetch)
+
+
+def _read_folder(folder: Path, what: str, report: Report) -> Pictures:
+    return read_files(open_folder(folder), folder.name, what, report)
+
+
+def _read_zip(path: Path, what: str, report: Report) -> Pictures:
+    with open_zip(path, what) as files:
+        return read_files(files, path.stem, what, report)
 
 
 def _fingerprint(folder: Path, files: list[Path]) -> str:
@@ -287,7 +304,7 @@ def _fingerprint(folder: Path, files: list[Path]) -> str:
     listing = [str(folder)]
     for file in sorted(files):
         stat = file.stat()
-        listing.append(f"{file.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}")
+        listing.append(f"{os.path.relpath(file, folder)}\0{stat.st_size}\0{stat.st_mtime_ns}")
     # File names may be other than UTF-8.
     return hashlib.sha256("\0".join(listing).encode(errors="surrogateescape")).hexdigest()[:16]
 

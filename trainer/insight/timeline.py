@@ -1,17 +1,20 @@
 """A run's epochs in order: what the network of each predicts for a picture, and the filters of its first layer."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from trainer.errors import UserError
+from trainer.images.image_data import ImageData
 from trainer.images.picture import fit
+from trainer.insight.mistakes import Answers, answer
 from trainer.networks.files import load_weights
 from trainer.networks.model import OptimizerLabModel
 from trainer.networks.predict import Prediction, classify
+from trainer.progress import Steps
 from trainer.runs import run_folder
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
@@ -102,6 +105,18 @@ def walk(timeline: Timeline, picture: Tensor) -> Iterator[Moment | Gap]:
         else:
             class_names = model.class_names
             yield moment
+
+
+def walk_mistakes(timeline: Timeline, epochs: Iterable[int], data: ImageData) -> Iterator[tuple[int, Answers]]:
+    """Yields epochs with the answers of their networks for the test pictures.
+
+    Raises UserError if an epoch cannot be opened, or if its network does not fit the pictures.
+    """
+    for epoch in epochs:
+        steps = Steps(answer(timeline.open(epoch), data))
+        for _ in steps:
+            pass
+        yield epoch, steps.value
 
 
 def first_filters(model: OptimizerLabModel) -> Tensor:

@@ -1,5 +1,6 @@
 """Pace: how long training takes with a config on a device, measured in a few batches."""
 
+import statistics
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -13,11 +14,13 @@ from trainer.learning.loop import evaluate, prepare
 from trainer.learning.training_set import batches_per_epoch, images_per_epoch
 from trainer.networks.model import OptimizerLabModel
 from trainer.runs.events import EpochEnded
+from trainer.runs.run import num_tested
 from trainer.settings.config import TrainConfig
 
-# Batches per round. The first one only warms the device up; longer rounds make the wait for the device negligible.
-_ROUNDS = (1, 1, 4, 16, 64)
-_ENOUGH_SECONDS = 0.25
+# A round takes at least this many seconds, so that waiting for the device hardly counts, or has this many batches.
+_ROUND_SECONDS, _MOST_BATCHES = 0.1, 64
+# Of the rounds the median counts: other processes may have interrupted some.
+_NUM_ROUNDS, _ENOUGH_SECONDS = 7, 1.5
 _TEST_IMAGES = 1000
 
 
@@ -29,12 +32,22 @@ class Pace:
     test_seconds: float
 
     def epoch_seconds(self, config: TrainConfig, data: ImageData) -> float:
-        """Returns the seconds of one epoch, with its evaluation."""
+        """Returns the seconds of one epoch, with an evaluation on the whole test split."""
         return batches_per_epoch(config, data) * self.batch_seconds + self.test_seconds
+
+    def run_seconds(self, config: TrainConfig, data: ImageData) -> float:
+        """Returns the seconds of all epochs, with their evaluations."""
+        return config.epochs * batches_per_epoch(config, data) * self.batch_seconds + self.testing_seconds(config, data)
+
+    def testing_seconds(self, config: TrainConfig, data: ImageData) -> float:
+        """Returns the seconds of all evaluations of a run; only the last one is on the whole test split."""
+        num_test_images = len(data.test.labels)
+        share = num_tested(num_test_images, images_per_epoch(config, data)) / num_test_images
+        return (1 + (config.epochs - 1) * share) * self.test_seconds
 
 
 def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device = "cpu") -> Pace:
-    """Returns the pace of `config` on the device, measured on a new network in at most 86 batches.
+    """Returns the pace of `config` on the device, measured on a new network in a second or two, or a few batches.
 
     Raises UserError if the config does not fit the data or the device.
     """
@@ -42,15 +55,22 @@ def measure(config: TrainConfig, data: ImageData, *, device: str | torch.device 
     split, learner = prepare(constant, data, device=torch.device(device), resume=None)
     start_training(learner)
     batches = enumerate(passes(split, constant), 1)
-    for round_index, num_batches in enumerate(_ROUNDS):
+
+    def seconds_of(num_batches: int) -> float:
         started = time.perf_counter()
         for step, (images, labels) in islice(batches, num_batches):
             loss, _ = train_batch(constant, learner, images, labels, step)
         loss.item()  # waits for the device
-        seconds = time.perf_counter() - started
-        if round_index and seconds > _ENOUGH_SECONDS:
-            break
-    return Pace(batch_seconds=seconds / num_batches, test_seconds=_test_seconds(learner.model, data, device))
+        return time.perf_counter() - started
+
+    seconds_of(1)  # only warms the device up
+    size = 1
+    while (seconds := seconds_of(size)) < _ROUND_SECONDS and size < _MOST_BATCHES:
+        size *= 4
+    rounds = [seconds]
+    while len(rounds) < _NUM_ROUNDS and sum(rounds) < _ENOUGH_SECONDS:
+        rounds.append(seconds_of(size))
+    return Pace(batch_seconds=statistics.median(rounds) / size, test_seconds=_test_seconds(learner.model, data, device))
 
 
 def pace_of(row: EpochEnded, config: TrainConfig, data: ImageData) -> Pace:
@@ -59,7 +79,7 @@ def pace_of(row: EpochEnded, config: TrainConfig, data: ImageData) -> Pace:
     training_seconds = images_per_epoch(config, data) / row.images_per_second
     return Pace(
         batch_seconds=training_seconds / batches_per_epoch(config, data),
-        test_seconds=row.seconds - training_seconds,
+        test_seconds=(row.seconds - training_seconds) / row.test_share,
     )
 
 

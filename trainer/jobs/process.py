@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,17 +27,45 @@ _logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_CHECKS = 0.2  # whether the work is to stop
 _SECONDS_TO_END = 2.0
+_MOST_UNREAD = 50  # turns of one piece of work; each has the weights of the epochs that ended in it
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class WorkerLostError(UserError):
-    """The worker process ended while it ran this work."""
+    """The worker process ended while it ran this work; another one may run it again."""
+
+
+class NoWorkersError(UserError):
+    """No worker can be reached any more, for this work or any other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Served:
-    """The seconds that the worker has spent on this work so far; it comes after the events of each turn."""
+    """The seconds that the work has had so far, with its `served_before`; it comes after the events of each turn."""
 
     seconds: float
+
+
+Turns = queue.SimpleQueue[Turn | UserError]
+"""The turns of a piece of work in order, or the error that ends them."""
+
+
+def events_of(turns: Turns, stopping: threading.Event) -> Iterator[Any]:
+    """Yields the events of the turns, and a Served after each turn, until the last one or until `stopping` is set.
+
+    Raises the error of a turn, or the one in its place.
+    """
+    while not stopping.is_set():
+        with suppress(queue.Empty):
+            turn = turns.get(timeout=_SECONDS_BETWEEN_CHECKS)
+            if isinstance(turn, UserError):
+                raise turn
+            yield from turn.events
+            yield Served(seconds=turn.seconds)
+            if turn.error:
+                raise turn.error
+            if turn.is_over:
+                return
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,7 +73,7 @@ class _Task:
     """Work in the worker. `has_begun` says that the worker has reported a turn of it."""
 
     work: Work
-    turns: "queue.SimpleQueue[Turn | WorkerLostError]" = field(default_factory=queue.SimpleQueue)
+    turns: Turns = field(default_factory=queue.SimpleQueue)
     has_begun: bool = False
     is_second_try: bool = False
 
@@ -62,6 +91,7 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._tasks: dict[int, _Task] = {}
         self._last_key = 0
+        self._deaths = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._is_closed = False
         with self._lock:
@@ -70,6 +100,11 @@ class WorkerProcess:
     def __len__(self) -> int:
         """The number of pieces of work that the process holds."""
         return len(self._tasks)
+
+    @property
+    def deaths(self) -> int:
+        """How often the process has died since it last ended some work."""
+        return self._deaths
 
     @property
     def pid(self) -> int | None:
@@ -84,17 +119,7 @@ class WorkerProcess:
         """
         key, task = self._submit(work)
         try:
-            while not stopping.is_set():
-                with suppress(queue.Empty):
-                    turn = task.turns.get(timeout=_SECONDS_BETWEEN_CHECKS)
-                    if isinstance(turn, WorkerLostError):
-                        raise turn
-                    yield from turn.events
-                    yield Served(seconds=turn.seconds)
-                    if turn.error:
-                        raise turn.error
-                    if turn.is_over:
-                        return
+            yield from events_of(task.turns, stopping)
         finally:
             self._forget(key)
 
@@ -159,8 +184,10 @@ class WorkerProcess:
                     is_ready = True
                 elif task := self._tasks.get(message.key):
                     task.has_begun = True
+                    self._wait_for_reader(message.key, task)
                     if message.is_over:
                         self._tasks.pop(message.key, None)
+                        self._deaths = 0
                     task.turns.put(message)
         except EOFError:
             pass
@@ -171,6 +198,7 @@ class WorkerProcess:
             lost, self._tasks, self._process = self._tasks, {}, None
             if self._is_closed:
                 return
+            self._deaths += 1
             _logger.error("The worker process ended with exit code %d and %d pieces of work.", code, len(lost))
             # One that dies before it is ready would do so again; the next work tries it.
             if is_ready and self._start_again():
@@ -182,16 +210,27 @@ class WorkerProcess:
         for task in lost.values():
             task.turns.put(WorkerLostError(_explain(code) if is_ready else _NOT_STARTED))
 
+    def _wait_for_reader(self, key: int, task: _Task) -> None:
+        """Waits until not too many turns of a task are unread.
+
+        The pipe then fills and the process waits too: on a slow disk, epochs would otherwise gather in memory.
+        """
+        while task.turns.qsize() >= _MOST_UNREAD and self._tasks.get(key) is task:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
 
 class Workers:
-    """A WorkerProcess for each device; work goes to the one that holds the least."""
+    """A WorkerProcess for each device; work goes to the one that holds the least.
+
+    One that has died goes last until it has ended some work: it has none, and would otherwise attract all that follows.
+    """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
         self._workers = [WorkerProcess(device) for device in devices]
 
     def run(self, work: Work, stopping: threading.Event) -> Iterator[Any]:
         """Yields the events of the work, as `WorkerProcess.run` does."""
-        return min(self._workers, key=len).run(work, stopping)
+        return min(self._workers, key=lambda worker: (worker.deaths, len(worker))).run(work, stopping)
 
     def close(self) -> None:
         """Ends all processes and the work in them."""

@@ -13,7 +13,7 @@ _SECONDS_OF_A_TURN = 0.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
-    """What one generator yielded in its turn, and the seconds that it has had in all its turns.
+    """What one generator yielded in its turn, and the seconds that it has had so far.
 
     `is_over` says that it has ended; `error` is the exception that ended it, if any.
     """
@@ -48,9 +48,9 @@ class Schedule:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def add(self, key: int, events: Iterator[Any]) -> None:
-        """Adds a generator, which has the next turn."""
-        self._tasks[key] = _Task(events=events)
+    def add(self, key: int, events: Iterator[Any], seconds: float = 0.0) -> None:
+        """Adds a generator, which has the next turn unless it counts as having had `seconds` already."""
+        self._tasks[key] = _Task(events=events, seconds=seconds)
 
     def remove(self, key: int) -> None:
         """Closes a generator between two of its events and forgets it; does nothing if it has ended."""

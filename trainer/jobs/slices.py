@@ -1,4 +1,4 @@
-"""Jobs for a GPU that is borrowed for a declared number of seconds: a measurement, a slice of a race, an lr search.
+"""Jobs for a GPU that is borrowed for a declared number of seconds: a measurement, a slice of a race, other work.
 
 A job runs in another process, which runs other visitors' jobs before and after it. Jobs and their events are therefore
 plain data and bytes; the process maps the images from their file, and keeps nothing else.
@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from trainer.images.batches import images_per_batch
 from trainer.images.image_data import ImageData
-from trainer.jobs.pace import Pace, measure
-from trainer.jobs.work import ImageFile, RunState, images_in
-from trainer.learning.lr_finder import Finding, Trial, find_lr, num_trials
+from trainer.jobs.pace import Pace
+from trainer.jobs.work import Classification, ImageFile, Landscape, RunState, Search, Sharpness, Timing, images_on
+from trainer.learning.lr_finder import num_trials
 from trainer.learning.race import race
+from trainer.learning.training_set import num_training_images
 from trainer.runs.events import EpochEnded, Event, Finished
 from trainer.settings.config import TrainConfig
 
@@ -25,6 +27,8 @@ LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT = 15, 8
 # The declared duration includes starting the process and the device, and loading the images.
 START_SECONDS = 5
 _MARGIN = 1.25  # factor on estimated seconds: other processes can slow the device down
+# The sharpness of an epoch takes up to twenty products with the Hessian, each as long as three training batches.
+_BATCHES_OF_AN_EPOCH = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,16 +44,10 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
-    """Measures the pace of a config."""
+class Measurement(Timing):
+    """A measurement of the pace of a config, for a declared duration of `seconds`."""
 
-    images: ImageFile
-    config: TrainConfig
     seconds: int = LONGEST_MEASUREMENT
-
-    def run(self, device: torch.device) -> Iterator[Pace]:
-        """Yields the Pace."""
-        yield measure(self.config, images_in(self.images), device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +68,7 @@ class Slice:
         The next slice resumes contenders with epochs left exactly, from their last CheckpointReady.
         """
         started = time.perf_counter()
-        images = images_in(self.images)
+        images = images_on(self.images, device)
         indices = list(self.states)
         epoch_seconds = {index: self.paces[index].epoch_seconds(self.states[index].config, images) for index in indices}
 
@@ -92,20 +90,23 @@ class Slice:
             yield index, event
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TimedSearch:
-    """A learning-rate range test."""
+Whole = Search | Landscape | Sharpness | Classification
+"""Work that is not cut into slices."""
 
-    images: ImageFile
-    config: TrainConfig
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timed:
+    """Work that is done as a whole, for a declared duration of `seconds`."""
+
+    work: Whole
     seconds: int
 
-    def run(self, device: torch.device) -> Iterator[Trial | Finding]:
-        """Yields the events of `find_lr`."""
-        yield from find_lr(self.config, images_in(self.images), device=device)
+    def run(self, device: torch.device) -> Iterator[Any]:
+        """Yields the events of the work."""
+        yield from self.work.run(device)
 
 
-Job = Measurement | Slice | TimedSearch
+Job = Measurement | Slice | Timed
 
 
 def gpu_seconds(job: Job) -> int:
@@ -147,10 +148,21 @@ def next_slice(states: Mapping[int, RunState], paces: Mapping[int, Pace], images
     )
 
 
-def search(config: TrainConfig, pace: Pace, images: ImageData) -> TimedSearch:
-    """Returns the range test of `config`, with a duration that is enough for its batches."""
-    seconds = seconds_to_declare(num_trials(config) * pace.batch_seconds)
-    return TimedSearch(images=ImageFile.of(images), config=config, seconds=seconds)
+def timed(work: Whole, pace: Pace, images: ImageData) -> Timed:
+    """Returns the work with a duration that is enough for it, at the pace of its config."""
+    match work:
+        case Search():
+            seconds = num_trials(work.config) * pace.batch_seconds
+        case Landscape():
+            num_evaluated = len(work.grid.xs) * len(work.grid.ys) * work.num_images
+            seconds = num_evaluated * pace.test_seconds / len(images.test.labels)
+        case Sharpness():
+            num_trained = _BATCHES_OF_AN_EPOCH * len(work.measured.snapshots.epochs) * work.num_images
+            size = images_per_batch(num_training_images(work.config, images), work.config)
+            seconds = num_trained * pace.batch_seconds / size
+        case Classification():
+            seconds = pace.test_seconds
+    return Timed(work=work, seconds=seconds_to_declare(seconds))
 
 
 def seconds_to_declare(working_seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Work that runs in another process: a race or a learning-rate search, described by plain data and bytes.
+"""Work that runs in another process: a race, a search, a look inside, or a timing, described by plain data and bytes.
 
 The process maps the images from their cache file, so a description stays small whatever the number of images.
 """
@@ -7,18 +7,42 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load, save
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, open_images, to_device
+from trainer.insight import landscape, sharpness
+from trainer.insight.landscape import Grid, PointEvaluated, training_sample
+from trainer.insight.mistakes import Answering, answer
+from trainer.insight.sharpness import Measured, ProductComputed, SharpnessMeasured
+from trainer.jobs.pace import Pace, measure
 from trainer.learning.checkpoint import Checkpoint
 from trainer.learning.lr_finder import Finding, Trial, find_lr
 from trainer.learning.race import Contender, TimeLimit, limit_time, race
+from trainer.networks.model import OptimizerLabModel
+from trainer.progress import Steps
 from trainer.runs.events import CheckpointReady, EpochEnded, Event
 from trainer.runs.run import Curve
 from trainer.settings.config import TrainConfig
+
+_MOST_SETS = 4  # of images in the process; a training keeps its own
+
+
+class Images(Protocol):
+    """Where the process that trains finds the images."""
+
+    def __hash__(self) -> int:
+        """Returns the same number for the same images."""
+
+    @property
+    def digest(self) -> str:
+        """The digest that the images must have."""
+
+    def open(self) -> ImageData:
+        """Returns the images, not copied. Raises UserError if they are damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +61,10 @@ class ImageFile:
                 "there."
             )
         return cls(path=images.path.absolute(), digest=images.digest)
+
+    def open(self) -> ImageData:
+        """Returns the images, mapped from the file."""
+        return open_images(self.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +114,16 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Race:
-    """A race, or a single training, to its end or until it has had the time of its `limit`."""
+    """A race, or a single training, to its end or until it has had the time of its `limit`.
 
-    images: ImageFile
+    `served_before` is the machine's time, in seconds, that earlier parts of the same job have had: in a schedule, it
+    counts as if this part had had it.
+    """
+
+    images: Images
     states: Sequence[RunState]
     limit: TimeLimit | None = None
+    served_before: float = 0.0
 
     @classmethod
     def of(cls, contenders: Sequence[Contender], images: ImageData, limit: TimeLimit | None = None) -> "Race":
@@ -109,7 +142,7 @@ class Race:
 class Search:
     """A learning-rate range test."""
 
-    images: ImageFile
+    images: Images
     config: TrainConfig
 
     @classmethod
@@ -122,25 +155,97 @@ class Search:
         yield from find_lr(self.config, images_on(self.images, device), device=device)
 
 
-Work = Race | Search
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Landscape:
+    """The loss over a grid, on a sample of the pictures that `config` trains on."""
+
+    images: Images
+    config: TrainConfig
+    grid: Grid
+    num_images: int
+
+    def run(self, device: torch.device) -> Iterator[PointEvaluated]:
+        """Yields the points of the grid, coarse first."""
+        split = training_sample(self.config, images_in(self.images), self.num_images)
+        yield from landscape.evaluate(self.grid, split, device=device)
 
 
-@functools.lru_cache(maxsize=1)
-def images_in(file: ImageFile) -> ImageData:
-    """Returns the images of the file, mapped. They stay in the process, because everything that runs there uses them.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharpness:
+    """The sharpness at some epochs, on a sample of the pictures that `config` trains on."""
 
-    Raises UserError if the file has changed since the app started.
+    images: Images
+    config: TrainConfig
+    measured: Measured
+    num_images: int
+
+    def run(self, device: torch.device) -> Iterator[ProductComputed | SharpnessMeasured]:
+        """Yields the sharpness at each epoch, and the progress in between."""
+        split = training_sample(self.config, images_in(self.images), self.num_images)
+        yield from sharpness.measure(self.measured, split, device=device)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Classification:
+    """The answers of a network for the test pictures; `config` has the settings that its pace depends on."""
+
+    images: Images
+    config: TrainConfig
+    model_config: Mapping[str, Any]
+    weights: bytes
+
+    @classmethod
+    def of(cls, model: OptimizerLabModel, images: ImageData) -> "Classification":
+        """Returns the classification by `model`. Raises UserError if the images are not in a file."""
+        return cls(
+            images=ImageFile.of(images),
+            config=TrainConfig(model=model.config["architecture"]),
+            model_config=model.config,
+            weights=_to_bytes(model.state_dict()),
+        )
+
+    def run(self, device: torch.device) -> Iterator[Answering]:
+        """Yields the progress and the answers."""
+        model = OptimizerLabModel(**self.model_config)
+        model.load_state_dict(load(self.weights))
+        steps = Steps(answer(model.to(device).eval(), images_in(self.images)))
+        for fraction in steps:
+            if fraction < 1:
+                yield Answering(fraction=fraction)
+        yield Answering(fraction=1.0, answers=steps.value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """A measurement of the pace of a config."""
+
+    images: Images
+    config: TrainConfig
+
+    def run(self, device: torch.device) -> Iterator[Pace]:
+        """Yields the pace. Raises UserError if the config does not fit the images."""
+        yield measure(self.config, images_on(self.images, device), device=device)
+
+
+Work = Race | Search | Landscape | Sharpness | Classification | Timing
+
+
+@functools.lru_cache(maxsize=_MOST_SETS)
+def images_in(place: Images) -> ImageData:
+    """Returns the images. They stay in the process until _MOST_SETS others have been used.
+
+    Raises UserError if they have changed since the app started.
     """
-    images = open_images(file.path)
-    if images.digest != file.digest:
+    images = place.open()
+    if images.digest != place.digest:
         raise UserError("The file of the pictures has changed since the app started.")
     return images
 
 
-@functools.lru_cache(maxsize=1)
-def images_on(file: ImageFile, device: torch.device) -> ImageData:
-    """Returns the images of the file on the device, where all trainings share them."""
-    images = images_in(file)
+@functools.lru_cache(maxsize=_MOST_SETS)
+def images_on(place: Images, device: torch.device) -> ImageData:
+    """Returns the images on the device, where all trainings share them."""
+    images = images_in(place)
     return replace(images, train=to_device(images.train, device), test=to_device(images.test, device))
 
 

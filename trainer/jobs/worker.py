@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from torch import nn
 
-from trainer.errors import Message, UserError
-from trainer.jobs.schedule import Schedule
-from trainer.jobs.work import Work
-from trainer.learning.device import allow_tf32
+from trainer.errors import BROKEN, UserError
+from trainer.jobs.schedule import Schedule, Turn
+from trainer.jobs.work import Race, Work
+from trainer.learning.device import set_up_process
+from trainer.learning.optimizers import build_optimizer
+from trainer.settings.config import TrainConfig
 
 READY = "ready"  # the first message
 
@@ -43,10 +46,12 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     _volunteer_for_oom_kill()
     device = torch.device(sys.argv[1])
-    allow_tf32(device)
+    set_up_process(device)
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(stdin, commands), daemon=True).start()
     _send(messages, READY)
+    # With the first optimizer torch imports a third of itself; done now, the first training need not wait for it.
+    build_optimizer(TrainConfig(), [nn.Parameter(torch.zeros(1))])
     schedule = Schedule()
     while True:
         while not len(schedule) or not commands.empty():
@@ -54,11 +59,8 @@ def main() -> None:
             if work is None:
                 schedule.remove(key)
             else:
-                schedule.add(key, work.run(device))
-        turn = schedule.turn()
-        if turn.error is not None and not isinstance(turn.error, UserError):
-            _logger.error("A training failed.", exc_info=turn.error)
-            turn = replace(turn, error=UserError(BROKEN))
+                schedule.add(key, work.run(device), work.served_before if isinstance(work, Race) else 0.0)
+        turn = explained(schedule.turn())
         _send(messages, turn)
         if turn.error is not None:
             # The error's traceback holds the frames of the training, with its network and its batch.
@@ -68,12 +70,21 @@ def main() -> None:
                 torch.cuda.empty_cache()
 
 
-BROKEN = Message("Something in the app went wrong; its log says what.")
+def explained(turn: Turn) -> Turn:
+    """Returns the turn; an error that is not for the user is logged and replaced with one that is."""
+    if turn.error is None or isinstance(turn.error, UserError):
+        return turn
+    _logger.error("A training failed.", exc_info=turn.error)
+    return replace(turn, error=UserError(BROKEN))
 
 
 def _send(messages: BinaryIO, message: object) -> None:
-    pickle.dump(message, messages)
-    messages.flush()
+    """Writes a message. Ends the process if the app has ended: stdin closes at the same time, but is read elsewhere."""
+    try:
+        pickle.dump(message, messages)
+        messages.flush()
+    except OSError:  # a broken pipe, which Windows calls an invalid argument
+        os._exit(0)
 
 
 def _read(stdin: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
@@ -90,7 +101,7 @@ def _read(stdin: BinaryIO, commands: "queue.SimpleQueue[Command]") -> None:
 def _volunteer_for_oom_kill() -> None:
     """Makes Linux end this process before the app when memory runs out."""
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,21 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from trainer.errors import UserError
+from trainer.errors import Message, UserError
 from trainer.learning.learner import Learner
 from trainer.learning.optimizers.state import COUNTS_IN_GROUPS, groups_of, is_plain, kind_of, tensors_of
 from trainer.learning.optimizers.state import restore as restore_optimizer
-from trainer.learning.schedulers import spans_run
+from trainer.learning.schedulers import spans_run, steps_between
 from trainer.networks.model import OptimizerLabModel
-from trainer.runs.events import CheckpointReady, EpochEnded
+from trainer.runs.events import CheckpointReady, EpochEnded, LayersMeasured
 from trainer.runs.run import Curve, Run
 from trainer.settings.config import TrainConfig
+
+# What a step changes in the state of a torch scheduler.
+_CHANGED_BY_STEPS = {
+    "last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step",
+    "best", "num_bad_epochs", "cooldown_counter", "_schedulers",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,8 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]  # "optimizer.<parameter>.<name>" and "gradient.<parameter>"
     state: Mapping[str, Any]  # see CheckpointReady; `continued` adds "continued_with"
     curve: Curve  # up to the end of the last epoch
+    keeps_all: bool = False  # whether the run keeps the weights of all its epochs
+    layers: tuple[LayersMeasured, ...] = ()  # up to the end of the last epoch
 
     @property
     def epoch(self) -> int:
@@ -43,9 +51,26 @@ class Checkpoint:
         return self.state["schedule_from"]
 
     @property
+    def threads(self) -> int | None:
+        """The number of threads that the last epoch was computed with; None if it is not known, or on a GPU."""
+        return self.state.get("threads")
+
+    @property
     def continued_with(self) -> dict[str, Any] | None:
         """The settings changed by a continuation in which no epoch has ended yet; None if there is none."""
         return self.state.get("continued_with")
+
+
+def thread_notice(before: int | None, now: int | None) -> str:
+    """Returns a sentence for a run that continues with another number of threads; "" if it is the same, or unknown."""
+    if before is None or now is None or before == now:
+        return ""
+    return Message(
+        "This run was trained with {before} threads before and goes on with {now}: its results may differ, from the "
+        "last digits on, from those of an uninterrupted run.",
+        before=before,
+        now=now,
+    )
 
 
 class SpentScheduleError(UserError):
@@ -53,9 +78,9 @@ class SpentScheduleError(UserError):
 
 
 def resumed(checkpoint: Checkpoint) -> Run:
-    """Returns a new Run that continues from a checkpoint, with its settings, history and curve so far."""
+    """Returns a new Run that continues from a checkpoint, with its settings, history, curve and layers so far."""
     curve = replace(checkpoint.curve, points=list(checkpoint.curve.points))
-    return Run(config=checkpoint.config, history=list(checkpoint.history), curve=curve)
+    return Run(config=checkpoint.config, history=list(checkpoint.history), curve=curve, layers=list(checkpoint.layers))
 
 
 def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[str, Any]) -> Checkpoint:
@@ -123,15 +148,19 @@ def checkpoint_of(learner: Learner, *, epoch: int, with_gradients: bool) -> Chec
             "optimizer": groups_of(learner.optimizer),
             "scheduler": _json_part(copy.deepcopy(learner.scheduler.state_dict())),
             "scaler": learner.scaler.state_dict(),
+            "threads": torch.get_num_threads() if learner.model.mean.device.type == "cpu" else None,
         },
     )
 
 
-def restore(learner: Learner, checkpoint: Checkpoint) -> None:
+def restore(learner: Learner, checkpoint: Checkpoint, *, batches_per_epoch: int) -> None:
     """Copies the checkpoint's state into a new learner; training it leaves the checkpoint unchanged.
 
     Raises UserError if the state does not fit the learner: the files it was read from are not trusted.
     """
+    steps = steps_between(
+        checkpoint.config, checkpoint.schedule_from, checkpoint.epoch, batches_per_epoch=batches_per_epoch
+    )
     try:
         learner.model.load_state_dict(checkpoint.weights)
         tensors = {
@@ -143,12 +172,12 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
         _restore_gradients(learner.model, checkpoint.tensors)
         if "scheduler" in checkpoint.state:
             saved = copy.deepcopy(checkpoint.state["scheduler"])  # torch removes entries from it
-            learner.scheduler.load_state_dict(_merged(learner.scheduler.state_dict(), saved))
+            learner.scheduler.load_state_dict(_merged(learner.scheduler.state_dict(), saved, steps))
         learner.scaler.load_state_dict(checkpoint.state["scaler"])
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # each optimizer refuses a foreign state in its own way
-        raise UserError("The checkpoint does not fit the run it belongs to: its files are damaged.") from error
+        raise UserError("training.json or training.safetensors is damaged: its state does not fit the run.") from error
 
 
 def _restore_gradients(model: OptimizerLabModel, tensors: Mapping[str, Tensor]) -> None:
@@ -172,15 +201,26 @@ def _json_part(state: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _merged(current: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """Returns the current entries, replaced by the saved ones.
+def _merged(current: dict[str, Any], saved: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Returns the current entries of a scheduler that has taken no step, replaced by the saved ones after `steps`.
 
-    Raises KeyError for a saved entry that is not among the current ones, TypeError for one of another type.
+    Raises KeyError for a saved entry that is not among the current ones, TypeError for one of another type, ValueError
+    for one that differs although no step changes it, or if the saved scheduler has not taken that many steps.
     """
     if "_schedulers" in saved:
-        pairs = zip(current["_schedulers"], saved["_schedulers"], strict=True)
-        saved = {**saved, "_schedulers": [_merged(*pair) for pair in pairs]}
+        (warmup, main), (saved_warmup, saved_main) = current["_schedulers"], saved["_schedulers"]
+        (num_warmup,) = current["_milestones"]
+        inner = [
+            _merged(warmup, saved_warmup, min(steps, num_warmup - 1)),
+            _merged(main, saved_main, max(steps - num_warmup, -1)),
+        ]
+        saved = {**saved, "_schedulers": inner}
     for name, value in saved.items():
         if kind_of(value) is not kind_of(current[name]):
             raise TypeError(name)
+        # JSON has lists for tuples.
+        if name not in _CHANGED_BY_STEPS and _json_part({name: value}) != _json_part({name: current[name]}):
+            raise ValueError(name)
+    if saved["last_epoch"] != steps:
+        raise ValueError(steps)
     return {**current, **saved}

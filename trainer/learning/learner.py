@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional
 
+from trainer.errors import UserError
 from trainer.images.image_data import ImageData, Split
 from trainer.learning.device import explain_out_of_memory
 from trainer.learning.distributed import ALONE, World
+from trainer.learning.layers import LayerProbe
 from trainer.learning.optimizers import build_optimizer, is_schedule_free
 from trainer.learning.optimizers.sam import SharpnessAware
 from trainer.learning.schedulers import build_scheduler
@@ -79,6 +81,8 @@ def build_model(config: TrainConfig, data: ImageData, split: Split) -> Optimizer
             image_size=split.images.shape[-1],
             mean=list(mean),
             std=[max(value, 1e-3) for value in std],  # images of a single colour have a deviation of 0
+            # A network that has not learned from mirror images may confuse what they make of a picture.
+            mirror=config.model == "fast" and config.flip,
         )
 
 
@@ -92,6 +96,7 @@ def train_batch(
     *,
     world: World = ALONE,
     num_images: int | None = None,
+    probe: LayerProbe | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Trains on one batch; returns its mean loss before the update and the norm of all gradients together.
 
@@ -101,7 +106,7 @@ def train_batch(
     the host need not wait for them. Raises UserError if the device has too little memory.
 
     If `world` has several ranks, `images` is this rank's share, which may be empty, of a batch of `num_images`; loss,
-    norm and update are those of the whole batch.
+    norm and update are those of the whole batch. `probe` measures the layers.
     """
 
     def backward() -> Tensor:
@@ -114,19 +119,25 @@ def train_batch(
             _combine(learner.model, loss, weight, world)
         return loss
 
-    loss = backward()
+    with probe.watching_relus() if probe else nullcontext():
+        loss = backward()
     norm = _gradient_norm(learner)
+    if probe:
+        probe.before_update(_scale(learner, norm.device))
     if step % max(1, config.zero_grad_every) == 0:
-        if isinstance(learner.optimizer, SharpnessAware):
-            with frozen_statistics(learner.model):
-                learner.optimizer.step(backward)
-        else:
-            learner.scaler.step(learner.optimizer)
+        with _explain_overflow(learner.optimizer):
+            if isinstance(learner.optimizer, SharpnessAware):
+                with frozen_statistics(learner.model):
+                    learner.optimizer.step(backward)
+            else:
+                learner.scaler.step(learner.optimizer)
         learner.scaler.update()
         if config.zero_grad_every > 1:
             learner.optimizer.zero_grad()
         if config.scheduler_unit == "batch":
             learner.scheduler.step()
+    if probe:
+        probe.after_update()
     return loss, norm
 
 
@@ -147,7 +158,7 @@ def finish_training(learner: Learner, images: Tensor) -> None:
     if not is_schedule_free(learner.optimizer):
         return
     learner.optimizer.eval()  # type: ignore[attr-defined]
-    norms = [layer for layer in learner.model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    norms = _norms(learner.model)
     if not norms:
         return
     chosen = images[:: math.ceil(len(images) / _MOST_MEASURED)]
@@ -165,7 +176,7 @@ def finish_training(learner: Learner, images: Tensor) -> None:
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Leaves the running statistics of batch normalisation as they are."""
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    norms = _norms(model)
     for layer in norms:
         layer.track_running_stats = False
     try:
@@ -173,6 +184,24 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in norms:
             layer.track_running_stats = True
+
+
+@contextmanager
+def _explain_overflow(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Turns torch's error for a factor that float32 cannot hold, such as a huge lr, into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise UserError(
+            "The weights cannot hold a step with an lr of {lr}: choose a smaller lr.",
+            lr=f"{optimizer.param_groups[0]['lr']:g}",
+        ) from error
+
+
+def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 def _backward(config: TrainConfig, learner: Learner, images: Tensor, labels: Tensor, weight: float) -> Tensor:
@@ -206,6 +235,9 @@ def _combine(model: OptimizerLabModel, loss: Tensor, weight: float, world: World
 def _gradient_norm(learner: Learner) -> Tensor:
     """Returns the norm of all gradients together, without the scaler's factor."""
     norm = nn.utils.get_total_norm([p.grad for p in learner.model.parameters() if p.grad is not None])
-    if learner.scaler.is_enabled():
-        norm = norm / learner.scaler.scale(torch.ones((), device=norm.device))
-    return norm
+    return norm / _scale(learner, norm.device)
+
+
+def _scale(learner: Learner, device: torch.device) -> Tensor | float:
+    """Returns the factor by which the scaler has multiplied the gradients."""
+    return learner.scaler.scale(torch.ones((), device=device)) if learner.scaler.is_enabled() else 1.0

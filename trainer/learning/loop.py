@@ -1,6 +1,7 @@
 """train() and evaluate(): training as a generator of events."""
 
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -13,26 +14,37 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.errors import Message, UserError
-from trainer.images.batches import batches
+from trainer.images.batches import batches, images_per_batch
 from trainer.images.image_data import ImageData, Split, select, to_device
 from trainer.learning.checkpoint import Checkpoint, checkpoint_of, restore
 from trainer.learning.device import explain_out_of_memory
 from trainer.learning.distributed import ALONE, World, check_batch_size
+from trainer.learning.layers import LayerProbe, is_measured, layers_of
 from trainer.learning.learner import Learner, build_learner, finish_training, start_training, train_batch
-from trainer.learning.training_set import batches_per_epoch, holdout_split, images_per_epoch, training_split
+from trainer.learning.training_set import (
+    batches_per_epoch,
+    holdout_split,
+    images_per_epoch,
+    num_training_images,
+    training_split,
+)
 from trainer.networks.model import OptimizerLabModel
-from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, Event, Finished, StepLogged
+from trainer.runs.events import (
+    CheckpointReady,
+    EpochEnded,
+    EvaluationLogged,
+    Event,
+    Finished,
+    LayersMeasured,
+    StepLogged,
+)
+from trainer.runs.run import FEWEST_TESTED, num_tested
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
 
 # Short enough for a smooth progress bar and a prompt Stop, long enough that reading the losses costs nothing.
 SECONDS_BETWEEN_YIELDS = 0.4
 _EVALUATION_BATCH = 500
-
-# An image's evaluation takes about a third of the time of training on it. If evaluating all test images would take more
-# than half the time, all but the last epoch are evaluated on a part that takes a quarter. The untrained network is
-# evaluated on the fewest, because it only guesses.
-_TESTS_PER_IMAGE, _FEWEST_TESTED = 3, 1000
 
 # The loss and accuracy of untrained networks, and the seconds that the evaluation took, by `_Training._key`. Many runs
 # start from the same one, in a race or in a class that keeps the seed, and evaluating it takes a third of a short run's
@@ -69,7 +81,7 @@ def train(
     the checkpoint. While running, raises UserError if memory runs out, and LostRankError if another rank has ended.
     """
     device = torch.device(device)
-    check_batch_size(world, config.batch_size)
+    check_batch_size(world, images_per_batch(num_training_images(config, data), config))
     split, learner = prepare(config, data, device=device, resume=resume)
     training = _Training(
         config=config,
@@ -89,10 +101,10 @@ def train(
 
 def _tests(test: Split, images_per_epoch: int) -> tuple[Split, Split | None]:
     """Returns the test images for every epoch, and the others, None if there are none, for the last one."""
-    chosen = max(images_per_epoch, _FEWEST_TESTED)
-    if len(test.labels) <= max(_TESTS_PER_IMAGE * images_per_epoch, chosen):
+    count = num_tested(len(test.labels), images_per_epoch)
+    if count == len(test.labels):
         return test, None
-    which = _evenly(test, chosen)
+    which = _evenly(test, count)
     return select(test, which), select(test, ~which)
 
 
@@ -122,17 +134,23 @@ def prepare(
         schedule_from=resume.schedule_from if resume else 0,
     )
     if resume:
-        restore(learner, resume)
+        restore(learner, resume, batches_per_epoch=batches_per_epoch(config, data))
     return to_device(split, device), learner
 
 
 def evaluate(
-    model: OptimizerLabModel, split: Split, *, epoch: int = 0, world: World = ALONE
+    model: OptimizerLabModel,
+    split: Split,
+    *,
+    epoch: int = 0,
+    world: World = ALONE,
+    progress: tuple[float, float] = (0.0, 1.0),
 ) -> Generator[EvaluationLogged, None, tuple[float, float]]:
     """Yields the progress of an evaluation; returns (mean loss per image, accuracy 0–1) of the model on a split.
 
     The model stays in evaluation mode. Each rank of `world` evaluates its share of the images; the results are those of
-    the whole split on every rank. Raises UserError if the device has too little memory.
+    the whole split on every rank. The progress goes from the first to the second number of `progress`. Raises UserError
+    if the device has too little memory.
     """
     num_images, images, labels = len(split.labels), world.share(split.images), world.share(split.labels)
     count, last_yield = len(labels), time.perf_counter()
@@ -146,7 +164,8 @@ def evaluate(
             loss += functional.cross_entropy(outputs, wanted, reduction="sum")
             correct += (outputs.argmax(1) == wanted).sum()
         if time.perf_counter() - last_yield > SECONDS_BETWEEN_YIELDS:
-            yield EvaluationLogged(epoch=epoch, fraction=min(1.0, (start + _EVALUATION_BATCH) / count))
+            fraction = min(1.0, (start + _EVALUATION_BATCH) / count)
+            yield EvaluationLogged(epoch=epoch, fraction=progress[0] + fraction * (progress[1] - progress[0]))
             last_yield = time.perf_counter()
     losses, corrects = zip(*world.gather((loss.item(), correct.item())), strict=True)
     return sum(losses) / num_images, sum(corrects) / num_images
@@ -159,6 +178,7 @@ class _Step(NamedTuple):
     lr: float
     loss: Tensor
     grad_norm: Tensor
+    layers: Tensor | None  # see LayerProbe.figures; None if they were not measured
 
 
 class _Trained(NamedTuple):
@@ -200,15 +220,16 @@ class _Training:
     def _evaluate_untrained(self) -> Iterator[Event]:
         started = self.clock()
         checkpoint = self._checkpoint(0)
-        few = select(self.tests[0], _evenly(self.tests[0], _FEWEST_TESTED))
+        few = select(self.tests[0], _evenly(self.tests[0], FEWEST_TESTED))
+        progress = _progress(few, self.holdout)
         key = self._key(checkpoint)
         if self.world.size > 1 or key not in _untrained:
             while len(_untrained) >= _MOST_UNTRAINED:
                 _untrained.pop(next(iter(_untrained)), None)
-            results = yield from evaluate(self.learner.model, few, epoch=0, world=self.world)
+            results = yield from self._evaluate(few, 0, progress[0])
             _untrained[key] = (*results, self.clock() - started)
         test_loss, test_accuracy, seconds = _untrained[key]
-        held_out = yield from self._evaluate_holdout(0)
+        held_out = yield from self._evaluate_holdout(0, progress[1])
         yield EpochEnded(
             epoch=0,
             train_loss=None,
@@ -225,11 +246,19 @@ class _Training:
         )
         yield checkpoint
 
-    def _evaluate_holdout(self, epoch: int) -> Generator[Event, None, tuple[float, float] | tuple[None, None]]:
+    def _evaluate(
+        self, split: Split, epoch: int, progress: tuple[float, float]
+    ) -> Generator[Event, None, tuple[float, float]]:
+        """Returns loss and accuracy on a split."""
+        return (yield from evaluate(self.learner.model, split, epoch=epoch, world=self.world, progress=progress))
+
+    def _evaluate_holdout(
+        self, epoch: int, progress: tuple[float, float]
+    ) -> Generator[Event, None, tuple[float, float] | tuple[None, None]]:
         """Returns loss and accuracy on the images that are kept aside; None for both without any."""
         if self.holdout is None:
             return None, None
-        return (yield from evaluate(self.learner.model, self.holdout, epoch=epoch, world=self.world))
+        return (yield from self._evaluate(self.holdout, epoch, progress))
 
     @property
     def _share(self) -> float:
@@ -258,20 +287,21 @@ class _Training:
         training_seconds = self.clock() - started
         if config.scheduler_unit == "epoch" and config.scheduler != "plateau":
             scheduler.step()
-        part, rest = self.tests
-        test_loss, test_accuracy = yield from evaluate(self.learner.model, part, epoch=epoch, world=self.world)
+        part, rest = self.tests if epoch == config.epochs else (self.tests[0], None)
+        progress = _progress(part, rest, self.holdout)
+        test_loss, test_accuracy = yield from self._evaluate(part, epoch, progress[0])
         # The epoch's last step can break the network, and its loss was computed before that.
         if not math.isfinite(test_loss):
             return _diverged(config, epoch)
         if config.scheduler == "plateau":
             scheduler.step(test_loss)  # type: ignore[arg-type]
         share = self._share
-        if rest and epoch == config.epochs:
-            others = yield from evaluate(self.learner.model, rest, epoch=epoch, world=self.world)
+        if rest:
+            others = yield from self._evaluate(rest, epoch, progress[1])
             test_loss = share * test_loss + (1 - share) * others[0]
             test_accuracy = share * test_accuracy + (1 - share) * others[1]
             share = 1.0
-        held_out = yield from self._evaluate_holdout(epoch)
+        held_out = yield from self._evaluate_holdout(epoch, progress[2])
         yield EpochEnded(
             epoch=epoch,
             train_loss=trained.loss_sum / self.batches_per_epoch,
@@ -290,7 +320,7 @@ class _Training:
         yield self._checkpoint(epoch)
         return None
 
-    def _train_epoch(self, epoch: int) -> Generator[StepLogged, None, _Trained | Finished]:
+    def _train_epoch(self, epoch: int) -> Generator[StepLogged | LayersMeasured, None, _Trained | Finished]:
         """Trains on the batches of an epoch and yields each; returns their results, or a Finished if the run ended."""
         started = self.clock()
         cadence = _Cadence(self.world, self.clock)
@@ -308,12 +338,14 @@ class _Training:
                 yield StepLogged(
                     epoch=epoch,
                     step=logged.number,
-                    num_steps=self.config.epochs * self.batches_per_epoch,
+                    num_steps=self._num_steps,
                     loss=loss,
                     lr=logged.lr,
                     grad_norm=grad_norm,
                     epoch_seconds=self.clock() - started,
                 )
+                if logged.layers is not None:
+                    yield self._measured(epoch, logged.number, logged.layers)
                 if not math.isfinite(loss):
                     return _diverged(self.config, epoch)
             if is_stopping:
@@ -326,16 +358,45 @@ class _Training:
         """Trains on each batch of an epoch, and yields it before its loss is known."""
         config, learner, world = self.config, self.learner, self.world
         num_images, before = len(self.split.labels), (epoch - 1) * self.batches_per_epoch
+        size = images_per_batch(num_images, config)
         shares = batches(self.split, config, epoch, rank=world.rank, world_size=world.size)
         for index, (images, labels) in enumerate(shares):
             number, lr = before + index + 1, learner.optimizer.param_groups[0]["lr"]
-            in_batch = min(config.batch_size, num_images - index * config.batch_size)
-            loss, norm = train_batch(config, learner, images, labels, number, world=world, num_images=in_batch)
-            yield _Step(number, lr, loss, norm)
+            in_batch = min(size, num_images - index * size)
+            is_probed = is_measured(number, self._num_steps, config.zero_grad_every)
+            probe = LayerProbe(learner.model.network) if is_probed else None
+            loss, norm = train_batch(
+                config, learner, images, labels, number, world=world, num_images=in_batch, probe=probe
+            )
+            yield _Step(number, lr, loss, norm, probe.figures(world) if probe else None)
+
+    @property
+    def _num_steps(self) -> int:
+        """The number of batches of the whole run."""
+        return self.config.epochs * self.batches_per_epoch
+
+    def _measured(self, epoch: int, step: int, figures: Tensor) -> LayersMeasured:
+        columns = [tuple(value if math.isfinite(value) else None for value in column) for column in figures.tolist()]
+        return LayersMeasured(
+            epoch=epoch,
+            step=step,
+            epochs_passed=step / self.batches_per_epoch,
+            layers=tuple(layer.name for layer in layers_of(self.learner.model.network)),
+            weight_norm=columns[0],
+            grad_norm=columns[1],
+            update_ratio=columns[2],
+            inactive=columns[3],
+        )
 
     def _checkpoint(self, epoch: int) -> CheckpointReady:
         # Only gradients that are cleared before every batch need not be saved.
         return checkpoint_of(self.learner, epoch=epoch, with_gradients=self.config.zero_grad_every != 1)
+
+
+def _progress(*splits: Split | None) -> list[tuple[float, float]]:
+    """Returns where each split's evaluation begins and ends within that of all of them, 0–1."""
+    ends = list(itertools.accumulate(len(split.labels) if split else 0 for split in splits))
+    return [(start / ends[-1], end / ends[-1]) for start, end in itertools.pairwise([0, *ends])]
 
 
 class _Cadence:

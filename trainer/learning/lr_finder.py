@@ -83,7 +83,9 @@ def find_lr(config: TrainConfig, data: ImageData, *, device: str | torch.device 
 def num_trials(config: TrainConfig) -> int:
     """Returns the number of batches in the whole ramp, which ends early if the loss explodes."""
     batches_per_lr = _batches_per_lr(config)
-    num_lrs = min(max(_NUM_IMAGES // (config.batch_size * batches_per_lr), _FEWEST_STEPS), _MOST_STEPS)
+    # Whatever the number of images is, a batch of all of them (batch_size 0) makes the fewest steps.
+    images_per_lr = (config.batch_size or _NUM_IMAGES) * batches_per_lr
+    num_lrs = min(max(_NUM_IMAGES // images_per_lr, _FEWEST_STEPS), _MOST_STEPS)
     return batches_per_lr * num_lrs
 
 

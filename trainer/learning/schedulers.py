@@ -42,6 +42,16 @@ def spans_run(config: TrainConfig) -> bool:
     )
 
 
+def steps_between(config: TrainConfig, first: int, last: int, *, batches_per_epoch: int) -> int:
+    """Returns how many scheduler steps a run takes after epoch `first`, up to the end of epoch `last`."""
+    every = _batches_per_step(config, batches_per_epoch)
+    return last * batches_per_epoch // every - first * batches_per_epoch // every
+
+
+def _batches_per_step(config: TrainConfig, batches_per_epoch: int) -> int:
+    return batches_per_epoch if config.scheduler_unit == "epoch" else config.zero_grad_every or 1
+
+
 def build_scheduler(
     config: TrainConfig, optimizer: Optimizer, *, batches_per_epoch: int, after_epoch: int = 0
 ) -> LRScheduler:
@@ -53,10 +63,9 @@ def build_scheduler(
     """
     first, last = after_epoch * batches_per_epoch, config.epochs * batches_per_epoch
     batches_per_update = config.zero_grad_every or 1
-    batches_per_step = batches_per_epoch if config.scheduler_unit == "epoch" else batches_per_update
     if last // batches_per_update == first // batches_per_update:
         raise UserError("zero_grad_every must not be above the number of batches: the run would take no step at all.")
-    all_steps = last // batches_per_step - first // batches_per_step
+    all_steps = steps_between(config, after_epoch, config.epochs, batches_per_epoch=batches_per_epoch)
     num_steps = all_steps - config.num_warmup_steps
     if num_steps < 1:
         raise UserError("num_warmup_steps must be below the run's {steps} scheduler steps.", steps=all_steps)
@@ -74,7 +83,8 @@ def build_scheduler(
         case "cyclic":
             assert config.lr is not None  # every optimizer has one
             own["base_lr"] = config.lr / 4 if own["base_lr"] is None else own["base_lr"]
-            own["step_size_up"] = own["step_size_up"] or max(1, round(2 * batches_per_epoch / batches_per_step))
+            steps_per_epoch = batches_per_epoch / _batches_per_step(config, batches_per_epoch)
+            own["step_size_up"] = own["step_size_up"] or max(1, round(2 * steps_per_epoch))
             own["max_lr"] = config.lr
             if config.mode == "triangular2":
                 # torch's 1 / 2 ** (cycle - 1) overflows after a thousand cycles; this becomes 0.

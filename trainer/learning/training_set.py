@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.errors import UserError
-from trainer.images.batches import num_batches
+from trainer.images.batches import images_per_batch, num_batches
 from trainer.images.image_data import ImageData, Split, Statistics, pixel_statistics, select, subset
 from trainer.images.readers import CIFAR10_SIZES
 from trainer.settings.config import TrainConfig
@@ -58,7 +58,8 @@ def batches_per_epoch(config: TrainConfig, data: ImageData | None) -> int:
 
 def images_per_epoch(config: TrainConfig, data: ImageData | None) -> int:
     """Returns the number of images in an epoch's batches: without those that `drop_last` leaves out."""
-    return min(num_training_images(config, data), batches_per_epoch(config, data) * config.batch_size)
+    number = num_training_images(config, data)
+    return min(number, num_batches(number, config) * images_per_batch(number, config))
 
 
 def is_held_out(labels: Tensor, share: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Reads the files of a checkpoint, JSON and safetensors, without trusting their content."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,28 @@ def read_json(path: Path, *, at_most: int) -> dict[str, Any]:
 def parse_json(data: bytes, name: str) -> dict[str, Any]:
     """Returns the JSON object in the content of the file `name`. Raises UserError if it is damaged."""
     try:
-        content = json.loads(data.decode())
-    except (RecursionError, ValueError):  # ValueError: no UTF-8, no JSON, or an integer of thousands of digits
+        content = json.loads(data.decode(), parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    except (RecursionError, ValueError):  # ValueError: no UTF-8, no JSON, or a number that no file of this app has
         raise UserError("{file} is damaged: it cannot be read as JSON.", file=name) from None
     if not isinstance(content, dict):
         raise UserError("{file} is damaged: it is not a JSON object.", file=name)
     return content
+
+
+def _whole(text: str) -> int:
+    """Returns the whole number of a text. Raises ValueError if it needs more than 64 bits, as no number here does."""
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(text)
+    return number
+
+
+def _finite(text: str) -> float:
+    """Returns the number of a text. Raises ValueError if it is infinite or NaN, which is not JSON."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _regular(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from trainer.errors import UserError
 from trainer.images.class_names import check_class_names
 from trainer.images.picture import RESIZES
-from trainer.networks.architectures import ARCHITECTURES, memory_format
+from trainer.networks.architectures import ARCHITECTURES, Mirrored, memory_format
 from trainer.networks.download import download
 from trainer.networks.files import CONFIG_FILE, LARGEST_CONFIG, WEIGHTS_FILE, largest_file, load_weights, read_json
 from trainer.settings.config import ACTIVATIONS
@@ -35,7 +36,9 @@ class OptimizerLabModel(
     The arguments are the entries of config.json. `architecture` is one of ARCHITECTURES, `activation` one of
     ACTIVATIONS. `mean` and `std` are per channel, for pixels from 0 to 1. `image_size` is a
     multiple of 8 from 8 to 128; `resize` is one of RESIZES. `softmax` appends a Softmax layer: the network then returns
-    probabilities, and `probabilities` applies no second softmax. Raises UserError for any other value, because
+    probabilities, and `probabilities` applies no second softmax. `mirror`: the network, in evaluation mode, returns the
+    mean of its outputs for a picture and its mirror image; None, as in files of earlier versions, means that only
+    `fast` does. Raises UserError for any other value, because
     config.json may come from a stranger.
     """
 
@@ -53,6 +56,7 @@ class OptimizerLabModel(
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         resize: str = "crop",
+        mirror: bool | None = None,
     ):
         super().__init__()
         if architecture not in ARCHITECTURES:
@@ -61,6 +65,8 @@ class OptimizerLabModel(
             )
         if activation not in ACTIVATIONS or not isinstance(softmax, bool) or resize not in RESIZES:
             raise UserError("The checkpoint has an unknown activation, softmax or resize rule.")
+        if not isinstance(mirror, bool | None):
+            raise UserError("The checkpoint's mirror must be true or false.")
         if type(image_size) is not int or image_size % 8 or not 8 <= image_size <= 128:
             raise UserError("The checkpoint's image size must be a multiple of 8 from 8 to 128.")
         self.class_names = check_class_names(class_names)
@@ -69,6 +75,8 @@ class OptimizerLabModel(
         self.register_buffer("mean", _per_channel(mean, low=0.0), persistent=False)
         self.register_buffer("std", _per_channel(std, low=1e-4), persistent=False)
         self.network = ARCHITECTURES[architecture](len(self.class_names), image_size, activation)
+        if mirror or (mirror is None and architecture == "fast"):
+            self.network = Mirrored(OrderedDict(self.network.named_children()))
         if softmax:
             self.network.append(nn.Softmax(dim=1))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations

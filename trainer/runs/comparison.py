@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from trainer.runs.events import EpochEnded
 from trainer.runs.run import Run, is_training
 from trainer.settings.config import SETTINGS, TrainConfig
+from trainer.settings.fields import label_of
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 
@@ -128,6 +129,13 @@ def label(differs: dict[str, Any]) -> str:
     return " · ".join(_named(name, value) for name, value in differs.items())
 
 
+def short_labels(contenders: Sequence[Contender]) -> list[str]:
+    """Returns the first setting of each label, if that is enough to tell the contenders apart, or else the labels."""
+    labels = [one.label for one in contenders]
+    first = [text.partition(" · ")[0] for text in labels]
+    return first if len(set(first)) == len(first) else labels
+
+
 def verdict(contenders: Sequence[Contender]) -> Verdict | None:
     """Returns the contender with the highest test accuracy, of those that trained an epoch and did not diverge.
 
@@ -160,7 +168,7 @@ def to_csv(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> str:
     names = [name for name in SETTINGS if any(name in own for own in all_differences)]
     measures = [name for name in EpochEnded.__dataclass_fields__ if name != "continued_with"]
     text = io.StringIO()
-    table = csv.writer(text)
+    table = csv.writer(text, lineterminator="\n")
     published = any(repo_ids)
     table.writerow(["run", *(["repo_id"] if published else []), *names, *measures])
     for number, (run, own) in enumerate(zip(runs, all_differences, strict=True), 1):
@@ -176,6 +184,4 @@ def _named(name: str, value: Any) -> str:
         return name if value else f"no {name}"
     if name in ("model", "optimizer", "scheduler"):
         return value
-    if isinstance(value, tuple):
-        value = ", ".join(f"{part:g}" for part in value)
-    return f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
+    return f"{name} {label_of(value)}"

@@ -19,6 +19,23 @@ class StepLogged:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LayersMeasured:
+    """Statistics of the layers in the update of one step, each with a value for each layer in the network's order.
+
+    A value is None if it is not finite, or if the layer has no ReLU. The event has no row in the public stream.
+    """
+
+    epoch: int
+    step: int  # counted as in StepLogged
+    epochs_passed: float  # after the step, such as 2.25
+    layers: tuple[str, ...]  # their names
+    weight_norm: tuple[float | None, ...]  # the L2 norm before the update
+    grad_norm: tuple[float | None, ...]  # the L2 norm of the gradient that the update was made from
+    update_ratio: tuple[float | None, ...]  # the L2 norm of the update divided by that of the weights
+    inactive: tuple[float | None, ...]  # 0–1: the share of ReLUs that no picture of the batch made active
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationLogged:
     """Progress of the evaluation at an epoch's end: the `fraction` done, 0–1. It has no row in the public stream."""
 
@@ -53,7 +70,7 @@ class CheckpointReady:
     model_config: dict[str, Any]  # config.json
     model: bytes  # model.safetensors
     training: bytes  # training.safetensors
-    state: dict[str, Any]  # `schedule_from`, and optimizer, scheduler and gradient scaler without their tensors
+    state: dict[str, Any]  # `schedule_from`, `threads`, and optimizer, scheduler and scaler without their tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +95,7 @@ class GpuTime:
 # `interrupted`: the process that trained ended before the run did.
 REASONS = ("completed", "stopped", "diverged", "out_of_time", "interrupted")
 
-Event = StepLogged | EvaluationLogged | EpochEnded | CheckpointReady | GpuTime | Finished
+Event = StepLogged | LayersMeasured | EvaluationLogged | EpochEnded | CheckpointReady | GpuTime | Finished
 
 
 def json_fields(instance: Any) -> dict[str, Any]:

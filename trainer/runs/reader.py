@@ -9,9 +9,10 @@ from trainer.errors import UserError
 from trainer.learning.checkpoint import Checkpoint
 from trainer.networks.files import WEIGHTS_FILE, largest_file, parse_json, read_tensors
 from trainer.networks.model import OptimizerLabModel
-from trainer.runs import training_json
+from trainer.runs import lock, training_json
+from trainer.runs.layers import read_layers
 from trainer.runs.run import Run
-from trainer.runs.run_folder import HISTORY_FILE, TENSORS_FILE, is_being_written
+from trainer.runs.run_folder import HISTORY_FILE, TENSORS_FILE
 from trainer.settings.config import TrainConfig
 
 _SNAPSHOT_TRIES = 50
@@ -24,7 +25,7 @@ def read_run(folder: Path) -> Run:
     Reads no tensors, and works while the run is in training. Raises UserError if the folder has no valid run.
     """
     run = training_json.to_run(training_json.load(folder))
-    if run.status == "training" and not is_being_written(folder):
+    if run.status == "training" and not lock.is_held(folder):
         run.status = "interrupted"
     return run
 
@@ -65,6 +66,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         tensors=tensors,
         state=state,
         curve=training_json.curve_until(run.curve, run.epoch),
+        keeps_all=content.get("keep_epochs") == "all",
+        layers=tuple(read_layers(folder, run.epoch)),
     )
 
 

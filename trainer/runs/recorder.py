@@ -8,11 +8,11 @@ from typing import Any
 from safetensors.torch import save
 
 from trainer.errors import Message
-from trainer.learning.checkpoint import Checkpoint
+from trainer.learning.checkpoint import Checkpoint, thread_notice
 from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE
-from trainer.runs import run_folder, training_json
+from trainer.runs import layers, run_folder, training_json
 from trainer.runs.events import CheckpointReady, EvaluationLogged, Event, Finished, GpuTime, StepLogged
-from trainer.runs.model_card import CARD_FILE, model_card
+from trainer.runs.exports.model_card import CARD_FILE, model_card
 from trainer.runs.run import Run
 from trainer.runs.run_folder import HISTORY_FILE, TENSORS_FILE
 
@@ -25,14 +25,21 @@ class Recorder:
 
     `data` holds the name, source, revision and digest of the images. `resume` is the checkpoint that the run continues
     from, if any. Its settings are saved at once, so that a run that is interrupted before the next epoch ends has them.
+    `keeps_all` keeps the weights of all epochs (see `run_folder.thin_epochs`), also when the run is resumed.
     """
 
     run: Run
     folder: Path
     data: Mapping[str, Any]
     resume: Checkpoint | None = None
+    keeps_all: bool = False
     _unsaved: list[CheckpointReady] = field(default_factory=list)
+    _threads: int | None = field(default=None, init=False)  # before the resume
     has_started: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        if self.resume:
+            self._threads, self.keeps_all = self.resume.threads, self.keeps_all or self.resume.keeps_all
 
     def record(self, event: Event) -> bool:
         """Records an event; returns False if it is a checkpoint that could not be saved.
@@ -46,6 +53,7 @@ class Recorder:
             return True
         self.has_started = True
         if isinstance(event, CheckpointReady):
+            self.run.notice = thread_notice(self._threads, event.state.get("threads"))
             # Runs resume from the last state only; if the disk stays full, all weights would fill the memory.
             earlier = self._unsaved[-_MOST_UNSAVED:]
             self._unsaved = [*(replace(ready, training=b"") for ready in earlier), event]
@@ -61,8 +69,11 @@ class Recorder:
         run = self.run
         try:
             if self._unsaved:
-                run_folder.commit(self.folder, _state_files(run, self.data, self._unsaved))
+                files = _state_files(run, self.data, self._unsaved, keeps_all=self.keeps_all)
+                run_folder.commit(self.folder, files)
                 self._unsaved.clear()
+                if run.best and not self.keeps_all:
+                    run_folder.thin_epochs(self.folder, best=run.best.epoch, last=run.epoch)
             elif run.history:
                 content = training_json.load(self.folder)
                 run_folder.commit(self.folder, _updated_files(content, run, self.resume))
@@ -91,10 +102,11 @@ def record(
     data: Mapping[str, Any],
     *,
     resume: Checkpoint | None = None,
+    keeps_all: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Records the events of one run, as `record_race` does, and yields them. See Recorder for the arguments."""
-    recorders = [Recorder(run=run, folder=folder, data=data, resume=resume)]
+    recorders = [Recorder(run=run, folder=folder, data=data, resume=resume, keeps_all=keeps_all)]
     for _, event in record_race(((0, event) for event in events), recorders, stop=stop):
         yield event
 
@@ -128,16 +140,19 @@ def _stop(recorders: Sequence[Recorder]) -> Iterator[tuple[int, Event]]:
             yield index, finished
 
 
-def _state_files(run: Run, data: Mapping[str, Any], unsaved: Sequence[CheckpointReady]) -> dict[str, bytes]:
+def _state_files(
+    run: Run, data: Mapping[str, Any], unsaved: Sequence[CheckpointReady], *, keeps_all: bool
+) -> dict[str, bytes]:
     """Returns the files of the last state in `unsaved`, and the weights of all epochs in it."""
     last = unsaved[-1]
     tensors = {WEIGHTS_FILE: last.model, TENSORS_FILE: last.training}
-    content = training_json.from_run(run, data, state=last.state, files=tensors)
+    content = training_json.from_run(run, data, state=last.state, files=tensors, keeps_all=keeps_all)
     return {
         **{run_folder.epoch_file(ready.epoch): ready.model for ready in unsaved},
         CONFIG_FILE: training_json.as_json(last.model_config),
         **tensors,
         HISTORY_FILE: training_json.as_json(content),
+        **_layer_files(run),
         CARD_FILE: model_card(run, data, last.model_config).encode(),
     }
 
@@ -145,11 +160,18 @@ def _state_files(run: Run, data: Mapping[str, Any], unsaved: Sequence[Checkpoint
 def _updated_files(content: Mapping[str, Any], run: Run, resume: Checkpoint | None) -> dict[str, bytes]:
     """Returns the files that change if no epoch has ended since the last save, whose training.json is `content`."""
     content = {**content, **training_json.status_entries(run)}
+    files = {}
     if run.status == "diverged":  # within an epoch that gets no checkpoint
         content["curve"] = training_json.curve_entry(run.curve)
+        files = _layer_files(run)
     if resume is None:
-        return {HISTORY_FILE: training_json.as_json(content)}
+        return {**files, HISTORY_FILE: training_json.as_json(content)}
     tensors = {TENSORS_FILE: save(dict(resume.tensors))}
     content["config"], content["state"] = resume.config.settings(), dict(resume.state)
     content["files"] = {**content["files"], **training_json.digests(tensors)}
-    return {**tensors, HISTORY_FILE: training_json.as_json(content)}
+    return {**tensors, **files, HISTORY_FILE: training_json.as_json(content)}
+
+
+def _layer_files(run: Run) -> dict[str, bytes]:
+    """Returns layers.json, if any layers were measured."""
+    return {layers.LAYERS_FILE: layers.as_file(run.layers)} if run.layers else {}

@@ -5,8 +5,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from trainer.runs.events import REASONS, EpochEnded, EvaluationLogged, Event, Finished, GpuTime, StepLogged
+from trainer.runs.events import (
+    REASONS,
+    EpochEnded,
+    EvaluationLogged,
+    Event,
+    Finished,
+    GpuTime,
+    LayersMeasured,
+    StepLogged,
+)
 from trainer.settings.config import TrainConfig
+
+# An image's evaluation takes about a third of the time of training on it. If evaluating all test images would take more
+# than half the time, all but the last epoch are evaluated on a part that takes a quarter. The untrained network is
+# evaluated on the fewest, because it only guesses.
+_TESTS_PER_IMAGE, FEWEST_TESTED = 3, 1000
 
 STATUSES = ("training", *REASONS)
 
@@ -56,7 +70,9 @@ class Run:
     status: str = "training"
     advice: str = ""  # the last event's advice: what usually helps, or ""
     warning: str = ""  # a sentence for the user, such as that the disk is full; "" if there is none
+    notice: str = ""  # a sentence for the user on how a resume differs from an uninterrupted run; "" if it does not
     curve: Curve = field(default_factory=Curve)
+    layers: list[LayersMeasured] = field(default_factory=list)  # [] in a run that was read from its folder
     last_step: StepLogged | None = None
     early_step: StepLogged | None = None  # of the same epoch, from which the pace is measured
     evaluated: float = 0.0  # 0–1, of the evaluation at the end of the current epoch
@@ -69,6 +85,8 @@ class Run:
                 self._measure_from(event)
                 self.curve.add(event, event.epoch - 1 + self._epoch_fraction(event))
                 self.last_step = event
+            case LayersMeasured():
+                self.layers.append(event)
             case EvaluationLogged():
                 self.evaluated = event.fraction
             case EpochEnded():
@@ -107,17 +125,31 @@ class Run:
     def seconds_left(self) -> float | None:
         """Seconds until the last epoch and its evaluation end, at the latest pace; None before a pace is known."""
         # Epoch 0 is an evaluation only, on a part of the images, but it may also wait for a GPU to wake.
-        testing = self.history[0].seconds / self.history[0].test_share if self.history else 0.0
+        whole_test = self.history[0].seconds / self.history[0].test_share if self.history else 0.0
         if self.epoch:
-            testing = min(testing, self.history[-1].seconds)
-            training = max(0.0, self.history[-1].seconds - testing)
+            last_row = self.history[-1]
+            whole_test = min(whole_test, last_row.seconds / last_row.test_share)
+            training = last_row.seconds - last_row.test_share * whole_test
         elif (first := self.early_step) and (last := self.last_step) and last.epoch_seconds > first.epoch_seconds + 1:
             fraction = self._epoch_fraction(last) - self._epoch_fraction(first)
             training = (last.epoch_seconds - first.epoch_seconds) / fraction
         else:
             return None
-        to_train, to_test = self.config.epochs - self.epochs_passed, self.config.epochs - self.epoch - self.evaluated
-        return max(0.0, to_train) * training + max(0.0, to_test) * testing
+        to_train, to_test = self.config.epochs - self.epochs_passed, self.config.epochs - self.epoch
+        if to_test <= 0:
+            return 0.0
+        tests = 1 - self.evaluated if to_test == 1 else 1 + (to_test - 1 - self.evaluated) * self._test_share
+        return to_train * training + tests * whole_test
+
+    @property
+    def _test_share(self) -> float:
+        """The part of the test images that is evaluated after each epoch but the last, 0–1."""
+        if self.epoch or self.last_step is None:
+            return min((row.test_share for row in self.history[1:]), default=1.0)
+        num_test_images = FEWEST_TESTED / self.history[0].test_share if self.history else 0.0
+        in_batch = self.config.batch_size or self.config.num_images  # 0: of an unknown number
+        images_per_epoch = self.last_step.num_steps / self.config.epochs * in_batch
+        return num_tested(round(num_test_images), round(images_per_epoch)) / max(1, round(num_test_images))
 
     def _measure_from(self, step: StepLogged) -> None:
         """Keeps the first batch of an epoch after the slow ones with which a device starts."""
@@ -132,3 +164,9 @@ class Run:
 def is_training(runs: Iterable[Run]) -> bool:
     """Whether any of the runs, such as those of a race, is still training."""
     return any(run.status == "training" for run in runs)
+
+
+def num_tested(num_test_images: int, images_per_epoch: int) -> int:
+    """Returns the number of test images that are evaluated after each epoch but the last, which is on all of them."""
+    chosen = max(images_per_epoch, FEWEST_TESTED)
+    return num_test_images if num_test_images <= max(_TESTS_PER_IMAGE * images_per_epoch, chosen) else chosen

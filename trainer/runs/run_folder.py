@@ -11,27 +11,34 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from trainer.disk import move
 from trainer.errors import UserError
 from trainer.networks.files import WEIGHTS_FILE, read_json
+from trainer.runs import lock
 
 HISTORY_FILE, TENSORS_FILE = "training.json", "training.safetensors"
+MOST_EPOCHS = 60  # whose weights a run keeps, besides the untrained, the best and the last
 LARGEST_HISTORY = 4 << 20  # bytes; a thousand epochs take a tenth of it
 
 _LOCK_SECONDS = 1.0  # a reader that checks whether the run is in training holds the lock for an instant
-_STAGING, _COMMITTED, _LOCK = ".staging", ".committed", ".lock"
+_STAGING, _COMMITTED = ".staging", ".committed"
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_NOT_FOUND, _LONGEST_PATH = (2, 3, 206), 260  # errors of Windows, and its limit with the NUL at the end
 _DISK_FAILURES = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def check_name(name: str) -> str:
-    """Returns the name of a run's folder; raises UserError if it is not valid."""
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}", name):
-        raise UserError("A run's name has at most 96 letters, digits, '.', '_' and '-', and does not start with a dot.")
+    """Returns the name of a run's folder; raises UserError if it is not valid on every system."""
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}", name) or name[-1] == ".":
+        raise UserError(
+            "A run's name has at most 96 letters, digits, '.', '_' and '-', and does not start or end with a dot."
+        )
+    if _RESERVED.match(name):
+        raise UserError("Windows does not allow {name} as the name of a folder; choose another.", name=name)
     return name
 
 
@@ -68,36 +75,16 @@ def discard_unused(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not thread-local: different threads run the steps of a generator that holds the lock.
-        lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS, thread_local=False)
-        lock.acquire()
-    except Timeout:
-        raise UserError("This run is being trained in another tab or command; stop it there first.") from None
-    except OSError as error:
-        raise UserError("The run's folder cannot be written: {reason}.", reason=reason(error)) from None
-    try:
+    with ExitStack() as stack:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.held(folder, _LOCK_SECONDS))
             _finish_commit(folder)
+        except TimeoutError:
+            raise UserError("This run is being trained in another tab or command; stop it there first.") from None
         except OSError as error:
             raise UserError("The run's folder cannot be written: {reason}.", reason=reason(error)) from None
         yield
-    finally:
-        lock.release()
-
-
-def is_being_written(folder: Path) -> bool:
-    """Returns whether a writer holds the run's lock, or the lock cannot be opened."""
-    if not (folder / _LOCK).exists():
-        return False
-    lock = FileLock(folder / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except (Timeout, OSError):
-        return True
-    lock.release()
-    return False
 
 
 def is_run(folder: Path) -> bool:
@@ -120,7 +107,7 @@ def read_history(folder: Path) -> dict[str, Any]:
 
     Raises UserError if the file is missing, damaged or too large.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError("There is no such run.")
     try:
         return read_json(folder / _COMMITTED / HISTORY_FILE, at_most=LARGEST_HISTORY)
@@ -141,6 +128,23 @@ def saved_epochs(folder: Path) -> dict[int, Path]:
     paths = {path.stem.removeprefix("epoch-"): path for path in (folder / "epochs").glob("epoch-*.safetensors")}
     epochs = {int(digits): path for digits, path in paths.items() if re.fullmatch("[0-9]{4,9}", digits)}
     return dict(sorted(epochs.items()))
+
+
+def thin_epochs(folder: Path, *, best: int, last: int) -> None:
+    """Deletes weights, but those of the untrained network, of the best and last epoch and of MOST_EPOCHS others.
+
+    Those are evenly spaced in the logarithm, because a network changes most in its first epochs. A file that the system
+    does not let go, as Windows does while it is read, is left for the next time. The caller must hold the lock.
+    """
+    saved = saved_epochs(folder)
+    others = [epoch for epoch in saved if epoch not in (0, best) and epoch < last]
+    while len(others) > MOST_EPOCHS:
+        # The epoch between the two that are closest to each other in the logarithm.
+        bounds = zip(others, [*others[2:], last], strict=False)
+        _, index = min((after / before, index) for index, (before, after) in enumerate(bounds, 1))
+        with suppress(OSError):
+            saved[others[index]].unlink()
+        del others[index]
 
 
 def create(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -167,7 +171,7 @@ def delete(folder: Path) -> None:
     with writing(folder):
         try:
             for path in folder.iterdir():
-                if path.name != _LOCK:
+                if path.name not in lock.LOCK_FILES:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError as error:
             raise UserError("The run cannot be deleted: {reason}.", reason=reason(error)) from None
@@ -192,6 +196,8 @@ def commit(folder: Path, files: Mapping[str, bytes]) -> None:
         _sync_folder(folder.parent)  # the folder may be new itself
     staging = folder / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
+    # Without parents: a run that somebody has deleted must not come back as a folder without its other files.
+    staging.mkdir()
     try:
         for name, content in files.items():
             path = staging / name
@@ -202,7 +208,7 @@ def commit(folder: Path, files: Mapping[str, bytes]) -> None:
                 os.fsync(file.fileno())
         for directory in sorted({staging, *((staging / name).parent for name in files)}, reverse=True):
             _sync_folder(directory)
-        staging.rename(folder / _COMMITTED)
+        move(staging, folder / _COMMITTED)
     except OSError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -220,7 +226,7 @@ def _finish_commit(folder: Path) -> None:
         if path.is_file():
             target = folder / path.relative_to(committed)
             target.parent.mkdir(exist_ok=True)
-            path.replace(target)
+            move(path, target)
             changed.add(target.parent)
     for directory in sorted(changed, reverse=True):
         _sync_folder(directory)
@@ -245,4 +251,7 @@ def _sync_folder(folder: Path) -> None:
 
 def reason(error: Exception) -> str:
     """Returns the reason of a failed write as part of a sentence, without paths."""
+    # Windows says of such a path only that it does not exist.
+    if getattr(error, "winerror", None) in _NOT_FOUND and len(str(getattr(error, "filename", ""))) >= _LONGEST_PATH:
+        return "the path is longer than the 260 characters that Windows allows"
     return (getattr(error, "strerror", None) or "the disk refused").lower()

@@ -25,11 +25,12 @@ _LARGEST_STRIDE = 2**31
 
 
 def from_run(
-    run: Run, data: Mapping[str, Any], *, state: Mapping[str, Any], files: Mapping[str, bytes]
+    run: Run, data: Mapping[str, Any], *, state: Mapping[str, Any], files: Mapping[str, bytes], keeps_all: bool = False
 ) -> dict[str, Any]:
     """Returns the content of training.json, with the digests of `files`, which belong to the same state.
 
-    `state` is that of a CheckpointReady. `data` holds the name, source, revision and digest of the images.
+    `state` is that of a CheckpointReady. `data` holds the name, source, revision and digest of the images. `keeps_all`
+    says whether the weights of all epochs are kept.
     """
     return {
         "format": FORMAT,
@@ -40,6 +41,7 @@ def from_run(
         "curve": curve_entry(run.curve),
         "state": state,
         "files": digests(files),
+        **({"keep_epochs": "all"} if keeps_all else {}),
     }
 
 
@@ -132,10 +134,12 @@ def to_data(content: Mapping[str, Any]) -> dict[str, Any]:
 def to_state(content: Mapping[str, Any], epoch: int) -> dict[str, Any]:
     """Returns the state of the training at the end of `epoch`; raises UserError if it is invalid."""
     state = entry(content, "state", dict)
-    if state.get("schedule_from") not in range(epoch + 1):
+    if type(start := state.get("schedule_from")) is not int or not 0 <= start <= epoch:
         raise UserError("{file} is damaged: the start of its schedule is missing or out of range.", file=HISTORY_FILE)
     if not _is_valid("continued_with", state.get("continued_with")):
         raise UserError("{file} is damaged: it continues with unknown settings.", file=HISTORY_FILE)
+    if (threads := state.get("threads")) is not None and (type(threads) is not int or threads < 1):
+        raise UserError("{file} is damaged: its number of threads is no such number.", file=HISTORY_FILE)
     return state
 
 

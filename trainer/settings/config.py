@@ -52,7 +52,9 @@ class TrainConfig:
         "off, or turn it on to see the loss hardly fall.",
     )
 
-    optimizer: str = choice("sgd", OPTIMIZERS, "The rule that turns gradients into steps. Start with sgd or adamw.")
+    optimizer: str = choice(
+        "sgd", OPTIMIZERS, "The rule that turns gradients into steps. Compare muon with sgd and adamw."
+    )
     lr: float | None = number(
         None,
         0,
@@ -291,9 +293,10 @@ class TrainConfig:
     )
     batch_size: int = whole(
         64,
-        1,
+        0,
         50_000,
-        "Pictures per step. Try 32 to 256: larger batches make fewer and steadier steps, and tolerate a larger lr.",
+        "Pictures per step. Try 32 to 256: larger batches make fewer and steadier steps, and tolerate a larger lr. 0: "
+        "all pictures in one step, for which num_images should be small.",
     )
     shuffle: bool = switch(
         True, "A new order of the pictures in every epoch. Leave it on; without it every epoch has the same batches."
@@ -302,10 +305,17 @@ class TrainConfig:
         False,
         "Leave out the last batch if it is smaller than the others. Try it if a small batch makes the loss jump.",
     )
-    augment: bool = switch(
+    flip: bool = switch(
         True,
-        "Mirror and shift the pictures at random, so that every epoch is different. Turn it off to see the "
-        "network memorise them.",
+        "Mirror half of the pictures at random, so that every epoch is different. Turn it off for letters, digits, "
+        "arrows, and whatever else a mirror makes wrong.",
+    )
+    shift: int = whole(
+        2,
+        0,
+        8,
+        "The largest random shift of a picture, in pixels, in each direction. Try 2; 0, with flip off, lets the "
+        "network memorise the pictures.",
     )
     label_smoothing: float = number(
         0.0,
@@ -378,6 +388,7 @@ class TrainConfig:
         """
         if not isinstance(settings, Mapping):
             raise UserError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
+        settings = _renamed(settings)
         for name in settings:
             check_name(name)
         return cls(**settings)
@@ -403,7 +414,7 @@ class TrainConfig:
 
         Raises UserError for an unknown setting and for everything that TrainConfig refuses.
         """
-        settings = self.settings()
+        settings, changes = self.settings(), _renamed(changes)
         optimizer = changes.get("optimizer", self.optimizer)
         if optimizer in OPTIMIZERS and OPTIMIZERS[optimizer].scheduler != OPTIMIZERS[self.optimizer].scheduler:
             changes = {"scheduler": OPTIMIZERS[optimizer].scheduler, **changes}
@@ -430,6 +441,18 @@ SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field 
 # The settings that only some optimizers or schedulers have.
 ROW_SETTINGS = {name for rows in (OPTIMIZERS, SCHEDULERS) for row in rows.values() for name in row.defaults}
 
+AUGMENT = "augment"
+"""The former name of `flip` and `shift` together, in files and links of earlier versions."""
+
+
+def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings with `flip` and `shift` in place of AUGMENT, unless they are there as well."""
+    new = dict(settings)
+    if AUGMENT in new:
+        value = SETTINGS["flip"].check(AUGMENT, new.pop(AUGMENT))
+        new = {"flip": value, "shift": SETTINGS["shift"].default if value else 0, **new}
+    return new
+
 
 def check_name(name: Any) -> None:
     """Raises UserError if there is no setting of this name."""
@@ -445,9 +468,10 @@ def check_name(name: Any) -> None:
 def parse(name: str, text: str) -> Any:
     """Returns the value that `text`, from a command line or a page, stands for as the setting `name`.
 
-    Raises UserError if the text does not have the setting's type. TrainConfig checks the range. `name` is in SETTINGS.
+    Raises UserError if the text does not have the setting's type. TrainConfig checks the range. `name` is in SETTINGS,
+    or AUGMENT.
     """
-    return SETTINGS[name].parse(name, text)
+    return SETTINGS["flip" if name == AUGMENT else name].parse(name, text)
 
 
 def _fill(config: TrainConfig, part: str, rows: Mapping[str, Row]) -> None:
@@ -479,11 +503,11 @@ def _check_together(config: TrainConfig) -> None:
             "precision float16 rescales the gradients at each step, which zero_grad_every 0 does not allow: "
             "choose another precision."
         )
-    if config.optimizer in ("sgd_schedulefree", "adamw_schedulefree"):
+    if OPTIMIZERS[config.optimizer].is_schedule_free:
         _check_schedule_free(config)
     if config.optimizer == "prodigy" and not config.eps:
         raise UserError("prodigy needs an eps above 0.")
-    if config.rho is not None and config.optimizer != "adadelta":
+    if OPTIMIZERS[config.optimizer].is_sharpness_aware:
         _check_sharpness_aware(config)
     if config.decoupled_weight_decay and not config.weight_decay:
         raise UserError("decoupled_weight_decay does nothing while weight_decay is 0.")

@@ -26,8 +26,9 @@ _LONGEST_QUOTE = 40
 class Row:
     """One optimizer or scheduler: a sentence about it, and the defaults of the settings that it has.
 
-    `paper` and `link` are an optimizer's source, and `scheduler` the one that it is used with by default. `unit` is a
-    scheduler's default of `scheduler_unit`.
+    `paper` and `link` are an optimizer's source. One that is schedule-free tests an average of its weights instead of
+    lowering lr; one that is sharpness-aware computes the gradients of each batch twice. `unit` is a scheduler's default
+    of `scheduler_unit`.
     """
 
     name: str
@@ -35,8 +36,14 @@ class Row:
     defaults: Mapping[str, Any]
     paper: str = ""
     link: str = ""
-    scheduler: str = "onecycle"
+    is_schedule_free: bool = False
+    is_sharpness_aware: bool = False
     unit: str = "epoch"
+
+    @property
+    def scheduler(self) -> str:
+        """The scheduler that an optimizer is used with by default."""
+        return "constant" if self.is_schedule_free else "onecycle"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +185,13 @@ def text_of(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
+
+
+def label_of(value: Any) -> str:
+    """Returns a value for people to read: 1 for 1.0, and no digit less than it has."""
+    if isinstance(value, tuple):
+        return ", ".join(map(label_of, value))
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else text_of(value)
 
 
 def _field(setting: Setting) -> Any:

@@ -19,7 +19,8 @@ _TUTORIAL = {
     "normalize": False,
     "shuffle": False,
     "drop_last": True,
-    "augment": False,
+    "flip": False,
+    "shift": 0,
     "train_split": "test",
     "batch_size": 64,
     "optimizer": "sgd",
@@ -35,7 +36,8 @@ _TODAY = {
     "lr": 0.003,
     "scheduler": "cosine",
     "scheduler_unit": "batch",
-    "augment": False,
+    "flip": False,
+    "shift": 0,
     "num_images": 5000,
     "epochs": 3,
 }
@@ -44,12 +46,16 @@ _STEP_PER_BATCH = {"scheduler": "step", "step_size": 5, "gamma": 0.1, "scheduler
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:
-    """One experiment: its settings, what its comparison runs change, and what to look for in it."""
+    """One experiment: its settings, what its comparison runs change, and what to look for in it.
+
+    A lesson that is a sweep has `vary` instead of comparison runs.
+    """
 
     name: str
     title: str
     settings: Mapping[str, Any]  # those that differ from `base`
-    comparisons: tuple[Mapping[str, Any], ...]  # what each comparison run changes; that of a mistake is its fix
+    comparisons: tuple[Mapping[str, Any], ...] = ()  # what each comparison run changes; that of a mistake is its fix
+    vary: tuple[str, ...] = ()  # the axes of a sweep, as `python -m trainer sweep --vary` takes them
     before: str  # what to look for
     after: str  # what happened, and why
     base: Mapping[str, Any] = field(default_factory=lambda: _TUTORIAL)
@@ -72,14 +78,15 @@ class Lesson:
         """Returns the lesson as the public JSON object. Its keys must not change.
 
         `settings` are those that differ from the tutorial's, or in a lesson that is not the tutorial's all that differ
-        from the defaults; `mended` is what the first of the `comparisons` changes.
+        from the defaults; `mended` is what the first of the `comparisons` changes, and empty if the lesson is a sweep.
         """
         return {
             "name": self.name,
             "title": self.title,
             "settings": dict(self.settings if self.base is _TUTORIAL else {**self.base, **self.settings}),
-            "mended": dict(self.comparisons[0]),
+            "mended": dict(self.comparisons[0]) if self.comparisons else {},
             "comparisons": [dict(changes) for changes in self.comparisons],
+            "vary": list(self.vary),
             "before": self.before,
             "after": self.after,
             "printed": list(self.printed),
@@ -108,7 +115,7 @@ LESSONS = {
             name="softmax-plateau",
             title="One softmax too many",
             is_mistake=True,
-            settings={"softmax": True},
+            settings={"softmax": True, "epochs": 3},
             comparisons=({"softmax": False},),
             before="The network ends in a Softmax layer. Does the sum of an epoch's losses fall below 359, which is "
             "156 batches of random guessing?",
@@ -124,7 +131,7 @@ LESSONS = {
             name="adam-step-per-batch",
             title="Adam frozen by its schedule",
             is_mistake=True,
-            settings={"optimizer": "adam", "lr": 0.01, **_STEP_PER_BATCH},
+            settings={"optimizer": "adam", "lr": 0.01, "epochs": 3, **_STEP_PER_BATCH},
             comparisons=({"scheduler_unit": "epoch"},),
             before="scheduler.step() is called after every batch instead of every epoch. How long does lr last?",
             after="lr falls tenfold every 5 batches: after about 50 batches the weights no longer change. The loss "
@@ -136,7 +143,7 @@ LESSONS = {
             name="sgd-step-per-batch",
             title="SGD frozen at the start",
             is_mistake=True,
-            settings=_STEP_PER_BATCH,
+            settings={"epochs": 3, **_STEP_PER_BATCH},
             comparisons=({"scheduler_unit": "epoch"},),
             before="The same schedule with SGD. Where does it freeze?",
             after="At the starting point: before lr ran out, SGD had taken only a few small steps.",
@@ -215,6 +222,23 @@ LESSONS = {
             "gently.",
         ),
         Lesson(
+            name="batch-and-lr",
+            title="A larger batch",
+            base=_TODAY,
+            settings={"optimizer": "sgd", "lr": 0.02, "batch_size": 64, "num_images": 25_000},
+            comparisons=(
+                {"batch_size": 512},
+                {"batch_size": 512, "lr": 0.16},
+                {"batch_size": 512, "lr": 0.0566},
+            ),
+            before="Batches eight times as large take an eighth of the steps. Should lr stay, grow eightfold like the "
+            "batch, or with its square root, by 2.8? The four runs see the same pictures equally often.",
+            after="Small batches win: 512 pictures to a step are too few steps, whatever lr is. Growing with the "
+            "square root costs least, and with the old lr the network only crawls. The eightfold lr, a rule that works "
+            "with many more steps, a slow start and batch normalisation (Goyal et al. 2017), is more than this "
+            "network can take.",
+        ),
+        Lesson(
             name="flat-minimum",
             title="A flat minimum",
             base=_TODAY,
@@ -226,27 +250,65 @@ LESSONS = {
             "sure of wrong answers. SAM's test loss keeps falling and stays low. It took twice the time, and got no "
             "more pictures right.",
         ),
+        Lesson(
+            name="edge-of-stability",
+            title="The edge of stability",
+            base=_TODAY,
+            settings={
+                "optimizer": "sgd",
+                "lr": 0.1,
+                "momentum": 0.0,
+                "weight_decay": 0.0,
+                "scheduler": "constant",
+                "batch_size": 0,
+                "num_images": 2000,
+                "epochs": 120,
+            },
+            comparisons=({"lr": 0.05},),
+            before="Every step uses all 2,000 pictures, so that chance plays no part. Does the loss fall smoothly? "
+            "Then measure the sharpness of both runs in the tab Inside: by theory, steps are stable up to 2/lr, which "
+            "is 20 here, and 40 at half the lr.",
+            after="The sharpness climbed to about 2/lr and has hovered there since, at half the lr about twice as "
+            "high. At that edge the loss goes up and down from step to step, and falls all the same in the long run "
+            "(Cohen et al. 2021, arXiv:2103.00065). A larger lr keeps the network where the loss is flatter.",
+        ),
+        Lesson(
+            name="how-forgiving",
+            title="How forgiving is an optimizer?",
+            base={},
+            settings={"epochs": 2, "num_images": 10_000},
+            vary=("optimizer=sgd,adam,adamw,muon,adamw_schedulefree", "lr=1e-4..1:9", "seed=0,1"),
+            before="Five optimizers, each at nine learning rates from 0.0001 to 1, with two seeds. Which valley is the "
+            "deepest? Which is the widest, so that a wrong guess of lr costs little? And where does each one break?",
+            after="Muon's valley is the deepest: 61% of the test pictures right, at an lr of 0.03. Those of Adam and "
+            "AdamW are the widest: at a tenth of their best lr they lose 9 points, where Muon loses 15 and SGD 18. The "
+            "wall on the right is the steep one: at ten times its best lr none gets more than 21% right. When in "
+            "doubt, choose the smaller lr.",
+        ),
     )
 }  # fmt: skip
 
 
 @lru_cache(maxsize=256)  # a page looks up the same configs at every update
 def lesson_of(config: TrainConfig) -> Lesson | None:
-    """Returns the lesson whose settings a config has, or None.
+    """Returns the lesson whose settings a config has, or None; a sweep has no settings of its own.
 
     The seed may differ. The epochs may differ too, except in a lesson that is about their number.
     """
-    return next((lesson for lesson in LESSONS.values() if lesson.config == _comparable(config, lesson)), None)
+    trained = (lesson for lesson in LESSONS.values() if not lesson.vary)
+    return next((lesson for lesson in trained if lesson.config == _comparable(config, lesson)), None)
 
 
 def zero_grad_lab(config: TrainConfig, every: int) -> list[TrainConfig]:
     """Returns four configs: gradients cleared at each batch, every `every` batches and never, and larger batches.
 
     The batches of the last config are `every` times as large. With plain SGD its training equals that of the second.
-    Raises UserError if `every` is below 2 or the batch size above its limit.
+    Raises UserError if `every` is below 2, if the batch size is above its limit, or if a batch is all pictures.
     """
     if every < 2:
         raise UserError("To accumulate gradients, clear them every 2 batches or more.")
+    if not config.batch_size:
+        raise UserError("A batch of all pictures cannot be larger: choose another batch_size.")
     cleared = [config.changed({"zero_grad_every": number}) for number in (1, every, 0)]
     return [*cleared, cleared[0].changed({"batch_size": config.batch_size * every})]
 

@@ -180,7 +180,7 @@ OPTIMIZERS = {
             paper="The Road Less Scheduled (Defazio et al. 2024)",
             link="https://arxiv.org/abs/2405.15682",
             defaults={"lr": 0.5, "momentum": 0.9, "weight_decay": 5e-4},
-            scheduler="constant",
+            is_schedule_free=True,
         ),
         Row(
             name="adamw_schedulefree",
@@ -188,7 +188,7 @@ OPTIMIZERS = {
             paper="The Road Less Scheduled (Defazio et al. 2024)",
             link="https://arxiv.org/abs/2405.15682",
             defaults={"lr": 0.003, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
-            scheduler="constant",
+            is_schedule_free=True,
         ),
         Row(
             name="prodigy",
@@ -203,6 +203,7 @@ OPTIMIZERS = {
             paper="Sharpness-Aware Minimization for Efficiently Improving Generalization (Foret et al. 2021)",
             link="https://arxiv.org/abs/2010.01412",
             defaults={"lr": 0.04, "rho": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False},
+            is_sharpness_aware=True,
         ),
         Row(
             name="sam_adamw",
@@ -210,6 +211,7 @@ OPTIMIZERS = {
             paper="Sharpness-Aware Minimization for Efficiently Improving Generalization (Foret et al. 2021)",
             link="https://arxiv.org/abs/2010.01412",
             defaults={"lr": 0.003, "rho": 0.05, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
+            is_sharpness_aware=True,
         ),
     )
 }

@@ -2,7 +2,9 @@
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +40,11 @@ class Cell:
     number: int  # counted from 0 over the whole product, with what is refused
     values: Mapping[str, Any] = field(hash=False)
     config: TrainConfig
+
+    @property
+    def without_seed(self) -> dict[str, Any]:
+        """The values of the axes but for the seed: the same for all runs of a group."""
+        return {name: value for name, value in self.values.items() if name != "seed"}
 
     @property
     def name(self) -> str:
@@ -89,11 +96,32 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     return Axis(name, checked)
 
 
-def grid(settings: Mapping[str, Any], axes: Sequence[Axis]) -> Grid:
+def axis_text(axis: Axis) -> str:
+    """Returns the text that `parse_axis` reads as the axis, as a range if its values make one."""
+    if axis.is_numeric and len(axis.values) > 2:
+        text = f"{axis.name}={axis.values[0]}..{axis.values[-1]}:{len(axis.values)}"
+        with suppress(UserError):
+            if parse_axis(text) == axis:
+                return text
+    separator = "," if SETTINGS[axis.name].count == 1 else ";"
+    return f"{axis.name}={separator.join(map(text_of, axis.values))}"
+
+
+def command_line(vary: Iterable[str], settings: Mapping[str, Any]) -> str:
+    """Returns the command of a sweep with these axes, as `--vary` takes them, and shared settings; without --data."""
+    words = ["python", "-m", "trainer", "sweep"]
+    for axis in vary:
+        words += ["--vary", axis]
+    for name, value in settings.items():
+        words += [f"--{name.replace('_', '-')}", text_of(value)]
+    return shlex.join(words)
+
+
+def grid(settings: Mapping[str, Any], axes: Sequence[Axis], *, most: float = MOST_CELLS) -> Grid:
     """Returns the product of the axes over `settings`, those that all runs share.
 
     The holdout is HOLDOUT unless it is among the settings. Raises UserError if there is no axis, if an axis occurs
-    twice, if there are too many cells, or if the settings refuse all of them.
+    twice, if there are more than `most` cells, or if the settings refuse all of them.
     """
     if not axes:
         raise UserError("A sweep needs a setting that varies, such as --vary lr=1e-4..1:9.")
@@ -106,9 +134,9 @@ def grid(settings: Mapping[str, Any], axes: Sequence[Axis]) -> Grid:
     count = 1
     for each in axes:
         count *= len(each.values)
-    if count > MOST_CELLS:
+    if count > (most := min(most, MOST_CELLS)):
         raise UserError(
-            "These axes make {count} runs; a sweep has up to {most}.", count=f"{count:,}", most=f"{MOST_CELLS:,}"
+            "These axes make {count} runs; a sweep has up to {most}.", count=f"{count:,}", most=f"{most:,.0f}"
         )
     cells, refused = [], []
     for number, combination in enumerate(itertools.product(*(each.values for each in axes))):

@@ -5,6 +5,7 @@ a heat map.
 """
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ from trainer import palette
 from trainer.runs.run import Run
 from trainer.settings.fields import text_of
 from trainer.sweeps.axes import Axis, Cell
-from trainer.sweeps.results import Group, best, groups, main_axis
+from trainer.sweeps.results import Group, best, groups, label, main_axis, measure_of, most_drawn
 
 _WIDTH, _HEIGHT = 560, 340
+_LEAST_SPAN = 0.2  # of a vertical axis, as a share of its values
 
 
 def draw(runs: Mapping[Cell, Run], axes: Sequence[Axis]) -> str:
@@ -24,12 +26,18 @@ def draw(runs: Mapping[Cell, Run], axes: Sequence[Axis]) -> str:
     return vl_convert.vegalite_to_svg(spec(runs, axes))
 
 
+def room(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the ends of an axis for these values, which has several ticks even if they are all alike."""
+    low, high = min(values), max(values)
+    missing = max(0.0, _LEAST_SPAN * (abs(low) + abs(high)) / 2 - (high - low))
+    return low - missing / 2, high + missing / 2
+
+
 def spec(runs: Mapping[Cell, Run], axes: Sequence[Axis]) -> dict[str, Any]:
     """Returns the chart of the runs that have ended."""
     numeric = [each for each in axes if each.is_numeric]
     main = main_axis(axes)
-    found = groups(runs)
-    chart = _heat_map(found, numeric[0], numeric[1]) if len(numeric) > 1 else _lines(found, runs, axes, numeric, main)
+    chart = _heat_map(runs, numeric[0], numeric[1]) if len(numeric) > 1 else _lines(runs, axes, numeric, main)
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "background": "white",
@@ -40,34 +48,35 @@ def spec(runs: Mapping[Cell, Run], axes: Sequence[Axis]) -> dict[str, Any]:
 
 
 def _lines(
-    found: Sequence[Group], runs: Mapping[Cell, Run], axes: Sequence[Axis], numeric: Sequence[Axis], main: Axis | None
+    runs: Mapping[Cell, Run], axes: Sequence[Axis], numeric: Sequence[Axis], main: Axis | None
 ) -> dict[str, Any]:
+    most = most_drawn(runs)
     across = numeric[0] if numeric else main
     name = across.name if across else "seed"
     best_ones = [group.values for group in best(runs, axes)]
     rows, diverged = [], []
-    for group in found:
-        row = {"x": _x(group.values.get(name), across), "series": _series(group, main, across)}
+    for group in groups(runs):
+        row = {"x": _x(group.values.get(name), across), "series": _series(group, axes, across)}
         if group.losses:
             rows.append(
                 {
                     **row,
-                    "loss": sum(group.losses) / len(group.losses),
-                    "low": min(group.losses),
-                    "high": max(group.losses),
+                    "loss": min(statistics.fmean(group.losses), most),
+                    "low": min(*group.losses, most),
+                    "high": min(max(group.losses), most),
                     "is_best": group.values in best_ones,
                 }
             )
         if group.num_diverged:
             diverged.append({**row, "note": f"diverged: {group.num_diverged} of {len(group.runs)}"})
-    is_logarithmic = bool(numeric) and all(value > 0 for value in numeric[0].values)
-    x = {
-        "field": "x",
-        "title": name,
-        "type": "quantitative" if numeric else "nominal",
-        "scale": {"type": "log"} if is_logarithmic else {},
-        "axis": {"labelOverlap": True, **({"format": "~g"} if numeric else {"labelAngle": 0})},
-    }
+    x: dict[str, Any] = {"field": "x", "title": name, "type": "nominal", "axis": {"labelAngle": 0}}
+    if numeric:
+        values = numeric[0].values
+        x["type"] = "quantitative"
+        x["axis"] = {"values": list(values), "format": "~g", "labelOverlap": True}
+        # The whole range, also while only a few runs have ended.
+        kind = "log" if min(values) > 0 else "linear"
+        x["scale"] = {"type": kind, "domain": [min(values), max(values)], "nice": False, "padding": 16}
     names = list(dict.fromkeys(row["series"] for row in [*rows, *diverged]))
     colours = {"domain": names, "range": [palette.COLORS[i % len(palette.COLORS)] for i in range(len(names))]}
     colour = {
@@ -76,7 +85,9 @@ def _lines(
         "scale": colours,
         "legend": {"title": None, "orient": "top"} if len(names) > 1 else None,
     }
-    y = {"field": "loss", "type": "quantitative", "title": _loss_name(found), "scale": {"zero": False}}
+    ends = [row[name] for row in rows for name in ("low", "high")]
+    scale = {"zero": False, **({"domain": room(ends), "nice": True} if ends else {})}
+    y = {"field": "loss", "type": "quantitative", "title": measure_of(runs).loss_name, "scale": scale}
     band = {**y, "field": "low"}
     return {
         "layer": [
@@ -104,10 +115,10 @@ def _lines(
     }
 
 
-def _heat_map(found: Sequence[Group], across: Axis, down: Axis) -> dict[str, Any]:
+def _heat_map(runs: Mapping[Cell, Run], across: Axis, down: Axis) -> dict[str, Any]:
     """Each field has the best loss of the groups that have these two values."""
     fields: dict[tuple[Any, Any], float] = {}
-    for group in found:
+    for group in groups(runs):
         key = (group.values[across.name], group.values[down.name])
         fields[key] = min(fields.get(key, math.inf), group.score)
     finite = [loss for loss in fields.values() if math.isfinite(loss)]
@@ -117,6 +128,7 @@ def _heat_map(found: Sequence[Group], across: Axis, down: Axis) -> dict[str, Any
             "y": text_of(y),
             "loss": loss if math.isfinite(loss) else None,
             "text": f"{loss:.3f}" if math.isfinite(loss) else "diverged",
+            "is_best": loss == min(finite, default=None),
             "is_dark": math.isfinite(loss) and bool(finite) and loss < (min(finite) + max(finite)) / 2,
         }
         for (x, y), loss in fields.items()
@@ -129,13 +141,18 @@ def _heat_map(found: Sequence[Group], across: Axis, down: Axis) -> dict[str, Any
         "field": "loss",
         "type": "quantitative",
         "scale": {"scheme": "blues", "reverse": True},
-        "legend": {"title": _loss_name(found)},
+        "legend": {"title": measure_of(runs).loss_name},
     }
     light = {"condition": {"test": "datum.is_dark", "value": "white"}, "value": "black"}
     return {
         "data": {"values": rows},
         "layer": [
             {"mark": "rect", "encoding": {**place, "color": colour}},
+            {
+                "transform": [{"filter": "datum.is_best"}],
+                "mark": {"type": "rect", "filled": False, "stroke": palette.TEST, "strokeWidth": 3},
+                "encoding": place,
+            },
             {
                 "mark": {"type": "text", "fontSize": 11},
                 "encoding": {**place, "text": {"field": "text"}, "color": light},
@@ -144,18 +161,11 @@ def _heat_map(found: Sequence[Group], across: Axis, down: Axis) -> dict[str, Any
     }
 
 
-def _series(group: Group, main: Axis | None, across: Axis | None) -> str:
+def _series(group: Group, axes: Sequence[Axis], across: Axis | None) -> str:
     """The name of a group's line: its values but for the one on the x axis."""
-    others = [(name, value) for name, value in group.values.items() if across is None or name != across.name]
-    return " · ".join(
-        text_of(value) if main and name == main.name else f"{name} {text_of(value)}" for name, value in others
-    )
+    others = {name: value for name, value in group.values.items() if across is None or name != across.name}
+    return label(others, axes)
 
 
 def _x(value: Any, across: Axis | None) -> Any:
     return value if across is None or across.is_numeric else text_of(value)
-
-
-def _loss_name(found: Sequence[Group]) -> str:
-    has_holdout = any(run.history and run.history[-1].holdout_loss is not None for group in found for run in group.runs)
-    return "loss on the pictures kept aside" if has_holdout else "test loss"

@@ -4,10 +4,44 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from trainer.errors import UserError
 from trainer.runs.run import Run
+from trainer.settings.fields import text_of
+from trainer.sweeps import folder
 from trainer.sweeps.axes import Axis, Cell
+from trainer.sweeps.folder import Sweep
+
+# Times the untrained network's loss. A chart that showed a loss that explodes would flatten all others.
+_MOST_DRAWN = 1.3
+
+
+class Measure(NamedTuple):
+    """What settings are chosen by: the names of a row's fields, and what they are called."""
+
+    loss: str
+    accuracy: str
+    loss_name: str
+    accuracy_name: str
+
+
+_KEPT_ASIDE = Measure(
+    "holdout_loss", "holdout_accuracy", "loss on the pictures kept aside", "accuracy on the pictures kept aside"
+)
+_TEST = Measure("test_loss", "test_accuracy", "test loss", "test accuracy")
+
+
+def measure_of(runs: Mapping[Cell, Run]) -> Measure:
+    """Returns what the runs' settings are chosen by: the images kept aside or, without any, the test images."""
+    has_holdout = any(run.history and run.history[0].holdout_loss is not None for run in runs.values())
+    return _KEPT_ASIDE if has_holdout else _TEST
+
+
+def most_drawn(runs: Mapping[Cell, Run]) -> float:
+    """Returns the largest loss that a chart of the runs should show; larger ones are drawn there."""
+    name = measure_of(runs).loss
+    return _MOST_DRAWN * max((getattr(run.history[0], name) for run in runs.values() if run.history), default=math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +84,7 @@ def groups(runs: Mapping[Cell, Run]) -> list[Group]:
     """Returns the runs that have ended in groups that differ in their seed only, in the order of the cells."""
     found: dict[tuple[Any, ...], list[tuple[Cell, Run]]] = {}
     for cell, run in sorted(runs.items(), key=lambda pair: pair[0].number):
-        key = tuple((name, value) for name, value in cell.values.items() if name != "seed")
+        key = tuple(cell.without_seed.items())
         found.setdefault(key, []).append((cell, run))
     return [Group(values=dict(key), runs=tuple(run for _, run in members)) for key, members in found.items()]
 
@@ -67,6 +101,48 @@ def best(runs: Mapping[Cell, Run], axes: Sequence[Axis]) -> list[Group]:
         if math.isfinite(group.score) and (value not in by_value or group.score < by_value[value].score):
             by_value[value] = group
     return list(by_value.values())
+
+
+def card_text(sweep: Sweep) -> str:
+    """Returns what the model card of one of its runs says of a sweep, as Markdown."""
+    try:
+        table = best_table(folder.ended(folder.runs_of(sweep)), sweep.axes)
+    except UserError:  # another run is damaged, or being deleted: no reason not to publish this one
+        table = ""
+    return f"```sh\n{folder.command(sweep)}\n```\n\n{table}".strip()
+
+
+def best_table(runs: Mapping[Cell, Run], axes: Sequence[Axis]) -> str:
+    """Returns the best groups as a Markdown table, the best of all first; "" if every run diverged."""
+    chosen = sorted(best(runs, axes), key=lambda group: group.score)
+    if not chosen:
+        return ""
+    measure = measure_of(runs)
+    rows = [
+        f"| {label(group.values, axes) or 'all'} | {mean_and_std(group, measure.loss, '.4f')} "
+        f"| {mean_and_std(group, 'test_accuracy', '.2%')} | {len(group.runs)} |"
+        for group in chosen
+    ]
+    return "\n".join(
+        [f"| best settings | {measure.loss_name} | test accuracy | runs |", "| --- | ---: | ---: | ---: |", *rows]
+    )
+
+
+def mean_and_std(group: Group, name: str, form: str) -> str:
+    """Returns the mean of a figure and, with several runs, its standard deviation; "" without the figure."""
+    spread = group.spread(name)
+    if spread is None:
+        return ""
+    mean, std = spread
+    return f"{mean:{form}}" + (f" ± {std:{form}}" if len(group.runs) > 1 else "")
+
+
+def label(values: Mapping[str, Any], axes: Sequence[Axis]) -> str:
+    """Returns values of the axes in a few words, such as "adamw · lr 0.001"."""
+    main = main_axis(axes)
+    return " · ".join(
+        text_of(value) if main and name == main.name else f"{name} {text_of(value)}" for name, value in values.items()
+    )
 
 
 def main_axis(axes: Sequence[Axis]) -> Axis | None:

@@ -1,11 +1,13 @@
 """Runs a sweep on several workers at once, each of which trains one run after another."""
 
+import contextvars
 import logging
 import os
 import queue
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts
-from trainer.jobs.process import Served, WorkerLostError, WorkerProcess
+from trainer.jobs.process import NoWorkersError, Served, WorkerLostError, WorkerProcess
 from trainer.jobs.work import Race, Work
 from trainer.learning.checkpoint import resumed
 from trainer.learning.optimizers import build_optimizer
@@ -26,7 +28,7 @@ from trainer.runs.recorder import Recorder
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from trainer.sweeps.axes import Cell, Grid
-from trainer.sweeps.folder import ENDED, Sweep
+from trainer.sweeps.folder import Sweep, explain_damage
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ _MOST_ON_A_GPU = 8
 
 
 class Worker(Protocol):
-    """What a sweep needs of a worker; WorkerProcess is one."""
+    """What a sweep needs of a worker: a WorkerProcess, or a Cluster, which is as many workers as it has cores."""
 
     def run(self, work: Work, stopping: threading.Event) -> Iterator[Any]:
         """Yields the events of the work until it ends or `stopping` is set."""
@@ -68,10 +70,24 @@ def most_at_once(device: torch.device) -> int:
     return os.cpu_count() or 1
 
 
-def start_workers(device: torch.device, count: int) -> list[WorkerProcess]:
-    """Starts worker processes on a device, on a CPU with their share of the cores each."""
-    threads = max(1, (os.cpu_count() or 1) // count) if device.type == "cpu" else None
-    return [WorkerProcess(device, threads=threads) for _ in range(count)]
+def threads_of_each(count: int) -> int:
+    """Returns the number of threads of each of `count` workers that share the cores of a CPU."""
+    return max(1, (os.cpu_count() or 1) // max(1, count))
+
+
+@contextmanager
+def start_workers(device: torch.device, count: int) -> Iterator[list[WorkerProcess]]:
+    """Starts worker processes on a device, on a CPU with their share of the cores each; they end with the `with` block.
+
+    `count` may be 0.
+    """
+    threads = threads_of_each(count) if device.type == "cpu" else None
+    workers = [WorkerProcess(device, threads=threads) for _ in range(count)]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
 
 
 def run_sweep(
@@ -86,7 +102,7 @@ def run_sweep(
     Yields None about twice a second. A run that exists already is continued, and one that has ended is not trained
     again. Runs whose worker is lost start again from their last epoch; one that is refused, such as for lack of memory,
     ends as `interrupted` with the reason, and the others go on. When `stopping` is set, the runs end as `stopped` and
-    can be continued. Raises UserError if a folder cannot be written.
+    can be continued. Raises UserError if a folder cannot be written, or if no worker can be reached any more.
     """
     waiting = deque(cells)
     reports: queue.SimpleQueue[tuple[Cell, Run] | BaseException | None] = queue.SimpleQueue()
@@ -104,7 +120,10 @@ def run_sweep(
             reports.put(error)
         reports.put(None)
 
-    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+    # In the caller's context: a borrowed GPU is charged to the visitor whose request is in it.
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(work, worker), daemon=True) for worker in workers
+    ]
     for thread in threads:
         thread.start()
     left = len(threads)
@@ -133,7 +152,8 @@ def _train(sweep: Sweep, cell: Cell, images: ImageData, worker: Worker, stopping
     folder = sweep.folder_of(cell)
     for attempt in range(1, _MOST_LOSSES + 1):
         with run_folder.writing(folder):
-            checkpoint = read_checkpoint(folder) if run_folder.is_run(folder) else None
+            with explain_damage(sweep, cell):
+                checkpoint = read_checkpoint(folder) if run_folder.is_run(folder) else None
             run = resumed(checkpoint) if checkpoint else Run(config=cell.config)
             yield run
             recorder = Recorder(run=run, folder=folder, data=facts(images), resume=checkpoint)
@@ -141,6 +161,8 @@ def _train(sweep: Sweep, cell: Cell, images: ImageData, worker: Worker, stopping
                 for event in worker.run(Race.of([(cell.config, checkpoint)], images), stopping):
                     if not isinstance(event, Served):
                         recorder.record(event[1])
+            except NoWorkersError:
+                raise  # the others would end in the same way; all can be continued
             except UserError as error:
                 if isinstance(error, WorkerLostError) and attempt < _MOST_LOSSES:
                     _logger.warning("The worker was lost while it trained %s.", cell.name)
@@ -156,8 +178,3 @@ def _check(config: TrainConfig, images: ImageData) -> None:
     """Raises UserError if the config does not fit the images, or if its schedule does not fit the run."""
     per_epoch = batches_per_epoch(config, images)
     build_scheduler(config, build_optimizer(config, [nn.Parameter(torch.zeros(1))]), batches_per_epoch=per_epoch)
-
-
-def has_ended(run: Run) -> bool:
-    """Whether a sweep does not train this run any further."""
-    return run.status in ENDED

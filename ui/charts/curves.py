@@ -4,10 +4,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from trainer.runs.comparison import Contender
+from trainer.runs.comparison import Contender, Spread, short_labels
 from trainer.runs.run import Run
 from trainer.settings.lessons import NUM_BATCHES, Lesson
 from ui.i18n.words import translate
+
+_LEAST_SPAN = 0.4  # of the loss on an axis, in which a fall by 0.02 looks small
+_PIXELS_OF_A_NAME = 18.0  # from one name at the end of a curve to the next
 
 
 class Measure(NamedTuple):
@@ -46,6 +49,7 @@ def epoch_rows(measure: str, contenders: Sequence[Contender], cap: float, langua
                 "drawn": min(spread.mean, cap),
                 "low": spread.mean - spread.std,
                 "high": spread.mean + spread.std,
+                **_log_band(spread),
                 "sum": spread.mean * batches if measure == "train_loss" and batches else None,
                 "series": name,
                 "curve": measure,
@@ -53,6 +57,17 @@ def epoch_rows(measure: str, contenders: Sequence[Contender], cap: float, langua
                 "label": f"{title} · {one.label}" if one.label else title,
                 "best": epoch == best,
             }
+
+
+def _log_band(spread: Spread) -> dict[str, float]:
+    """The band on a logarithmic axis: one standard deviation of the logarithm on both sides, always above 0.
+
+    It is that of a log-normal distribution with this mean and standard deviation: its variance is ln(1 + (std/mean)²).
+    """
+    if spread.mean <= 0:
+        return {}
+    factor = math.exp(math.sqrt(math.log1p((spread.std / spread.mean) ** 2)))
+    return {"log_low": spread.mean / factor, "log_high": spread.mean * factor}
 
 
 def step_rows(measure: str, contenders: Sequence[Contender], cap: float, most: int) -> Iterator[dict[str, Any]]:
@@ -98,8 +113,10 @@ def printed_rows(lesson: Lesson | None, language: str) -> list[dict[str, Any]]:
     if lesson is None:
         return []
     by_batch = lesson.printed_unit == "batch"
-    rows = []
-    for at, printed in zip(lesson.printed_at, lesson.printed, strict=True):
+    rows: list[dict[str, Any]] = []
+    part = 0  # of the line, which is broken where the notebook printed nothing
+    for before, at, printed in zip((0, *lesson.printed_at), lesson.printed_at, lesson.printed, strict=False):
+        part += at > before + 1
         mean = printed if by_batch else printed / NUM_BATCHES
         rows.append(
             {
@@ -107,10 +124,81 @@ def printed_rows(lesson: Lesson | None, language: str) -> list[dict[str, Any]]:
                 "value": mean,
                 "drawn": mean,
                 "sum": mean * NUM_BATCHES,
+                "part": part,
                 "label": translate("the notebook's values", language),
             }
         )
     return rows
+
+
+def end_rows(contenders: Sequence[Contender], cap: float, height: int, language: str) -> list[dict[str, Any]]:
+    """The names at the ends of the loss curves: of the contenders or, of a single one, "train" and "test".
+
+    They are moved apart in a chart of a height in pixels, so that none covers another.
+    """
+    if len(contenders) > 1:
+        labels = short_labels(contenders)
+        named = [(one, "train_loss", str(index), labels[index]) for index, one in enumerate(contenders)]
+    else:
+        named = [
+            (one, measure, measure, translate(measure.removesuffix("_loss"), language))
+            for one in contenders
+            for measure in ("train_loss", "test_loss")
+        ]
+    ends = []
+    for one, measure, series, name in named:
+        spread = one.at(one.epoch, measure) if one.epoch else None
+        if spread is not None and math.isfinite(spread.mean):
+            ends.append((min(spread.mean, cap), one, series, name))
+    losses = [
+        min(spread.mean, cap)
+        for one in contenders
+        for epoch in range(one.epoch + 1)
+        for measure in ("train_loss", "test_loss")
+        if (spread := one.at(epoch, measure)) is not None and math.isfinite(spread.mean)
+    ]
+    gap = _PIXELS_OF_A_NAME / height * (max(losses) - min(losses)) if losses else 0.0
+    rows: list[dict[str, Any]] = []
+    place = -math.inf
+    for loss, one, series, name in sorted(ends, key=lambda end: end[0]):
+        place, batches = max(loss, place + gap), batches_per_epoch(one.runs[0])
+        total = place * batches if batches else None
+        rows.append({"epoch": one.epoch, "value": loss, "drawn": place, "sum": total, "series": series, "label": name})
+    return rows
+
+
+def cut_rows(contenders: Sequence[Contender], cap: float, language: str) -> list[dict[str, Any]]:
+    """Where each run's loss first leaves a chart that is cut off at `cap`, and how far up it went."""
+    rows = []
+    for index, one in enumerate(contenders):
+        for run in one.runs:
+            above = [point for point in run.curve.points if cap < point.smoothed < math.inf]
+            if above:
+                batches = batches_per_epoch(run)
+                highest = f"{max(point.smoothed for point in above):.3g}"
+                text = translate("▲ cut off: up to {highest}", language, highest=highest)
+                total = cap * batches if batches else None
+                row = {"epoch": above[0].epochs, "value": cap, "drawn": cap, "sum": total, "text": text}
+                rows.append({**row, "series": _name(index, "train_loss", contenders)})
+    return rows
+
+
+def frame_rows(contenders: Sequence[Contender], guess: float) -> list[dict[str, Any]]:
+    """The ends of the least span of a loss axis, in which a plateau looks like one; [] before there are losses."""
+    losses = [
+        value
+        for one in contenders
+        for run in one.runs
+        for value in (*(point.smoothed for point in run.curve.points), *(row.test_loss for row in run.history))
+        if math.isfinite(value)
+    ]
+    if not losses:
+        return []
+    low, high = min(*losses, guess), max(*losses, guess)
+    room = max(0.0, _LEAST_SPAN - (high - low)) / 2
+    batches = next((n for one in contenders for run in one.runs if (n := batches_per_epoch(run))), None)
+    ends = (low - room, high + room) if room else ()
+    return [{"value": end, "drawn": end, "sum": end * batches if batches else None} for end in ends]
 
 
 def _name(index: int, measure: str, contenders: Sequence[Contender]) -> str:

@@ -18,8 +18,11 @@ from ui.charts.curves import (
     MEASURES,
     batches_per_epoch,
     clip_level,
+    cut_rows,
     diverged_rows,
+    end_rows,
     epoch_rows,
+    frame_rows,
     printed_rows,
     step_rows,
 )
@@ -28,6 +31,8 @@ from ui.i18n.words import translate
 
 _STEPS_PER_PIXEL = 3  # points at batches, of all runs together, for each pixel of the chart's height
 
+_NAME_WIDTH = 84  # pixels to the right of the loss chart, for the names at the ends of its curves
+
 _AXIS_FORMATS = {"test_accuracy": ".0%"}
 
 # Altair takes about 25 ms to build and validate a spec, and a live page needs several at each update.
@@ -35,7 +40,13 @@ _CACHED = functools.lru_cache(maxsize=256)
 
 
 def loss_chart(
-    contenders: Sequence[Contender], *, epochs: int, num_classes: int, lesson: Lesson | None, language: str
+    contenders: Sequence[Contender],
+    *,
+    epochs: int,
+    num_classes: int,
+    lesson: Lesson | None,
+    height: int = LARGE,
+    language: str,
 ) -> dict[str, Any]:
     """Train and test loss, as the mean per batch or the sum per epoch that the tutorial prints.
 
@@ -48,12 +59,18 @@ def loss_chart(
         "logarithmic": _View(log=True),
     }
     sums = lesson is not None and lesson.printed_unit == "epoch" and bool(lesson.printed)
-    value = _chart(measures, contenders, views, epochs=epochs, height=LARGE, language=language)
-    batches = next((n for one in contenders for run in one.runs if (n := batches_per_epoch(run))), 1.0)
+    value = _chart(measures, contenders, views, epochs=epochs, height=height, language=language)
+    batches = next((n for one in contenders for run in one.runs if (n := batches_per_epoch(run))), None)
     guess = math.log(num_classes)
     text = translate("random guessing: ln {classes}", language, classes=num_classes)
-    value["data"]["guess"] = [{"drawn": guess, "value": guess, "sum": guess * batches, "text": text}]
+    value["data"]["guess"] = [
+        {"drawn": guess, "value": guess, "sum": guess * batches if batches else None, "text": text}
+    ]
     printed = printed_rows(lesson, language)
+    cap = clip_level(measures, contenders)
+    value["data"]["ends"] = end_rows(contenders, cap, height, language)
+    value["data"]["cut"] = cut_rows(contenders, cap, language)
+    value["data"]["frame"] = frame_rows(contenders, guess)
     value["data"]["printed"] = [row for row in printed if row["epoch"] <= epochs]
     return {**value, "view": list(value["specs"])[1 if sums else 0]}
 
@@ -122,6 +139,7 @@ def _chart(
         "planned": [],
         "guess": [],
         "printed": [],
+        "ends": [],
     }
     return {"specs": specs, "view": next(iter(specs)), "data": data}
 
@@ -158,6 +176,8 @@ def _spec(
     y = alt.Y(f"{view.y}:Q", title=translate(title, language), scale=scale, axis=axis)
     names, colors = zip(*series, strict=True)
     color = alt.Color("series:N", scale=alt.Scale(domain=list(names), range=list(colors)), legend=None)
+    shapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+    shape = alt.Shape("series:N", scale=alt.Scale(domain=list(names), range=shapes[: len(names)]), legend=None)
     dash = alt.StrokeDash("curve:N", scale=alt.Scale(domain=list(measures), range=[[1, 0], [6, 3]]), legend=None)
     run = alt.Detail("run:N")
     tip = [
@@ -179,7 +199,9 @@ def _spec(
         + guess.mark_text(align="left", dx=4, dy=-6, color=PLAN, fontSize=11).encode(y=y, text="text:N", x=alt.value(0))
         + plan.mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN, interpolate="step-after").encode(x, y)
         + plan.mark_point(opacity=0, size=60).encode(x, y, tooltip=tip[1:])
-        + data("printed").mark_line(strokeDash=[1, 4], strokeWidth=2.5, strokeCap="round", color=PLAN).encode(x, y)
+        + data("printed")
+        .mark_line(strokeDash=[1, 4], strokeWidth=2.5, strokeCap="round", color=PLAN)
+        .encode(x, y, alt.Detail("part:N"))
         + data("printed").mark_point(opacity=0, size=60).encode(x, y, tooltip=tip)
         + steps.mark_line(
             strokeWidth=2.2 if measures == ("lr",) else 1.2,
@@ -188,17 +210,26 @@ def _spec(
         ).encode(x, y, color, run)
     )
     if view.y != "sum":
+        low, high = ("log_low", "log_high") if view.log else ("low", "high")
         layers += (
-            ended.transform_filter("datum.high > datum.low")
+            ended.transform_filter(f"datum.{high} > datum.{low}")
             .mark_area(opacity=0.18)
-            .encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color, run)
+            .encode(x, alt.Y(f"{low}:Q"), alt.Y2(f"{high}:Q"), color, run)
         )
     layers += (
         ended.mark_line(strokeWidth=2.5).encode(x, y, color, dash, run)
-        + ended.mark_point(filled=True, size=45, opacity=1).encode(x, y, color, run, tooltip=tip)
+        + ended.mark_point(filled=True, size=45, opacity=1).encode(x, y, color, shape, run, tooltip=tip)
         + ended.transform_filter("datum.best").mark_text(text="★", dy=-11, fontSize=14).encode(x, y, color, tooltip=tip)
         + broken.mark_rule(strokeDash=[2, 2]).encode(x, color)
         + broken.mark_text(text="✕ NaN", align="left", dx=4, fontWeight="bold").encode(x, color, y=alt.value(8))
-        + alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=2, color=PLAN).encode(x)
+        + alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=1.5, color=PLAN).encode(x)
     )
-    return sized(layers, height)
+    if measures[0] != "train_loss":
+        return sized(layers, height)
+    names = data("ends").mark_text(align="left", dx=8, fontSize=12, fontWeight=600, limit=_NAME_WIDTH)
+    layers += names.encode(x, y, color, text="label:N") + data("frame").mark_point(opacity=0).encode(y=y)
+    if not view.log:
+        cut = data("cut").mark_text(align="left", dx=4, dy=-7, fontSize=11, fontWeight=600)
+        layers += cut.encode(x, y, color, text="text:N")
+    spec = sized(layers, height)
+    return {**spec, "padding": {"left": 2, "top": 8, "bottom": 2, "right": _NAME_WIDTH + 10}}

@@ -1,4 +1,4 @@
-"""The time machine's charts: the probability of each class after every epoch, and at the selected one."""
+"""The time machine's charts: the probability of each class after every epoch, and what each epoch mistakes."""
 
 import functools
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from typing import Any
 
 import altair as alt
 
+from trainer.insight.mistakes import Answers
 from trainer.insight.timeline import Moment
-from trainer.palette import PLAN
+from trainer.palette import PLAN, TEST, TRAIN
 from ui.charts.live import sized
 from ui.i18n.words import translate
 
@@ -60,6 +61,26 @@ def bars_chart(moments: Sequence[Moment], language: str) -> dict[str, Any]:
     return {"specs": {"": _bars_spec(tuple(class_colors(moments)), language)}, "view": "", "data": {}}
 
 
+def scores_chart(rows: Sequence[dict[str, Any]], names: Sequence[str], language: str) -> dict[str, Any]:
+    """The accuracy within each class at the selected epoch, with the class that its pictures are most taken for.
+
+    `rows` are those of `score_rows`. The page feeds the selected epoch in as the data set `mark`.
+    """
+    return {"specs": {"": _scores_spec(tuple(names), language)}, "view": "", "data": {"scores": rows}}
+
+
+def score_rows(epoch: int, answers: Answers, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The data rows of one epoch's mistakes: one for each of the classes in `names` that has test pictures."""
+    wrong = answers.confusion.clone().fill_diagonal_(0)
+    rows = []
+    for index, score in enumerate(answers.class_scores):
+        if score.recall is not None and score.name in names:
+            count, taken = (int(value) for value in wrong[index].max(0))
+            mistake = f"{answers.class_names[taken]} {count / score.num_pictures:.0%}" if count else ""
+            rows.append({"epoch": epoch, "class": score.name, "accuracy": score.recall, "mistake": mistake})
+    return rows
+
+
 @functools.lru_cache(maxsize=64)
 def _lines_spec(last: int, language: str) -> dict[str, Any]:
     x = alt.X(
@@ -96,12 +117,19 @@ def _lines_spec(last: int, language: str) -> dict[str, Any]:
     return sized(layers, HEIGHT)
 
 
+def _bar_axes(field: str, title: str, names: tuple[str, ...]) -> tuple[alt.X, alt.Y]:
+    """The axes of bars with a share, 0–1, for each class."""
+    share = alt.Axis(format=".0%", tickCount=4)
+    classes = alt.Axis(labelLimit=110, ticks=False, domain=False, labelFontSize=12)
+    return (
+        alt.X(f"{field}:Q", title=title, scale=alt.Scale(domain=[0, 1]), axis=share),
+        alt.Y("class:N", title=None, scale=alt.Scale(domain=list(names), paddingInner=0.25), axis=classes),
+    )
+
+
 @functools.lru_cache(maxsize=64)
 def _bars_spec(names: tuple[str, ...], language: str) -> dict[str, Any]:
-    axis = alt.Axis(labelLimit=110, ticks=False, domain=False, labelFontSize=12)
-    y = alt.Y("class:N", title=None, scale=alt.Scale(domain=list(names), paddingInner=0.25), axis=axis)
-    share = alt.Axis(format=".0%", tickCount=4)
-    x = alt.X("share:Q", title=translate("probability", language), scale=alt.Scale(domain=[0, 1]), axis=share)
+    x, y = _bar_axes("share", translate("probability", language), names)
     bars = alt.Chart(alt.Data(name="now", values=[]))
     likely = "datum.share > 0.85"
     layers = (
@@ -114,3 +142,37 @@ def _bars_spec(names: tuple[str, ...], language: str) -> dict[str, Any]:
         .encode(x, y, text=alt.Text("share:Q", format=".1%"))
     )
     return sized(layers, HEIGHT)
+
+
+@functools.lru_cache(maxsize=64)
+def _scores_spec(names: tuple[str, ...], language: str) -> dict[str, Any]:
+    x, y = _bar_axes("accuracy", translate("accuracy", language), names)
+    selected = alt.LookupData(data=alt.Data(name="mark", values=[]), key="epoch", fields=["epoch"])
+    rows = (
+        alt.Chart(alt.Data(name="scores", values=[]))
+        .transform_lookup(lookup="epoch", from_=selected, as_=["now"])
+        .transform_filter("isValid(datum.now)")
+    )
+    tip = [
+        alt.Tooltip("class:N", title=translate("class", language)),
+        alt.Tooltip("accuracy:Q", title=translate("accuracy", language), format=".0%"),
+        alt.Tooltip("mistake:N", title=translate("taken for", language)),
+    ]
+    inside = "datum.accuracy > 0.5"
+    title = [
+        translate("Mistakes: the share of some test pictures", language),
+        translate("recognised, and the most frequent mistake", language),
+    ]
+    layers = (
+        rows.mark_bar(cornerRadiusEnd=2, color=TRAIN).encode(x, y, tooltip=tip)
+        + rows.transform_filter(inside)
+        .mark_text(align="right", dx=-5, color="white")
+        .encode(x, y, text="mistake:N", tooltip=tip)
+        + rows.transform_filter(f"!({inside})")
+        .mark_text(align="left", dx=5, color=TEST)
+        .encode(x, y, text="mistake:N", tooltip=tip)
+    )
+    return sized(
+        layers.properties(title=alt.TitleParams(title, anchor="start", color=PLAN, fontSize=12, fontWeight="normal")),
+        HEIGHT,
+    )

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar, cast
 
-from trainer.errors import Message, UserError
-from trainer.jobs.worker import BROKEN
+from trainer.errors import BROKEN, Message, UserError
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ class Job:
     kind: ClassVar[str] = "job"
 
     owner: str
+    is_alone: bool = False  # whether the owner may have no other job of its kind
     state: str = "waiting"  # then "running", then "ended"
     failure: str = ""  # why it did not do its work, as a sentence
     seconds: float = 0.0  # of the machine's time that it has had
@@ -97,7 +97,8 @@ class Jobs:
 
     Together, running jobs have at most `most_running` networks, unless a single one has more.
 
-    `share_machine` is False on ZeroGPU, which lends each job a GPU.
+    `share_machine` is False if each job has a machine of its own: a GPU borrowed from ZeroGPU, or a worker of a
+    cluster. Then at most `most_running` jobs run.
     `is_public` says that a running job which nobody has watched for ten minutes is stopped if others want the machine.
     """
 
@@ -116,10 +117,14 @@ class Jobs:
         """Begins a job, or lets it wait if as many run as may.
 
         The job keeps the context of the caller, which contains the visitor's request: a borrowed GPU is charged to it.
-        Raises UserError if too many jobs wait, or if the owner has too many.
+        Raises UserError if too many jobs wait, or if the owner has too many, or another one beside a job that must be
+        alone.
         """
         with self._lock:
-            if sum(other.owner == job.owner for other in self._active()) >= MOST_OWN:
+            own = [other for other in self._active() if other.owner == job.owner]
+            if job.is_alone and any(other.kind == job.kind for other in own):
+                raise UserError("You have one running already: stop it first.")
+            if len(own) >= MOST_OWN:
                 raise UserError(
                     "{count} of your trainings are running or waiting already; stop one first.", count=MOST_OWN
                 )
@@ -141,10 +146,10 @@ class Jobs:
             own = [job for job in self._active() if job.owner == owner and job.kind == kind.kind]
             return cast("J | None", own[-1] if own else self._ended.get((owner, kind.kind)))
 
-    def stop(self, owner: str) -> None:
-        """Stops all jobs of an owner; those that wait end at once."""
+    def stop(self, owner: str, *kinds: type[Job]) -> None:
+        """Stops the jobs of an owner, all or those of some kinds; those that wait end at once."""
         for job in self.active():
-            if job.owner == owner:
+            if job.owner == owner and isinstance(job, kinds or Job):
                 self.end(job)
 
     def end(self, job: Job, because: str = "") -> None:
@@ -191,6 +196,8 @@ class Jobs:
         return left
 
     def _has_room(self, job: Job) -> bool:
+        if not self._share_machine:
+            return len(self._running) < self._most_running
         return not self._running or sum(other.size for other in self._running) + job.size <= self._most_running
 
     def _active(self) -> list[Job]:

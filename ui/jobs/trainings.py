@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts
 from trainer.jobs.process import Served
-from trainer.jobs.work import Race, Search
+from trainer.jobs.work import Race, Search, Work
 from trainer.learning.checkpoint import Checkpoint, continued, resumed
 from trainer.learning.lr_finder import Finding, Trial
 from trainer.learning.race import Contender, TimeLimit
@@ -25,12 +25,16 @@ from ui.jobs.queue import STOPPED, Job, sentence_of
 
 
 class Machine(Protocol):
-    """What jobs need of the lab: the images, and something that runs work on them."""
+    """What jobs need of the lab: the images, and something that runs work on them, `parallel` pieces at a time."""
 
     time_limit: TimeLimit | None
+    parallel: int
 
-    def run(self, work: Race | Search, stopping: Any) -> Iterator[Any]:
+    def run(self, work: Work, stopping: Any) -> Iterator[Any]:
         """Yields the events of the work until it ends or `stopping` is set."""
+
+    def learn_pace(self, run: Run) -> None:
+        """Remembers the pace of a run that has ended."""
 
     def wait_for_images(self, stopping: Any) -> ImageData:
         """Returns the images. Raises UserError if there are none or `stopping` is set first."""
@@ -41,7 +45,19 @@ def _ignore(index: int, event: Event) -> None:
 
 
 @dataclass(kw_only=True, eq=False)
-class Training(Job):
+class MachineJob(Job):
+    """A job that computes with `images` or, by default, with the app's own once they have loaded."""
+
+    machine: Machine
+    images: ImageData | None = None
+
+    def wait_for_images(self) -> ImageData:
+        """Returns the images. Raises UserError if there are none or the job is stopped first."""
+        return self.images or self.machine.wait_for_images(self.stopping)
+
+
+@dataclass(kw_only=True, eq=False)
+class Training(MachineJob):
     """Trains new runs, a race or a single one, and records each in its folder.
 
     `planned` is the schedule of a single run as (epochs passed, lr). `on_event` is called in the job's thread.
@@ -49,7 +65,6 @@ class Training(Job):
 
     kind = "training"
 
-    machine: Machine
     folders: Sequence[Path]
     runs: list[Run]
     planned: list[tuple[float, float]] = field(default_factory=list)
@@ -75,7 +90,7 @@ class Training(Job):
     def work(self) -> None:
         """Trains and records until all runs have ended; a run that is stopped or fails can be resumed."""
         try:
-            images = self.machine.wait_for_images(self.stopping)
+            images = self.wait_for_images()
             with _writing(self.folders):
                 self._train(images)
         finally:
@@ -160,12 +175,11 @@ class ResumedTraining(Training):
 
 
 @dataclass(kw_only=True, eq=False)
-class LrSearch(Job):
+class LrSearch(MachineJob):
     """A learning-rate search, for at most `most_seconds` of the machine's time."""
 
     kind = "search"
 
-    machine: Machine
     config: TrainConfig
     most_seconds: float = math.inf
     trials: list[Trial] = field(default_factory=list)
@@ -182,7 +196,7 @@ class LrSearch(Job):
 
     def work(self) -> None:
         """Searches until there is a finding."""
-        images = self.machine.wait_for_images(self.stopping)
+        images = self.wait_for_images()
         lrs = [lr for _, lr in planned_lrs(self.config, images) if lr > 0]
         self.planned = (min(lrs), max(lrs)) if lrs else None
         for event in self.machine.run(Search.of(self.config, images), self.stopping):

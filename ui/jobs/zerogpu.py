@@ -21,13 +21,13 @@ from trainer.jobs.slices import (
     Refused,
     Slice,
     Started,
+    Whole,
     measurement,
     next_slice,
-    search,
+    timed,
 )
-from trainer.jobs.work import ImageFile, RunState, Search, Work, images_in
+from trainer.jobs.work import ImageFile, Race, RunState, Timing, Work, images_in
 from trainer.learning.checkpoint import Checkpoint
-from trainer.learning.lr_finder import Finding, Trial
 from trainer.learning.race import limit_time
 from trainer.learning.training_set import training_split
 from trainer.runs.events import CheckpointReady, EpochEnded, Event, Finished, GpuTime
@@ -56,7 +56,7 @@ class GpuUnavailableError(UserError):
 
 
 class BorrowedGpu:
-    """Runs races and learning-rate searches on a GPU that is borrowed job by job.
+    """Runs work on a GPU that is borrowed job by job.
 
     `on_gpu` runs a job there and yields its events: `slices.run_job` behind `spaces.GPU`. Measured paces are kept for
     later trainings with the same kind of batch.
@@ -80,8 +80,10 @@ class BorrowedGpu:
 
     def _events(self, work: Work) -> Iterator[Any]:
         images = images_in(work.images)
-        if isinstance(work, Search):
-            return self.find_lr(work.config, images)
+        if isinstance(work, Timing):  # a timing alone is not worth the visitor's quota
+            return (pace for kind, pace in self._paces.items() if kind == _kind(work.config))
+        if not isinstance(work, Race):
+            return self._whole(work, images)
         events = self._checked_race(work.states, images)
         return limit_time(events, len(work.states), work.limit) if work.limit else events
 
@@ -104,17 +106,10 @@ class BorrowedGpu:
             training_split(state.config, images)
         return self._race(dict(enumerate(states)), images)
 
-    def find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
-        """Returns the results of `trainer.learning.lr_finder.find_lr`.
-
-        Raises UserError at once if the config needs more images than there are. The iterator raises GpuUnavailableError
-        if no GPU time is available.
-        """
+    def _whole(self, work: Whole, images: ImageData) -> Iterator[Any]:
+        """Yields the events of the work, once the pace of its config is known."""
+        config, kind = work.config, _kind(work.config)
         training_split(config, images)
-        return self._find_lr(config, images)
-
-    def _find_lr(self, config: TrainConfig, images: ImageData) -> Iterator[Trial | Finding]:
-        kind = _kind(config)
         longest = float(LONGEST_SECONDS)
         while not self._is_known(kind):
             job = measurement(config, images, longest)
@@ -126,7 +121,7 @@ class BorrowedGpu:
                 if not _is_less(measurement(config, images, longest), job, refusal):
                     raise
         try:
-            with closing(self._run(search(config, self._paces[kind], images))) as events:
+            with closing(self._run(timed(work, self._paces[kind], images))) as events:
                 for event in events:
                     if not isinstance(event, Started):
                         yield event
@@ -289,4 +284,5 @@ def _is_less(wanted: Job, refused: Job, refusal: GpuUnavailableError) -> bool:
 
 def _kind(config: TrainConfig) -> _Kind:
     """The settings that a pace depends on."""
-    return (config.model, config.optimizer, config.batch_size, config.augment, config.precision, config.zero_grad_every)
+    is_augmented = config.flip or config.shift > 0
+    return (config.model, config.optimizer, config.batch_size, is_augmented, config.precision, config.zero_grad_every)

@@ -12,8 +12,10 @@ from anyio import CapacityLimiter, fail_after, to_thread
 
 from trainer.errors import UserError
 from trainer.hub import repositories, retry
+from trainer.insight.timeline import Timeline
 from trainer.networks.files import WEIGHTS_FILE
 from trainer.networks.model import OptimizerLabModel
+from trainer.runs.events import LayersMeasured
 from trainer.runs.run import Run
 from ui.lab import Lab
 from ui.login import own_token
@@ -83,6 +85,27 @@ def open_run(name: str) -> Run:
     `open_published`.
     """
     return _run(*repositories.split_revision(name), _reader_id(), time.monotonic() // _SECONDS_KEPT)
+
+
+def open_layers(name: str) -> list[LayersMeasured]:
+    """What was measured in the layers of `repo_id[@revision]`. Raises UserError, as fast as `open_published`."""
+    repo_id, revision = repositories.split_revision(name)
+    with retry.short_timeouts():
+        return repositories.open_layers(repo_id, revision, token=own_token())
+
+
+def open_timeline(name: str) -> Timeline:
+    """The timeline of `repo_id[@revision]`, whose networks are downloaded when they are opened.
+
+    Raises UserError if it has no epochs, or if the Hub does not answer.
+    """
+
+    def open_epoch(repo_id: str, revision: str, **_: Any) -> OptimizerLabModel:
+        return open_published(f"{repo_id}@{revision}", torch.device("cpu"))
+
+    repo_id, _ = repositories.split_revision(name)
+    with retry.short_timeouts():
+        return repositories.open_timeline(repo_id, token=own_token(), open_model=open_epoch)
 
 
 @lru_cache(maxsize=_MAX_RUNS)

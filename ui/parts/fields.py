@@ -1,6 +1,5 @@
 """The widgets of the settings, built from the declarations in trainer.settings, and the config of their values."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,22 +8,25 @@ from gradio.events import Dependency
 
 from trainer.errors import UserError
 from trainer.settings.config import ROW_SETTINGS, SETTINGS, TrainConfig, parse
-from trainer.settings.fields import Row
+from trainer.settings.fields import Row, label_of
 from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.presets import FIRST
 from trainer.settings.schedulers import SCHEDULERS
 from ui.i18n.words import i18n
+from ui.parts.labels import LABELS
 from ui.parts.messages import Updates, with_page_errors
+from ui.parts.powers import Powers
 from ui.parts.shared import AT_ONCE, components
 
 ROWS: dict[str, dict[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
 
 # The settings that belong to no optimizer or scheduler, in the page's order.
 NETWORK = ("model", "activation", "softmax", "seed", "precision")
-DATA = ("batch_size", "train_split", "num_images", "holdout", "shuffle", "drop_last", "augment", "normalize")
+DATA = ("batch_size", "train_split", "num_images", "holdout", "shuffle", "drop_last", "flip", "shift", "normalize")
 LOSS = ("label_smoothing", "zero_grad_every")
 
-# The lowest power of ten of each slider. If the setting allows 0, the slider has one more step for it at the left end.
-LOWEST_POWER = {"lr": -6, "weight_decay": -6}
+# The settings that have a slider for powers of ten.
+POWERS = {name: Powers(lowest=-6, has_zero=not SETTINGS[name].open_low) for name in ("lr", "weight_decay")}
 
 Widget = gr.Checkbox | gr.Dropdown | gr.Number | gr.Slider | gr.Textbox
 
@@ -33,12 +35,14 @@ Widget = gr.Checkbox | gr.Dropdown | gr.Number | gr.Slider | gr.Textbox
 class Panel:
     """The components of the settings, by name.
 
-    `widgets` has a widget for each setting, `powers` the sliders for powers of ten, `abouts` the descriptions of the
-    chosen optimizer and scheduler, and `paper` is the optimizer's source.
+    `widgets` has a widget for each setting, `powers` the sliders for powers of ten, `moved` the events with which these
+    set their numbers, `abouts` the descriptions of the chosen optimizer and scheduler, and `paper` is the optimizer's
+    source.
     """
 
     widgets: dict[str, Widget]
     powers: dict[str, gr.Slider]
+    moved: list[Dependency]
     abouts: dict[str, gr.Markdown]
     paper: gr.Markdown
 
@@ -47,16 +51,14 @@ class Panel:
         own = {name for part, rows in ROWS.items() for name in rows[getattr(config, part)].defaults}
         updates: Updates = {}
         for name, widget in self.widgets.items():
-            value = getattr(config, name)
-            if isinstance(value, tuple):
-                value = ", ".join(f"{number:g}" for number in value)
-            elif isinstance(widget, gr.Textbox):
-                value = "" if value is None else f"{value:g}"
+            value = value_of(name, config)
+            if isinstance(widget, gr.Textbox) and not isinstance(value, str):
+                value = "" if value is None else label_of(value)
             elif value is None:
                 value = widget.value
             updates[widget] = gr.update(value=value, visible=name in own or name not in ROW_SETTINGS)
         for name, slider in self.powers.items():
-            power = power_of(name, getattr(config, name) or 0)
+            power = POWERS[name].position(getattr(config, name) or 0)
             updates[slider] = gr.update(value=power, visible=name in own)
         for part, about in self.abouts.items():
             updates[about] = i18n(ROWS[part][getattr(config, part)].about)
@@ -69,17 +71,17 @@ class Panel:
         Raises UserError if there is no such row.
         """
         row, names = _row(part, chosen), row_settings(part)
+        config = TrainConfig.from_settings({part: chosen})
         updates: Updates = {self.abouts[part]: i18n(row.about)}
         for name in names:
-            updates[self.widgets[name]] = gr.update(visible=name in row.defaults, value=default(name, **{part: chosen}))
+            updates[self.widgets[name]] = gr.update(visible=name in row.defaults, value=value_of(name, config))
         for name in set(names) & self.powers.keys():
-            power = power_of(name, row.defaults.get(name, 0))
+            power = POWERS[name].position(row.defaults.get(name, 0))
             updates[self.powers[name]] = gr.update(visible=name in row.defaults, value=power)
         if part == "scheduler":
             return {**updates, self.widgets["scheduler"]: chosen, self.widgets["scheduler_unit"]: row.unit}
         updates[self.paper] = source(chosen)
-        # Most optimizers work with any scheduler and leave the chosen one.
-        return updates if row.scheduler == default("scheduler") else updates | self.choose("scheduler", row.scheduler)
+        return updates | self.choose("scheduler", row.scheduler) if row.is_schedule_free else updates
 
     def check_fits(self, config: TrainConfig) -> None:
         """Raises UserError if a setting is valid but above the maximum of its slider."""
@@ -94,9 +96,9 @@ class Panel:
 
 def build(name: str, *, visible: bool = True) -> Widget:
     """Adds the widget of a setting, with its help, to the page being built."""
-    declared, value = SETTINGS[name], default(name)
+    declared, value = SETTINGS[name], value_of(name, FIRST)
     about: dict[str, Any] = {
-        "label": name,
+        "label": i18n(LABELS[name]),
         "info": i18n(declared.help),
         "visible": visible,
         "elem_id": f"setting-{name}",
@@ -112,30 +114,10 @@ def build(name: str, *, visible: bool = True) -> Widget:
     return gr.Number(value=value, precision=0 if declared.kind is int else None, **about)
 
 
-def build_power(name: str, number: gr.Number, *, visible: bool = True) -> gr.Slider:
-    """Adds a slider that sets `number` to powers of ten and follows it; both happen in the browser."""
-    low = power_of(name, 0)
-    slider = gr.Slider(
-        low, 1, value=power_of(name, number.value), step=1, label=f"{name}, powers of ten", show_label=False,
-        buttons=[], visible=visible, elem_id=f"power-{name}", elem_classes=["power"],
-    )  # fmt: skip
-    zero = f"power < {LOWEST_POWER[name]} ? 0 : "
-    to_number = f"(power) => {zero}Number((10 ** power).toPrecision(1))"
-    to_power = f"(value) => value > 0 ? Math.min(1, Math.max({low}, Math.round(Math.log10(value)))) : {low}"
-    slider.input(None, slider, number, js=to_number, api_name=f"_power_{name}", **AT_ONCE)
-    number.input(None, number, slider, js=to_power, api_name=f"_number_{name}", **AT_ONCE)
-    return slider
-
-
-def default(name: str, optimizer: str = "sgd", scheduler: str = "onecycle") -> Any:
-    """The initial value of a setting's widget with these rows chosen; None if neither row has the setting."""
-    row = {**OPTIMIZERS[optimizer].defaults, **SCHEDULERS[scheduler].defaults}
-    value = row.get(name) if name in ROW_SETTINGS else SETTINGS[name].default
-    if name == "scheduler":
-        value = OPTIMIZERS[optimizer].scheduler
-    if name == "scheduler_unit":
-        value = SCHEDULERS[scheduler].unit
-    return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
+def value_of(name: str, config: TrainConfig) -> Any:
+    """The value of a setting's widget for a config; None if the config's rows do not have the setting."""
+    value = getattr(config, name)
+    return label_of(value) if isinstance(value, tuple) else value
 
 
 def follow_row(part: str, panel: Panel) -> Dependency:
@@ -161,12 +143,6 @@ def source(optimizer: str) -> str:
     """The paper of an optimizer as a link in Markdown."""
     row = OPTIMIZERS[optimizer]
     return f"[{row.paper}]({row.link})"
-
-
-def power_of(name: str, value: float) -> int:
-    """The position of a setting's slider for powers of ten at a value of the setting."""
-    low = LOWEST_POWER[name] - (0 if SETTINGS[name].open_low else 1)
-    return min(1, max(low, round(math.log10(value)))) if value else low
 
 
 def row_settings(part: str) -> list[str]:

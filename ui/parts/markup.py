@@ -1,15 +1,20 @@
 """Small pieces of HTML: notes, advice, progress bars and status lines."""
 
 import html
+from collections.abc import Iterable
 
 from ui.i18n.words import translate
 
 
-def status_line(title: str, text: str, share: float, language: str, *sentences: str) -> str:
-    """The status of a job as HTML: its state, details, a progress bar filled to `share` (0–1), and advice."""
+def status_line(title: str, text: str, share: float, language: str, *sentences: str, verdict: str = "") -> str:
+    """The status of a job as HTML: its state, details, a progress bar filled to `share` (0–1), and advice.
+
+    Once there is a `verdict`, which is HTML, it takes the place of the bar.
+    """
     advised = "".join(advice(translate(sentence, language)) for sentence in sentences if sentence)
     title, text = html.escape(translate(title, language)), html.escape(translate(text, language))
-    return f"<div class='status'><b>{title}</b> {text}{bar(share)}{advised}</div>"
+    result = f"<h2>{verdict}</h2>" if verdict else bar(share, title)
+    return f"<div class='status'><b>{title}</b> {text}{result}{advised}</div>"
 
 
 def note(sentence: str) -> str:
@@ -22,12 +27,12 @@ def advice(sentence: str) -> str:
     return f"<div class='advice'>{html.escape(sentence)}</div>"
 
 
-def bar(share: float) -> str:
-    """A progress bar filled to `share` (0–1), as HTML."""
+def bar(share: float, name: str) -> str:
+    """A progress bar filled to `share` (0–1), as HTML; `name` says what progresses, and is HTML already."""
     percent = 100 * min(1.0, max(0.0, share))
     return (
-        f"<div class='track' role='progressbar' aria-valuemin='0' aria-valuemax='100' aria-valuenow='{percent:.0f}'>"
-        f"<div class='fill' style='width:{percent:.2f}%'></div></div>"
+        f"<div class='track' role='progressbar' aria-label='{name}' aria-valuemin='0' aria-valuemax='100' "
+        f"aria-valuenow='{percent:.0f}'><div class='fill' style='width:{percent:.2f}%'></div></div>"
     )
 
 
@@ -38,3 +43,26 @@ def duration(seconds: float, language: str) -> str:
     if seconds < 5400:
         return translate("{number} min", language, number=f"{seconds / 60:.0f}")
     return translate("{number} h", language, number=f"{seconds / 3600:.1f}")
+
+
+def table(
+    heads: Iterable[str], rows: Iterable[Iterable[object]], language: str, *, highlighted: int | None = None
+) -> str:
+    """An HTML table in a box of its own; the heads are translated, the cells are HTML."""
+    head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
+    body = "".join(
+        f"<tr{' class=best' if number == highlighted else ''}>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>"
+        for number, row in enumerate(rows)
+    )
+    content = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class='epochs race' tabindex='0'>{content}</div>"
+
+
+def keys(named: Iterable[tuple[str, str]]) -> str:
+    """The keys of a legend as HTML, given as (color, name)."""
+    return "".join(f"<span class='key'>{swatch(color)}{html.escape(name)}</span>" for color, name in named)
+
+
+def swatch(color: str) -> str:
+    """A short line in a color, as HTML; `color` is any CSS background."""
+    return f"<i style='background:{color}'></i>"

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import gradio as gr
 from gradio.blocks import Block
 
-from trainer.errors import UserError
+from trainer.errors import BROKEN, UserError
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.login import own_token
@@ -23,9 +23,9 @@ Updates = dict[Block, Any]  # what a handler returns: new values of components
 P = ParamSpec("P")
 R = TypeVar("R")
 
-BROKEN = "Something in the app went wrong."
-
 _logger = logging.getLogger(__name__)
+
+_LONGEST_LINE, _MOST_LINES = 200, 100  # of an error in the log
 
 
 def with_page_errors(handler: Callable[P, R]) -> Callable[P, R]:
@@ -134,4 +134,6 @@ def end_in_status(
 
 def _log_bug() -> None:
     """Logs the error that is being handled, without the visitor's token, which a library's error may contain."""
-    _logger.error(traceback.format_exc().replace(own_token() or "\0", "…"))
+    text = traceback.format_exc().replace(own_token() or "\0", "…")
+    # Not whole: an error may quote all of a request.
+    _logger.error("\n".join(line[:_LONGEST_LINE] for line in text.splitlines()[-_MOST_LINES:]))

@@ -13,6 +13,7 @@ from trainer.errors import UserError
 from trainer.runs.comparison import compare, differences, label
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
+from trainer.settings.fields import label_of
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab, bundled
@@ -40,7 +41,7 @@ class RunLists:
         runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
         titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
         single = [entry for race in runs.values() for entry in _titles(race, language)]
-        shipped = [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
+        shipped = bundled_networks()
         own = chosen if chosen in races else next(iter(races), None)
         network = races[own][0].name if own else next((key for _, key in shipped), None)
         updates: Updates = {
@@ -85,6 +86,12 @@ def build() -> RunLists:
 def single_runs(lab: Lab, visitor: str | None) -> list[tuple[str, str]]:
     """The titles and keys of the visitor's runs, latest first."""
     return [entry for race in itertools.islice(lab.races_of(visitor).values(), _MOST_LISTED) for entry in titled(race)]
+
+
+def bundled_networks() -> list[tuple[str, str]]:
+    """The titles and names of the networks that come with the app."""
+    language = current_language()
+    return [(translate("{name}, comes with the app", language, name=name), name) for name in bundled()]
 
 
 def titled(folders: Sequence[Path]) -> list[tuple[str, str]]:
@@ -152,7 +159,7 @@ def _run_title(run: Run, language: str) -> str:
     return translate(
         "{optimizer}, {scheduler}, {epoch} of {epochs} epochs: {accuracy}",
         language,
-        optimizer=f"{run.config.optimizer} lr {run.config.lr:g}",
+        optimizer=f"{run.config.optimizer} lr {label_of(run.config.lr)}",
         scheduler=run.config.scheduler,
         epoch=run.epoch,
         epochs=run.config.epochs,

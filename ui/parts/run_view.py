@@ -12,17 +12,35 @@ import gradio as gr
 from trainer.errors import Message
 from trainer.images.image_data import ImageData
 from trainer.palette import COLORS, TEST, TRAIN
-from trainer.runs.comparison import Contender, Spread, compare, verdict
+from trainer.runs.comparison import Contender, Spread, compare, short_labels, verdict
 from trainer.runs.events import EpochEnded
 from trainer.runs.run import Run
-from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import Lesson, lesson_of
+from trainer.settings.presets import FIRST
 from ui.charts import run_charts
-from ui.charts.live import LARGE, SMALL, live_chart
+from ui.charts.live import SMALL, live_chart
 from ui.i18n.words import i18n, translate
+from ui.parts import first_sight, markup
+from ui.parts.fold import fold
 from ui.parts.job_words import Standing, sharing_words
-from ui.parts.markup import advice, bar, duration, note, status_line
+from ui.parts.markup import advice, bar, duration, keys, note, status_line, swatch
 from ui.parts.messages import Updates
+from ui.parts.shared import AT_ONCE
+
+_LOSS_HEIGHT, _SMALL_HEIGHT = 350, 150  # pixels
+
+# What the buttons of the first sight do in the browser.
+_PRESS_TRAIN = """() => {
+  const train = document.querySelector("#train");
+  const press = () => { if (train.disabled) setTimeout(press, 100); else train.click(); };
+  press();
+}"""
+_GO_TO_LESSONS = """() => {
+  document.querySelector("#lessons").scrollIntoView({ behavior: "smooth", block: "center" });
+  document.querySelector("#lessons .card").focus({ preventScroll: true });
+}"""
+_REPLAY = """() => document.querySelectorAll("#results .chart").forEach((chart) =>
+  chart.dispatchEvent(new Event("replay", { bubbles: true })))"""
 
 NUM_CLASSES = 10  # CIFAR-10's, for charts that are drawn before the images have loaded
 
@@ -38,13 +56,18 @@ _STATUS = {
     "out_of_time": ("Out of time", "Resume continues from the last epoch"),
     "interrupted": ("Interrupted", "the app stopped; Resume continues from the last epoch"),
 }
+_RESUMABLE = "saved up to the last full epoch; Resume continues from there"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """The components that show the runs of a race: status, legend, charts, the text of a lesson, and a table."""
+    """The components that show the runs of a race: status, legend, charts, the text of a lesson, and a table.
+
+    Without any runs they show the recorded race, and `first` is the row of buttons below its result.
+    """
 
     status: gr.HTML
+    first: gr.Row
     legend: gr.HTML
     loss: gr.HTML
     lesson: gr.HTML
@@ -68,7 +91,8 @@ class RunView:
         `live` says how the job stands that trains them, `ended` when they ended, in seconds of `time.time`.
         """
         values = _contents(runs, images, language, planned=planned, live=live, ended=ended)
-        return {getattr(self, name): value for name, value in values.items()}
+        updates: Updates = {getattr(self, name): value for name, value in values.items()}
+        return {**updates, self.first: gr.update(visible=not runs and bool(first_sight.contenders()))}
 
 
 def build() -> RunView:
@@ -79,20 +103,22 @@ def build() -> RunView:
         return live_chart(empty[name], height=height, label=label, elem_id=elem_id)
 
     status = gr.HTML(empty["status"], elem_id="status")
+    first = _build_first()
     legend = gr.HTML(empty["legend"], elem_id="legend")
-    loss = chart("loss", LARGE, "Loss per epoch", "loss")
-    # Under the chart, which then stays in place when the text appears.
+    with gr.Row(elem_id="charts"):
+        with gr.Column(scale=5, min_width=400):
+            loss = chart("loss", _LOSS_HEIGHT, "Loss per epoch", "loss")
+        with gr.Column(scale=2, min_width=220, elem_id="small-charts"):
+            accuracy = chart("accuracy", _SMALL_HEIGHT, "Test accuracy per epoch", "accuracy")
+            lr = chart("lr", _SMALL_HEIGHT, "Learning rate", "lr")
+    # Under the charts, which then stay in place when the text appears.
     lesson = gr.HTML(empty["lesson"], elem_id="happened")
-    with gr.Row():
-        with gr.Column(min_width=240):
-            accuracy = chart("accuracy", SMALL, "Test accuracy per epoch", "accuracy")
-        with gr.Column(min_width=240):
-            lr = chart("lr", SMALL, "Learning rate", "lr")
-        with gr.Column(min_width=240):
-            grad_norm = chart("grad_norm", SMALL, "Gradient norm", "grad-norm")
-    table = gr.HTML(empty["table"], elem_id="table")
+    with fold(i18n("Table and gradient norm"), "details"):
+        table = gr.HTML(empty["table"], elem_id="table")
+        grad_norm = chart("grad_norm", SMALL, "Gradient norm", "grad-norm")
     return RunView(
         status=status,
+        first=first,
         legend=legend,
         loss=loss,
         lesson=lesson,
@@ -101,6 +127,24 @@ def build() -> RunView:
         grad_norm=grad_norm,
         table=table,
     )
+
+
+def _build_first() -> gr.Row:
+    """Adds the buttons of the first sight: train, look at the lessons, and play the recorded race again."""
+    with gr.Row(visible=bool(first_sight.contenders()), elem_id="first") as row:
+        gr.Button(i18n("Train it yourself"), variant="primary", scale=0, min_width=170, elem_id="first-train")
+        gr.Button(i18n("Pick a lesson"), scale=0, min_width=140, elem_id="first-lesson")
+        gr.Button(i18n("↻ Replay"), scale=0, min_width=110, elem_id="replay")
+    return row
+
+
+def act_on_click(view: RunView) -> None:
+    """Makes the buttons of the first sight act, in the browser alone."""
+    scripts = {"first-train": _PRESS_TRAIN, "first-lesson": _GO_TO_LESSONS, "replay": _REPLAY}
+    for button in view.first.children:
+        if isinstance(button, gr.Button):
+            name = str(button.elem_id)
+            button.click(None, None, None, js=scripts[name], api_name=f"_{name}".replace("-", "_"), **AT_ONCE)
 
 
 def _contents(
@@ -113,22 +157,24 @@ def _contents(
     ended: float | None = None,
 ) -> dict[str, Any]:
     """The values of a RunView's components, by their names."""
-    contenders = compare(runs)
-    epochs = max((run.config.epochs for run in runs), default=TrainConfig().epochs)
+    contenders = compare(runs) if runs else first_sight.contenders()
+    epochs = max((run.config.epochs for one in contenders for run in one.runs), default=FIRST.epochs)
     num_classes = len(images.class_names) if images else NUM_CLASSES
     lesson = taught_lesson(runs)
-    small: dict[str, Any] = {"epochs": epochs, "height": SMALL, "language": language}
+    small: dict[str, Any] = {"epochs": epochs, "height": _SMALL_HEIGHT, "language": language}
+    plays = {"plays": not runs}  # the recorded race is drawn as it happened
     return {
         "status": status(runs, language, live=live, ended=ended),
-        "legend": legend(contenders, language),
-        "loss": run_charts.loss_chart(
-            contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, language=language
+        "legend": legend(contenders, language, source="" if runs else "recorded on CIFAR-10"),
+        "loss": plays
+        | run_charts.loss_chart(
+            contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, height=_LOSS_HEIGHT, language=language
         ),
         "lesson": lesson_words(lesson, runs, language),
-        "accuracy": run_charts.accuracy_chart(contenders, num_classes=num_classes, **small),
-        "lr": run_charts.lr_chart(planned if len(runs) == 1 else (), contenders, **small),
-        "grad_norm": run_charts.measure_chart("grad_norm", contenders, **small),
-        "table": table(contenders, language) if len(contenders) > 1 else epochs_table(runs, language),
+        "accuracy": plays | run_charts.accuracy_chart(contenders, num_classes=num_classes, **small),
+        "lr": plays | run_charts.lr_chart(planned if len(runs) == 1 else (), contenders, **small),
+        "grad_norm": run_charts.measure_chart("grad_norm", contenders, **{**small, "height": SMALL}),
+        "table": table(contenders, language) if runs and len(contenders) > 1 else epochs_table(runs, language),
     }
 
 
@@ -139,6 +185,8 @@ def taught_lesson(runs: Sequence[Run]) -> Lesson | None:
 
 def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, ended: float | None = None) -> str:
     """The state of the runs and their progress bar, as HTML."""
+    if not runs and first_sight.contenders():
+        return f"<div class='status'><h2>{html.escape(first_sight.headline(language))}</h2></div>"
     if not runs:
         return status_line("Ready.", "Press Train: the defaults work well.", 0, language)
     if len(runs) > 1:
@@ -154,7 +202,7 @@ def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, 
     if not run.epoch and run.status in ("stopped", "interrupted", "out_of_time"):
         more = "no epoch was finished; Resume starts with the first"
     elif run.advice and run.status in ("stopped", "interrupted"):  # the advice says why
-        more = "saved up to the last full epoch; Resume continues from there"
+        more = _RESUMABLE
     at = min(run.config.epochs, run.epoch + (run.status == "training"))
     words = [*_ago(ended, language), say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
     if live:
@@ -170,7 +218,13 @@ def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, 
             words.append(say("on {share} of the test pictures", share=f"{best.test_share:.0%}"))
         words += _fairness(run, language)
     text = " · ".join([*words, *([say(more)] if more else [])])
-    return status_line(title, text, run.epochs_passed / run.config.epochs, language, run.advice, run.warning)
+    result = ""
+    if run.status == "completed" and run.config.train_split != "test":
+        sentence = "After {epochs} epochs the network gets {accuracy} of the test pictures right."
+        accuracy = f"{run.history[-1].test_accuracy:.1%}"
+        result = html.escape(say(sentence, epochs=run.epoch, accuracy=accuracy))
+    share = run.epochs_passed / run.config.epochs
+    return status_line(title, text, share, language, run.advice, run.notice, run.warning, verdict=result)
 
 
 def _race_status(runs: Sequence[Run], language: str, *, live: Standing | None, ended: float | None) -> str:
@@ -189,11 +243,16 @@ def _race_status(runs: Sequence[Run], language: str, *, live: Standing | None, e
         words += sharing_words(live, language)
     unfinished = {run.status for run in runs} - {"completed", "diverged"}
     words += _gpu_words(runs, language, live=live)
-    title = "Training" if live else _STATUS[next(iter(unfinished))][0] if unfinished else "Done"
-    won = verdict(contenders)
+    reasons = {run.advice for run in runs if run.advice}
+    title, more = _STATUS["training" if live else next(iter(unfinished), "completed")]
+    if unfinished and not live:
+        words.append(say(_RESUMABLE if reasons else more))
+    won, result = verdict(contenders), ""
     if won and (accuracy := won.winner.accuracy):
         # With one seed each, a lead of a point may be chance.
-        if won.is_tie:
+        if unfinished:
+            sentence = "so far {name} leads with a test accuracy of {accuracy}"
+        elif won.is_tie:
             sentence = "It is a tie: the best two have the same test accuracy, {accuracy}"
         elif won.margin is None:
             sentence = "{name} won with a test accuracy of {accuracy}: all others diverged"
@@ -204,18 +263,17 @@ def _race_status(runs: Sequence[Run], language: str, *, live: Standing | None, e
                 "{name} leads with a test accuracy of {accuracy}, but only by {points} percentage points, which may be "
                 "due to chance; train with more seeds to find out"
             )
-        words.append(
-            say(
-                sentence,
-                name=won.winner.label,
-                accuracy=share_of(accuracy),
-                points=f"{100 * (won.margin or 0):.1f}",
-            )
-        )
+        points = f"{100 * (won.margin or 0):.1f}"
+        say = partial(say, accuracy=share_of(accuracy), points=points)
+        name = short_labels(contenders)[contenders.index(won.winner)]
+        if unfinished:
+            words.append(say(sentence, name=name))
+        else:
+            result = html.escape(say(sentence, name="\0")).replace("\0", f"<b>{html.escape(name)}</b>")
         words += _fairness(won.winner.runs[0], language)
-    warnings = {run.warning for run in runs if run.warning}
-    diverged = {run.advice for run in runs if run.status == "diverged" and run.advice}
-    return status_line(title, " · ".join(words), share, language, *sorted(diverged), *sorted(warnings))
+    warnings = {sentence for run in runs for sentence in (run.notice, run.warning) if sentence}
+    text = " · ".join(words)
+    return status_line(title, text, share, language, *sorted(reasons), *sorted(warnings), verdict=result)
 
 
 def _ago(ended: float | None, language: str) -> list[str]:
@@ -223,7 +281,7 @@ def _ago(ended: float | None, language: str) -> list[str]:
     seconds = 0.0 if ended is None else time.time() - ended
     if seconds < _SECONDS_JUST_NOW:
         return []
-    return [translate("finished {duration} ago", language, duration=duration(seconds, language))]
+    return [translate("{duration} ago", language, duration=duration(seconds, language))]
 
 
 def _fairness(run: Run, language: str) -> list[str]:
@@ -244,24 +302,44 @@ def _gpu_words(runs: Sequence[Run], language: str, *, live: Standing | None) -> 
 
 
 def lesson_words(lesson: Lesson | None, runs: Sequence[Run], language: str) -> str:
-    """What to look for in a lesson and, once an epoch or the run has ended, what happens in it, as HTML."""
-    if lesson is None:
+    """What happened in the runs of a lesson, once an epoch or a run has ended, as HTML; "" before that."""
+    if lesson is None or not any(run.epoch or run.status == "diverged" for run in runs):
         return ""
-    parts = [
-        f"<b>{html.escape(translate(lesson.title, language))}</b>",
-        html.escape(translate(lesson.before, language)),
-    ]
-    if any(run.epoch or run.status == "diverged" for run in runs):
-        happened = translate("What happens on CIFAR-10:", language)
-        parts.append(f"<b>{html.escape(happened)}</b> {html.escape(translate(lesson.after, language))}")
-        if lesson.printed:
-            dotted = translate("The dotted line shows the values that the notebook printed.", language)
-            parts.append(f"<span class='quiet'>{html.escape(dotted)}</span>")
-    return "<div class='lesson'>" + "<br>".join(parts) + "</div>"
+    return lesson_text(lesson, language, "In your run:", _results(runs, language))
 
 
-def legend(contenders: Sequence[Contender], language: str) -> str:
-    """The legend of all charts, as HTML: train and test for one contender, else what distinguishes the contenders."""
+def lesson_text(lesson: Lesson, language: str, title: str, first: str) -> str:
+    """The title of a lesson, a first paragraph with a title of its own or "", and what happens in it, as HTML."""
+    parts = [f"<b>{html.escape(translate(lesson.title, language))}</b>"]
+    parts.append(f"<b>{html.escape(translate(title, language))}</b> {html.escape(first)}")
+    happened = translate("What happens on CIFAR-10:", language)
+    parts.append(f"<b>{html.escape(happened)}</b> {html.escape(translate(lesson.after, language))}")
+    if lesson.printed:
+        dotted = translate("The dotted line shows the values that the notebook printed.", language)
+        parts.append(f"<span class='quiet'>{html.escape(dotted)}</span>")
+    return f"<div class='lesson' data-ended='{lesson.name}'>" + "<br>".join(parts) + "</div>"
+
+
+def _results(runs: Sequence[Run], language: str) -> str:
+    """What the train loss of each run did so far, in one sentence."""
+    say = partial(translate, language=language)
+    sentences = []
+    for one in compare(runs):
+        points = one.runs[0].curve.points
+        name = one.label or say("the loss")
+        if one.diverged:
+            sentences.append(say("{name}: became NaN", name=name))
+        elif points:
+            first, last = f"{points[0].smoothed:.4g}", f"{points[-1].smoothed:.4g}"
+            sentences.append(say("{name}: from {first} to {last}", name=name, first=first, last=last))
+    return ("；" if language == "zh" else "; ").join(sentences) + ("。" if language == "zh" else ".")
+
+
+def legend(contenders: Sequence[Contender], language: str, source: str = "") -> str:
+    """The legend of all charts, as HTML: train and test for one contender, else what distinguishes the contenders.
+
+    `source` says where the curves come from, if they are not those of the visitor's runs.
+    """
     if not contenders:
         return ""
     if len(contenders) == 1:
@@ -269,24 +347,25 @@ def legend(contenders: Sequence[Contender], language: str) -> str:
         more = ""
     else:
         named = [(COLORS[index % len(COLORS)], one.label) for index, one in enumerate(contenders)]
-        dashes = translate("solid: training; dashed: test", language)
-        more = f"<span class='quiet'>{html.escape(dashes)}</span>"
-    keys = [f"<span class='key'>{_swatch(color)}{html.escape(name)}</span>" for color, name in named]
-    return f"<div class='legend'>{''.join(keys)}{more}</div>"
+        words = [
+            translate("solid: training; dashed: test", language),
+            *([translate(source, language)] if source else []),
+        ]
+        more = f"<span class='quiet'>{html.escape(' · '.join(words))}</span>"
+    return f"<div class='legend'>{keys(named)}{more}</div>"
 
 
 def table(contenders: Sequence[Contender], language: str) -> str:
     """The contenders with their distinguishing settings and results, as an HTML table that highlights the winner."""
     won = verdict(contenders)
     heads = ("settings", "epochs", "train loss", "test loss", "test accuracy", "best epoch", "seconds")
-    head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
     rows = []
     for index, one in enumerate(contenders):
         end = one.epoch
         best = one.at(one.best_epoch, "test_accuracy") if end else None
         seconds = sum(row.seconds for run in one.runs for row in run.history)
         cells = [
-            f"{_swatch(COLORS[index % len(COLORS)])}{html.escape(one.label)}"
+            f"{swatch(COLORS[index % len(COLORS)])}{html.escape(one.label)}"
             + (f" <span class='quiet'>({translate('diverged', language)})</span>" if one.diverged else ""),
             f"{end}" + (f" × {len(one.runs)}" if len(one.runs) > 1 else ""),
             _spread(one.at(end, "train_loss"), ".4f"),
@@ -295,19 +374,24 @@ def table(contenders: Sequence[Contender], language: str) -> str:
             f"{one.best_epoch} ★ {share_of(best)}" if best else "–",
             f"{seconds:.1f}",
         ]
-        best_row = " class=best" if won and won.winner is one and not won.is_tie else ""
-        rows.append(f"<tr{best_row}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return f"<div class='epochs race'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        rows.append(cells)
+    winner = next((i for i, one in enumerate(contenders) if won and won.winner is one and not won.is_tie), None)
+    return markup.table(heads, rows, language, highlighted=winner)
 
 
 def epochs_table(runs: Sequence[Run], language: str) -> str:
     """The epochs of a run, or of the first of several seeds, latest first, as an HTML table of fixed height."""
-    heads = ("epoch", "train loss", "test loss", "test accuracy", "lr", "seconds", "images/s")
     run = runs[0] if runs else None
+    holdout = ["holdout loss", "holdout accuracy"] if run and run.config.holdout else []
+    heads = ["epoch", "train loss", "test loss", "test accuracy", *holdout, "lr", "seconds", "images/s"]
     best = run.best.epoch if run and run.epoch and run.best else None
-    rows = "".join(_epoch_row(row, row.epoch == best) for row in reversed(run.history)) if run else ""
+    rows = (
+        "".join(_epoch_row(row, row.epoch == best, has_holdout=bool(holdout)) for row in reversed(run.history))
+        if run
+        else ""
+    )
     head = "".join(f"<th>{html.escape(translate(name, language))}</th>" for name in heads)
-    return f"<div class='epochs'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return f"<div class='epochs' tabindex='0'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
 def images_note(images: ImageData | None, loading: tuple[float, str], failure: str, language: str) -> str:
@@ -315,9 +399,10 @@ def images_note(images: ImageData | None, loading: tuple[float, str], failure: s
     if failure:
         return advice(translate("There are no pictures to train on: {reason}", language, reason=failure))
     if images is not None:
-        return note(translate(images.note, language))
+        return note(" ".join(translate(each, language) for each in (images.note, *images.remarks)))
     fraction, doing = loading
-    return f"<div class='note'>{html.escape(translate(doing, language))} … {fraction:.0%}{bar(fraction)}</div>"
+    doing = html.escape(translate(doing, language))
+    return f"<div class='note'>{doing} … {fraction:.0%}{bar(fraction, doing)}</div>"
 
 
 def share_of(spread: Spread) -> str:
@@ -331,7 +416,7 @@ def _spread(spread: Spread | None, form: str) -> str:
     return format(spread.mean, form) + (f" ± {format(spread.std, form)}" if spread.std else "")
 
 
-def _epoch_row(row: EpochEnded, best: bool) -> str:
+def _epoch_row(row: EpochEnded, best: bool, *, has_holdout: bool) -> str:
     def text(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
@@ -340,12 +425,9 @@ def _epoch_row(row: EpochEnded, best: bool) -> str:
         text(row.train_loss, ".4f"),
         text(row.test_loss, ".4f"),
         text(row.test_accuracy, ".2%"),
+        *([text(row.holdout_loss, ".4f"), text(row.holdout_accuracy, ".2%")] if has_holdout else []),
         text(row.lr, ".3g"),
         text(row.seconds, ".1f"),
         text(row.images_per_second, ",.0f"),
     )
     return f"<tr{' class=best' if best else ''}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _swatch(color: str) -> str:
-    return f"<i style='background:{color}'></i>"

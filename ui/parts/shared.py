@@ -36,8 +36,9 @@ class Shared:
     """The components that belong to no single tab.
 
     `visitor` holds the visitor's key and `had_runs` whether they have any runs; the browser remembers both. `displayed`
-    holds a Displayed. `notice` shows a sentence above the tabs, and `file` serves files to download. The address
-    follows `query`, the query of the page's link, and `chosen`, the key of the run that the visitor chose or "".
+    holds a Displayed. `notice` shows a sentence above the tabs, `images_note` what the visitor trains on, and `file`
+    serves files to download. The address follows `query`, the query of the page's link, `plan`, the text of a sweep's
+    plan, and `chosen`, the key of the run that the visitor chose or "".
     """
 
     page: gr.Blocks
@@ -46,7 +47,9 @@ class Shared:
     had_runs: gr.BrowserState
     displayed: gr.State
     notice: gr.HTML
+    images_note: gr.HTML
     query: gr.Textbox
+    plan: gr.Textbox
     chosen: gr.Textbox
     file: gr.DownloadButton
     lists: RunLists

@@ -13,10 +13,10 @@ import gradio as gr
 from trainer.errors import UserError
 from trainer.palette import COLORS
 from trainer.runs.comparison import Contender, compare, to_csv
+from trainer.runs.exports.script import as_code
 from trainer.runs.reader import read_run, read_settings
 from trainer.runs.run import Run
-from trainer.runs.script import as_code
-from trainer.settings.config import TrainConfig
+from trainer.settings.presets import FIRST
 from ui.charts import run_charts
 from ui.charts.curves import MEASURES
 from ui.charts.live import live_chart
@@ -98,7 +98,7 @@ def _contents(runs: Mapping[str, Run], measure: str, language: str) -> dict[str,
             "Compare up to {count} different settings at a time: more could not be distinguished.",
             count=len(COLORS),
         )
-    epochs = max((run.config.epochs for run in runs.values()), default=TrainConfig().epochs)
+    epochs = max((run.config.epochs for run in runs.values()), default=FIRST.epochs)
     return {
         "legend": _legend(contenders, language),
         "chart": run_charts.measure_chart(measure, contenders, epochs=epochs, height=_HEIGHT, language=language),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from trainer.errors import UserError
+from trainer.errors import BROKEN, UserError
 from trainer.hub import repositories, retry
 from trainer.hub.repositories import PublishedCheckpoint
 from trainer.runs import run_folder
@@ -23,7 +23,7 @@ from ui.login import own_token
 from ui.parts import run_list
 from ui.parts.checkpoints import in_hub_thread, in_thread, open_run
 from ui.parts.markup import advice
-from ui.parts.messages import BROKEN, Updates, with_page_errors
+from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run_list import RunLists
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Displayed, Shared, components

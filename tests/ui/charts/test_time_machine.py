@@ -6,9 +6,10 @@ import pytest
 import torch
 import vl_convert
 
+from trainer.insight.mistakes import Answers
 from trainer.insight.timeline import Moment
 from trainer.networks.predict import Prediction
-from ui.charts.time_machine import bars_chart, class_colors, lines_chart, shares
+from ui.charts.time_machine import bars_chart, class_colors, lines_chart, score_rows, scores_chart, shares
 
 
 def moment(epoch, **confidences):
@@ -71,3 +72,22 @@ def test_the_selected_epoch_is_drawn(language):
     assert ">cat</text>" in drawn
     drawn = vl_convert.vegalite_to_svg(json.dumps({**bars["specs"][""], "width": 300, "datasets": {"now": now}}))
     assert all(f">{text}</text>" in drawn for text in ("50.0%", "15.0%", "5.0%", "30.0%", "cat", "frog"))
+
+
+def test_the_mistakes_of_the_selected_epoch_are_drawn():
+    """Only its own: the accuracy as a bar, and the most frequent mistake as text."""
+    names, labels = ("cat", "dog"), torch.tensor([0, 0, 0, 0, 1])
+    wrong, right = torch.tensor([[0, 1.0]] * 5), torch.eye(2)[labels]
+    answers = [Answers(class_names=names, labels=labels, probabilities=each) for each in (wrong, right)]
+    rows = [row for epoch, each in enumerate(answers) for row in score_rows(epoch, each, names)]
+    assert [(row["class"], row["accuracy"], row["mistake"]) for row in rows] == [
+        ("cat", 0, "dog 100%"),
+        ("dog", 1, ""),
+        ("cat", 1, ""),
+        ("dog", 1, ""),
+    ]
+    chart = scores_chart(rows, names, "en")
+    for epoch, count in ((0, 1), (1, 0)):
+        data = {**chart["data"], "mark": [{"epoch": epoch}]}
+        drawn = vl_convert.vegalite_to_svg(json.dumps({**chart["specs"][""], "width": 300, "datasets": data}))
+        assert drawn.count(">dog 100%<") == count

@@ -33,9 +33,15 @@ COMMAND_LINE = {
     "{variable} must be a number above 0, or inf for no limit, not {text}.",
     "There is no run in {folder}.",
     "The device must be one of {devices}, not {name}.",
-    "This machine has no {name} device that PyTorch can use; cpu always works.",
+    "There is no {name} device here that PyTorch can use; cpu always works.",
     "A batch_size of {batch_size} is too small for {size} processes to share.",
     "Several processes cannot train on {type} together; add --device cpu.",
+    "Work runs on local, ray or ray://HOST:PORT, not on {text}.",
+    "Ray is not installed ({reason}); install it with: pip install -r requirements-ray.txt",
+    "There is no Ray cluster at {place} ({reason}).",
+    "The Ray cluster cannot be used: {reason}.",
+    "The Ray cluster has no workers; start some with ray start --address=HOST:PORT.",
+    "A node of the Ray cluster does not work: {reason}.",
     "This machine has {count} GPUs, fewer than processes; start one process for each GPU, or add --device cpu.",
 }
 CHINESE = re.compile("[一-鿿]")
@@ -84,7 +90,7 @@ def texts(code: ast.AST) -> list[str]:
 
 def calls(file: Path, *names: str) -> Iterator[ast.expr]:
     """The first argument of each call of a function with one of those names."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if (
             isinstance(node, ast.Call)
             and node.args

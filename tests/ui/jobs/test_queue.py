@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from trainer.errors import UserError
-from ui.jobs.queue import BROKEN, LEFT, MOST_OWN, STOPPED, UNWATCHED, Job, Jobs
+from trainer.errors import BROKEN, UserError
+from ui.jobs.queue import LEFT, MOST_OWN, STOPPED, UNWATCHED, Job, Jobs
 
 WHO = contextvars.ContextVar("WHO", default="nobody")
 
@@ -42,8 +42,8 @@ def jobs():
     """A function that creates Jobs, which end with the test."""
     made = []
 
-    def make(most_running=1, most_waiting=3, is_public=False):
-        made.append(Jobs(most_running=most_running, most_waiting=most_waiting, is_public=is_public))
+    def make(most_running=1, most_waiting=3, is_public=False, **options):
+        made.append(Jobs(most_running=most_running, most_waiting=most_waiting, is_public=is_public, **options))
         return made[-1]
 
     yield make
@@ -79,6 +79,14 @@ def test_jobs_run_side_by_side_and_the_others_wait_in_order(jobs):
     for job in (works[0], *works[2:]):
         finish(job)
     assert queue.active() == []
+
+
+@pytest.mark.parametrize(("share_machine", "states"), [(True, ["running", "waiting"]), (False, ["running"] * 2)])
+def test_a_race_counts_as_one_job_on_a_machine_of_its_own(jobs, monkeypatch, share_machine, states):
+    """On a shared machine its networks count, because they share the memory."""
+    monkeypatch.setattr(Work, "size", 3)
+    works = started(jobs(most_running=4, share_machine=share_machine), Work("one"), Work("other"))
+    assert [job.state for job in works] == states
 
 
 def test_a_full_queue_refuses(jobs):

@@ -6,14 +6,22 @@ import pytest
 import torch
 from labs import make_lab, run_here
 
-from trainer.errors import UserError
+from trainer.errors import BROKEN, UserError
 from trainer.jobs.process import Served, WorkerLostError
 from trainer.learning.lr_finder import Trial
-from trainer.runs import run_folder
-from trainer.runs.events import CheckpointReady, EpochEnded, EvaluationLogged, Finished, GpuTime, StepLogged
+from trainer.runs import lock, run_folder
+from trainer.runs.events import (
+    CheckpointReady,
+    EpochEnded,
+    EvaluationLogged,
+    Finished,
+    GpuTime,
+    LayersMeasured,
+    StepLogged,
+)
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import TrainConfig
-from ui.jobs.queue import BROKEN, STOPPED, UNWATCHED, Job
+from ui.jobs.queue import STOPPED, UNWATCHED, Job
 from ui.lab import new_visitor
 
 CONFIG = TrainConfig(epochs=2, batch_size=8, optimizer="adam")
@@ -80,7 +88,7 @@ def test_a_new_run_is_recorded(lab):
     assert (saved.history, saved.status, len(saved.curve.points)) == (run.history, "completed", 10)
     assert [epochs for epochs, _ in job.planned] == pytest.approx([batch / 5 for batch in range(10)])
     assert job.version > len([event for event in reported if isinstance(event, StepLogged)]) == 10
-    assert not run_folder.is_being_written(job.folders[0])
+    assert not lock.is_held(job.folders[0])
 
 
 def test_the_runs_of_a_race_are_recorded_in_order(lab):
@@ -291,7 +299,7 @@ def test_the_machines_time_is_counted(lab):
     lab._run = served(7.5)
     reported = []
     assert trained(lab, on_event=lambda _, event: reported.append(event)).seconds == 7.5
-    assert {type(event) for event in reported} == {EpochEnded, CheckpointReady, StepLogged, Finished}
+    assert {type(event) for event in reported} == {EpochEnded, CheckpointReady, StepLogged, LayersMeasured, Finished}
 
 
 def test_a_search_finds_an_lr(lab, tmp_path, monkeypatch):

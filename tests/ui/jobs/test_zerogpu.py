@@ -1,6 +1,7 @@
 """Trainings on a borrowed GPU: the requested jobs, and the sentences for each message with which `spaces` refuses."""
 
 import re
+import threading
 
 import gradio as gr
 import httpx
@@ -9,7 +10,8 @@ import torch
 from cases import first_is_quick
 
 from trainer.images.image_data import load_images
-from trainer.jobs.slices import LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT, Measurement, Slice, TimedSearch, run_job
+from trainer.jobs.slices import LONGEST_MEASUREMENT, SHORTEST_MEASUREMENT, Measurement, Slice, Timed, run_job
+from trainer.jobs.work import ImageFile, Search, Timing
 from trainer.learning import lr_finder
 from trainer.learning.lr_finder import Trial
 from trainer.runs.events import EpochEnded, Finished, GpuTime
@@ -48,6 +50,11 @@ class Lender:
             raise gr.Error(self.message.format(requested=requested, left=self.longest), print_exception=False)
         self.jobs.append(job)
         yield from run_job(job, torch.device("cpu"))
+
+
+def searched(gpu, config, images):
+    """The events of a learning-rate search."""
+    return gpu.run(Search.of(config, images), threading.Event())
 
 
 def test_the_pace_is_measured_only_once(cached):
@@ -143,7 +150,7 @@ def test_a_refusal_is_explained(cached, message, sentence):
     with pytest.raises(GpuUnavailableError, match=sentence) as refusal:
         list(BorrowedGpu(lender).race([(CONFIG, None)], cached))
     with pytest.raises(GpuUnavailableError, match=sentence):
-        list(BorrowedGpu(lender).find_lr(CONFIG, cached))
+        list(searched(BorrowedGpu(lender), CONFIG, cached))
     assert translate(str(refusal.value), "zh") != str(refusal.value)
 
     gpu = BorrowedGpu(Lender())
@@ -192,7 +199,7 @@ def test_invalid_settings_are_reported_early(cached):
     with pytest.raises(ValueError, match="batch_size"):
         BorrowedGpu(lender).race([(CONFIG.changed({"batch_size": 1000}), None)], cached)
     with pytest.raises(ValueError, match="batch_size"):
-        BorrowedGpu(lender).find_lr(CONFIG.changed({"batch_size": 1000}), cached)
+        list(searched(BorrowedGpu(lender), CONFIG.changed({"batch_size": 1000}), cached))
     with pytest.raises(ValueError, match="float16"):
         list(BorrowedGpu(lender).race([(CONFIG.changed({"precision": "float16"}), None)], cached))
 
@@ -203,13 +210,13 @@ def test_the_lr_finder_measures_a_wrong_pace_again(cached, monkeypatch):
     gpu = BorrowedGpu(Lender())
     with monkeypatch.context() as patch:
         patch.setattr(lr_finder, "_MOST_STEPS", 20)
-        list(gpu.find_lr(CONFIG, cached))
+        list(searched(gpu, CONFIG, cached))
     gpu._on_gpu = Lender("GPU task aborted", longest=0)
     with pytest.raises(GpuUnavailableError, match="taken back"):
-        list(gpu.find_lr(CONFIG, cached))
+        list(searched(gpu, CONFIG, cached))
     gpu._on_gpu = lender = Lender(QUOTA, longest=9)
     with pytest.raises(GpuUnavailableError, match="used up"):
-        list(gpu.find_lr(CONFIG, cached))
+        list(searched(gpu, CONFIG, cached))
     assert lender.refused[0] == LONGEST_MEASUREMENT
     assert [type(job) for job in lender.jobs] == [Measurement]
     assert lender.jobs[0].seconds == 9
@@ -218,7 +225,21 @@ def test_the_lr_finder_measures_a_wrong_pace_again(cached, monkeypatch):
 def test_a_search_is_one_job_after_the_measurement(cached):
     """It can be closed early."""
     lender = Lender()
-    events = BorrowedGpu(lender).find_lr(CONFIG, cached)
+    events = searched(BorrowedGpu(lender), CONFIG, cached)
     assert isinstance(next(events), Trial)
     events.close()
-    assert [type(job) for job in lender.jobs] == [Measurement, TimedSearch]
+    assert [type(job) for job in lender.jobs] == [Measurement, Timed]
+
+
+def test_a_timing_costs_no_quota(cached):
+    """It gives the pace that a training has measured, and nothing before."""
+    lender = Lender()
+    gpu = BorrowedGpu(lender)
+    timing = Timing(images=ImageFile.of(cached), config=CONFIG)
+    assert list(gpu.run(timing, threading.Event())) == []
+    assert lender.jobs == []
+    list(gpu.race([(CONFIG, None)], cached))
+    count = len(lender.jobs)
+    (pace,) = gpu.run(timing, threading.Event())
+    assert pace.batch_seconds > 0
+    assert len(lender.jobs) == count

@@ -1,6 +1,10 @@
-"""The status of finished races."""
+"""The status of finished races, and the table of epochs."""
+
+import re
+from dataclasses import replace
 
 from tests.runs.test_run import ended
+from trainer.errors import Message
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.parts import run_view
@@ -12,7 +16,7 @@ def status(*statuses: str) -> str:
         Run(config=TrainConfig(epochs=1, lr=10.0**-n), history=[ended(0, 0.1), ended(1, 0.6 - n / 10)], status=status)
         for n, status in enumerate(statuses)
     ]
-    return run_view.status(runs, "en")
+    return re.sub("</?b>", "", run_view.status(runs, "en"))
 
 
 def test_the_lead_of_a_winner():
@@ -21,3 +25,33 @@ def test_the_lead_of_a_winner():
         "completed", "completed", "diverged"
     )
     assert "lr 1 won with a test accuracy of 60.00%: all others diverged" in status("completed", "diverged", "diverged")
+
+
+def test_why_a_race_has_not_ended():
+    """The reason, that it can be resumed, and who leads so far: nobody has won yet."""
+    killed = Message("The process that trains was ended by the system, probably because the memory ran out.")
+    runs = [
+        Run(
+            config=TrainConfig(epochs=3, lr=lr),
+            history=[ended(0, 0.1), ended(1, accuracy)],
+            status="interrupted",
+            advice=killed,
+        )
+        for lr, accuracy in ((1.0, 0.6), (0.1, 0.5))
+    ]
+    line = run_view.status(runs, "en")
+    assert line.startswith("<div class='status'><b>Interrupted</b>")
+    for words in (killed, "Resume continues from there", "so far lr 1 leads with a test accuracy of 60.00%"):
+        assert line.count(words) == 1
+    assert "won" not in line
+    runs = [Run(config=run.config, history=run.history, status="interrupted") for run in runs]
+    assert "the app stopped" in run_view.status(runs, "en")
+
+
+def test_the_table_has_the_figures_of_a_holdout():
+    """Where pictures are kept aside; otherwise there are no empty columns."""
+    row = replace(ended(1, 0.5), holdout_loss=1.2345, holdout_accuracy=0.4321)
+    table = run_view.epochs_table([Run(config=TrainConfig(holdout=0.1), history=[row])], "en")
+    assert "<th>holdout accuracy</th>" in table
+    assert "<td>1.2345</td><td>43.21%</td>" in table
+    assert "holdout" not in run_view.epochs_table([Run(config=TrainConfig(), history=[ended(1, 0.5)])], "en")

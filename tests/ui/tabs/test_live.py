@@ -13,6 +13,7 @@ from trainer.errors import UserError
 from trainer.settings.config import TrainConfig
 from ui.jobs.queue import UNWATCHED
 from ui.lab import new_visitor
+from ui.parts import watching
 from ui.parts.shared import Displayed
 from ui.tabs.train import live, own_runs
 
@@ -22,8 +23,8 @@ PAGE = live_view()
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
-    monkeypatch.setattr(live, "_SECONDS_BETWEEN_LOOKS", 0.01)
-    monkeypatch.setattr(live, "_SECONDS_BETWEEN_UPDATES", 0.01)
+    monkeypatch.setattr(watching, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(watching, "_SECONDS_BETWEEN_UPDATES", 0.01)
 
 
 class Paused:
@@ -44,7 +45,7 @@ class Paused:
 @pytest.fixture
 def paused(lab):
     """The lab's worker, which pauses within the first epoch."""
-    lab._run = Paused(after=5)
+    lab._run = Paused(after=7)
     yield lab._run
     lab._run.go_on.set()
 
@@ -84,18 +85,22 @@ def watched(lab, visitor, displayed=None, *, seconds, until=lambda updates: Fals
 
 
 def test_a_visitor_without_runs(lab):
-    """The page is ready, with an empty view; there is nothing to stop."""
+    """The page shows the recorded race and its result, and is ready; there is nothing to stop."""
     updates = shown(lab, new_visitor())
-    assert status(updates).startswith("Ready.")
+    assert re.match("Same network.* Muon gets .*%.*, AdamW .*%, SGD .*%", status(updates))
+    assert updates[PAGE.view.first]["visible"]
+    assert {row["label"] for row in updates[PAGE.view.accuracy]["data"]["epochs"]} == {
+        f"test accuracy · {name}" for name in ("Muon", "AdamW", "SGD")
+    }
     assert updates[PAGE.buttons.train]["interactive"]
     assert not updates[PAGE.buttons.stop]["interactive"]
-    assert status(shown(lab, None)).startswith("Ready.")
+    assert status(shown(lab, None)) == status(updates)
 
 
 def test_a_page_shows_a_training_from_its_start_to_its_end(lab):
     """Train cannot be pressed meanwhile, and Stop can; in the end it is the other way round."""
     visitor, displayed = new_visitor(), Displayed()
-    lab._run = worker = Paused(after=5)
+    lab._run = worker = Paused(after=7)
     job = lab.train(visitor, [CONFIG])
     assert worker.paused.wait(60)
     *_, running = watched(lab, visitor, displayed, seconds=60, until=lambda one: "Training" in status(one))
@@ -170,7 +175,7 @@ def test_only_a_visitor_with_a_key_watches(lab):
 def test_a_client_that_has_gone_is_not_watched_for(lab, monkeypatch):
     """The generator ends, so that nothing keeps an unwatched job."""
     left = iter([True, True, True])
-    monkeypatch.setattr(live, "listener", lambda most_unread: lambda: next(left, False))
+    monkeypatch.setattr(watching, "listener", lambda most_unread: lambda: next(left, False))
     started = time.monotonic()
     assert len(watched(lab, new_visitor(), seconds=60)) == 1
     assert time.monotonic() - started < 30
@@ -208,7 +213,7 @@ def test_a_failure_is_shown_once_to_a_page_that_is_opened_later(lab):
     finish(job)
     for _ in range(2):
         assert status(shown(lab, visitor, displayed)) == "Not trained There is no memory for it."
-    assert status(shown(lab, visitor, Displayed())).startswith("Ready.")
+    assert status(shown(lab, visitor, Displayed())).startswith("Same network")
 
 
 def test_a_failure_that_no_page_has_seen_is_shown(lab):
@@ -223,7 +228,7 @@ def test_a_failure_that_no_page_has_seen_is_shown(lab):
     finish(lab.train(visitor, [CONFIG]))
     displayed = Displayed()
     assert "no memory" in status(shown(lab, visitor, displayed))
-    assert status(shown(lab, visitor, Displayed())).startswith("Ready.")
+    assert status(shown(lab, visitor, Displayed())).startswith("Same network")
 
 
 def test_a_training_that_waits_says_why(lab, paused):

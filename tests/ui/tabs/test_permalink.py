@@ -8,6 +8,7 @@ from cases import ROWS
 
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS, zero_grad_lab
+from trainer.settings.presets import FIRST
 from ui.tabs.train import permalink
 
 
@@ -18,18 +19,23 @@ def opened(query):
 @pytest.mark.parametrize(("optimizer", "scheduler"), ROWS)
 def test_every_setting_comes_back(optimizer, scheduler):
     """In the page's settings and in a race, with the settings of each optimizer and scheduler."""
-    config = TrainConfig(optimizer=optimizer, scheduler=scheduler, lr=0.1 + 0.2, augment=False, seed=7)
+    config = TrainConfig(optimizer=optimizer, scheduler=scheduler, lr=0.1 + 0.2, flip=False, shift=0, seed=7)
     query = permalink.write(config, [config, TrainConfig()], 3)
     assert opened(query) == permalink.Link(config=config, race=(config, TrainConfig()), num_seeds=3)
 
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
 def test_every_lesson_comes_back(lesson):
-    """Together with the race against its fixed version."""
-    assert opened(permalink.write(lesson.config, [lesson.config, lesson.compared[0]])).race == (
-        lesson.config,
-        lesson.compared[0],
-    )
+    """Together with the race against its comparison runs."""
+    race = [lesson.config, *lesson.compared]
+    assert opened(permalink.write(lesson.config, race)).race == tuple(race)
+
+
+def test_a_link_of_an_earlier_version():
+    """Its `augment` stands for flip and shift."""
+    link = opened("optimizer=adam&augment=false&race=augment%3Dtrue")
+    assert link.config == TrainConfig(optimizer="adam", flip=False, shift=0)
+    assert link.race == (TrainConfig(),)
 
 
 def test_lists_come_back():
@@ -38,9 +44,18 @@ def test_lists_come_back():
     assert opened(permalink.write(config)).config == config
 
 
+def test_a_link_can_name_a_lesson():
+    """Its settings are those of the lesson but for those in the link."""
+    lesson = LESSONS["softmax-plateau"].config
+    assert opened("lesson=softmax-plateau").config == lesson
+    assert opened("lesson=softmax-plateau&epochs=3").config == lesson.changed({"epochs": 3})
+
+
 def test_a_link_contains_only_what_differs_from_the_defaults():
-    """The defaults give an empty query; a race of several settings is short enough for any browser."""
-    assert permalink.write(TrainConfig()) == ""
+    """The first settings of the page need no query; a race of several settings is short enough for any browser."""
+    assert permalink.write(FIRST) == ""
+    assert opened(permalink.write(FIRST, [TrainConfig(lr=0.1)])).config == FIRST
+    assert opened(permalink.write(TrainConfig())).config == TrainConfig()
     assert opened("") is None
     assert opened("lang=zh&__theme=dark&utm_source=class") is None
     assert permalink.write(TrainConfig(optimizer="adam", lr=0.01)) == "optimizer=adam&lr=0.01"
@@ -59,6 +74,8 @@ def test_a_link_contains_only_what_differs_from_the_defaults():
         "race=nonsense%3D1",
         "race=lr%3D1&seeds=99999999999999999999",
         "seeds=0",
+        "lesson=softmax",
+        "lesson=how-forgiving",
         "seeds=0059",
         "seeds=²",
         "epochs=1e400",

@@ -2,26 +2,28 @@
 
 import base64
 import json
-import shutil
 import time
-from pathlib import Path
 
 import anyio
 import gradio as gr
 import pytest
 import torch
-from gradio.utils import get_upload_folder
 from labs import make_lab
 from torchvision.io import write_png
 
 from trainer.images.image_data import facts
+from trainer.images.picture import read_picture
 from trainer.learning.loop import train
 from trainer.runs import run_folder
+from trainer.runs.reader import read_run
 from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.lab import new_visitor
-from ui.tabs import time_machine
+from ui.tabs.inside.choice import Picture
+from ui.tabs.inside.time_machine import frames
+from ui.tabs.inside.time_machine import view as time_machine
+from ui.tabs.inside.time_machine.view import Walks
 
 VISITOR = new_visitor()
 JOURNEY = time_machine._build_journey()
@@ -42,13 +44,11 @@ def lab(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def picture(images):
+def picture(images, monkeypatch, tmp_path):
     """A picture in the folder that Gradio uploads to, as the page sends it."""
-    folder = Path(get_upload_folder(), "time-machine-test")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_png(images.test.images[0].contiguous(), str(folder / "picture.png"))
-    yield {"path": str(folder / "picture.png")}
-    shutil.rmtree(folder)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    write_png(images.test.images[0].contiguous(), str(tmp_path / "picture.png"))
+    return {"path": str(tmp_path / "picture.png")}
 
 
 def key_of(lab) -> str:
@@ -56,24 +56,29 @@ def key_of(lab) -> str:
 
 
 def walked(lab, visitor, name, picture) -> list:
-    """All updates of a walk."""
+    """The last values that a walk gives to the components."""
 
     async def collect():
-        walk = time_machine.walk(lab, JOURNEY, visitor=visitor, name=name, picture=picture, turn=[0])
-        return [updates async for updates in walk]
+        walk = time_machine.walk(lab, JOURNEY, visitor=visitor, names=[name], run=None, picture=picture, walks=Walks())
+        last = {}
+        async for updates in walk:
+            last |= updates
+        return last
 
     return anyio.run(collect)
 
 
 def test_a_walk_through_ones_own_run(lab, picture):
-    """Returns a frame for each epoch, with its filters as pixels and its probabilities, and the charts."""
-    updates = walked(lab, VISITOR, key_of(lab), picture)[-1]
+    """Returns a frame for each epoch, with its filters, its probabilities and its layers, and the charts."""
+    updates = walked(lab, VISITOR, key_of(lab), picture)
     machine, lines, learned = (updates[part] for part in (JOURNEY.machine, JOURNEY.lines, JOURNEY.accuracy))
     frames = machine["frames"]
     assert [frame["epoch"] for frame in frames] == [0, 1, 2]
     for frame in frames:
         assert len(base64.b64decode(frame["filters"])) == 32 * 5 * 5 * 3
         assert sum(row["share"] for row in frame["shares"]) == pytest.approx(1, abs=1e-3)
+    assert [len(frame["layers"]) for frame in frames] == [0, 5, 5]
+    assert frames[1]["layers"] != frames[2]["layers"]
     assert not machine["more"]
     assert {row["epoch"] for row in lines["data"]["shares"]} == {0, 1, 2}
     assert [row["epoch"] for row in learned["data"]["epochs"]] == [0, 1, 2]
@@ -85,7 +90,7 @@ def test_the_axes_include_a_last_epoch_without_weights(lab, picture):
     kept = file.read_bytes()
     file.unlink()
     try:
-        updates = walked(lab, VISITOR, key_of(lab), picture)[-1]
+        updates = walked(lab, VISITOR, key_of(lab), picture)
     finally:
         file.write_bytes(kept)
     machine, lines, learned = (updates[part] for part in (JOURNEY.machine, JOURNEY.lines, JOURNEY.accuracy))
@@ -97,7 +102,7 @@ def test_the_axes_include_a_last_epoch_without_weights(lab, picture):
 @pytest.mark.parametrize("visitor", [None, "f" * 32, {}, [], "../x", 3])
 def test_another_visitors_run_is_refused(lab, picture, visitor):
     """Also with a forged visitor key: an error and no frames."""
-    updates = walked(lab, visitor, key_of(lab), picture)[-1]
+    updates = walked(lab, visitor, key_of(lab), picture)
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
     assert "You have no such run" in says
     assert machine == {}
@@ -108,9 +113,9 @@ def test_another_visitors_run_is_refused(lab, picture, visitor):
 )
 def test_an_invalid_name_is_refused(lab, picture, name):
     """An error explains it; neither the disk nor the Hub is accessed."""
-    updates = walked(lab, VISITOR, name, picture)[-1]
+    updates = walked(lab, VISITOR, name, picture)
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
-    assert "You have no such run" in says or "is not the name of a repo" in says
+    assert "Choose a run first" in says or "is not the name of a repo" in says
     assert machine == {}
 
 
@@ -119,7 +124,7 @@ def test_an_invalid_name_is_refused(lab, picture, name):
 )
 def test_only_uploaded_files_are_read(lab, path):
     """Any other path in a handcrafted request is refused."""
-    updates = walked(lab, VISITOR, key_of(lab), path)[-1]
+    updates = walked(lab, VISITOR, key_of(lab), path)
     says, machine = updates[JOURNEY.says], updates[JOURNEY.machine]
     assert "Send a picture file." in says or "Choose a picture" in says
     assert machine == {}
@@ -127,7 +132,7 @@ def test_only_uploaded_files_are_read(lab, path):
 
 def test_a_name_in_an_error_is_escaped(lab, picture):
     """A name that contains HTML is displayed as text."""
-    says = walked(lab, VISITOR, "<img src=x onerror=alert(1)>", picture)[-1][JOURNEY.says]
+    says = walked(lab, VISITOR, "<img src=x onerror=alert(1)>", picture)[JOURNEY.says]
     assert "<img" not in says
     assert "&lt;img" in says
 
@@ -136,11 +141,13 @@ def test_only_the_latest_walk_of_a_page_is_shown(lab, picture):
     """An earlier walk ends without changing what the later one displays."""
 
     async def overtaken():
-        turn, first = [0], []
-        walk = time_machine.walk(lab, JOURNEY, visitor=VISITOR, name=key_of(lab), picture=picture, turn=turn)
+        walks, first = Walks(), []
+        walk = time_machine.walk(
+            lab, JOURNEY, visitor=VISITOR, names=[key_of(lab)], run=None, picture=picture, walks=walks
+        )
         async for updates in walk:
             first.append(updates)
-            turn[0] += 1  # another walk has begun
+            walks.latest += 1  # another walk has begun
         return first
 
     first = anyio.run(overtaken)
@@ -148,11 +155,79 @@ def test_only_the_latest_walk_of_a_page_is_shown(lab, picture):
     assert first[-1] == gr.skip()
 
 
+def test_the_mistakes_of_each_epoch(lab, picture, tiny, monkeypatch):
+    """The accuracy within the classes is that of each epoch's network; a second walk does not compute them again."""
+    monkeypatch.setattr(lab, "images", tiny)
+    walks = Walks()
+
+    async def collect():
+        walk = time_machine.walk(
+            lab, JOURNEY, visitor=VISITOR, names=[key_of(lab)], run=None, picture=picture, walks=walks
+        )
+        return [updates[JOURNEY.scores] async for updates in walk if JOURNEY.scores in updates]
+
+    rows = anyio.run(collect)[-1]["value"]["data"]["scores"]
+    folder = lab.checkpoints / key_of(lab)
+    count = {tiny.class_names[label]: int((tiny.test.labels == label).sum()) for label in range(10)}
+    for epoch in (0, 1, 2):
+        right = sum(row["accuracy"] * count[row["class"]] for row in rows if row["epoch"] == epoch)
+        expected = read_run(folder).history[epoch].test_accuracy
+        assert right / len(tiny.test.labels) == pytest.approx(expected)
+    monkeypatch.setattr(time_machine.timeline, "walk_mistakes", lambda *_: iter(()))
+    assert anyio.run(collect)[-1]["value"]["data"]["scores"] == rows
+
+
+def opened(lab, **inputs):
+    """The updates of opening the view."""
+    runs, chosen, gallery = gr.Dropdown(), gr.Image(), gr.Gallery()
+
+    async def collect():
+        given = {"visitor": VISITOR, "run": None, "picture": None, "walks": Walks(), **inputs}
+        opening = time_machine.open_view(lab, JOURNEY, runs, chosen, gallery, **given)
+        return [updates async for updates in opening]
+
+    return anyio.run(collect), runs, chosen
+
+
+def test_opening_the_view_chooses_a_picture_or_walks(lab, images, picture, monkeypatch):
+    """The first picture starts a walk by itself, so that there is one; another view opens nothing."""
+    monkeypatch.setattr(lab, "images", images)
+    names = [key_of(lab)]
+    (updates,), runs, chosen = opened(lab, names=names, view=time_machine.NAME)
+    assert chosen in updates
+    assert updates[runs]["value"] == names[0]
+    updates, _, chosen = opened(lab, names=names, view=time_machine.NAME, picture=picture)
+    assert not any(chosen in each for each in updates)
+    assert any(each.get(JOURNEY.machine, {}).get("frames") for each in updates)
+    assert opened(lab, names=names, view="layers")[0] == [gr.skip()]
+
+
+def test_a_requested_picture_is_chosen_with_its_run(lab, images, monkeypatch):
+    """Each request has a file of its own, whose change starts the walk even if the picture is the same."""
+    monkeypatch.setattr(lab, "images", images)
+    runs, chosen, gallery = gr.Dropdown(), gr.Image(), gr.Gallery()
+    key, paths = key_of(lab), []
+    for token in ("one", "two"):
+        requested = Picture(run=key, index=5, token=token)
+        updates = time_machine.open_picture(
+            lab, runs, chosen, gallery, visitor=VISITOR, names=[key], requested=requested
+        )
+        assert updates[runs]["value"] == key
+        paths.append(updates[chosen])
+        assert torch.equal(read_picture(paths[-1]), images.test.images[5])
+    assert paths[0] != paths[1]
+
+
+@pytest.mark.parametrize(("names", "sentence"), [([], "Train a network first"), (["quick"], "as weights only")])
+def test_without_a_run_a_sentence_says_so(lab, picture, names, sentence):
+    """Also for a network that comes with the app."""
+    (_, updates), _, _ = opened(lab, names=names, view=time_machine.NAME, picture=picture)
+    assert sentence in updates[JOURNEY.says]
+
+
 def test_filters_of_zeros_are_grey_and_a_huge_weight_is_clipped():
     """Neither divides by zero."""
-    from ui.tabs.time_machine import _as_pictures
-
-    assert set(_as_pictures(torch.zeros(4, 3, 5, 5)).flatten().tolist()) == {128}
+    assert set(frames.as_pictures(torch.zeros(4, 3, 5, 5)).flatten().tolist()) == {128}
     huge = torch.zeros(4, 3, 5, 5)
     huge[0, 0, 0, 0] = 1e30
-    assert _as_pictures(huge)[0, 0, 0, 0] == 255
+    assert frames.as_pictures(huge)[0, 0, 0, 0] == 255

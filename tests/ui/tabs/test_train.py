@@ -7,18 +7,17 @@ import gradio as gr
 import pytest
 from labs import live_view
 
-from trainer.errors import UserError
+from trainer.errors import BROKEN, UserError
 from trainer.learning.checkpoint import SpentScheduleError
 from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui import api
-from ui.jobs.queue import BROKEN
 from ui.lab import new_visitor
 from ui.limits import Limits
 from ui.parts import run_list
-from ui.parts.fields import default
+from ui.parts.fields import value_of
 from ui.parts.shared import Displayed
 from ui.tabs import compare
 from ui.tabs.train import lr_finder, own_runs, settings, training
@@ -33,7 +32,8 @@ LIVE = live_view()
 def page_settings(**changed):
     """The values of the page's widgets by name: the defaults of the chosen rows, except those in `changed`."""
     rows = {"optimizer": "sgd", "scheduler": "constant", **changed}
-    return {name: default(name, rows["optimizer"], rows["scheduler"]) for name in NAMES} | rows
+    config = TrainConfig(optimizer=rows["optimizer"], scheduler=rows["scheduler"])
+    return {name: value_of(name, config) for name in NAMES} | rows
 
 
 def ended(lab):

@@ -15,6 +15,9 @@ from trainer.learning.optimizers.sam import SharpnessAware
 COUNTS_IN_GROUPS = {"adan", "prodigy", "sgd_schedulefree", "adamw_schedulefree"}
 """The optimizers that keep a part of their progress in the parameter groups, among their settings."""
 
+# What a scheduler writes into the groups when it is created, and computes lr and momentum from.
+_SCHEDULED = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+
 
 def tensors_of(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Returns what the optimizer keeps for each parameter, as "<parameter>.<name>"; a number becomes a 0-d tensor."""
@@ -88,11 +91,16 @@ def _copy(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _checked(saved: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a saved group, with tuples for JSON's lists. Raises KeyError or TypeError for an unknown value."""
+    """Returns a saved group, with tuples for JSON's lists.
+
+    Raises KeyError or TypeError for an unknown value, ValueError for one that the run's scheduler contradicts.
+    """
     group = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
     for name, value in group.items():
         if kind_of(value) is not kind_of(known[name]):
             raise TypeError(name)
+        if name in _SCHEDULED and value != known[name]:
+            raise ValueError(name)
     return group
 
 

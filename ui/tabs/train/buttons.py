@@ -6,14 +6,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.jobs.queue import sentence_of
+from ui.jobs.trainings import LrSearch, Training
 from ui.lab import Lab, checked_visitor
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.shared import AT_ONCE
+
+STARTS: dict[str, Any] = {"elem_classes": ["starts"]}
+"""The options of a button that shows that it waits from its click until the server answers."""
+
+# For the load of the page. Not an event of Gradio's, which would run only after those that are on their way.
+_WAIT_ON_CLICK = """() => addEventListener("click", ({ target }) => {
+  const button = target.closest(".starts");
+  if (button && !button.disabled) button.classList.add("waiting");
+})"""
+# A button that has become disabled has lost the focus of the keyboard.
+_ANSWERED = """() => {
+  document.querySelectorAll(".starts.waiting").forEach((button) => button.classList.remove("waiting"));
+  if (document.activeElement === document.body) document.querySelector("#stop:enabled")?.focus();
+}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +68,22 @@ def refuse_beside(place: gr.HTML, handler: Callable[..., Updates]) -> Callable[.
     return refusing
 
 
+def wait_on_click(page: gr.Blocks) -> None:
+    """Makes the buttons with STARTS show that they wait from a click on; `answered` ends it."""
+    page.load(None, None, None, js=_WAIT_ON_CLICK, api_name="_wait_on_click", **AT_ONCE)
+
+
+def answered(click: Dependency) -> None:
+    """Makes the buttons show that they do not wait any more, once the server has answered the click."""
+    click.then(None, None, None, js=_ANSWERED, **AT_ONCE)
+
+
 def stop_on_click(lab: Lab, button: gr.Button, visitor: gr.BrowserState) -> None:
-    """Makes a button stop the visitor's jobs, whichever page started them."""
+    """Makes a button stop the visitor's trainings and searches, whichever page started them."""
 
     @with_page_errors
     def stop(visitor: str) -> Any:
-        lab.jobs.stop(checked_visitor(visitor))
+        lab.jobs.stop(checked_visitor(visitor), Training, LrSearch)
         return gr.update(value=translate("Stopping …", current_language()), interactive=False)
 
     button.click(stop, visitor, button, api_name="_stop", **AT_ONCE)

@@ -1,23 +1,19 @@
 """The live view of an open page: shows how the visitor's jobs stand, and keeps doing so while they change."""
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 
-import anyio
-import anyio.to_thread
 import gradio as gr
 
 from trainer.runs import run_folder
 from trainer.runs.run import Run, is_training
 from ui.i18n.language import current_language
-from ui.jobs.listeners import MOST_UNREAD_BY_PAGE, listener
 from ui.jobs.queue import Job
 from ui.jobs.trainings import LrSearch, Training
 from ui.lab import Lab
-from ui.parts import run_list
+from ui.parts import run_list, watching
 from ui.parts.job_words import Standing, waiting_words
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
@@ -27,13 +23,6 @@ from ui.parts.shared import Displayed
 from ui.run_index import is_key
 from ui.tabs.train.buttons import Buttons
 from ui.tabs.train.lr_finder import Finder
-
-_SECONDS_BETWEEN_LOOKS = 0.3
-_SECONDS_BETWEEN_UPDATES = 1.0
-# The timer then starts the next one. Gradio runs a limited number of events at a time, so none of a page that has gone
-# without a word may last.
-_SECONDS_OF_A_WATCH = 120.0
-_THREADS = anyio.CapacityLimiter(4)  # that draw pages; more would only take turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +58,11 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
     if job and job.is_active and job.race == race:
         displayed.job = id(job)
         live = Standing.of(lab.jobs, job)
-        updates |= page.view.show(runs, lab.images, language, planned=job.planned, live=live)
+        updates |= page.view.show(runs, lab.shown_images(visitor), language, planned=job.planned, live=live)
         if status := _not_begun(lab, job, runs, language):
             updates[page.view.status] = status
     else:
-        updates |= page.view.show(runs, lab.images, language, ended=_ended(lab, race, runs))
+        updates |= page.view.show(runs, lab.shown_images(visitor), language, ended=_ended(lab, race, runs))
         if job and not job.is_active:
             if job.failure and (displayed.job == id(job) or not job.is_end_seen):
                 updates[page.view.status] = status_line("Not trained", "", 0, language, job.failure)
@@ -90,39 +79,19 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
 
 
 async def watch(lab: Lab, page: LiveView, *, visitor: str | None, displayed: Displayed) -> AsyncIterator[Updates]:
-    """Yields the updates of `show`, now and about once a second while something changes, as long as the page listens.
-
-    What a page watches counts as watched by its visitor.
-    """
-    is_listening = listener(MOST_UNREAD_BY_PAGE)
-    state: Hashable = None
+    """Yields the updates of `show`, now and about once a second while something changes, while the page listens."""
     # Those that the page was sent before a lost connection may not have arrived.
     displayed.listed = displayed.listed and displayed.listed[:1]
-    ends_at = time.monotonic() + _SECONDS_OF_A_WATCH
-    while is_key(visitor) and is_listening() and time.monotonic() < ends_at:
-        for kind in (Training, LrSearch):
-            if job := lab.jobs.of(visitor, kind):
-                job.watched_at = time.monotonic()
-        now = _state(lab, visitor, displayed)
-        if now == state:
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-            continue
-        state = now
-        yield await anyio.to_thread.run_sync(partial(show, lab, page, visitor, displayed), limiter=_THREADS)
-        await asyncio.sleep(_SECONDS_BETWEEN_UPDATES)
-
-
-def _state(lab: Lab, visitor: str, displayed: Displayed) -> Hashable:
-    """What `show` depends on, as far as it changes by itself."""
-    jobs = lab.jobs
-
-    def state_of(job: Job | None) -> Hashable:
-        if job is None:
-            return None
-        return id(job), job.version, jobs.num_others(job), jobs.is_paused(job), jobs.num_before(job)
-
-    own = tuple(state_of(jobs.of(visitor, kind)) for kind in (Training, LrSearch))
-    return displayed.race, own, None if lab.images else lab.loading
+    updates = watching.watch(
+        lab.jobs,
+        visitor,
+        (Training, LrSearch),
+        state=lambda: (displayed.race, None if lab.images else lab.loading),
+        show=partial(show, lab, page, visitor, displayed),
+    )
+    async with aclosing(updates) as changes:  # type: ignore[type-var]
+        async for change in changes:
+            yield change
 
 
 def _displayed_runs(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from trainer.learning.lr_finder import Finding
 from ui.charts.live import live_chart
@@ -18,7 +19,7 @@ from ui.parts.job_words import Standing, sharing_words, waiting_words
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
 from ui.parts.shared import AT_ONCE
-from ui.tabs.train.buttons import refusal
+from ui.tabs.train.buttons import STARTS, refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def build() -> Finder:
                 "fastest and where it explodes."
             )
         )
-        search = gr.Button(i18n("Search"), size="sm", elem_id="find-lr")
+        search = gr.Button(i18n("Search"), size="sm", elem_id="find-lr", **STARTS)
         refused = refusal("refused-find-lr")
         status = gr.HTML(elem_id="found")
         chart = live_chart(empty_chart("en"), height=300, label="Loss over the learning rate", elem_id="finder-chart")
@@ -70,14 +71,14 @@ def build() -> Finder:
     return Finder(search=search, status=status, chart=chart, take=take, suggestion=gr.State(None), refused=refused)
 
 
-def take_on_click(finder: Finder, panel: fields.Panel) -> None:
-    """Makes the button write the suggested lr into the settings."""
+def take_on_click(finder: Finder, panel: fields.Panel) -> Dependency:
+    """Makes the button write the suggested lr into the settings; returns the event."""
     number, slider = panel.widgets["lr"], panel.powers["lr"]
 
     def take(suggestion: float | None) -> Updates:
-        return {number: suggestion, slider: fields.power_of("lr", suggestion)} if suggestion else gr.skip()
+        return {number: suggestion, slider: fields.POWERS["lr"].position(suggestion)} if suggestion else gr.skip()
 
-    finder.take.click(take, finder.suggestion, [number, slider], api_name="_take_lr", **AT_ONCE)
+    return finder.take.click(take, finder.suggestion, [number, slider], api_name="_take_lr", **AT_ONCE)
 
 
 def empty_chart(language: str) -> dict[str, Any]:

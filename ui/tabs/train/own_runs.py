@@ -20,7 +20,7 @@ from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run_list import download_path, own_race, read_all
 from ui.parts.shared import AT_ONCE, Displayed, Inputs, Shared, components
 from ui.tabs.train import training
-from ui.tabs.train.buttons import refusal, refuse_beside
+from ui.tabs.train.buttons import STARTS, answered, refusal, refuse_beside
 from ui.tabs.train.live import LiveView
 from ui.tabs.train.live import show as show_live
 
@@ -61,7 +61,7 @@ def build(races: gr.Dropdown) -> OwnRuns:
                 elem_id="anew",
             )
         with gr.Row():
-            resume = gr.Button(i18n("Resume"), size="sm", elem_id="resume")
+            resume = gr.Button(i18n("Resume"), size="sm", elem_id="resume", **STARTS)
             download = gr.Button(i18n("Download checkpoint"), size="sm", elem_id="download")
             delete = gr.Button(i18n("Delete run"), size="sm", elem_id="delete")
         refused = refusal("refused-resume")
@@ -127,20 +127,22 @@ def resume_on_click(lab: Lab, own: OwnRuns, live: LiveView, shared: Shared, widg
     epochs: Inputs = {"race": own.races, "total_epochs": own.total_epochs}
     page: Inputs = {"visitor": shared.visitor, "displayed": shared.displayed}
     outputs = components(own.refused, own.go_on, live)
-    own.resume.click(
+    resume = own.resume.click(
         refuse_beside(own.refused, begin),
         inputs_kwargs={**page, **epochs, "uses_settings": own.uses_settings, **widgets},
         outputs=outputs,
         api_name="_resume",
         **AT_ONCE,
     )
-    own.go_on.click(
+    go_on = own.go_on.click(
         refuse_beside(own.refused, partial(begin, has_constant_lr=True)),
         inputs_kwargs={**page, **epochs},
         outputs=outputs,
         api_name="_go_on",
         **AT_ONCE,
     )
+    answered(resume)
+    answered(go_on)
 
 
 def offer_epochs(lab: Lab, own: OwnRuns, live: LiveView, shared: Shared) -> None:

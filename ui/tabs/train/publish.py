@@ -18,7 +18,7 @@ import gradio as gr
 from trainer.errors import UserError
 from trainer.hub import publish as hub_publish
 from trainer.hub import repositories
-from trainer.progress import Report, run_in_thread
+from trainer.progress import Report, Steps, run_in_thread
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
@@ -264,13 +264,9 @@ def _progress(work: Callable[[Report], str], language: str) -> Iterator[str]:
 
     start = reached = time.monotonic()
     fraction = 0.0
-    with closing(run_in_thread(work_in_slot, math.inf)) as reports:
-        while True:
-            try:
-                report = next(reports)
-            except StopIteration as done:
-                yield _published(done.value, language)
-                return
+    with closing(run_in_thread(work_in_slot, math.inf)) as thread:
+        reports = Steps(thread)
+        for report in reports:
             if report is None:
                 continue
             if report[0] > fraction:
@@ -278,6 +274,7 @@ def _progress(work: Callable[[Report], str], language: str) -> Iterator[str]:
             pace = (reached - start) / fraction if fraction else None
             left = pace and max(0.0, pace * (1 - fraction) - (time.monotonic() - reached))
             yield _publishing(fraction, report[1], left, language)
+    yield _published(reports.value, language)
 
 
 def _folder(lab: Lab, visitor: str, race: str | None, run: str | None) -> Path:

@@ -3,20 +3,23 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from trainer.errors import UserError
 from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
 from trainer.runs.comparison import differences, label
 from trainer.settings.config import TrainConfig
+from trainer.settings.fields import label_of
 from trainer.settings.lessons import zero_grad_lab
 from ui.i18n.words import i18n
 from ui.parts import fields
-from ui.parts.messages import with_page_errors
+from ui.parts.messages import Updates, with_page_errors
 from ui.parts.shared import AT_ONCE
-from ui.tabs.train.buttons import refusal
+from ui.tabs.train.buttons import STARTS, refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,8 @@ class Race:
     fill: gr.Button
 
 
-def build() -> Race:
-    """Adds the panel to the page being built, above the settings."""
+def build(add: gr.Button) -> Race:
+    """Adds the panel to the page being built; `add` is the button that adds the page's settings to the list."""
     with gr.Accordion(i18n("Race: settings side by side"), open=False, elem_id="race-panel") as panel:
         return Race(
             panel=panel,
@@ -47,7 +50,7 @@ def build() -> Race:
                 info=i18n("All start from the same weights and train on the same batches. × removes one."),
                 elem_id="race",
             ),
-            add=gr.Button(i18n("Add the current settings"), size="sm", elem_id="add-to-race"),
+            add=add,
             num_seeds=gr.Slider(
                 1,
                 MAX_SEEDS,
@@ -60,7 +63,7 @@ def build() -> Race:
                 ),
                 elem_id="seeds",
             ),
-            start=gr.Button(i18n("Start the race"), variant="primary", elem_id="start-race"),
+            start=gr.Button(i18n("Start the race"), variant="primary", elem_id="start-race", **STARTS),
             refused=refusal("refused-race"),
             every=gr.Number(
                 4,
@@ -77,41 +80,42 @@ def build() -> Race:
         )
 
 
-def fill_on_click(race: Race, widgets: Mapping[str, fields.Widget]) -> None:
-    """Makes the panel's buttons fill the list from the settings in `widgets`."""
-    race.add.click(
-        add_settings,
+def fill_on_click(race: Race, widgets: Mapping[str, fields.Widget]) -> list[Dependency]:
+    """Makes the panel's buttons fill the list from the settings in `widgets`; returns the events that change it."""
+    added = race.add.click(
+        partial(add_settings, race),
         inputs_kwargs={"contenders": race.contenders, **widgets},
-        outputs=race.contenders,
+        outputs=[race.contenders, race.panel],
         api_name="_add_to_race",
         **AT_ONCE,
     )
-    race.contenders.input(
+    removed = race.contenders.input(
         relabel,
         inputs_kwargs={"contenders": race.contenders},
         outputs=race.contenders,
         api_name="_relabel_race",
         **AT_ONCE,
     )
-    race.fill.click(
+    filled = race.fill.click(
         fill_zero_grad_lab,
         inputs_kwargs={"every": race.every, **widgets},
         outputs=race.contenders,
         api_name="_zero_grad_lab",
         **AT_ONCE,
     )
+    return [added, removed, filled]
 
 
 @with_page_errors
-def add_settings(contenders: Any, **settings: Any) -> Any:
-    """The update of the list that adds the page's settings."""
+def add_settings(race: Race, contenders: Any, **settings: Any) -> Updates:
+    """Updates that add the page's settings to the list, and open the panel."""
     others = read_contenders(contenders)
     config = replace(fields.read_config(settings), seed=0)
     if config in others:
         raise UserError("These settings are in the race already.")
     if len(others) == MAX_SETTINGS:
         raise UserError("A race can have up to {most} settings.", most=MAX_SETTINGS)
-    return list_contenders([*others, config])
+    return {race.contenders: list_contenders([*others, config]), race.panel: gr.update(open=True)}
 
 
 @with_page_errors
@@ -131,7 +135,7 @@ def list_contenders(configs: list[TrainConfig]) -> Any:
     """The update of the list for these settings, each named by what distinguishes it from the others."""
     names = [label(own) for own in differences(configs)]
     if len(configs) == 1:
-        names = [f"{configs[0].optimizer}, {configs[0].scheduler}, lr {configs[0].lr:g}"]
+        names = [f"{configs[0].optimizer}, {configs[0].scheduler}, lr {label_of(configs[0].lr)}"]
     # As JSON, so that the list's value contains the settings and the server stores none.
     values = [json.dumps(config.settings()) for config in configs]
     return gr.update(choices=list(zip(names, values, strict=True)), value=values)

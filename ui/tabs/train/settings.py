@@ -1,6 +1,8 @@
-"""The settings: lessons that fill them, their widgets, a preview of their schedule, and a PyTorch script."""
+"""The settings: their widgets, a preview of their schedule, and a PyTorch script."""
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,165 +11,169 @@ import gradio as gr
 from gradio.events import Dependency
 
 from trainer.errors import UserError
-from trainer.images.image_data import facts
+from trainer.images.image_data import ImageData, facts
 from trainer.learning.schedulers import MOST_BATCHES, planned_lrs
 from trainer.learning.training_set import training_split
-from trainer.runs.script import as_code
+from trainer.runs.comparison import differences, label
+from trainer.runs.exports.script import as_code
 from trainer.settings.config import TrainConfig
-from trainer.settings.lessons import LESSONS, Lesson
 from trainer.settings.optimizers import OPTIMIZERS
+from trainer.settings.presets import FIRST, PRESETS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.charts import run_charts
 from ui.charts.live import live_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts import fields
-from ui.parts.markup import advice, note
+from ui.parts import fields, powers
+from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.shared import AT_ONCE, code_panel, components
 from ui.tabs.train import lr_finder, permalink
-from ui.tabs.train.buttons import refusal
+from ui.tabs.train.lessons import Lessons
 from ui.tabs.train.race import Race, read_contenders
 
-_PREVIEW_HEIGHT = 130
-_LESSONS = [(i18n("Your own settings"), ""), *((i18n(lesson.title), lesson.name) for lesson in LESSONS.values())]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lessons:
-    """The list of lessons, what to look for in the chosen one, and the button that trains it with its comparisons."""
-
-    lesson: gr.Dropdown
-    words: gr.HTML
-    start: gr.Button
-    refused: gr.HTML
-
-    def show(self, lesson: Lesson | None) -> Updates:
-        """Updates that show the text and the button of a lesson, or hide them."""
-        words = note(translate(lesson.before, current_language())) if lesson else ""
-        return {
-            self.words: gr.update(value=words, visible=bool(words)),
-            self.start: gr.update(visible=lesson is not None, value=_button(lesson)),
-        }
+_PREVIEW_HEIGHT = 105
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The chart of the schedule, a note on it, and the query of the page's link; all follow the settings."""
+    """What follows the settings: the chart of the schedule, a note on it, and the query of the page's link.
+
+    `differs` names the folded settings that differ from their defaults, which `reset` brings back.
+    """
 
     chart: gr.HTML
     note: gr.HTML
     query: gr.Textbox
+    differs: gr.HTML
+    reset: gr.Button
 
     def show(
         self, lab: Lab, config: TrainConfig, contenders: Sequence[TrainConfig] = (), num_seeds: int = 1
     ) -> Updates:
-        """Updates for a config, and for the race in the link. Raises UserError if the schedule is invalid."""
-        chart, note = _draw(lab, config, current_language())
-        return {self.chart: chart, self.note: note, self.query: permalink.write(config, contenders, num_seeds)}
+        """Updates for a config, and for the race in the link; a note explains a schedule that does not fit."""
+        language = current_language()
+        try:
+            chart, note = _draw(lab.images, config, language)
+        except UserError as error:
+            return self.explain(error)
+        own, _ = differences([config, _with_defaults(config)])
+        return {
+            self.chart: chart,
+            self.note: note,
+            self.query: permalink.write(config, contenders, num_seeds),
+            self.differs: gr.update(value=_differs(own, language), visible=bool(own)),
+            self.reset: gr.update(visible=bool(own)),
+        }
 
     def explain(self, error: UserError) -> Updates:
         """Updates that explain why settings cannot be drawn; the link stays as it was."""
         language = current_language()
         return {
-            self.chart: _chart([], TrainConfig().epochs, language),
+            self.chart: _chart([], FIRST.epochs, language),
             self.note: advice(translate(str(error), language)),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The widgets, the preview of their schedule, the learning-rate finder, and the events that show a chosen row."""
+    """The buttons for presets by name, the widgets, the preview of their schedule, the learning-rate finder, and the
+    events that show a chosen row."""
 
+    presets: Mapping[str, gr.Button]
     panel: fields.Panel
     preview: Preview
     finder: lr_finder.Finder
     row_chosen: Sequence[Dependency]
 
 
-def build_lessons() -> Lessons:
-    """Adds the group of lessons to the page being built."""
-    with gr.Group(elem_id="lessons"):
-        return Lessons(
-            lesson=gr.Dropdown(
-                _LESSONS,
-                value="",
-                label=i18n("Lesson"),
-                info=i18n("Ready-made experiments, some with a classic mistake."),
-                elem_id="lesson",
-            ),
-            words=gr.HTML(visible=False, elem_id="lesson-words"),
-            start=gr.Button(_button(None), visible=False, size="sm", elem_id="twin"),
-            refused=refusal("refused-twin"),
-        )
-
-
-def _button(lesson: Lesson | None) -> Any:
-    is_comparison = lesson is not None and not lesson.is_mistake
-    return i18n("Train them side by side") if is_comparison else i18n("Train it next to its fixed version")
-
-
 def build(lab: Lab, query: gr.Textbox) -> Settings:
-    """Adds all settings to the page being built; those of optimizers and schedulers not chosen are hidden."""
-    paper = gr.Markdown(fields.source("sgd"), elem_classes=["about", "paper"], render=False)
-    panel = fields.Panel(widgets={}, powers={}, abouts={}, paper=paper)
-    with gr.Group():
-        _add(panel, ["epochs"])
-    with gr.Group():
+    """Adds all settings to the page being built; those of optimizers and schedulers not chosen are hidden.
+
+    Those that beginners need are in sight, all others are folded.
+    """
+    paper = gr.Markdown(fields.source(FIRST.optimizer), elem_classes=["about", "paper"], render=False)
+    panel = fields.Panel(widgets={}, powers={}, moved=[], abouts={}, paper=paper)
+    with gr.Group(elem_id="main-settings"):
         _add(panel, ["optimizer"])
-        _add_row(panel, "optimizer", "sgd", OPTIMIZERS)
-    finder = lr_finder.build()
-    with gr.Group():
+        _add_with_powers(panel, "lr")
         _add(panel, ["scheduler"])
-        drawn, remark = _draw(lab, TrainConfig(), "en")
+        drawn, remark = _draw(None, FIRST, "en")
         chart = live_chart(drawn, height=_PREVIEW_HEIGHT, label="Planned learning rate", elem_id="preview")
         note = gr.HTML(remark, elem_id="preview-word")
-        _add_row(panel, "scheduler", "onecycle", SCHEDULERS)
-        _add(panel, ["scheduler_unit", "num_warmup_steps"])
-    for title, names in (
-        ("Network", fields.NETWORK),
-        ("Pictures and batches", fields.DATA),
-        ("Loss and gradients", fields.LOSS),
-    ):
-        with gr.Accordion(i18n(title), open=False):
-            _add(panel, names)
+        _add(panel, ["epochs"])
+    with gr.Row(elem_id="presets"):
+        presets = {
+            name: gr.Button(i18n(title), size="sm", min_width=80, elem_id=f"preset-{name}")
+            for name, title in (("minute", "A minute"), ("thorough", "Thorough: ten epochs"))
+        }
+    with gr.Accordion(i18n("More settings"), open=False, elem_id="more"):
+        for title, part, rows in (("Optimizer", "optimizer", OPTIMIZERS), ("Schedule", "scheduler", SCHEDULERS)):
+            with _titled(title):
+                _add_row(panel, part, rows)
+                if part == "scheduler":
+                    _add(panel, ["scheduler_unit", "num_warmup_steps"])
+        for title, names in (
+            ("Network", fields.NETWORK),
+            ("Pictures and batches", fields.DATA),
+            ("Loss and gradients", fields.LOSS),
+        ):
+            with _titled(title):
+                _add(panel, names)
+    with gr.Row(elem_id="differs-row"):
+        differs = gr.HTML(visible=False, elem_id="differs")
+        reset = gr.Button(i18n("Reset"), size="sm", scale=0, min_width=70, visible=False, elem_id="reset")
+    finder = lr_finder.build()
     return Settings(
+        presets=presets,
         panel=panel,
-        preview=Preview(chart=chart, note=note, query=query),
+        preview=Preview(chart=chart, note=note, query=query, differs=differs, reset=reset),
         finder=finder,
         row_chosen=[fields.follow_row(part, panel) for part in panel.abouts],
     )
 
 
-def show_lesson_on_choice(lessons: Lessons, panel: fields.Panel) -> Dependency:
-    """Makes the choice of a lesson show its text and its settings; returns the event."""
-    return lessons.lesson.input(
-        partial(show_lesson, lessons, panel),
-        inputs_kwargs={"name": lessons.lesson},
-        outputs=components(lessons.words, lessons.start, panel),
-        api_name="_lesson",
+def show_preset_on_click(lessons: Lessons, settings: Settings) -> list[Dependency]:
+    """Makes the buttons of presets show their settings, without a lesson; returns the events."""
+
+    def show(config: TrainConfig) -> Updates:
+        return {**lessons.show(None), **settings.panel.show(config)}
+
+    return [
+        button.click(
+            partial(show, PRESETS[name]),
+            None,
+            components(lessons, settings.panel),
+            api_name=f"_preset_{name}",
+            **AT_ONCE,
+        )
+        for name, button in settings.presets.items()
+    ]
+
+
+def reset_on_click(settings: Settings) -> Dependency:
+    """Makes a button bring back the defaults of the folded settings; returns the event."""
+
+    @with_page_errors
+    def reset(**values: Any) -> Updates:
+        return settings.panel.show(_with_defaults(fields.read_config(values)))
+
+    return settings.preview.reset.click(
+        reset,
+        inputs_kwargs={**settings.panel.widgets},
+        outputs=components(settings.panel),
+        api_name="_reset",
         **AT_ONCE,
     )
 
 
-@with_page_errors
-def show_lesson(lessons: Lessons, panel: fields.Panel, name: str | None) -> Updates:
-    """Updates that show the lesson of a name: its text, button and settings. Without a lesson the settings stay."""
-    lesson = LESSONS.get(name or "")
-    return lessons.show(lesson) | (panel.show(lesson.config) if lesson else {})
-
-
-def draw_on_change(lab: Lab, settings: Settings, race: Race, lesson_chosen: Dependency) -> None:
-    """Makes the preview and the page's link follow the settings and the race."""
+def draw_on_change(lab: Lab, settings: Settings, race: Race, chosen: Sequence[Dependency]) -> None:
+    """Makes the preview and the page's link follow the settings and the race; `chosen` are events that set several."""
     panel = settings.panel
-    # On input, as a lesson changes all widgets and each change would draw; but a number with a slider also changes when
-    # the slider is moved. A chosen row is drawn later, when its own settings are in the widgets.
-    edited = [
-        widget.change if name in panel.powers else widget.input
-        for name, widget in panel.widgets.items()
-        if name not in panel.abouts
-    ]
+    # On input, not on change: when a link or a lesson sets all widgets, the first change comes before the last is set.
+    # A chosen row is drawn later, when its own settings are in the widgets.
+    edited = [widget.input for name, widget in panel.widgets.items() if name not in panel.abouts]
     drawing: dict[str, Any] = {
         "fn": partial(draw, lab, settings.preview),
         "inputs_kwargs": {"contenders": race.contenders, "num_seeds": race.num_seeds, **panel.widgets},
@@ -178,13 +184,13 @@ def draw_on_change(lab: Lab, settings: Settings, race: Race, lesson_chosen: Depe
         "concurrency_limit": 2,
     }
     gr.on(
-        [race.contenders.change, race.num_seeds.change, *edited],
+        [race.num_seeds.input, *edited],
         trigger_mode="always_last",
         api_name="_draw_preview",
         **drawing,
     )
-    for number, chosen in enumerate([*settings.row_chosen, lesson_chosen], 1):
-        chosen.then(api_name=f"_draw_preview_{number}", **drawing)
+    for number, event in enumerate([*settings.row_chosen, *panel.moved, *chosen], 1):
+        event.then(api_name=f"_draw_preview_{number}", **drawing)
 
 
 def build_code(lab: Lab, panel: fields.Panel) -> None:
@@ -204,11 +210,9 @@ def draw(lab: Lab, preview: Preview, *, contenders: Any, num_seeds: Any, **setti
 @with_page_errors
 def write_code(lab: Lab, **settings: Any) -> str:
     """Returns a plain PyTorch script with the settings, which must be trainable on the app's images."""
-    if lab.images is None:
-        raise UserError("The pictures are still being loaded: try again in a moment.")
-    config = fields.read_config(settings)
-    training_split(config, lab.images)
-    return as_code(config, facts(lab.images))
+    images, config = lab.ready_images(), fields.read_config(settings)
+    training_split(config, images)
+    return as_code(config, facts(images))
 
 
 def _add(panel: fields.Panel, names: Sequence[str]) -> None:
@@ -216,21 +220,53 @@ def _add(panel: fields.Panel, names: Sequence[str]) -> None:
         panel.widgets[name] = fields.build(name)
 
 
-def _add_row(panel: fields.Panel, part: str, first: str, rows: dict[str, Any]) -> None:
-    """Adds the settings of all optimizers or all schedulers; those of the `first` one are visible."""
+def _add_with_powers(panel: fields.Panel, name: str, *, visible: bool = True) -> None:
+    """Adds a number with a slider for powers of ten, which is a part of the same control."""
+    widget = panel.widgets[name] = fields.build(name, visible=visible)
+    if isinstance(widget, gr.Number):
+        label = f"{name}, powers of ten"
+        slider, moved = powers.build(name, widget, fields.POWERS[name], label=label, visible=visible)
+        panel.powers[name] = slider
+        panel.moved.append(moved)
+
+
+def _add_row(panel: fields.Panel, part: str, rows: dict[str, Any]) -> None:
+    """Adds the folded settings of all optimizers or all schedulers; those of the first one chosen are visible."""
+    first = getattr(FIRST, part)
     panel.abouts[part] = gr.Markdown(i18n(rows[first].about), elem_classes=["about"])
     if part == "optimizer":
         panel.paper.render()
     for name in fields.row_settings(part):
         visible = name in rows[first].defaults
-        widget = panel.widgets[name] = fields.build(name, visible=visible)
-        if name in fields.LOWEST_POWER and isinstance(widget, gr.Number):
-            panel.powers[name] = fields.build_power(name, widget, visible=visible)
+        if name in fields.POWERS and name not in panel.widgets:
+            _add_with_powers(panel, name, visible=visible)
+        elif name not in panel.widgets:
+            panel.widgets[name] = fields.build(name, visible=visible)
 
 
-def _draw(lab: Lab, config: TrainConfig, language: str) -> tuple[dict[str, Any], str]:
+@contextmanager
+def _titled(title: str) -> Iterator[None]:
+    """Adds a group of folded settings, with a title, for what the with block adds."""
+    gr.HTML(f"<h3>{i18n(title)}</h3>", elem_classes=["group-title"])
+    with gr.Group():
+        yield
+
+
+def _with_defaults(config: TrainConfig) -> TrainConfig:
+    """The config with the page's defaults of all settings that are folded."""
+    in_sight = {name: getattr(config, name) for name in ("optimizer", "lr", "scheduler", "epochs")}
+    return FIRST.changed(in_sight)
+
+
+def _differs(own: Mapping[str, Any], language: str) -> str:
+    """The settings that differ from their defaults, as HTML."""
+    title = translate("Differs from the default:", language)
+    return f"<div class='note'>{html.escape(title)} <b>{html.escape(label(dict(own)))}</b></div>"
+
+
+def _draw(images: ImageData | None, config: TrainConfig, language: str) -> tuple[dict[str, Any], str]:
     """The chart of a config's schedule, and a note on it, as HTML."""
-    planned = planned_lrs(config, lab.images)
+    planned = planned_lrs(config, images)
     note = ""
     if config.scheduler == "plateau":
         note = translate(

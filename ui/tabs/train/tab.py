@@ -8,24 +8,27 @@ from typing import Any
 import gradio as gr
 
 from trainer.errors import UserError
-from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import lesson_of
+from trainer.settings.presets import FIRST
 from ui.address import current_query
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab, new_visitor
 from ui.parts import run_view
+from ui.parts.fold import open_on_click
+from ui.parts.help import show_on_focus
 from ui.parts.markup import advice, note
 from ui.parts.messages import Updates
 from ui.parts.run_view import RunView
 from ui.parts.shared import AT_ONCE, Displayed, Inputs, Shared, components
 from ui.run_index import is_key
-from ui.tabs.train import live, lr_finder, own_runs, permalink, publish, race, settings, training
-from ui.tabs.train.buttons import Buttons, refusal, refuse_beside, stop_on_click
+from ui.tabs.train import lessons, live, lr_finder, own_runs, permalink, pictures, publish, race, settings, training
+from ui.tabs.train.buttons import STARTS, Buttons, answered, refusal, refuse_beside, stop_on_click, wait_on_click
+from ui.tabs.train.lessons import Lessons
 from ui.tabs.train.live import LiveView
 from ui.tabs.train.own_runs import OwnRuns
 from ui.tabs.train.race import Race
-from ui.tabs.train.settings import Lessons, Settings
+from ui.tabs.train.settings import Settings
 from ui.tabs.train.training import side_by_side, with_comparisons
 
 _SECONDS_BETWEEN_TICKS = 2.0
@@ -48,24 +51,35 @@ class TrainTab:
 
 def build(lab: Lab, shared: Shared) -> TrainTab:
     """Adds the tab's content to the page being built, with its events."""
+    cards = lessons.build_cards()
     with gr.Row(elem_id="bench"):
         with gr.Column(scale=3, min_width=320, elem_id="settings"):
-            lesson_list = settings.build_lessons()
-            race_panel = race.build()
+            with gr.Row(elem_id="buttons"):
+                train = gr.Button(
+                    i18n("Train"),
+                    variant="primary",
+                    interactive=False,
+                    scale=3,
+                    min_width=90,
+                    elem_id="train",
+                    **STARTS,
+                )
+                stop = gr.Button(i18n("Stop"), interactive=False, scale=1, min_width=60, elem_id="stop")
+                add = gr.Button(i18n("+ Race"), scale=1, min_width=70, elem_id="add-to-race")
+            refused = refusal("refused-train")
+            picture_choice = pictures.build(shared.images_note)
+            lesson_panel = lessons.build(cards)
             panel = settings.build(lab, shared.query)
+            race_panel = race.build(add)
             settings.build_code(lab, panel.panel)
         with gr.Column(scale=6, min_width=320, elem_id="results"):
-            with gr.Row(elem_id="buttons"):
-                train = gr.Button(i18n("Train"), variant="primary", interactive=False, elem_id="train")
-                stop = gr.Button(i18n("Stop"), interactive=False, elem_id="stop")
-                go_classify = gr.Button(i18n("Classify a picture →"), elem_id="go-classify")
-            refused = refusal("refused-train")
             view = run_view.build()
+            go_classify = gr.Button(i18n("Classify a picture →"), size="sm", elem_id="go-classify")
             own = own_runs.build(shared.lists.races)
             publish.build(lab, shared.visitor, shared.lists.races)
     buttons = Buttons(train=train, resume=own.resume, stop=stop)
     tab = TrainTab(
-        lessons=lesson_list,
+        lessons=lesson_panel,
         race=race_panel,
         settings=panel,
         buttons=buttons,
@@ -83,14 +97,22 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
         ),
     )
     go_classify.click(lambda: gr.Tabs(selected="classify"), None, shared.tabs, api_name="_go_classify", **AT_ONCE)
-    lesson_chosen = settings.show_lesson_on_choice(lesson_list, panel.panel)
-    settings.draw_on_change(lab, panel, race_panel, lesson_chosen)
-    race.fill_on_click(race_panel, panel.panel.widgets)
-    lr_finder.take_on_click(panel.finder, panel.panel)
+    run_view.act_on_click(view)
+    lesson_chosen = lessons.show_on_choice(lesson_panel, panel.panel)
+    lessons.mark_cards(lesson_panel, view)
+    preset_chosen = settings.show_preset_on_click(lesson_panel, panel)
+    reset = settings.reset_on_click(panel)
+    pictures.wire(lab, picture_choice, shared, panel.panel)
+    raced = race.fill_on_click(race_panel, panel.panel.widgets)
+    taken = lr_finder.take_on_click(panel.finder, panel.panel)
+    settings.draw_on_change(lab, panel, race_panel, [*lesson_chosen, *preset_chosen, reset, *raced, taken])
     _show_on_load(lab, tab, shared)
     own_runs.wire(lab, own, tab.live, shared)
     _start_on_click(lab, tab, shared)
     stop_on_click(lab, stop, shared.visitor)
+    wait_on_click(shared.page)
+    open_on_click(shared.page)
+    show_on_focus(shared.page)
     return tab
 
 
@@ -104,13 +126,14 @@ def _start_on_click(lab: Lab, tab: TrainTab, shared: Shared) -> None:
             displayed.race = None
             return live.show(lab, tab.live, visitor, displayed)
 
-        button.click(
+        click = button.click(
             refuse_beside(place, begin),
             inputs_kwargs={"visitor": shared.visitor, "displayed": shared.displayed, **inputs},
             outputs=components(place, tab.live),
             api_name=f"_{name}",
             **AT_ONCE,
         )
+        answered(click)
 
     contenders = {"contenders": tab.race.contenders, "num_seeds": tab.race.num_seeds}
     lesson = {"lesson": tab.lessons.lesson, **widgets}
@@ -161,6 +184,7 @@ def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None, displayed
     displayed.race = run if run in lab.races_of(visitor) else None
     return {
         shared.visitor: visitor,
+        tab.lessons.cards: lessons.cards(current_language()),
         tab.clock: gr.update(active=True),  # only now, as watching needs the visitor's key
         **live.show(lab, tab.live, visitor, displayed),
         **open_link(lab, tab, shared.notice, query),
@@ -174,21 +198,16 @@ def open_link(lab: Lab, tab: TrainTab, notice: gr.HTML, query: Mapping[str, str]
     try:
         link = permalink.read(query)
         if link is None:
-            return preview.show(lab, TrainConfig())
+            return preview.show(lab, FIRST)
         tab.settings.panel.check_fits(link.config)
     except UserError as error:
         wrong = gr.update(value=advice(translate(str(error), language)), visible=True)
-        return {notice: wrong, **preview.show(lab, TrainConfig())}
-    try:
-        drawn = preview.show(lab, link.config, link.race, link.num_seeds)
-    except UserError as error:  # valid settings that do not fit these pictures or this number of epochs
-        drawn = preview.explain(error)
+        return {notice: wrong, **preview.show(lab, FIRST)}
     lesson = lesson_of(link.config)
     updates: Updates = {
-        **drawn,
+        **preview.show(lab, link.config, link.race, link.num_seeds),
         **tab.settings.panel.show(link.config),
         **tab.lessons.show(lesson),
-        tab.lessons.lesson: lesson.name if lesson else "",
         tab.race.num_seeds: link.num_seeds,
     }
     if link.race:

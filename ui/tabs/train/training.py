@@ -37,7 +37,7 @@ def with_comparisons(*, lesson: Any, **settings: Any) -> list[TrainConfig]:
 
 def train(lab: Lab, *, visitor: str, configs: Callable[..., list[TrainConfig]] = single, **values: Any) -> None:
     """Starts a job that trains `configs(**values)` in new runs of the visitor. Raises UserError if it cannot."""
-    lab.train(checked_visitor(visitor), configs(**values))
+    lab.train(checked_visitor(visitor), configs(**values), is_alone=True)
 
 
 def resume(

@@ -1,0 +1,73 @@
+"""The charts of runs: what reaches a logarithmic axis."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import vl_convert
+
+from tests.runs.test_run import ended
+from trainer.runs.comparison import compare
+from trainer.runs.run import Curve, Point, Run
+from trainer.settings.config import TrainConfig
+from ui.charts import run_charts
+
+
+@pytest.mark.parametrize("measure", ["grad_norm", "test_loss"])
+def test_a_band_on_a_logarithmic_axis_stays_above_0(measure):
+    """With seeds so different that mean - std is negative, it is drawn around the mean, and nothing becomes NaN."""
+    runs = [
+        Run(
+            config=TrainConfig(seed=seed, epochs=2),
+            history=[replace(ended(epoch), **{measure: 100.0**seed}) for epoch in range(3)],
+        )
+        for seed in range(3)
+    ]
+    chart = run_charts.measure_chart(measure, compare(runs), epochs=2, height=200, language="en")
+    rows = chart["data"]["epochs"]
+    assert all(row["low"] < 0 < row["log_low"] < row["value"] < row["log_high"] for row in rows)
+    spec = {**chart["specs"]["logarithmic"], "width": 300}
+    spec["datasets"] = {**chart["data"], "mark": []}
+    svg = vl_convert.vegalite_to_svg(spec)
+    assert "NaN" not in svg.replace("✕ NaN", "")
+    (band,) = [layer for layer in spec["layer"] if layer.get("mark", {}).get("type") == "area"]
+    assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("log_low", "log_high")
+
+
+def test_the_names_at_the_ends_of_the_curves_do_not_cover_each_other():
+    """They are in the order of the losses, and at least a line's height apart, which is 18 pixels here."""
+    losses = (0.5, 2.5, 0.51, 0.505)
+    runs = [
+        Run(config=TrainConfig(lr=10.0**-n, epochs=1), history=[ended(0), replace(ended(1), train_loss=loss)])
+        for n, loss in enumerate(losses)
+    ]
+    chart = run_charts.loss_chart(compare(runs), epochs=1, num_classes=10, lesson=None, height=360, language="en")
+    ends = chart["data"]["ends"]
+    assert [row["label"] for row in ends] == ["lr 1", "lr 0.001", "lr 0.01", "lr 0.1"]
+    span = 2.5 - min(0.5, ended(1).test_loss)
+    gaps = [upper["drawn"] - lower["drawn"] for lower, upper in pairwise(ends)]
+    assert min(gaps) >= 18 / 360 * span - 1e-9
+
+
+def lesson_data(*losses: float) -> dict[str, list]:
+    """The rows of the loss chart of a run with these smoothed losses at its batches."""
+    run = Run(config=TrainConfig(epochs=1), history=[replace(ended(n), test_loss=losses[-1]) for n in range(2)])
+    points = [Point(n / len(losses), loss, loss, 0.1, 1.0) for n, loss in enumerate(losses, 1)]
+    run = replace(run, curve=Curve(points=points))
+    chart = run_charts.loss_chart(compare([run]), epochs=1, num_classes=10, lesson=None, language="en")
+    return chart["data"]
+
+
+def test_a_plateau_looks_like_one():
+    """The axis of a loss that falls by 0.01 spans 0.4; that of one that falls by 1 spans what it falls."""
+    low, high = (row["value"] for row in lesson_data(2.303, 2.293)["frame"])
+    assert high - low == pytest.approx(0.4)
+    assert lesson_data(2.303, 1.3)["frame"] == []
+
+
+def test_a_loss_that_leaves_the_chart_is_marked():
+    """Where it is cut off, and how far it went."""
+    (mark,) = lesson_data(2.3, 50.0, 70.0, 2.3)["cut"]
+    assert "70" in mark["text"]
+    assert mark["epoch"] == 0.5
+    assert lesson_data(2.3, 2.2)["cut"] == []

@@ -1,0 +1,40 @@
+"""The lessons of the Train tab: their cards, and the steps between them."""
+
+import re
+
+import gradio as gr
+import pytest
+from labs import bare
+
+from trainer.errors import UserError
+from trainer.settings.lessons import LESSONS
+from ui.parts import fields
+from ui.tabs.train import lessons
+
+PANEL = bare(lessons.Lessons)
+SETTINGS = fields.Panel(widgets={}, powers={}, moved=[], abouts={}, paper=gr.Markdown())
+
+
+@pytest.mark.parametrize(("language", "time"), [("en", r"\d+ min"), ("zh", r"\d+ 分钟")])
+def test_every_lesson_has_a_card(language, time):
+    """In their order, with their titles and how long they take; a recorded sweep takes no time."""
+    cards = lessons.cards(language)
+    assert re.findall(r"data-lesson='([^']+)'", cards) == list(LESSONS)
+    assert len(re.findall(f"<span>{time}", cards)) == sum(not lesson.vary for lesson in LESSONS.values())
+
+
+def test_the_ends_of_the_path():
+    """The first lesson has none before it, the last none after it."""
+    first, *_, last = LESSONS
+    updates = lessons.show(PANEL, SETTINGS, first)
+    assert (updates[PANEL.previous]["interactive"], updates[PANEL.following]["interactive"]) == (False, True)
+    updates = lessons.show(PANEL, SETTINGS, last)
+    assert (updates[PANEL.previous]["interactive"], updates[PANEL.following]["interactive"]) == (True, False)
+    assert updates[PANEL.lesson] == last
+
+
+@pytest.mark.parametrize("name", [None, "", "nonsense", [], 3])
+def test_an_unknown_lesson_is_refused(name):
+    """In a handcrafted request."""
+    with pytest.raises(UserError, match="Choose a lesson first"):
+        lessons.show(PANEL, SETTINGS, name)

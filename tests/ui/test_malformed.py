@@ -1,0 +1,96 @@
+"""Requests that no page sends get a sentence, leave little in the log, and do not end other visitors' streams."""
+
+import functools
+import json
+import logging
+
+import anyio
+import gradio as gr
+import pytest
+from fastapi import FastAPI
+from gradio.state_holder import SessionState
+from labs import in_event_loop
+from starlette.testclient import TestClient
+
+from ui import malformed, uploads
+from ui.page import build_page
+
+LONG = "x" * 100_000
+VALUES = [LONG, {"path": LONG}, 1e308]
+
+
+@pytest.fixture
+def page(lab):
+    return in_event_loop(lambda: build_page(lab))
+
+
+def send(page, function, data):
+    """Calls a function of the page with raw inputs, as the queue does."""
+    call = functools.partial(page.process_api, function, data, state=SessionState(page))
+    return anyio.run(call)
+
+
+@pytest.mark.slow
+def test_every_event_answers_malformed_inputs_in_a_sentence(page, caplog):
+    """Too few inputs, and values of other types; the sentence is not empty, nor does it contain the whole value."""
+    errors = []
+    for function in page.fns.values():
+        if function.fn is None or not function.inputs:
+            continue
+        for data in ([], *([value] * len(function.inputs) for value in VALUES)):
+            try:
+                send(page, function, data)
+            except gr.Error as error:
+                errors.append((function.api_name, error))
+    assert len(errors) > len(page.fns)
+    for name, error in errors:
+        assert 0 < len(error.message.strip()) < 1000, name
+        assert not error.print_exception, name
+    assert max(len(line) for record in caplog.records for line in record.getMessage().splitlines()) < 1000
+
+
+def test_an_error_of_gradio_has_words_and_little_log(page, caplog):
+    """It is logged in one line, with the start of the value."""
+    choice = next(one for one in page.fns.values() if one.api_name == "_classify")
+    with pytest.raises(gr.Error, match="could not read this request"):
+        send(page, choice, [])
+    caplog.clear()
+    show = next(one for one in page.fns.values() if one.api_name == "_show")
+    with caplog.at_level(logging.WARNING), pytest.raises(gr.Error, match="not in the list of choices"):
+        send(page, show, [LONG] * len(show.inputs))
+    assert [len(record.getMessage()) < 300 for record in caplog.records] == [True]
+
+
+@pytest.fixture
+def client():
+    """A server with one path that returns the body's text, behind the same limits as the app."""
+    app = FastAPI(middleware=[*uploads.middleware(1000), *malformed.MIDDLEWARE])
+
+    @app.post("/join")
+    def join(body: dict) -> str:
+        return body["text"]
+
+    return TestClient(app)
+
+
+@pytest.mark.parametrize("text", ["\U0001f600", "é", "图", "\\ud800", "\x00", ""])
+def test_text_arrives_as_it_was_sent(client, text):
+    """Pairs of surrogates are a character, and an escaped backslash begins none."""
+    for body in (json.dumps({"text": text}), json.dumps({"text": text}, ensure_ascii=False)):
+        sent = client.post("/join", content=body.encode(), headers={"content-type": "application/json"})
+        assert sent.json() == text
+
+
+@pytest.mark.parametrize("body", [r'{"text": "\ud800"}', r'{"text": "\udc00\ud83d"}', r'{"\uDFFF": 1, "text": ""}'])
+def test_half_a_character_is_refused(client, body):
+    """Gradio could not write it into its stream, and would end the sender's other events too."""
+    answer = client.post("/join", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json() == {"detail": "This request contains text that is not Unicode."}
+
+
+def test_a_request_that_is_too_large_or_no_json_is_refused(client, monkeypatch):
+    headers = {"content-type": "application/json"}
+    assert client.post("/join", content=rb'{"text": "\ud800', headers=headers).status_code == 422
+    monkeypatch.setattr(uploads, "_LARGEST_REQUEST", 1000)
+    assert client.post("/join", content=b" " * 2000, headers=headers).status_code == 413

@@ -1,0 +1,1 @@
+"""How the page looks: its theme, its font and its style sheet."""

@@ -1,0 +1,109 @@
+"""Requests that neither the page nor the Python client sends: each gets a sentence and affects no other visitor."""
+
+import html
+import json
+import logging
+import re
+import traceback
+from typing import Any
+
+import gradio as gr
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ui.i18n.language import language_of
+from ui.i18n.words import translate
+
+_logger = logging.getLogger(__name__)
+
+_LONGEST = 200  # characters of an error in the log, and in an answer
+_SURROGATE = re.compile(rb"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
+
+
+class Page(gr.Blocks):
+    """A page whose events end with a sentence, also when Gradio cannot read their inputs.
+
+    Gradio would answer with no words, and write the error to the log with the whole value.
+    """
+
+    async def process_api(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Returns the results of an event. Raises gr.Error, with a sentence, if it fails."""
+        try:
+            return await super().process_api(*args, **options)
+        except gr.Error as error:
+            if error.print_exception:  # it is Gradio's own
+                error.print_exception = False
+                error.message = html.escape(_shortened(error.message), quote=False)
+                _logger.warning("An event was refused: %s", _shortened(error.message))
+            raise
+        except Exception as error:
+            _logger.warning("An event failed: %s", brief(error))
+            request = options.get("request")
+            language = "en" if request is None else language_of(request)
+            sentence = translate("The app could not read this request; reload the page and try again.", language)
+            title = translate("That did not work", language)
+            raise gr.Error(sentence, title=title, print_exception=False) from None
+
+
+class _ValidText:
+    """Refuses JSON with half a character (a lone surrogate), which no answer could quote: it would end the stream."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        body, has_more = b"", True
+        while has_more:
+            try:
+                message = await receive()
+            except HTTPException as error:  # it is too large
+                await JSONResponse({"detail": error.detail}, error.status_code)(scope, receive, send)
+                return
+            if message["type"] == "http.disconnect":
+                return
+            body, has_more = body + message.get("body", b""), message.get("more_body", False)
+        if _SURROGATE.search(body) and not _is_valid(body):
+            await JSONResponse({"detail": "This request contains text that is not Unicode."}, 400)(scope, receive, send)
+            return
+        is_read = False
+
+        async def receive_again() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()
+            is_read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, receive_again, send)
+
+
+def brief(error: BaseException) -> str:
+    """Returns an error's type, its place and the start of its message, for the log: the message may quote a request."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {_shortened(str(error))}{place}"
+
+
+def _shortened(text: str) -> str:
+    # The reason is often at the end, after the value.
+    whole = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    return " ".join(whole.split())
+
+
+def _is_valid(body: bytes) -> bool:
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    except (ValueError, RecursionError):
+        pass  # Gradio refuses it
+    return True
+
+
+# For launch(app_kwargs={"middleware": …}), after the limits on requests.
+MIDDLEWARE = [Middleware(_ValidText)]

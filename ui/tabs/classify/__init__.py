@@ -1,0 +1,1 @@
+"""The Classify tab: what a trained network takes pictures for, and why."""

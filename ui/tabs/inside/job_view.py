@@ -1,0 +1,205 @@
+"""What the views of the Inside tab share that a job computes: their buttons, their status, and watching the job."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import gradio as gr
+
+from trainer.errors import UserError
+from ui.i18n.language import current_language
+from ui.i18n.words import i18n, translate
+from ui.jobs.insight import InsightJob, Inspected
+from ui.lab import Lab, bundled, checked_visitor
+from ui.parts import inspected, run_list, watching
+from ui.parts.job_words import Standing, sharing_words, waiting_words
+from ui.parts.markup import advice, note, status_line
+from ui.parts.messages import Updates, with_page_errors
+from ui.parts.run_list import download_path
+from ui.parts.shared import AT_ONCE, Inputs, Shared, components
+from ui.run_index import is_key
+from ui.tabs.inside.choice import Choice, checked
+from ui.tabs.train.buttons import STARTS, answered, refusal, refuse_beside
+
+_SECONDS_BETWEEN_TICKS = 2.0
+
+J = TypeVar("J", bound=InsightJob)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """The buttons that start and stop a view's job, why it was refused, its status, and the buttons that save it."""
+
+    start: gr.Button
+    stop: gr.Button
+    refused: gr.HTML
+    status: gr.HTML
+    body: gr.Column
+    remarks: gr.HTML
+    csv: gr.Button
+    svg: gr.Button
+
+
+def build_controls(name: str, label: str) -> tuple[gr.Button, gr.Button, gr.HTML, gr.HTML]:
+    """Adds the buttons that start and stop a job, the place for a refusal, and the status."""
+    with gr.Row():
+        start = gr.Button(i18n(label), variant="primary", size="sm", elem_id=f"{name}-start", **STARTS)
+        stop = gr.Button(i18n("Stop"), size="sm", interactive=False, elem_id=f"{name}-stop")
+    return start, stop, refusal(f"refused-{name}"), gr.HTML(elem_id=f"{name}-status")
+
+
+def build_downloads(name: str) -> tuple[gr.Button, gr.Button]:
+    """Adds the buttons that save the data and the chart."""
+    with gr.Row():
+        csv = gr.Button(i18n("Export as CSV"), size="sm", elem_id=f"{name}-csv")
+        svg = gr.Button(i18n("Save as SVG"), size="sm", elem_id=f"{name}-svg")
+    return csv, svg
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobView(Generic[J]):
+    """A view that a job of the class `kind` computes.
+
+    `begin` starts the job for (visitor, runs, **inputs). `has_results` says whether there is something to display,
+    `progress` how far a job is, and `display` returns the updates of `outputs` for it. `to_csv` and `draw` return the
+    content of the files to save.
+    """
+
+    name: str
+    kind: type[J]
+    hint: str
+    controls: Controls
+    outputs: Sequence[Any]
+    inputs: Inputs
+    begin: Callable[..., Any]
+    has_results: Callable[[J], bool]
+    progress: Callable[[J, str], str]
+    display: Callable[[J, str], Updates]
+    to_csv: Callable[[J], str]
+    draw: Callable[[J, str], str]
+
+    def show(self, lab: Lab, visitor: Any) -> Updates:
+        """Updates that show the visitor's latest job of this kind."""
+        language, controls = current_language(), self.controls
+        job = lab.jobs.of(visitor, self.kind) if is_key(visitor) else None
+        is_active = job is not None and job.is_active
+        updates: Updates = {
+            controls.start: gr.update(interactive=not is_active),
+            controls.stop: gr.update(value=translate("Stop", language), interactive=is_active),
+            controls.status: self._status(lab, job, language),
+        }
+        if job is None or not self.has_results(job):
+            return {**updates, controls.body: gr.update(visible=False)}
+        remarks = "".join(advice(translate(remark, language)) for remark in job.remarks)
+        updates[controls.body] = gr.update(visible=True)
+        updates[controls.remarks] = gr.update(value=remarks, visible=bool(remarks))
+        return {**updates, **self.display(job, language)}
+
+    def _status(self, lab: Lab, job: J | None, language: str) -> str:
+        if job is None:
+            return note(translate(self.hint, language))
+        if job.state == "waiting":
+            return status_line("Not started yet", waiting_words(lab.jobs, job, language), 0, language)
+        progress = self.progress(job, language)
+        if job.is_active:
+            if not self.has_results(job):
+                return status_line("Starting", progress or "reading the epochs", job.share, language)
+            words = [progress, *sharing_words(Standing.of(lab.jobs, job), language)]
+            return status_line("Computing", " · ".join(words), job.share, language)
+        if job.share == 1:
+            return ""
+        if job.stopping.is_set():
+            return status_line("Stopped", progress, job.share, language, job.stopped_because)
+        return status_line("Not computed", "", job.share, language, job.failure)
+
+
+def connect(view: JobView[J], lab: Lab, shared: Shared, choice: Choice) -> None:
+    """Adds the events of a view to the page being built."""
+    controls = view.controls
+    clock = gr.Timer(_SECONDS_BETWEEN_TICKS, active=False)
+    shown = components(controls, view.outputs)
+
+    @with_page_errors
+    def open_view(*, visitor: Any, names: Any, view_name: Any) -> Updates:
+        if view_name != view.name:
+            job = lab.jobs.of(visitor, view.kind) if is_key(visitor) else None
+            return {clock: gr.update(active=job is not None and job.is_active)}  # it counts as watched
+        return {clock: gr.update(active=True), **view.show(lab, visitor)}
+
+    def open_chosen(*, visitor: Any, names: Any, view: Any) -> Updates:
+        return open_view(visitor=visitor, names=names, view_name=view)
+
+    choice.on_change(open_chosen, {}, [clock, *shown], api_name=f"_{view.name}")
+    # `once`: while the page watches, ticks are ignored.
+    clock.tick(
+        partial(_watch, view, lab),
+        inputs_kwargs={"visitor": choice.visitor},
+        outputs=shown,
+        trigger_mode="once",
+        api_name=f"_watch_{view.name}",
+        **AT_ONCE,
+    )
+
+    def start(*, visitor: Any, names: Any, **inputs: Any) -> Updates:
+        view.begin(checked_visitor(visitor), chosen_runs(lab, visitor, names), **inputs)
+        return {clock: gr.update(active=True), **view.show(lab, visitor)}
+
+    started = controls.start.click(
+        refuse_beside(controls.refused, start),
+        inputs_kwargs={"visitor": choice.visitor, "names": choice.runs, **view.inputs},
+        outputs=[clock, *shown],
+        api_name=f"_start_{view.name}",
+        **AT_ONCE,
+    )
+    answered(started)
+
+    @with_page_errors
+    def stop(visitor: str) -> Any:
+        lab.jobs.stop(checked_visitor(visitor), view.kind)
+        return gr.update(value=translate("Stopping …", current_language()), interactive=False)
+
+    controls.stop.click(stop, choice.visitor, controls.stop, api_name=f"_stop_{view.name}", **AT_ONCE)
+
+    @with_page_errors
+    def save(suffix: str, content: Callable[[J], str], *, visitor: Any) -> str:
+        job = lab.jobs.of(checked_visitor(visitor), view.kind)
+        if job is None or not view.has_results(job):
+            raise UserError("There is nothing to save yet.")
+        path = download_path(f"optimizer-lab-{view.name}.{suffix}")
+        path.write_text(content(job), encoding="utf-8")
+        return str(path)
+
+    def draw(job: J) -> str:
+        return view.draw(job, current_language())
+
+    for button, suffix, content in ((controls.csv, "csv", view.to_csv), (controls.svg, "svg", draw)):
+        shared.download_on_click(
+            button,
+            partial(save, suffix, content),
+            {"visitor": choice.visitor},
+            api_name=f"_{view.name}_{suffix}",
+        )
+
+
+async def _watch(view: JobView[J], lab: Lab, *, visitor: str | None) -> AsyncIterator[Updates]:
+    """Yields the updates of the view, now and about once a second while its job changes, while the page listens."""
+    if not is_key(visitor):  # the page gets one in a moment
+        yield gr.skip()  # Gradio would empty the components if there were no updates at all
+        return
+    updates = watching.watch(lab.jobs, visitor, (view.kind,), state=lambda: None, show=partial(view.show, lab, visitor))
+    async with aclosing(updates) as changes:  # type: ignore[type-var]
+        async for change in changes:
+            yield change
+
+
+def chosen_runs(lab: Lab, visitor: str, names: Any) -> list[Inspected]:
+    """The chosen runs. Raises UserError if one is not the visitor's, and is neither published nor bundled."""
+    titles = {key: title for title, key in run_list.single_runs(lab, visitor)}
+    return [
+        inspected.elsewhere(name)
+        if name in bundled() or "/" in name
+        else inspected.of_folder(lab.own_run(visitor, name), titles.get(name, name))
+        for name in checked(names)
+    ]

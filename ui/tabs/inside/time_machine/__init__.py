@@ -1,0 +1,1 @@
+"""The time machine: a slider over the epochs of a run."""

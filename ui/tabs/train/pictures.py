@@ -1,0 +1,256 @@
+"""The choice of the pictures to train on, and a visitor's own: named, dropped, pasted or taken with the webcam."""
+
+import html
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import torch
+from gradio.blocks import Block
+from torch import Tensor
+
+from trainer.errors import UserError
+from trainer.images.class_names import FLIP_IS_OFF, have_sides
+from trainer.images.image_data import OWN, ImageData
+from trainer.progress import Steps, ignore_progress, run_in_thread
+from ui.i18n.language import current_language
+from ui.i18n.words import i18n, translate
+from ui.lab import Lab, checked_visitor
+from ui.parts import fields, run_view
+from ui.parts.markup import advice, note, status_line
+from ui.parts.messages import Updates, with_page_errors
+from ui.parts.pictures import data_url
+from ui.parts.shared import AT_ONCE, Shared, components
+from ui.picture_sets import DATASETS, DEFAULT, FEWEST_CLASSES, FEWEST_PICTURES, TOO_FEW, Draft
+from ui.uploads import uploaded
+
+Suited = Mapping[str, Block]  # the widgets of the settings that depend on the pictures, by name
+
+_MOST_SAMPLES = 12
+_FEW = 1000  # training pictures: then smaller batches and more epochs suit
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesView:
+    """The choice of a set, what is in it, and the inputs for the visitor's own pictures."""
+
+    choice: gr.Dropdown
+    about: gr.HTML
+    own: gr.Column
+    class_name: gr.Textbox
+    files: gr.File
+    camera: gr.Image
+    delete: gr.Button
+    note: gr.HTML
+
+
+def build(note: gr.HTML) -> PicturesView:
+    """Adds the choice to the page being built, whose `note` says what the visitor trains on."""
+    sets: list[Any] = [(i18n("The app's pictures"), DEFAULT), (i18n("Drawn shapes"), "synthetic"), *DATASETS.items()]
+    sets.append((i18n("Your own pictures"), OWN))
+    with gr.Group(elem_id="picture-sets"):
+        choice = gr.Dropdown(
+            sets,
+            value=DEFAULT,
+            label=i18n("Pictures"),
+            info=i18n("What to train on; also any image dataset on the Hub, as owner/name."),
+            allow_custom_value=True,
+            elem_id="pictures-choice",
+        )
+        about = gr.HTML(visible=False, elem_id="pictures-about")
+        with gr.Column(visible=False, elem_id="pictures-own") as own:
+            class_name = gr.Textbox(
+                label=i18n("Class"), placeholder=i18n("such as cat"), max_lines=1, max_length=100, elem_id="class-name"
+            )
+            files = gr.File(
+                label=i18n("Pictures of this class, or a zip with a folder for each class"),
+                file_count="multiple",
+                file_types=["image", ".zip"],
+                height=140,
+                elem_id="class-files",
+            )
+            camera = gr.Image(
+                label=i18n("Webcam or clipboard"),
+                sources=["webcam", "clipboard"],
+                type="filepath",
+                format="png",
+                image_mode=None,
+                height=220,
+                buttons=[],
+                elem_id="class-camera",
+            )
+            gr.HTML(
+                "<div class='note'>"
+                + i18n(
+                    "Nobody else can see them. They are stored as 32×32 pixels, and are not published with a network."
+                )
+                + "</div>"
+            )
+            delete = gr.Button(i18n("Delete my pictures"), size="sm", elem_id="delete-pictures")
+    return PicturesView(
+        choice=choice, about=about, own=own, class_name=class_name, files=files, camera=camera, delete=delete, note=note
+    )
+
+
+def wire(lab: Lab, view: PicturesView, shared: Shared, panel: fields.Panel) -> None:
+    """Adds the events of the choice, which also sets the settings that suit the pictures."""
+    suited: Suited = {name: panel.widgets[name] for name in ("flip", "batch_size", "epochs")}
+    visitor: dict[str, Block] = {"visitor": shared.visitor}
+    outputs = components(view, suited)
+    shared.page.load(
+        partial(show, lab, view), inputs_kwargs=visitor, outputs=components(view), api_name="_load_pictures", **AT_ONCE
+    )
+    view.choice.input(
+        partial(choose, lab, view, suited),
+        inputs_kwargs={**visitor, "choice": view.choice},
+        outputs=outputs,
+        api_name="_choose_pictures",
+        **AT_ONCE,
+    )
+    for event, files in ((view.files.upload, view.files), (view.camera.input, view.camera)):
+        event(
+            partial(add, lab, view, suited),
+            inputs_kwargs={**visitor, "class_name": view.class_name, "files": files},
+            outputs=outputs,
+            preprocess=False,
+            api_name="_add_pictures",
+            **AT_ONCE,
+        )
+    view.delete.click(
+        partial(delete, lab, view, suited),
+        inputs_kwargs=visitor,
+        outputs=outputs,
+        api_name="_delete_pictures",
+        **AT_ONCE,
+    )
+
+
+def show(lab: Lab, view: PicturesView, *, visitor: str) -> Any:
+    """Updates that show the visitor's choice when the page is opened."""
+    language = current_language()
+    try:
+        owner = lab.owner(visitor)
+    except UserError:  # a new visitor, whose key arrives with the next event
+        return gr.skip()
+    choice = lab.sets.choice(owner)
+    updates: Updates = {view.choice: choice, view.own: gr.update(visible=choice == OWN)}
+    if choice == OWN:
+        return {**updates, **_about(view, _own(lab.sets.draft(owner), [], language))}
+    images = lab.sets.images(owner)
+    return {**updates, **_about(view, _set(images, language) if images else "")}
+
+
+@with_page_errors
+def choose(lab: Lab, view: PicturesView, suited: Suited, *, visitor: str, choice: Any) -> Iterator[Updates]:
+    """Makes a set the visitor's choice: yields the progress of loading it, then what is in it."""
+    language, owner = current_language(), lab.owner(checked_visitor(visitor))
+    try:
+        source = choice.strip() if isinstance(choice, str) else DEFAULT
+        yield {view.own: gr.update(visible=source == OWN)}
+        if source == OWN:
+            yield _use_own(lab, view, suited, owner, lab.sets.draft(owner), [])
+            return
+        steps = Steps(run_in_thread(partial(lab.sets.choose, owner, source), math.inf))
+        for report in steps:
+            if report:
+                fraction, doing = report
+                yield _about(view, status_line("Loading", translate(doing, language), fraction, language))
+        images = steps.value
+        yield {**_about(view, _set(images, language) if images else ""), **_chosen(lab, view, suited, images)}
+    except UserError as error:
+        lab.sets.choose(owner, DEFAULT, ignore_progress)
+        yield {view.choice: DEFAULT, **_about(view, advice(translate(str(error), language)))}
+
+
+@with_page_errors
+def add(lab: Lab, view: PicturesView, suited: Suited, *, visitor: str, class_name: Any, files: Any) -> Any:
+    """Adds pictures to a class of the visitor's own, or takes all of them from a zip."""
+    language = current_language()
+    empty: Updates = {view.files: None, view.camera: None}
+    if not files:
+        return gr.skip()
+    owner = lab.owner(checked_visitor(visitor))
+    paths = [uploaded(file) for file in (files if isinstance(files, list) else [files])]
+    try:
+        zips = [path for path in paths if path.suffix.lower() == ".zip"]
+        if zips:
+            draft, remarks = lab.sets.add_zip(owner, zips[0], ignore_progress)
+        else:
+            draft, skipped = lab.sets.add(owner, class_name if isinstance(class_name, str) else "", paths)
+            remarks = [translate("Skipped: {names}.", language, names=", ".join(skipped[:10]))] if skipped else []
+        return {**empty, **_use_own(lab, view, suited, owner, draft, remarks)}
+    except UserError as error:
+        return {**empty, **_about(view, advice(translate(str(error), language)))}
+    finally:
+        for path in paths:  # only what the network sees is kept
+            with suppress(OSError):
+                path.unlink()
+
+
+@with_page_errors
+def delete(lab: Lab, view: PicturesView, suited: Suited, *, visitor: str) -> Updates:
+    """Deletes the visitor's own pictures; the app's own pictures become the choice."""
+    lab.sets.delete(lab.owner(checked_visitor(visitor)))
+    return {
+        view.choice: DEFAULT,
+        view.own: gr.update(visible=False),
+        **_about(view, note(translate("Your pictures are deleted.", current_language()))),
+        **_chosen(lab, view, suited, None),
+    }
+
+
+def _use_own(lab: Lab, view: PicturesView, suited: Suited, owner: str, draft: Draft, remarks: Sequence[str]) -> Updates:
+    """Updates that show a visitor's own pictures, which become the set to train on once they are enough."""
+    images = lab.sets.choose(owner, OWN, ignore_progress)
+    updates = _chosen(lab, view, suited, images) if images else {}
+    return {view.choice: OWN, **_about(view, _own(draft, remarks, current_language())), **updates}
+
+
+def _chosen(lab: Lab, view: PicturesView, suited: Suited, images: ImageData | None) -> Updates:
+    """Updates for a choice, None for the app's own pictures: the page's note, and the settings that suit the pictures.
+
+    Letters and sides are not mirrored, and few pictures take small batches and more epochs.
+    """
+    images = images or lab.images
+    updates: Updates = {view.note: run_view.images_note(images, lab.loading, lab.failure, current_language())}
+    if images is None:
+        return updates
+    few = len(images.train.labels) < _FEW
+    values = {"flip": not have_sides(images.class_names), "batch_size": 16 if few else 128, "epochs": 30 if few else 3}
+    return updates | {suited[name]: value for name, value in values.items()}
+
+
+def _about(view: PicturesView, content: str) -> Updates:
+    return {view.about: gr.update(value=content, visible=bool(content))}
+
+
+def _set(images: ImageData, language: str) -> str:
+    remark = note(translate(FLIP_IS_OFF, language)) if have_sides(images.class_names) else ""
+    return remark + _samples(images.class_names, images.train.images.permute(0, 2, 3, 1), images.train.labels)
+
+
+def _own(draft: Draft, remarks: Sequence[str], language: str) -> str:
+    sentences = list(remarks)
+    if not draft.is_enough:
+        sentences.append(translate(TOO_FEW, language, classes=FEWEST_CLASSES, pictures=FEWEST_PICTURES))
+    if have_sides(draft.class_names or ("",)):
+        sentences.append(translate(FLIP_IS_OFF, language))
+    return (note(" ".join(sentences)) if sentences else "") + _samples(draft.class_names, draft.images, draft.labels)
+
+
+def _samples(class_names: Sequence[str], pixels: Tensor, labels: Tensor) -> str:
+    """One picture of each class with the class's number of pictures, as HTML; of many classes the first ones."""
+    counts = torch.bincount(labels, minlength=len(class_names)).tolist()
+    tiles = []
+    for label, (name, count) in enumerate(zip(class_names, counts, strict=True)):
+        if label == _MOST_SAMPLES:
+            tiles.append(f"<figure><figcaption>… {len(class_names) - label}</figcaption></figure>")
+            break
+        picture = pixels[int((labels == label).nonzero()[0])] if count else torch.full((32, 32, 3), 200).byte()
+        source, caption = data_url(picture.permute(2, 0, 1)), f"{html.escape(name)} <b>{count:,}</b>"
+        tiles.append(f"<figure><img alt='' src='{source}'><figcaption>{caption}</figcaption></figure>")
+    return f"<div class='samples'>{''.join(tiles)}</div>" if tiles else ""
