@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-from ui.starting import end_starting, say_starting  # imports nothing that takes long
+from ui.server.starting import end_starting, say_starting  # imports nothing that takes long
 
 if not re.fullmatch("[0-9]{1,5}", os.environ.get("GRADIO_SERVER_PORT", "7860")):  # Gradio reads it when imported
     sys.exit("error: GRADIO_SERVER_PORT must be the number of a port, such as 7860.")
@@ -39,7 +39,6 @@ from trainer.jobs.process import Workers
 from trainer.jobs.slices import Job, gpu_seconds, run_job
 from trainer.jobs.work import Work
 from trainer.learning.device import allow_tf32, choose_device, choose_devices
-from ui import malformed, rendering, sessions, uploads
 from ui.charts.live import static_path
 from ui.cleaning import keep_clean
 from ui.i18n import language
@@ -49,6 +48,7 @@ from ui.lab import Lab
 from ui.limits import find_limits
 from ui.look.theme import STYLE, build_theme
 from ui.page import build_page
+from ui.server import malformed, rendering, sessions, uploads
 
 _MAX_THREADS = 2000  # of handlers, and events that run at a time: each open page has one that mostly sleeps
 _MAX_SESSIONS = 1000  # whose state Gradio keeps, about 0.1 MB each; the least recently used is dropped first

@@ -183,7 +183,7 @@ def hub_with_run(small_run, tmp_path, monkeypatch) -> Iterator:
     """A Hub for this process that holds `small_run` as owner/run; the app's caches are empty before and after."""
     from fake_hub import Hub, Repo, point_to, serve
 
-    from ui.parts import checkpoints
+    from ui.parts.run import checkpoints
 
     def clear_caches():
         checkpoints._open.cache_clear()

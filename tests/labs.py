@@ -10,10 +10,10 @@ import gradio as gr
 import torch
 
 from ui.lab import Lab
-from ui.parts import run_list, run_view
-from ui.tabs.train import lr_finder
+from ui.parts.run import run_list, run_view
 from ui.tabs.train.buttons import Buttons
 from ui.tabs.train.live import LiveView
+from ui.tabs.train.setup import lr_finder
 
 T = TypeVar("T")
 

@@ -30,8 +30,8 @@ from ui.jobs.insight import Inspected
 from ui.jobs.listeners import MOST_UNREAD_BY_CLIENT, listener
 from ui.jobs.queue import Job
 from ui.lab import Lab, bundled
-from ui.parts.inspected import elsewhere, of_folder
 from ui.parts.messages import with_api_errors
+from ui.parts.run.inspected import elsewhere, of_folder
 from ui.tabs.classify.tab import look
 from ui.tabs.inside.landscape import start_job as start_landscape
 

@@ -13,17 +13,17 @@ from ui.i18n.language import SWITCH, current_language
 from ui.i18n.words import i18n, in_browser, translate
 from ui.lab import Lab
 from ui.look.theme import FONT
-from ui.malformed import Page
-from ui.parts import run_list, run_view
 from ui.parts.markup import advice, duration, note
 from ui.parts.messages import Updates
+from ui.parts.run import run_list, run_view
 from ui.parts.shared import AT_ONCE, Displayed, Shared
+from ui.server.malformed import Page
 from ui.tabs import compare, gallery
 from ui.tabs.classify import tab as classify
 from ui.tabs.inside import tab as inside
 from ui.tabs.sweep import tab as sweep
-from ui.tabs.train import permalink
 from ui.tabs.train import tab as train
+from ui.tabs.train.setup import permalink
 
 _LOST_CONNECTION = """() => new MutationObserver(() => {
   for (const toast of document.querySelectorAll("[data-testid=toast-text]"))

@@ -13,10 +13,11 @@ ALLOWED = {
     "look": {"look"},
     "jobs": {"jobs"},
     "app-wide": APP_WIDE,
+    "server": {"server", *APP_WIDE},
     "charts": {"charts", "i18n"},
     "parts": {"parts", "charts", *APP_WIDE},
-    "tabs": {"tabs", "parts", "charts", *APP_WIDE},
-    "page": {"page", "tabs", "parts", "charts", "look", *APP_WIDE},
+    "tabs": {"tabs", "parts", "charts", "server", *APP_WIDE},
+    "page": {"page", "tabs", "parts", "charts", "server", "look", *APP_WIDE},
 }
 PAGE = {"ui.page", "ui.api"}
 

@@ -13,7 +13,7 @@ import pytest
 from ui import run_index
 from ui.lab import new_visitor
 from ui.page import notice
-from ui.parts import run_list
+from ui.parts.run import run_list
 
 LONG_AGO = itertools.count(int(time.time()) - 10_000)
 

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from ui.i18n.words import i18n
-from ui.parts.run_list import RunLists
+from ui.parts.run.run_list import RunLists
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # Events that never wait behind a training. They use the queue all the same: outside of it an error does not reach the

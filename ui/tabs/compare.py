@@ -23,11 +23,11 @@ from ui.charts.live import live_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts.checkpoints import in_hub_thread, in_thread, open_run
 from ui.parts.markup import note
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import MOST_COMPARED, download_path
-from ui.parts.run_view import epochs_table, legend, table
+from ui.parts.run.checkpoints import in_hub_thread, in_thread, open_run
+from ui.parts.run.run_list import MOST_COMPARED, download_path
+from ui.parts.run.run_view import epochs_table, legend, table
 from ui.parts.shared import AT_ONCE, Inputs, Shared, code_panel, components
 
 _HEIGHT = 360

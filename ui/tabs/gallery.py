@@ -20,12 +20,12 @@ from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.login import own_token
-from ui.parts import run_list
-from ui.parts.checkpoints import in_hub_thread, in_thread, open_run
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import RunLists
-from ui.parts.run_view import RunView
+from ui.parts.run import run_list
+from ui.parts.run.checkpoints import in_hub_thread, in_thread, open_run
+from ui.parts.run.run_list import RunLists
+from ui.parts.run.run_view import RunView
 from ui.parts.shared import AT_ONCE, Displayed, Shared, components
 from ui.tabs import compare
 

@@ -20,8 +20,8 @@ from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.schedulers import SCHEDULERS
 from ui.charts.curves import MEASURES
 from ui.i18n.words import DYNAMIC, STATIC, translate
-from ui.parts.job_words import Standing, sharing_words
-from ui.parts.run_view import _STATUS
+from ui.parts.run.job_words import Standing, sharing_words
+from ui.parts.run.run_view import _STATUS
 
 REPOSITORY = Path(__file__).parents[3]
 MARKED = re.compile(r'__i18n__\{"__type__": "translation_metadata", "key": ("(?:[^"\\]|\\.)*")\}')

@@ -11,7 +11,7 @@ from trainer.jobs.work import Landscape
 from trainer.settings.config import TrainConfig
 from ui.jobs.insight import LandscapeJob, SharpnessJob
 from ui.lab import new_visitor
-from ui.parts.inspected import elsewhere, of_folder
+from ui.parts.run.inspected import elsewhere, of_folder
 
 VISITOR = new_visitor()
 CONFIG = TrainConfig(epochs=2, batch_size=20, optimizer="adam", lr=0.01, scheduler="constant")

@@ -14,7 +14,7 @@ from trainer.hub import retry
 from trainer.runs.reader import read_checkpoint, read_run
 from ui.lab import new_visitor
 from ui.limits import Limits
-from ui.parts import run_list, run_view
+from ui.parts.run import run_list, run_view
 from ui.tabs import gallery
 from ui.tabs.gallery import Catalogue, add, load, show
 

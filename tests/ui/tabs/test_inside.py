@@ -24,10 +24,10 @@ from trainer.runs.recorded import write_race
 from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
-from ui.charts.mistakes import draw, matrix_chart
+from ui.charts.inside.mistakes import draw, matrix_chart
 from ui.lab import new_visitor
-from ui.parts import first_sight
-from ui.parts.checkpoints import open_kept
+from ui.parts.run import first_sight
+from ui.parts.run.checkpoints import open_kept
 from ui.picture_sets import DEFAULT
 from ui.tabs.inside import layers, mistakes
 from ui.tabs.inside.choice import Choice

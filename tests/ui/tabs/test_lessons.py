@@ -8,8 +8,8 @@ from labs import bare
 
 from trainer.errors import UserError
 from trainer.settings.lessons import LESSONS
-from ui.parts import fields
-from ui.tabs.train import lessons
+from ui.parts.form import fields
+from ui.tabs.train.setup import lessons
 
 PANEL = bare(lessons.Lessons)
 SETTINGS = fields.Panel(widgets={}, powers={}, moved=[], abouts={}, paper=gr.Markdown())

@@ -13,7 +13,7 @@ from trainer.errors import UserError
 from trainer.settings.config import TrainConfig
 from ui.jobs.queue import UNWATCHED
 from ui.lab import new_visitor
-from ui.parts import watching
+from ui.parts.run import watching
 from ui.parts.shared import Displayed
 from ui.tabs.train import live, own_runs
 

@@ -9,7 +9,7 @@ from cases import ROWS
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS, zero_grad_lab
 from trainer.settings.presets import FIRST
-from ui.tabs.train import permalink
+from ui.tabs.train.setup import permalink
 
 
 def opened(query):

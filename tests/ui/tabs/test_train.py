@@ -16,13 +16,14 @@ from trainer.settings.lessons import LESSONS
 from ui import api
 from ui.lab import new_visitor
 from ui.limits import Limits
-from ui.parts import run_list
-from ui.parts.fields import value_of
+from ui.parts.form.fields import value_of
+from ui.parts.run import run_list
 from ui.parts.shared import Displayed
 from ui.tabs import compare
-from ui.tabs.train import lr_finder, own_runs, settings, training
-from ui.tabs.train import race as race_panel
+from ui.tabs.train import own_runs, training
 from ui.tabs.train.buttons import refusal, refuse_beside
+from ui.tabs.train.setup import lr_finder, settings
+from ui.tabs.train.setup import race as race_panel
 
 NAMES = tuple(SETTINGS)
 SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}

@@ -18,13 +18,13 @@ from trainer.networks.predict import classify as classify_picture
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts.checkpoints import open_model
 from ui.parts.markup import advice, note, status_line
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.pictures import AT_A_TIME, data_url
-from ui.parts.run_list import download_path
+from ui.parts.run.checkpoints import open_model
+from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Shared, components
-from ui.uploads import uploaded
+from ui.server.uploads import uploaded
 
 MOST_PICTURES = 100
 

@@ -16,14 +16,14 @@ from trainer.networks.predict import classify as classify_picture
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts.checkpoints import open_model
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.pictures import AT_A_TIME, picture_input, samples, samples_gallery
+from ui.parts.run.checkpoints import open_model
 from ui.parts.shared import AT_ONCE, PRIVATE, Inputs, Shared, components
+from ui.server.uploads import uploaded
 from ui.tabs.classify import several
 from ui.tabs.classify.why import seen_only, why
-from ui.uploads import uploaded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from trainer.runs.layers import read_layers
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 from ui.lab import Lab, bundled
-from ui.parts import run_list
-from ui.parts.checkpoints import in_hub_thread, in_thread, open_layers, open_run
-from ui.parts.run_list import MOST_COMPARED
+from ui.parts.run import run_list
+from ui.parts.run.checkpoints import in_hub_thread, in_thread, open_layers, open_run
+from ui.parts.run.run_list import MOST_COMPARED
 from ui.parts.shared import AT_ONCE, Inputs, components
 
 

@@ -13,11 +13,11 @@ from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.jobs.insight import InsightJob, Inspected
 from ui.lab import Lab, bundled, checked_visitor
-from ui.parts import inspected, run_list, watching
-from ui.parts.job_words import Standing, sharing_words, waiting_words
 from ui.parts.markup import advice, note, status_line
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import download_path
+from ui.parts.run import inspected, run_list, watching
+from ui.parts.run.job_words import Standing, sharing_words, waiting_words
+from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 from ui.run_index import is_key
 from ui.tabs.inside.choice import Choice, checked

@@ -9,7 +9,7 @@ from trainer.errors import UserError
 from trainer.insight import contours, landscape
 from trainer.insight.landscape import LossMap
 from trainer.palette import COLORS
-from ui.charts.landscape import HEIGHT, draw, landscape_chart
+from ui.charts.inside.landscape import HEIGHT, draw, landscape_chart
 from ui.charts.live import live_chart
 from ui.i18n.words import i18n, translate
 from ui.jobs.insight import Inspected, LandscapeJob

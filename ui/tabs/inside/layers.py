@@ -12,17 +12,17 @@ from trainer.errors import UserError
 from trainer.palette import COLORS
 from trainer.runs.comparison import compare
 from trainer.runs.run import Run
-from ui.charts import layers as charts
-from ui.charts.layers import Drawn, layer_names, layers_chart
+from ui.charts.inside import layers as charts
+from ui.charts.inside.layers import Drawn, layer_names, layers_chart
 from ui.charts.live import live_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts.checkpoints import in_thread
-from ui.parts.first_sight import runs_with_layers
 from ui.parts.markup import advice, keys, note
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import download_path
+from ui.parts.run.checkpoints import in_thread
+from ui.parts.run.first_sight import runs_with_layers
+from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 from ui.tabs.inside.choice import Choice, checked, run_with_layers
 

@@ -16,19 +16,19 @@ from trainer.errors import UserError
 from trainer.images.image_data import ImageData
 from trainer.insight.mistakes import Answers, to_csv, unfair_because
 from trainer.networks.model import OptimizerLabModel
-from ui.charts import mistakes as charts
+from ui.charts.inside import mistakes as charts
+from ui.charts.inside.mistakes import matrix_chart, reliability_chart
 from ui.charts.live import live_chart
-from ui.charts.mistakes import matrix_chart, reliability_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.jobs.insight import MistakesJob
 from ui.lab import Lab, bundled, checked_visitor
 from ui.parts import markup
-from ui.parts.checkpoints import in_thread, open_kept, open_model
-from ui.parts.job_words import Standing, sharing_words, waiting_words
 from ui.parts.markup import advice, note, status_line
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import download_path
+from ui.parts.run.checkpoints import in_thread, open_kept, open_model
+from ui.parts.run.job_words import Standing, sharing_words, waiting_words
+from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 from ui.run_index import is_key
 from ui.tabs.inside.choice import Choice, Picture, checked, single

@@ -6,8 +6,8 @@ from trainer.errors import UserError
 from trainer.insight.sharpness import NUM_IMAGES, RunSharpness, stability_limit
 from trainer.palette import COLORS
 from trainer.settings.config import TrainConfig
+from ui.charts.inside.sharpness import HEIGHT, draw, loss_chart, sharpness_chart, to_csv
 from ui.charts.live import live_chart
-from ui.charts.sharpness import HEIGHT, draw, loss_chart, sharpness_chart, to_csv
 from ui.i18n.words import translate
 from ui.jobs.insight import Inspected, SharpnessJob
 from ui.lab import Lab

@@ -6,8 +6,8 @@ import gradio as gr
 
 from ui.i18n.words import i18n
 from ui.lab import Lab
-from ui.parts import run_list
 from ui.parts.messages import Updates
+from ui.parts.run import run_list
 from ui.parts.shared import AT_ONCE, Shared
 from ui.tabs.inside import landscape, layers, mistakes, sharpness
 from ui.tabs.inside.choice import Choice

@@ -24,11 +24,11 @@ from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.jobs.sweeps import SweepJob
 from ui.lab import BUNDLED, Lab
-from ui.parts import watching
-from ui.parts.job_words import Standing, sharing_words, waiting_words
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
-from ui.parts.run_view import lesson_text
+from ui.parts.run import watching
+from ui.parts.run.job_words import Standing, sharing_words, waiting_words
+from ui.parts.run.run_view import lesson_text
 from ui.run_index import is_key
 from ui.tabs.sweep.results import LOSS, ResultView, Shown
 

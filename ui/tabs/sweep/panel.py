@@ -20,11 +20,11 @@ from trainer.sweeps.axes import Cell, Grid
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts import powers
-from ui.parts.checkpoints import in_thread
+from ui.parts.form import powers
+from ui.parts.form.powers import Powers
 from ui.parts.markup import advice, duration
 from ui.parts.messages import Updates
-from ui.parts.powers import Powers
+from ui.parts.run.checkpoints import in_thread
 from ui.tabs.sweep.plan import MOST_EPOCHS, MOST_VALUES, RANGES, Plan, Range, write
 
 _SECONDS_BETWEEN_LOOKS = 0.5

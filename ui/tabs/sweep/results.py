@@ -24,7 +24,7 @@ from ui.i18n.words import i18n, translate
 from ui.parts import markup
 from ui.parts.markup import note
 from ui.parts.messages import Updates
-from ui.parts.run_view import NUM_CLASSES, legend
+from ui.parts.run.run_view import NUM_CLASSES, legend
 from ui.tabs.sweep.plan import Plan
 
 LOSS, TIME, TUNING, HEAT = "loss", "time", "tuning", "heat"

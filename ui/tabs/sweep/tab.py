@@ -19,7 +19,7 @@ from ui.jobs.sweeps import SweepJob
 from ui.lab import Lab, checked_visitor
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import download_path
+from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 from ui.run_index import is_key
 from ui.tabs.sweep import live, panel, plan, results

@@ -13,16 +13,16 @@ from ui.i18n.language import current_language
 from ui.jobs.queue import Job
 from ui.jobs.trainings import LrSearch, Training
 from ui.lab import Lab
-from ui.parts import run_list, watching
-from ui.parts.job_words import Standing, waiting_words
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
-from ui.parts.run_list import RunLists
-from ui.parts.run_view import RunView
+from ui.parts.run import run_list, watching
+from ui.parts.run.job_words import Standing, waiting_words
+from ui.parts.run.run_list import RunLists
+from ui.parts.run.run_view import RunView
 from ui.parts.shared import Displayed
 from ui.run_index import is_key
 from ui.tabs.train.buttons import Buttons
-from ui.tabs.train.lr_finder import Finder
+from ui.tabs.train.setup.lr_finder import Finder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from ui.i18n.words import i18n, in_browser, translate
 from ui.lab import Lab
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_list import download_path, own_race, read_all
+from ui.parts.run.run_list import download_path, own_race, read_all
 from ui.parts.shared import AT_ONCE, Displayed, Inputs, Shared, components
 from ui.tabs.train import training
 from ui.tabs.train.buttons import STARTS, answered, refusal, refuse_beside

@@ -23,9 +23,9 @@ from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.login import current_login, has_login, is_local_browser, own_token
-from ui.parts import run_list
 from ui.parts.markup import advice, duration, note, status_line
 from ui.parts.messages import Updates, end_in_status, not_started, waiting
+from ui.parts.run import run_list
 from ui.parts.shared import AT_ONCE, PRIVATE, Inputs, components
 
 _TITLE = "Not published"

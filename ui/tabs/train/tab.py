@@ -14,21 +14,22 @@ from ui.address import current_query
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab, new_visitor
-from ui.parts import run_view
-from ui.parts.fold import open_on_click
-from ui.parts.help import show_on_focus
+from ui.parts.form.fold import open_on_click
+from ui.parts.form.help import show_on_focus
 from ui.parts.markup import advice, note
 from ui.parts.messages import Updates
-from ui.parts.run_view import RunView
+from ui.parts.run import run_view
+from ui.parts.run.run_view import RunView
 from ui.parts.shared import AT_ONCE, Displayed, Inputs, Shared, components
 from ui.run_index import is_key
-from ui.tabs.train import lessons, live, lr_finder, own_runs, permalink, pictures, publish, race, settings, training
+from ui.tabs.train import live, own_runs, publish, training
 from ui.tabs.train.buttons import STARTS, Buttons, answered, refusal, refuse_beside, stop_on_click, wait_on_click
-from ui.tabs.train.lessons import Lessons
 from ui.tabs.train.live import LiveView
 from ui.tabs.train.own_runs import OwnRuns
-from ui.tabs.train.race import Race
-from ui.tabs.train.settings import Settings
+from ui.tabs.train.setup import lessons, lr_finder, permalink, pictures, race, settings
+from ui.tabs.train.setup.lessons import Lessons
+from ui.tabs.train.setup.race import Race
+from ui.tabs.train.setup.settings import Settings
 from ui.tabs.train.training import side_by_side, with_comparisons
 
 _SECONDS_BETWEEN_TICKS = 2.0

@@ -9,8 +9,8 @@ from trainer.runs.reader import read_settings
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui.lab import Lab, checked_visitor
-from ui.parts.fields import read_config, row_changes
-from ui.tabs.train.race import read_contenders
+from ui.parts.form.fields import read_config, row_changes
+from ui.tabs.train.setup.race import read_contenders
 
 
 def single(**settings: Any) -> list[TrainConfig]:

@@ -9,8 +9,8 @@ import torch
 from trainer.insight.timeline import Moment
 from trainer.runs.layers import until
 from trainer.runs.run import Run
-from ui.charts.layers import STATISTICS
-from ui.charts.time_machine import class_colors, shares
+from ui.charts.inside.layers import STATISTICS
+from ui.charts.inside.time_machine import class_colors, shares
 from ui.i18n.words import translate
 
 

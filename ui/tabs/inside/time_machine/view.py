@@ -20,22 +20,22 @@ from trainer.runs.comparison import compare
 from trainer.runs.events import LayersMeasured
 from trainer.runs.layers import read_layers
 from ui.charts import run_charts
+from ui.charts.inside.time_machine import HEIGHT, bars_chart, class_colors, lines_chart, score_rows, scores_chart
 from ui.charts.live import SMALL, live_chart
-from ui.charts.time_machine import HEIGHT, bars_chart, class_colors, lines_chart, score_rows, scores_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts.checkpoints import in_hub_thread, in_thread, open_layers, open_timeline
 from ui.parts.markup import advice, note
 from ui.parts.messages import Updates
 from ui.parts.pictures import picture_input, sample_picture, samples, samples_gallery
-from ui.parts.run_list import download_path
-from ui.parts.run_view import NUM_CLASSES
+from ui.parts.run.checkpoints import in_hub_thread, in_thread, open_layers, open_timeline
+from ui.parts.run.run_list import download_path
+from ui.parts.run.run_view import NUM_CLASSES
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 from ui.run_index import is_key
+from ui.server.uploads import uploaded
 from ui.tabs.inside.choice import Choice, Picture, check_is_run, checked, single
 from ui.tabs.inside.time_machine.frames import machine_value
-from ui.uploads import uploaded
 
 NAME = "time-machine"
 

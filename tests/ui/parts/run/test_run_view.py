@@ -7,7 +7,7 @@ from tests.runs.test_run import ended
 from trainer.errors import Message
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
-from ui.parts import run_view
+from ui.parts.run import run_view
 
 
 def status(*statuses: str) -> str:

@@ -14,8 +14,8 @@ from trainer.errors import UserError
 from trainer.hub import retry
 from trainer.networks.model import OptimizerLabModel
 from ui.lab import BUNDLED
-from ui.parts import checkpoints
-from ui.parts.checkpoints import in_hub_thread, open_kept, open_model, open_published, open_run
+from ui.parts.run import checkpoints
+from ui.parts.run.checkpoints import in_hub_thread, open_kept, open_model, open_published, open_run
 
 ID = "owner/run"
 CPU = torch.device("cpu")

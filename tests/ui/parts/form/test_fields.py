@@ -12,8 +12,8 @@ from cases import ROWS
 from trainer.errors import UserError
 from trainer.settings.config import SETTINGS, TrainConfig, parse
 from trainer.settings.presets import FIRST
-from ui.parts import fields
-from ui.tabs.train import permalink
+from ui.parts.form import fields
+from ui.tabs.train.setup import permalink
 
 
 def page_values(optimizer="sgd", scheduler="onecycle", **changed):

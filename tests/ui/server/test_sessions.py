@@ -8,7 +8,7 @@ import pytest
 from gradio import state_holder
 from labs import in_event_loop
 
-from ui import sessions
+from ui.server import sessions
 
 
 def build_page():

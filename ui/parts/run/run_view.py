@@ -20,11 +20,12 @@ from trainer.settings.presets import FIRST
 from ui.charts import run_charts
 from ui.charts.live import SMALL, live_chart
 from ui.i18n.words import i18n, translate
-from ui.parts import first_sight, markup
-from ui.parts.fold import fold
-from ui.parts.job_words import Standing, sharing_words
+from ui.parts import markup
+from ui.parts.form.fold import fold
 from ui.parts.markup import advice, bar, duration, keys, note, status_line, swatch
 from ui.parts.messages import Updates
+from ui.parts.run import first_sight
+from ui.parts.run.job_words import Standing, sharing_words
 from ui.parts.shared import AT_ONCE
 
 _LOSS_HEIGHT, _SMALL_HEIGHT = 350, 150  # pixels

@@ -12,7 +12,7 @@ import vl_convert
 from trainer.runs.events import LayersMeasured
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
-from ui.charts.layers import STATISTICS, Drawn, draw, layers_chart, to_csv
+from ui.charts.inside.layers import STATISTICS, Drawn, draw, layers_chart, to_csv
 
 CONFIG = TrainConfig(epochs=2)
 

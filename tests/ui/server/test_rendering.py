@@ -7,8 +7,8 @@ import pytest
 from labs import in_event_loop
 from starlette.testclient import TestClient
 
-from ui import rendering
 from ui.i18n import language
+from ui.server import rendering
 
 
 @pytest.fixture

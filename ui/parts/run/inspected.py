@@ -13,7 +13,7 @@ from trainer.runs.reader import read_run, read_settings
 from trainer.settings.config import TrainConfig
 from ui.jobs.insight import Inspected, Opened
 from ui.lab import BUNDLED, bundled
-from ui.parts.checkpoints import open_published, open_run, open_timeline
+from ui.parts.run.checkpoints import open_published, open_run, open_timeline
 
 _CPU = torch.device("cpu")
 

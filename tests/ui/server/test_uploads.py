@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 
 from trainer.cache import cached
 from trainer.errors import UserError
-from ui import uploads
-from ui.uploads import uploaded
+from ui.server import uploads
+from ui.server.uploads import uploaded
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 PATH = "/gradio_api/upload"
 BOUNDARY = "multipart/form-data; boundary=x"
 
@@ -110,7 +110,7 @@ def test_a_hostile_name_stays_in_its_folder(client, folder, name):
 )
 def test_a_malformed_upload_is_refused_or_empty(client, folder, body, monkeypatch):
     """Also one with more files than an upload may have."""
-    monkeypatch.setattr("ui.uploads._MOST_FILES", 10)
+    monkeypatch.setattr("ui.server.uploads._MOST_FILES", 10)
     answer = client.post(PATH, content=body, headers={"content-type": BOUNDARY})
     assert answer.status_code == 400 or answer.json() == []
     assert files_in(folder) == []

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.insight.sharpness import RunSharpness, SharpnessMeasured
 from trainer.settings.config import TrainConfig
-from ui.charts.sharpness import draw, loss_chart, sharpness_chart, to_csv
+from ui.charts.inside.sharpness import draw, loss_chart, sharpness_chart, to_csv
 
 
 def measured(lr, **settings):

@@ -14,10 +14,10 @@ from ui.i18n.words import i18n, translate
 from ui.jobs.queue import Jobs
 from ui.jobs.trainings import LrSearch
 from ui.lab import Lab, checked_visitor
-from ui.parts import fields
-from ui.parts.job_words import Standing, sharing_words, waiting_words
+from ui.parts.form import fields
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
+from ui.parts.run.job_words import Standing, sharing_words, waiting_words
 from ui.parts.shared import AT_ONCE
 from ui.tabs.train.buttons import STARTS, refusal
 

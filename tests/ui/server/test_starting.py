@@ -2,7 +2,7 @@
 
 import time
 
-from ui import starting
+from ui.server import starting
 
 
 def test_the_terminal_is_never_silent_for_long(capsys, monkeypatch):

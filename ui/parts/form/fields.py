@@ -13,9 +13,9 @@ from trainer.settings.optimizers import OPTIMIZERS
 from trainer.settings.presets import FIRST
 from trainer.settings.schedulers import SCHEDULERS
 from ui.i18n.words import i18n
-from ui.parts.labels import LABELS
+from ui.parts.form.labels import LABELS
+from ui.parts.form.powers import Powers
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.powers import Powers
 from ui.parts.shared import AT_ONCE, components
 
 ROWS: dict[str, dict[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}

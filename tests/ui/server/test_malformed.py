@@ -12,8 +12,8 @@ from gradio.state_holder import SessionState
 from labs import in_event_loop
 from starlette.testclient import TestClient
 
-from ui import malformed, uploads
 from ui.page import build_page
+from ui.server import malformed, uploads
 
 LONG = "x" * 100_000
 VALUES = [LONG, {"path": LONG}, 1e308]

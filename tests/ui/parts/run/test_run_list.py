@@ -5,7 +5,7 @@ import pytest
 from tests.labs import make_lab
 from trainer.runs import run_folder
 from ui.lab import new_visitor
-from ui.parts import run_list
+from ui.parts.run import run_list
 
 
 @pytest.fixture

@@ -25,13 +25,13 @@ from ui.charts.live import live_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
-from ui.parts import fields, powers
+from ui.parts.form import fields, powers
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.shared import AT_ONCE, code_panel, components
-from ui.tabs.train import lr_finder, permalink
-from ui.tabs.train.lessons import Lessons
-from ui.tabs.train.race import Race, read_contenders
+from ui.tabs.train.setup import lr_finder, permalink
+from ui.tabs.train.setup.lessons import Lessons
+from ui.tabs.train.setup.race import Race, read_contenders
 
 _PREVIEW_HEIGHT = 105
 

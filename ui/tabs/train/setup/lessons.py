@@ -17,9 +17,9 @@ from trainer.settings.optimizers import OPTIMIZERS
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import BUNDLED
-from ui.parts import fields
+from ui.parts.form import fields
 from ui.parts.messages import Updates, with_page_errors
-from ui.parts.run_view import RunView
+from ui.parts.run.run_view import RunView
 from ui.parts.shared import AT_ONCE, components
 from ui.tabs.train.buttons import STARTS, refusal
 

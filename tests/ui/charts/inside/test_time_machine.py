@@ -9,7 +9,7 @@ import vl_convert
 from trainer.insight.mistakes import Answers
 from trainer.insight.timeline import Moment
 from trainer.networks.predict import Prediction
-from ui.charts.time_machine import bars_chart, class_colors, lines_chart, score_rows, scores_chart, shares
+from ui.charts.inside.time_machine import bars_chart, class_colors, lines_chart, score_rows, scores_chart, shares
 
 
 def moment(epoch, **confidences):

@@ -16,7 +16,7 @@ from trainer.settings.config import TrainConfig
 from trainer.settings.fields import label_of
 from trainer.settings.lessons import zero_grad_lab
 from ui.i18n.words import i18n
-from ui.parts import fields
+from ui.parts.form import fields
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.shared import AT_ONCE
 from ui.tabs.train.buttons import STARTS, refusal

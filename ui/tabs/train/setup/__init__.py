@@ -1,0 +1,1 @@
+"""What a visitor chooses before a training: pictures, lesson, settings, race."""
