@@ -535,7 +535,7 @@ def test_interrupt_keeps_the_run(at, tmp_path, resumes_exactly):
     process = start("train", *LONG, *at)
     read_until(process, 1)
     process.send_signal(signal.SIGINT)
-    rest, error = process.communicate(timeout=60)
+    rest, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in error
     rows = [strict(line) for line in rest.splitlines()]
@@ -552,7 +552,7 @@ def test_interrupt_ends_a_search(image_folder):
     process = start(*FIND, "--data", image_folder, "--zero-grad-every", "100", "--epochs", "100", "--json")
     assert strict(process.stdout.readline())["event"] == "trial"
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert error.splitlines()[-1] == "interrupted"
     assert "Traceback" not in error
@@ -565,7 +565,7 @@ def test_a_closed_stdout_is_no_error(at):
     assert strict(process.stdout.readline())["event"] == "epoch"
     process.stdout.close()
     error = process.stderr.read()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     process.stderr.close()
     assert "Error" not in error
     assert error.count("\n") == 1

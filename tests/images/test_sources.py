@@ -97,7 +97,7 @@ def load_in_process(endpoint: str, home: Path, *addresses: str) -> list[dict]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert completed.stderr == ""
     return [json.loads(line) for line in completed.stdout.splitlines()]

@@ -63,7 +63,7 @@ def test_without_ray_a_sentence_says_what_to_install(tmp_path):
     def run(*more):
         command = [sys.executable, "-c", code, *words, *more]
         return subprocess.run(
-            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False
+            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False
         )
 
     refused = run("--on", "ray", "--json")

@@ -114,7 +114,7 @@ def trainer(*arguments, **options):
 
 def finish(process):
     """Waits for a process, and returns (exit status, rows on stdout, stderr)."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return process.returncode, [json.loads(line) for line in out.splitlines()], err
 
 

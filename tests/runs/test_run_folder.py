@@ -422,7 +422,7 @@ def crashed(tiny, trained, tmp_path):
         (tmp_path / "events.pickle").write_bytes(pickle.dumps((run, events, facts(tiny))))
         with run_folder.writing(new):
             list(record(iter(events), run, new, facts(tiny)))
-        subprocess.run([sys.executable, "-c", CRASHES, mode, str(tmp_path)], check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", CRASHES, mode, str(tmp_path)], check=True, timeout=300)
         codes = {path.stem: int(path.read_text()) for path in tmp_path.glob("*.code")}
         return content(old), content(new), {tmp_path / name: code for name, code in sorted(codes.items())}
 

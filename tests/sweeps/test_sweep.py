@@ -101,7 +101,7 @@ def test_a_sweep_that_has_ended_repeats_nothing(swept):
     place, _ = swept
     before = {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("*") if path.is_file()}
     process = start("sweep", "--resume", place, "--json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert [row["event"] for row in rows_of(out)] == ["best", "best"]
     after = {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("*") if path.is_file()}
@@ -125,7 +125,7 @@ def test_kills_lose_and_double_nothing(swept, tmp_path):
         process = go_on()
         time.sleep(chance.uniform(6, 12))
         process.send_signal(signal.SIGINT if number == 1 else signal.SIGKILL)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
         printed += [row["checkpoint"] for row in rows_of(out) if row["event"] == "cell"]
         if process.returncode == 0:
             break

@@ -69,7 +69,7 @@ def components(tmp_path_factory) -> list[dict]:
         env={**os.environ, "OPTIMIZER_LAB_DATA": "synthetic"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     return json.loads(built.stdout.splitlines()[-1])

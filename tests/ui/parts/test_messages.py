@@ -102,7 +102,7 @@ def test_the_app_logs_to_stderr():
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
