@@ -22,7 +22,7 @@ from torchvision.io import write_png
 from benchmarks.app import REPOSITORY, running_app
 from benchmarks.report import in_turns, machine, options, percentile, report, run
 from trainer.runs import run_folder
-from ui.lab import BUNDLED
+from ui.stored_runs import BUNDLED
 
 _OLDEST = 1e9  # the time of the stored runs, in seconds since 1970
 

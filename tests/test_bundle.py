@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from scripts.bundle import bundle, main
 from trainer import OptimizerLabModel
-from ui.lab import bundled
+from ui.stored_runs import bundled
 
 
 def test_a_runs_network_becomes_a_bundled_one(small_run, tmp_path):

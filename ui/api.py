@@ -29,9 +29,10 @@ from trainer.sweeps.results import best, best_row
 from ui.jobs.insight import Inspected
 from ui.jobs.listeners import MOST_UNREAD_BY_CLIENT, listener
 from ui.jobs.queue import Job
-from ui.lab import Lab, bundled
+from ui.lab import Lab
 from ui.parts.messages import with_api_errors
 from ui.parts.run.inspected import elsewhere, of_folder
+from ui.stored_runs import bundled
 from ui.tabs.classify.tab import look
 from ui.tabs.inside.landscape import start_job as start_landscape
 
@@ -141,7 +142,7 @@ def add_endpoints(lab: Lab) -> None:
         settings = TrainConfig.from_settings(config)
         images = await to_thread.run_sync(lab.sets.load, data, ignore_progress) if data else await _images(lab)
         rows: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        loop, folder, next_step = asyncio.get_running_loop(), lab.new_run(), 0.0
+        loop, folder, next_step = asyncio.get_running_loop(), lab.runs.new_run(), 0.0
 
         def put(_: int, event: Event) -> None:
             nonlocal next_step
@@ -181,7 +182,7 @@ def add_endpoints(lab: Lab) -> None:
         def put(cell: Cell, run: Run) -> None:
             loop.call_soon_threadsafe(rows.put_nowait, {"event": "cell", **result(cell, run)})
 
-        start = partial(lab.sweep, _client(), config, axes, folder=lab.new_run(), on_end=put)
+        start = partial(lab.sweep, _client(), config, axes, folder=lab.runs.new_run(), on_end=put)
         job = await to_thread.run_sync(start)  # to check ten thousand runs takes seconds
         async for row in _until_ended(lab, job, rows):
             yield row
@@ -306,7 +307,7 @@ async def _images(lab: Lab) -> ImageData:
 
 def _inspected(lab: Lab, name: str) -> Inspected:
     """The run or network of a client's request."""
-    return elsewhere(name) if "/" in name or name in bundled() else of_folder(lab.checkpoint(name), name)
+    return elsewhere(name) if "/" in name or name in bundled() else of_folder(lab.runs.checkpoint(name), name)
 
 
 def _client() -> str:

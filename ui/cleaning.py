@@ -35,7 +35,7 @@ def keep_clean(lab: Lab) -> None:
                 clear_uploads(Path(get_upload_folder()), lab.limits)
                 if has_limits:
                     lab.sets.clear()
-                    clear([folder for folder in lab.all_runs() if not lab.is_in_training([folder])], lab.limits)
+                    clear([folder for folder in lab.runs.all() if not lab.is_in_training([folder])], lab.limits)
                 if has_limits and os.environ.get("SPACE_ID"):  # elsewhere other programs share the Hub's cache
                     clear_downloads(lab.limits)
             except Exception:

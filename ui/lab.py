@@ -1,9 +1,7 @@
 """Lab: what one running app shares among its visitors, and what it keeps separate."""
 
-import hashlib
 import logging
 import math
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,11 +35,11 @@ from ui.jobs.sweeps import SweepJob
 from ui.jobs.trainings import LrSearch, ResumedTraining, Training, resumable_checkpoints
 from ui.limits import Limits
 from ui.picture_sets import PictureSets
-from ui.run_index import OWNER, RACE, OwnRun, RunIndex, is_key, read
+from ui.run_index import is_key
+from ui.stored_runs import StoredRuns
+from ui.visitors import checked_visitor, digest_of
 
 _logger = logging.getLogger(__name__)
-
-BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
 _POLL_SECONDS = 0.5  # while the images load
 
@@ -49,11 +47,9 @@ J = TypeVar("J", bound=Job)
 
 
 class Lab:
-    """The images, loaded once in the background; the folder of runs; the visitors' jobs.
+    """The images, loaded once in the background; the stored runs; the visitors' jobs.
 
-    A random key, stored in the browser, identifies a visitor. Each run's folder stores the digest of its visitor's key,
-    so that no one else can see, resume, download or delete the run. The run's own key, as hard to guess, lets anyone
-    who has it classify with the run. The runs of a race store the key of the first one and their index in the race.
+    A random key, stored in the browser, identifies a visitor.
     """
 
     def __init__(
@@ -68,7 +64,7 @@ class Lab:
         share_machine: bool = True,
         forgets: bool = False,
     ):
-        self.checkpoints, self.device = checkpoints, device
+        self.device = device
         self._run = run
         self.parallel = parallel  # the number of devices that `run` trains on
         self.paces: dict[str, Pace] = {}  # of optimizers, otherwise with the default settings, as far as measured
@@ -82,7 +78,7 @@ class Lab:
             share_machine=share_machine,
         )
         self.time_limit = _time_limit(self.limits.seconds)
-        self._index = RunIndex(checkpoints)
+        self.runs = StoredRuns(checkpoints, self.jobs, most=self.limits.runs)
         self.forgets = forgets  # whether its disk is emptied at a restart
         self.loading: tuple[float, str] = (0.0, "Looking for training pictures")
         self.images: ImageData | None = None  # None while they load, and if there are none
@@ -105,14 +101,14 @@ class Lab:
 
     def owner(self, visitor: str) -> str:
         """Returns what stands for a visitor in the app's files. Raises UserError if a request has no visitor's key."""
-        return _digest(checked_visitor(visitor))
+        return digest_of(checked_visitor(visitor))
 
     def chosen_images(self, visitor: str | None) -> ImageData | None:
         """Returns the images that a visitor has chosen; None for the app's own, which may still load.
 
         Raises UserError if they have chosen their own pictures, and those are too few.
         """
-        return self.sets.images(_digest(visitor)) if is_key(visitor) else None
+        return self.sets.images(digest_of(visitor)) if is_key(visitor) else None
 
     def shown_images(self, visitor: str | None) -> ImageData | None:
         """Returns the images that a visitor has chosen or, if these are the app's own or too few, the app's own."""
@@ -124,12 +120,12 @@ class Lab:
         """Returns the images with a digest: the app's own, the visitor's choice or their pictures; None without any."""
         if self.images and self.images.digest == digest:
             return self.images
-        return self.sets.find(_digest(visitor), digest) if is_key(visitor) else None
+        return self.sets.find(digest_of(visitor), digest) if is_key(visitor) else None
 
     def images_of_run(self, visitor: str | None, run: str | Path | None) -> ImageData | None:
         """Returns the images that a run was trained on, if they are the app's own or the visitor's, else None."""
         with suppress(UserError):
-            folder = run if isinstance(run, Path) else self.checkpoint(run)
+            folder = run if isinstance(run, Path) else self.runs.checkpoint(run)
             return self.images_with(visitor, read_settings(folder)[1]["digest"])
         return None
 
@@ -171,7 +167,7 @@ class Lab:
         """
         images = images or self.chosen_images(owner)
         self.check(configs, images)
-        folders = folders or self.new_race(owner, len(configs))
+        folders = folders or self.runs.new_race(owner, len(configs))
         runs = [Run(config=config) for config in configs]
         job = Training(owner=owner, machine=self, images=images, folders=folders, runs=runs, **options)
         return self._start(job)
@@ -181,7 +177,7 @@ class Lab:
 
         Raises UserError if there is no such race, or if it cannot be resumed so.
         """
-        folders = self.own_race(visitor, race)
+        folders = self.runs.own_race(visitor, race)
         if self.is_in_training(folders):
             raise UserError("This run is being trained already.")
         found = self.images_with(visitor, read_settings(folders[0])[1]["digest"])
@@ -251,7 +247,7 @@ class Lab:
         planned = self.sweep_grid(settings, axes, images)
         is_page = folder is None
         if folder is None:
-            (folder,) = self.new_race(owner, 1)
+            (folder,) = self.runs.new_race(owner, 1)
         sweep = Sweep(folder=folder, settings=settings, axes=tuple(axes), data=facts(images))
         try:
             sweep_folder.create(sweep)
@@ -268,7 +264,7 @@ class Lab:
         """Starts a job that trains what is left of a visitor's sweep. Raises UserError if there is no such sweep, or if
         it cannot be resumed.
         """
-        folder = self.own_sweep(visitor, key)
+        folder = self.runs.own_sweep(visitor, key)
         if self.is_in_training([folder]):
             raise UserError("This sweep is being trained already.")
         sweep = sweep_folder.read(folder)
@@ -341,112 +337,8 @@ class Lab:
             raise
         return job
 
-    def check_room(self, visitor: str, num_runs: int) -> None:
-        """Raises UserError if a visitor would have more runs than the limit."""
-        trained = [folder for job in self.jobs.active() if isinstance(job, Training) for folder in job.folders]
-        stored = len(
-            {
-                *self.runs_of(visitor),
-                *self.sweeps_of(visitor),
-                *(folder for folder in trained if read(folder / OWNER) == _digest(visitor)),
-            }
-        )
-        most = self.limits.runs
-        if stored + num_runs > most:
-            raise UserError(
-                "You can store up to {most} runs here and have {count}: delete some first.",
-                most=f"{most:g}",
-                count=stored,
-            )
-
-    def new_race(self, visitor: str, num_runs: int) -> list[Path]:
-        """Creates folders for the runs of a visitor's new race.
-
-        Raises UserError if the visitor has too many runs or the disk refuses.
-        """
-        owner = _digest(checked_visitor(visitor))
-        self.check_room(visitor, num_runs)
-        folders = [self.new_run() for _ in range(num_runs)]
-        try:
-            for index, folder in enumerate(folders):
-                folder.mkdir(parents=True)
-                (folder / RACE).write_text(f"{folders[0].name} {index}", encoding="utf-8")
-                # Last, because from now on another process may list the run.
-                (folder / OWNER).write_text(owner, encoding="utf-8")
-        except OSError as error:
-            for folder in folders:
-                run_folder.discard_unused(folder)
-            raise UserError(
-                "The run cannot be saved here: {reason}.", reason=(error.strerror or "the disk refused").lower()
-            ) from None
-        for index, folder in enumerate(folders):
-            self._index.add(owner, OwnRun(folder, folders[0].name, index))
-        return folders
-
-    def new_run(self) -> Path:
-        """The path of a new folder for a run without an owner; it does not create the folder."""
-        return self.checkpoints / run_folder.new_key()
-
-    def all_runs(self) -> list[Path]:
-        """The folders of all runs, also of those that have not started; without the bundled checkpoints."""
-        try:
-            return [folder for folder in self.checkpoints.iterdir() if is_key(folder.name)]
-        except OSError:  # the folder does not exist, or not at the moment
-            return []
-
-    def runs_of(self, visitor: str | None) -> list[Path]:
-        """The folders of a visitor's runs, the latest first."""
-        return [run.folder for run in self._own_runs(visitor)]
-
-    def races_of(self, visitor: str | None) -> dict[str, list[Path]]:
-        """The visitor's races by key, the latest first: the folders of each in order. A single run is a race too."""
-        races: dict[str, dict[Path, int]] = {}
-        for run in self._own_runs(visitor):
-            races.setdefault(run.race, {})[run.folder] = run.index
-        return {key: sorted(indices, key=indices.__getitem__) for key, indices in races.items()}
-
-    def sweeps_of(self, visitor: str | None) -> list[Path]:
-        """The folders of a visitor's sweeps, the latest first."""
-        return [run.folder for run in self._index.sweeps_of(_digest(visitor))] if is_key(visitor) else []
-
-    def _own_runs(self, visitor: str | None) -> list[OwnRun]:
-        return self._index.runs_of(_digest(visitor)) if is_key(visitor) else []
-
-    def own_race(self, visitor: str | None, key: str | None) -> list[Path]:
-        """The folders of a visitor's own race. Raises UserError for any other, without a hint that it exists."""
-        folders = self.races_of(visitor).get(key) if is_key(key) else None
-        if not folders:
-            raise UserError("You have no such run; it may have been deleted.")
-        return folders
-
-    def own_run(self, visitor: str | None, key: str | None) -> Path:
-        """The folder of a visitor's own run. Raises UserError for any other, as `own_race` does."""
-        folder = self._own(visitor, key)
-        if folder is None:
-            raise UserError("You have no such run; it may have been deleted.")
-        return folder
-
-    def own_sweep(self, visitor: str | None, key: str | None) -> Path:
-        """The folder of a visitor's own sweep. Raises UserError for any other, as `own_race` does."""
-        folder = self._own(visitor, key)
-        if folder is None or not sweep_folder.is_sweep(folder):
-            raise UserError("You have no such sweep; it may have been deleted.")
-        return folder
-
-    def _own(self, visitor: str | None, key: str | None) -> Path | None:
-        folder = self.checkpoints / key if is_key(key) else None
-        return folder if folder and is_key(visitor) and read(folder / OWNER) == _digest(visitor) else None
-
-    def checkpoint(self, name: str | None) -> Path:
-        """The folder of a run (by key) or of a bundled checkpoint (by name). Raises UserError for anything else."""
-        if is_key(name) and (self.checkpoints / name).is_dir():
-            return self.checkpoints / name
-        if name is not None and name in bundled():
-            return BUNDLED / name
-        raise UserError("There is no such checkpoint: choose one of your runs or a bundled one.")
-
     def _load(self) -> None:
-        self._index.refresh()  # so that the first page need not wait for it
+        self.runs.refresh()
         try:
             with repeating(lambda: _logger.info("%s: %.0f %%", self.loading[1], 100 * self.loading[0]), 5.0):
                 self.images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
@@ -477,24 +369,3 @@ def _time_limit(seconds: float) -> TimeLimit | None:
             number=f"{seconds:g}",
         ),
     )
-
-
-def new_visitor() -> str:
-    """Returns a key for a browser without one: 128 random bits."""
-    return secrets.token_hex(16)
-
-
-def checked_visitor(value: Any) -> str:
-    """Returns the visitor's key. Raises UserError if a request contains something else."""
-    if not is_key(value):
-        raise UserError("This browser is not known here; reload the page.")
-    return value
-
-
-def bundled() -> list[str]:
-    """The names of the bundled checkpoints that exist, the best one first."""
-    return [name for name in ("fast", "quick") if (BUNDLED / name / "config.json").exists()]
-
-
-def _digest(visitor: str) -> str:
-    return hashlib.sha256(visitor.encode()).hexdigest()

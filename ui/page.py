@@ -150,14 +150,14 @@ def notice(lab: Lab, visitor: str | None, had_runs: bool, run: str | None = None
     """
     language = current_language()
     notices = []
-    if had_runs and not lab.runs_of(visitor):
+    if had_runs and not lab.runs.of(visitor):
         lost = translate(
             "Your earlier runs are gone: this app's disk was cleared, or the runs were removed as too old. "
             "You can load what you published from the Hub.",
             language,
         )
         notices.append(advice(lost))
-    elif run and run not in lab.races_of(visitor):
+    elif run and run not in lab.runs.races_of(visitor):
         notices.append(advice(translate("You have no such run; it may have been deleted.", language)))
     if lab.forgets:
         forgets = "This Space loses its runs when it restarts: publish or download what you want to keep."

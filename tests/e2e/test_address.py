@@ -3,7 +3,7 @@
 import re
 
 from tests.e2e.test_page import choose, status_says, visit
-from ui.lab import new_visitor
+from ui.visitors import new_visitor
 
 QUICK = "num_images=512&epochs=1&scheduler=constant"
 

@@ -39,29 +39,18 @@ def test_a_link_restores_settings_and_race_without_running(app, page):
     page.wait_for_function("document.querySelector('#setting-scheduler input')?.value === 'cosine'")
 
 
-@pytest.mark.parametrize(
-    "query", ["?momentun=0.9", "?lr=fast", "?epochs=500", "?race=%3Cscript%3Ealert(1)%3C/script%3E%3D1"]
-)
-def test_a_wrong_link_is_explained_and_the_page_is_usable(app, page, query):
+def test_a_wrong_link_is_explained_and_the_page_is_usable(app, page):
     """The page explains it in a sentence and has the default settings."""
-    visit(page, app.url + "/" + query)
+    visit(page, f"{app.url}/?race=%3Cscript%3Ealert(1)%3C/script%3E%3D1")
     page.wait_for_selector("#notice >> text=This link does not work here")
     assert page.locator("#setting-lr input").input_value() == "0.02"
     assert page.locator("#train").is_enabled()
 
 
-@pytest.mark.parametrize(
-    ("query", "sentence"),
-    [
-        ("?epochs=1&scheduler_unit=epoch", "onecycle cannot rise and fall"),
-        ("?scheduler=step&epochs=2&num_warmup_steps=50", "num_warmup_steps must be below"),
-        ("?num_images=40000", "num_images must not be above"),
-    ],
-)
-def test_settings_of_a_link_that_cannot_be_trained_are_explained(app, page, query, sentence):
+def test_settings_of_a_link_that_cannot_be_trained_are_explained(app, page):
     """The settings are filled in, for the visitor to correct, and the page is usable."""
-    visit(page, app.url + "/" + query)
-    page.wait_for_selector(f"#preview-word >> text={sentence}")
+    visit(page, f"{app.url}/?num_images=40000")
+    page.wait_for_selector("#preview-word >> text=num_images must not be above")
     page.wait_for_selector("#train:not([disabled])")
 
 

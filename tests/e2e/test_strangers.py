@@ -12,7 +12,7 @@ from torchvision.io import write_png
 
 from tests.e2e.test_endpoints import call, uploaded
 from trainer.runs import run_folder
-from ui.lab import new_visitor
+from ui.visitors import new_visitor
 
 # Gradio itself refuses a choice that is in no list of the session. A stranger with the owner's session passes that
 # check, so it is the hardest case for the app's own checks.

@@ -11,10 +11,10 @@ from gradio_client.exceptions import AppError
 
 from tests.e2e.test_address import tab_is
 from tests.e2e.test_strangers import endpoints, request  # noqa: F401 - a fixture
-from ui.lab import new_visitor
+from ui.visitors import new_visitor
 
-PLAN = "lr=0.003..0.03:2&optimizer=sgd,adam&seeds=1&epochs=1&num_images=1024"
-LONG = "lr=0.001..0.1:3&optimizer=sgd,adamw&seeds=2&epochs=20&num_images=4096"
+PLAN = "lr=0.003..0.03:2&optimizer=sgd,adam&seeds=1&epochs=1&num_images=512"
+LONG = "lr=0.001..0.1:3&optimizer=sgd,adamw&seeds=2&epochs=20&num_images=2048"
 POINTS = "#sweep-chart .mark-symbol path[aria-roledescription=point]"
 SHARED = {"epochs": 1, "num_images": 512, "scheduler": "constant"}
 
@@ -123,18 +123,18 @@ def test_the_plan_follows_its_widgets_into_the_address(app, new_page):
     """A slider sets a power of ten, and the address holds the plan, which Copy link copies with its tab."""
     page = new_page
     visit(page, app, PLAN)
-    page.wait_for_function("document.querySelector('#sweep-images input').value === '1024'")
-    page.fill("#sweep-images input", "512")
-    page.wait_for_function("/plan=[^&]*num_images%3D512/.test(location.search)")
+    page.wait_for_function("document.querySelector('#sweep-images input').value === '512'")
+    page.fill("#sweep-images input", "256")
+    page.wait_for_function("/plan=[^&]*num_images%3D256/.test(location.search)")
     page.locator("#power-sweep-across-high input[type=range]").fill("0")
-    page.wait_for_function("/plan=lr%3D0.003..1%3A2[^&]*num_images%3D512/.test(location.search)")
+    page.wait_for_function("/plan=lr%3D0.003..1%3A2[^&]*num_images%3D256/.test(location.search)")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#copy-link")
     page.wait_for_selector("#copy-link >> text=Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     page.goto(copied)
     tab_is(page, "sweep")
-    page.wait_for_function("document.querySelector('#sweep-images input').value === '512'")
+    page.wait_for_function("document.querySelector('#sweep-images input').value === '256'")
 
 
 def test_every_text_of_the_tab_is_chinese(app, visitor_page):

@@ -28,10 +28,7 @@ def train_button(page) -> str:
     return page.locator("#train").inner_text()
 
 
-@pytest.mark.parametrize(
-    ("locale", "train"),
-    [("en-US", "Train"), ("zh-CN", "训练"), ("zh-HK", "训练"), ("fr-FR", "Train")],
-)
+@pytest.mark.parametrize(("locale", "train"), [("zh-HK", "训练"), ("fr-FR", "Train")])
 def test_the_page_is_in_the_browsers_language(open_page, locale, train):
     """Chinese for every Chinese locale, and English for all others."""
     assert train_button(open_page(locale)) == train
@@ -64,7 +61,7 @@ def test_a_choice_of_language_is_remembered_and_keeps_the_query(open_page, app):
 
 def test_a_training_goes_on_when_the_language_is_switched(open_page):
     """Without a question; the page shows its whole curve in the other language."""
-    page = open_page("en-US", "?epochs=100&scheduler=constant")
+    page = open_page("en-US", "?num_images=1024&epochs=100&scheduler=constant")
     page.click("#train:enabled")
     status_says(page, "^Training")
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length >= 2")

@@ -28,7 +28,7 @@ from trainer.sweeps import folder
 from trainer.sweeps.axes import parse_axis
 from trainer.sweeps.folder import Sweep
 from trainer.sweeps.runner import run_sweep
-from ui.lab import new_visitor
+from ui.visitors import new_visitor
 
 pytestmark = [
     pytest.mark.e2e,  # its file must not be split: a second cluster would slow the first one down

@@ -6,7 +6,7 @@ import pytest
 from cases import finish
 
 from trainer import OptimizerLabModel, evaluate
-from ui.lab import BUNDLED, bundled
+from ui.stored_runs import BUNDLED, bundled
 
 # The least accuracy of each on the 10,000 test pictures of CIFAR-10 (JPEG).
 LEAST_ACCURACY = {"quick": 0.81, "fast": 0.90}

@@ -13,9 +13,9 @@ from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint
 from trainer.settings.config import TrainConfig
 from ui.cleaning import clear, clear_downloads, clear_uploads
-from ui.lab import BUNDLED
 from ui.limits import Limits
 from ui.run_index import OWNER
+from ui.stored_runs import BUNDLED
 
 DAY = 86400
 
@@ -150,7 +150,7 @@ def test_bundled_checkpoints_are_not_runs(tmp_path):
     from labs import make_lab
 
     lab = make_lab(BUNDLED)
-    assert not {folder.name for folder in lab.all_runs()} & {"quick", "fast"}
+    assert not {folder.name for folder in lab.runs.all()} & {"quick", "fast"}
     while lab.images is None and not lab.failure:
         time.sleep(0.05)
 

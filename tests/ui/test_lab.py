@@ -10,39 +10,39 @@ from labs import make_lab, run_here
 from trainer.jobs.process import Served
 from trainer.runs.reader import read_run
 from trainer.settings.config import TrainConfig
-from ui.lab import new_visitor
 from ui.limits import Limits
 from ui.page import notice
+from ui.visitors import new_visitor
 
 
 def test_only_its_owner_finds_a_run(lab):
     """For other visitors, even with its key, it does not exist."""
     visitor, stranger = new_visitor(), new_visitor()
-    (run,) = lab.new_race(visitor, 1)
-    assert lab.runs_of(visitor) == [], "it has not started yet"
+    (run,) = lab.runs.new_race(visitor, 1)
+    assert lab.runs.of(visitor) == [], "it has not started yet"
     (run / "training.json").touch()
-    assert lab.own_run(visitor, run.name) == run
-    assert lab.runs_of(visitor) == [run]
-    assert lab.runs_of(stranger) == lab.runs_of(None) == []
+    assert lab.runs.own_run(visitor, run.name) == run
+    assert lab.runs.of(visitor) == [run]
+    assert lab.runs.of(stranger) == lab.runs.of(None) == []
     for other in (stranger, None, "", visitor.upper()):
         with pytest.raises(ValueError, match="no such run"):
-            lab.own_run(other, run.name)
+            lab.runs.own_run(other, run.name)
 
 
 @pytest.mark.parametrize("name", ["../x", "..", "", None, "a" * 33, "A" * 32, "/etc", "quick/../..", "0" * 32])
 def test_no_name_opens_a_path_outside_of_the_folder(lab, name):
     """Only a key of 32 hexadecimal digits, or a bundled name, is a checkpoint."""
     with pytest.raises(ValueError, match="no such checkpoint"):
-        lab.checkpoint(name)
+        lab.runs.checkpoint(name)
     with pytest.raises(ValueError, match="no such run"):
-        lab.own_run("visitor", name)
+        lab.runs.own_run("visitor", name)
 
 
 @pytest.mark.parametrize("name", ["", ".owner", ".race"])
 def test_a_race_that_cannot_be_created_leaves_no_folders(lab, tmp_path, monkeypatch, name):
     """If the disk refuses the third run's folder, or one of the files in it, the first two are removed as well."""
     keys = [f"{number:032}" for number in range(3)]
-    monkeypatch.setattr(lab, "new_run", iter([tmp_path / key for key in keys]).__next__)
+    monkeypatch.setattr(lab.runs, "new_run", iter([tmp_path / key for key in keys]).__next__)
     refused = tmp_path / keys[2] / name
 
     def refusing(method):
@@ -57,50 +57,50 @@ def test_a_race_that_cannot_be_created_leaves_no_folders(lab, tmp_path, monkeypa
         patch.setattr(Path, "mkdir", refusing(Path.mkdir))
         patch.setattr(Path, "write_text", refusing(Path.write_text))
         with pytest.raises(ValueError, match="The run cannot be saved here: no space left"):
-            lab.new_race(new_visitor(), 3)
+            lab.runs.new_race(new_visitor(), 3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_latest_run_comes_first(lab):
     """Runs are sorted by their start, not by their random names."""
     visitor = new_visitor()
-    runs = [lab.new_race(visitor, 1)[0] for _ in range(4)]
+    runs = [lab.runs.new_race(visitor, 1)[0] for _ in range(4)]
     for age, run in enumerate(runs):
         (run / "training.json").touch()
         os.utime(run / ".owner", (1000 - age, 1000 - age))
-    assert lab.runs_of(visitor) == runs
+    assert lab.runs.of(visitor) == runs
 
 
 def test_only_its_owner_finds_a_race_and_its_runs_keep_their_order(lab):
     """The runs are listed in order under the key of the first one."""
     visitor, stranger = new_visitor(), new_visitor()
-    race, alone = lab.new_race(visitor, 12), lab.new_race(visitor, 1)
+    race, alone = lab.runs.new_race(visitor, 12), lab.runs.new_race(visitor, 1)
     for index, run in enumerate([*race, *alone]):
         (run / "training.json").touch()
         os.utime(run / ".owner", (1000 + index, 1000 + index))
-    assert lab.races_of(visitor) == {alone[0].name: alone, race[0].name: race}
-    assert lab.own_race(visitor, race[0].name) == race
-    assert lab.races_of(stranger) == {}
+    assert lab.runs.races_of(visitor) == {alone[0].name: alone, race[0].name: race}
+    assert lab.runs.own_race(visitor, race[0].name) == race
+    assert lab.runs.races_of(stranger) == {}
     for who, key in ((stranger, race[0].name), (visitor, race[1].name), (visitor, "../x"), (None, None)):
         with pytest.raises(ValueError, match="no such run"):
-            lab.own_race(who, key)
+            lab.runs.own_race(who, key)
 
 
 @pytest.mark.parametrize("visitor", [None, {}, [], 3, "", "x" * 32, "../" * 8, "0" * 2_000_000])
 def test_a_forged_visitor_is_refused(lab, visitor):
     """A handcrafted request with something else instead of a key gets an error message and leaves nothing behind."""
     with pytest.raises(ValueError, match="reload"):
-        lab.new_race(visitor, 2)
+        lab.runs.new_race(visitor, 2)
     with pytest.raises(ValueError, match="reload"):
         lab.train(visitor, [TrainConfig(epochs=2, batch_size=8)])
     assert lab.jobs.active() == []
-    assert lab.runs_of(visitor) == []
+    assert lab.runs.of(visitor) == []
 
 
 def test_the_visitors_key_is_not_stored(lab, tmp_path):
     """Only its digest is: reading the disk is not enough to pose as the visitor."""
     visitor = new_visitor()
-    lab.new_race(visitor, 2)
+    lab.runs.new_race(visitor, 2)
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert stored
     assert visitor.encode() not in stored
@@ -131,7 +131,7 @@ def test_limits_apply_to_the_page_and_the_api(lab):
         with pytest.raises(ValueError, match="up to 2 epochs"):
             start()
     assert lab.jobs.active() == []
-    assert lab.all_runs() == list(job.folders)
+    assert lab.runs.all() == list(job.folders)
 
 
 def test_settings_that_do_not_fit_the_images_are_refused_at_once(lab, tmp_path):
@@ -167,20 +167,20 @@ def test_a_training_ends_at_the_time_limit(lab, tmp_path):
 
 def test_a_visitor_can_store_a_limited_number_of_runs(lab):
     """The limit is checked before anything is created and is separate for each visitor; a deleted run makes room."""
-    lab.limits = Limits(runs=3)
+    lab.runs.most = 3
     one, other = new_visitor(), new_visitor()
-    for run in lab.new_race(one, 3):
+    for run in lab.runs.new_race(one, 3):
         (run / "training.json").touch()
     with pytest.raises(ValueError, match="You can store up to 3 runs here and have 3"):
-        lab.check_room(one, 1)
+        lab.runs.check_room(one, 1)
     with pytest.raises(ValueError, match="up to 3 runs"):
-        lab.new_race(one, 1)
-    assert len(lab.all_runs()) == 3
-    lab.check_room(other, 3)
+        lab.runs.new_race(one, 1)
+    assert len(lab.runs.all()) == 3
+    lab.runs.check_room(other, 3)
     with pytest.raises(ValueError, match="up to 3 runs"):
-        lab.check_room(other, 4)
-    (lab.runs_of(one)[0] / "training.json").unlink()
-    lab.check_room(one, 1)
+        lab.runs.check_room(other, 4)
+    (lab.runs.of(one)[0] / "training.json").unlink()
+    lab.runs.check_room(one, 1)
 
 
 def test_the_notice_for_a_visitor(lab):
@@ -188,7 +188,7 @@ def test_the_notice_for_a_visitor(lab):
     visitor = new_visitor()
     assert notice(lab, visitor, False) == ""
     assert "disk was cleared" in notice(lab, visitor, True)
-    (run,) = lab.new_race(visitor, 1)
+    (run,) = lab.runs.new_race(visitor, 1)
     (run / "training.json").touch()
     assert notice(lab, visitor, True) == ""
     lab.limits, lab.forgets = Limits(epochs=100, seconds=1200, runs=30, days=30), True

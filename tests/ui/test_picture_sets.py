@@ -16,9 +16,9 @@ from trainer.runs.reader import read_run, read_settings
 from trainer.settings.config import TrainConfig
 from trainer.sweeps.axes import axis
 from ui import picture_sets
-from ui.lab import new_visitor
 from ui.limits import Limits
 from ui.picture_sets import DEFAULT, PictureSets
+from ui.visitors import new_visitor
 
 ANNA, BEN = "a" * 64, "b" * 64
 
@@ -175,7 +175,7 @@ def test_a_training_uses_what_its_visitor_has_chosen(lab, tmp_path):
     jobs = [lab.train(visitor, [config.changed({"num_images": 18})]) for visitor in (anna, ben)]
     for job in jobs:
         wait_until_ended(lab, job)
-    (anna_run,), (ben_run,) = lab.runs_of(anna), lab.runs_of(ben)
+    (anna_run,), (ben_run,) = lab.runs.of(anna), lab.runs.of(ben)
     assert read_settings(anna_run)[1] == {
         "name": "own pictures",
         "source": OWN,

@@ -10,10 +10,10 @@ import pytest
 from labs import in_event_loop
 
 from trainer.runs import run_folder
-from ui.lab import new_visitor
 from ui.page import build_page
 from ui.parts.shared import Displayed
 from ui.run_index import OWNER
+from ui.visitors import new_visitor
 
 ONE_RUN, SEVERAL_RUNS = {"race", "run", "other", "key", "name"}, {"names", "compared"}
 
@@ -26,7 +26,7 @@ def owner():
 @pytest.fixture
 def folder(lab, owner, small_run):
     """A run of `owner`."""
-    copied = shutil.copytree(small_run, lab.checkpoints / run_folder.new_key())
+    copied = shutil.copytree(small_run, lab.runs.folder / run_folder.new_key())
     (copied / OWNER).write_text(hashlib.sha256(owner.encode()).hexdigest())
     return copied
 

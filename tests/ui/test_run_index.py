@@ -11,9 +11,9 @@ import labs
 import pytest
 
 from ui import run_index
-from ui.lab import new_visitor
 from ui.page import notice
 from ui.parts.run import run_list
+from ui.visitors import new_visitor
 
 LONG_AGO = itertools.count(int(time.time()) - 10_000)
 
@@ -34,7 +34,7 @@ def make_lab(tiny, monkeypatch):
 
 def started_runs(lab, visitor, num_runs=1):
     """Creates the runs of a new race, with the file that marks a started run; returns their folders."""
-    folders = lab.new_race(visitor, num_runs)
+    folders = lab.runs.new_race(visitor, num_runs)
     for folder in folders:
         (folder / "training.json").touch()
     return folders
@@ -77,14 +77,14 @@ def test_the_runs_of_others_do_not_slow_down_a_page(make_lab, tmp_path, accesses
         for _ in range(stored // 5):
             started_runs(lab, new_visitor(), 5)
         started_runs(lab, visitor, 2)
-        settle(lab.checkpoints)
+        settle(lab.runs.folder)
         accesses.clear()
-        lab = make_lab(lab.checkpoints)  # a new process, which has created none of them
+        lab = make_lab(lab.runs.folder)  # a new process, which has created none of them
         costs[stored, "start"] = list(accesses)
         for step in ("first", "next", "after a change"):
             if step == "after a change":
                 started_runs(lab, new_visitor())
-                settle(lab.checkpoints)
+                settle(lab.runs.folder)
             accesses.clear()
             lists.offer(lab, visitor, None)
             run_list.latest(lab, visitor)
@@ -115,11 +115,11 @@ def test_a_run_that_disappears_while_it_is_listed(make_lab, tmp_path, monkeypatc
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "stat", look)
-            listed = lab.runs_of(visitor)
+            listed = lab.runs.of(visitor)
         assert stays in listed
         assert {stays, goes} >= set(listed)
         shutil.rmtree(goes, ignore_errors=True)
-        assert lab.runs_of(visitor) == [stays]
+        assert lab.runs.of(visitor) == [stays]
     assert left > 0, "a listing takes fewer accesses than that"
 
 
@@ -127,16 +127,16 @@ def test_changes_by_another_process_are_noticed(make_lab, tmp_path):
     """When it creates or deletes runs in the same folder, and when the whole folder is moved away and back."""
     visitor = new_visitor()
     one, other = make_lab(tmp_path), make_lab(tmp_path)
-    assert one.runs_of(visitor) == other.runs_of(visitor) == []
+    assert one.runs.of(visitor) == other.runs.of(visitor) == []
     settle(tmp_path)
     folders = started_runs(other, visitor, 3)
-    assert one.races_of(visitor) == other.races_of(visitor) == {folders[0].name: folders}
+    assert one.runs.races_of(visitor) == other.runs.races_of(visitor) == {folders[0].name: folders}
     shutil.rmtree(folders[1])
-    assert one.own_race(visitor, folders[0].name) == [folders[0], folders[2]]
+    assert one.runs.own_race(visitor, folders[0].name) == [folders[0], folders[2]]
     tmp_path.rename(tmp_path.with_name("away"))
-    assert one.runs_of(visitor) == one.all_runs() == []
+    assert one.runs.of(visitor) == one.runs.all() == []
     tmp_path.with_name("away").rename(tmp_path)
-    assert len(one.runs_of(visitor)) == 2
+    assert len(one.runs.of(visitor)) == 2
 
 
 def test_a_run_created_in_the_same_instant_as_a_refresh(make_lab, tmp_path, monkeypatch):
@@ -144,14 +144,14 @@ def test_a_run_created_in_the_same_instant_as_a_refresh(make_lab, tmp_path, monk
     visitor = new_visitor()
     one, other = make_lab(tmp_path), make_lab(tmp_path)
     started_runs(other, new_visitor())
-    assert one.runs_of(visitor) == []
+    assert one.runs.of(visitor) == []
     at = tmp_path.stat().st_mtime_ns
     (folder,) = started_runs(other, visitor)
     os.utime(tmp_path, ns=(at, at))
-    assert one.runs_of(visitor) == []
+    assert one.runs.of(visitor) == []
     now = time.time() + run_index._SECONDS_TO_SETTLE + 1
     monkeypatch.setattr(time, "time", lambda: now)
-    assert one.runs_of(visitor) == [folder]
+    assert one.runs.of(visitor) == [folder]
 
 
 def test_a_run_whose_owner_is_written_later(make_lab, tmp_path, monkeypatch):
@@ -160,21 +160,21 @@ def test_a_run_whose_owner_is_written_later(make_lab, tmp_path, monkeypatch):
     one, other = make_lab(tmp_path), make_lab(tmp_path)
     (folder,) = started_runs(other, visitor)
     owner = (folder / ".owner").rename(tmp_path / "owner")
-    assert one.runs_of(visitor) == []
+    assert one.runs.of(visitor) == []
     owner.rename(folder / ".owner")
     now = time.time() + run_index._SECONDS_TO_SETTLE + 1
     monkeypatch.setattr(time, "time", lambda: now)
-    assert one.runs_of(visitor) == [folder]
-    by_api = one.new_run()
+    assert one.runs.of(visitor) == [folder]
+    by_api = one.runs.new_run()
     by_api.mkdir()
     settle(by_api)
     settle(tmp_path)
-    one.runs_of(visitor)
+    one.runs.of(visitor)
     reads = []
     (new,) = started_runs(other, new_visitor())
     settle(tmp_path)
     monkeypatch.setattr(run_index, "read", reads.append)
-    one.runs_of(visitor)
+    one.runs.of(visitor)
     assert reads == [new / ".owner"]
 
 
@@ -184,7 +184,7 @@ def test_a_run_with_a_damaged_race_file_is_a_race_of_its_own(text, make_lab, tmp
     visitor = new_visitor()
     (folder,) = started_runs(make_lab(tmp_path), visitor)
     (folder / ".race").write_bytes(text.replace(b"%s", folder.name.encode()))
-    assert make_lab(tmp_path).races_of(visitor) == {folder.name: [folder]}
+    assert make_lab(tmp_path).runs.races_of(visitor) == {folder.name: [folder]}
 
 
 def test_many_threads(make_lab, tmp_path):
@@ -196,10 +196,10 @@ def test_many_threads(make_lab, tmp_path):
         try:
             for _ in range(10):
                 folders = started_runs(lab, visitor, 2)
-                assert lab.races_of(visitor) == {folders[0].name: folders}
+                assert lab.runs.races_of(visitor) == {folders[0].name: folders}
                 for folder in folders:
                     shutil.rmtree(folder)
-                assert lab.runs_of(visitor) == []
+                assert lab.runs.of(visitor) == []
         except BaseException as error:
             failures.append(error)
 

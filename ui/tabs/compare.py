@@ -123,7 +123,7 @@ def write_code(lab: Lab, visitor: str, names: list[str] | None) -> str:
     own = [name for name in checked(names) if not is_published(name)]
     if not own:
         raise UserError("Choose one of your runs first: the script will have its settings.")
-    return as_code(*read_settings(lab.own_run(visitor, own[0])))
+    return as_code(*read_settings(lab.runs.own_run(visitor, own[0])))
 
 
 def is_published(name: str) -> bool:
@@ -155,7 +155,7 @@ def _legend(contenders: Sequence[Contender], language: str) -> str:
 
 async def _runs(lab: Lab, visitor: str, names: list[str] | None) -> dict[str, Run]:
     def own_run(key: str) -> Run:
-        return read_run(lab.own_run(visitor, key))
+        return read_run(lab.runs.own_run(visitor, key))
 
     return {
         name: await (in_hub_thread(open_run, name) if is_published(name) else in_thread(own_run, name))

@@ -209,7 +209,7 @@ async def load(lab: Lab, view: RunView, lists: RunLists, visitor: str, repo_id: 
 
     Raises UserError if it cannot be loaded; no run is left then.
     """
-    await in_thread(lab.check_room, visitor, 1)
+    await in_thread(lab.runs.check_room, visitor, 1)
     language = current_language()
     gr.Info(translate("Loading {repo} …", language, repo=repo_id))
     # Without a time limit: the download of each of its few files ends if the Hub stops answering.
@@ -225,7 +225,7 @@ async def load(lab: Lab, view: RunView, lists: RunLists, visitor: str, repo_id: 
 
 
 def _load(lab: Lab, visitor: str, repo_id: str) -> tuple[Path, bool]:
-    (folder,) = lab.new_race(visitor, 1)
+    (folder,) = lab.runs.new_race(visitor, 1)
     try:
         with retry.short_timeouts():
             can_resume = repositories.load(repo_id, folder, token=own_token())

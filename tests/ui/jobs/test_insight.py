@@ -10,8 +10,8 @@ from trainer.jobs.process import Served
 from trainer.jobs.work import Landscape
 from trainer.settings.config import TrainConfig
 from ui.jobs.insight import LandscapeJob, SharpnessJob
-from ui.lab import new_visitor
 from ui.parts.run.inspected import elsewhere, of_folder
+from ui.visitors import new_visitor
 
 VISITOR = new_visitor()
 CONFIG = TrainConfig(epochs=2, batch_size=20, optimizer="adam", lr=0.01, scheduler="constant")

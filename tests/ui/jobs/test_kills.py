@@ -13,7 +13,8 @@ from trainer.learning.loop import train
 from trainer.runs.events import EpochEnded
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import TrainConfig
-from ui.lab import Lab, new_visitor
+from ui.lab import Lab
+from ui.visitors import new_visitor
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,7 @@ def test_twenty_kills_at_random_instants_change_nothing(worker, pictures, tmp_pa
         os.kill(worker.pid, signal.SIGKILL)
         assert job.ended.wait(5), "the job did not notice"
         assert time.monotonic() - killed < 5
-        if not lab.runs_of(visitor):  # killed before the untrained network was saved
+        if not lab.runs.of(visitor):  # killed before the untrained network was saved
             assert "memory ran out" in job.failure
             job = lab.train(visitor, [CONFIG])
             continue

@@ -21,8 +21,8 @@ from ui.jobs.queue import STOPPED
 from ui.jobs.sweeps import SweepJob
 from ui.jobs.trainings import LrSearch, Training
 from ui.jobs.zerogpu import GpuUnavailableError
-from ui.lab import new_visitor
 from ui.limits import Limits
+from ui.visitors import new_visitor
 
 SETTINGS = {"epochs": 2, "batch_size": 8, "scheduler": "constant"}
 AXES = [parse_axis("optimizer=sgd,adam"), parse_axis("lr=0.01,0.1"), parse_axis("seed=0,1")]
@@ -59,8 +59,8 @@ def test_every_cell_is_a_run_in_the_sweeps_folder(lab):
     job = swept(lab, visitor, on_end=lambda cell, run: reported.append((cell.number, run.status)))
     assert (job.failure, job.state, job.share) == ("", "ended", 1.0)
     assert reported == [(number, "completed") for number in (0, 2, 4, 6, 1, 3, 5, 7)]
-    assert lab.sweeps_of(visitor) == [job.sweep.folder]
-    assert lab.runs_of(visitor) == [], "they do not fill the lists of single runs"
+    assert lab.runs.sweeps_of(visitor) == [job.sweep.folder]
+    assert lab.runs.of(visitor) == [], "they do not fill the lists of single runs"
     stored = sweep_folder.read(job.sweep.folder)
     runs = sweep_folder.runs_of(stored)
     assert len(runs) == 8
@@ -201,18 +201,18 @@ def test_a_visitor_has_one_sweep_at_a_time(lab):
     visitor = new_visitor()
     lab._run = lambda work, stopping: iter(() if stopping.wait(60) else ("never stopped",))
     first = lab.sweep(visitor, SETTINGS, TWO)
-    before = lab.all_runs()
+    before = lab.runs.all()
     with pytest.raises(UserError, match="one running already"):
         lab.sweep(visitor, SETTINGS, TWO)
-    assert lab.all_runs() == before, "the refused one leaves no folder"
-    others = [lab.sweep("client", SETTINGS, TWO, folder=lab.new_run()) for _ in range(2)]
+    assert lab.runs.all() == before, "the refused one leaves no folder"
+    others = [lab.sweep("client", SETTINGS, TWO, folder=lab.runs.new_run()) for _ in range(2)]
     assert all(job.is_active for job in (first, *others))
 
 
 def test_a_refused_resume_removes_nothing(lab, monkeypatch):
     """Not even from a sweep without a saved run, which another tab has resumed just now."""
     visitor = new_visitor()
-    (folder,) = lab.new_race(visitor, 1)
+    (folder,) = lab.runs.new_race(visitor, 1)
     sweep_folder.create(sweep_folder.Sweep(folder=folder, settings=SETTINGS, axes=tuple(TWO), data=facts(lab.images)))
     lab._run = lambda work, stopping: iter(() if stopping.wait(60) else ("never stopped",))
     lab.resume_sweep(visitor, folder.name)
@@ -234,13 +234,14 @@ def test_limits_apply_to_a_sweep(lab, tmp_path):
         with pytest.raises(UserError, match=words):
             lab.sweep(visitor, SETTINGS, AXES)
     assert list(tmp_path.iterdir()) == []
-    lab.limits = Limits(runs=2)
+    lab.limits = Limits()
+    lab.runs.most = 2
     for _ in range(2):
         swept(lab, visitor, TWO)
     with pytest.raises(UserError, match="up to 2 runs here and have 2"):
         lab.sweep(visitor, SETTINGS, AXES)
-    run_folder.delete(lab.sweeps_of(visitor)[0])
-    lab.check_room(visitor, 1)
+    run_folder.delete(lab.runs.sweeps_of(visitor)[0])
+    lab.runs.check_room(visitor, 1)
 
 
 def test_a_sweep_that_cannot_be_is_refused_at_once(lab, tmp_path):
@@ -267,10 +268,10 @@ def test_only_its_owner_resumes_a_sweep(lab):
         with pytest.raises(UserError, match="no such sweep"):
             lab.resume_sweep(who, key)
         with pytest.raises(UserError, match="no such run"):
-            lab.own_race(who, key)
-    (run,) = lab.new_race(visitor, 1)
+            lab.runs.own_race(who, key)
+    (run,) = lab.runs.new_race(visitor, 1)
     with pytest.raises(UserError, match="no such sweep"):
-        lab.own_sweep(visitor, run.name)
+        lab.runs.own_sweep(visitor, run.name)
 
 
 def test_a_sweep_on_other_pictures_is_not_resumed(lab):
@@ -288,13 +289,13 @@ def test_cleaning_keeps_sweeps_and_deletes_old_ones(lab):
     job = swept(lab, visitor, TWO)
     then = time.time() - 7200
     os.utime(job.sweep.folder, (then, then))
-    assert lab.all_runs() == [job.sweep.folder]
-    clear(lab.all_runs(), Limits(days=1))
-    assert lab.sweeps_of(visitor) == [job.sweep.folder]
+    assert lab.runs.all() == [job.sweep.folder]
+    clear(lab.runs.all(), Limits(days=1))
+    assert lab.runs.sweeps_of(visitor) == [job.sweep.folder]
     with sweep_folder.running(job.sweep.folder):
-        clear(lab.all_runs(), Limits(disk_gb=1e-9))
-    assert lab.sweeps_of(visitor) == [job.sweep.folder]
-    clear(lab.all_runs(), Limits(days=0.01))
+        clear(lab.runs.all(), Limits(disk_gb=1e-9))
+    assert lab.runs.sweeps_of(visitor) == [job.sweep.folder]
+    clear(lab.runs.all(), Limits(days=0.01))
     assert not job.sweep.folder.exists()
 
 

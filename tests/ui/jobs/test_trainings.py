@@ -22,7 +22,7 @@ from trainer.runs.events import (
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import TrainConfig
 from ui.jobs.queue import STOPPED, UNWATCHED, Job
-from ui.lab import new_visitor
+from ui.visitors import new_visitor
 
 CONFIG = TrainConfig(epochs=2, batch_size=8, optimizer="adam")
 OTHER = TrainConfig(epochs=2, batch_size=8, scheduler="constant")
@@ -83,7 +83,7 @@ def test_a_new_run_is_recorded(lab):
     job = trained(lab, on_event=lambda index, event: reported.append(event))
     (run,) = job.runs
     assert (job.state, job.failure, run.status, run.epoch) == ("ended", "", "completed", 2)
-    assert lab.races_of(job.owner) == {job.race: list(job.folders)}
+    assert lab.runs.races_of(job.owner) == {job.race: list(job.folders)}
     saved = read_run(job.folders[0])
     assert (saved.history, saved.status, len(saved.curve.points)) == (run.history, "completed", 10)
     assert [epochs for epochs, _ in job.planned] == pytest.approx([batch / 5 for batch in range(10)])
@@ -97,7 +97,7 @@ def test_the_runs_of_a_race_are_recorded_in_order(lab):
     assert [read_run(folder).config for folder in job.folders] == [CONFIG, OTHER]
     assert [run.status for run in job.runs] == ["completed"] * 2
     assert job.planned == []
-    assert lab.races_of(job.owner) == {job.race: list(job.folders)}
+    assert lab.runs.races_of(job.owner) == {job.race: list(job.folders)}
 
 
 def test_a_resumed_race_trains_only_what_is_left(lab):
@@ -140,7 +140,7 @@ def test_a_stop_before_anything_is_saved_leaves_no_folder(lab, tmp_path):
     job = trained(lab, visitor=visitor)
     assert (job.failure, job.runs[0].history) == (STOPPED, [])
     assert list(tmp_path.iterdir()) == []
-    assert lab.races_of(visitor) == {}
+    assert lab.runs.races_of(visitor) == {}
 
 
 def test_a_run_that_ends_before_anything_is_saved_says_why(lab, tmp_path):
@@ -195,7 +195,7 @@ def test_a_lost_worker_interrupts_only_the_unfinished_runs_of_a_race(lab):
     job = trained(lab, CONFIG, OTHER)
     assert [folder.exists() for folder in job.folders] == [True, False]
     assert read_run(job.folders[0]).status == "interrupted"
-    assert lab.races_of(job.owner) == {job.race: [job.folders[0]]}
+    assert lab.runs.races_of(job.owner) == {job.race: [job.folders[0]]}
 
 
 @pytest.mark.parametrize(("error", "sentence"), [(WEAK, str(WEAK)), (KeyError("secret"), BROKEN)])
@@ -204,7 +204,7 @@ def test_a_training_refused_before_its_first_event_leaves_nothing(lab, tmp_path,
     lab._run = refuse(error)
     assert trained(lab).failure == sentence
     assert trained(lab, CONFIG, OTHER).failure == sentence
-    assert trained(lab, folders=[lab.new_run()]).failure == sentence
+    assert trained(lab, folders=[lab.runs.new_run()]).failure == sentence
     assert list(tmp_path.iterdir()) == []
 
 
@@ -266,7 +266,7 @@ def test_a_training_waits_for_the_images(tmp_path, pictures, monkeypatch):
     assert ended(job).runs[0].status == "completed"
     lab.images, lab.failure = None, "The disk is gone."
     unlucky = lab.jobs
-    unlucky.start(job := type(job)(owner="x", machine=lab, folders=[lab.new_run()], runs=job.runs))
+    unlucky.start(job := type(job)(owner="x", machine=lab, folders=[lab.runs.new_run()], runs=job.runs))
     assert "There are no pictures to train on: The disk is gone." in ended(job).failure
 
 

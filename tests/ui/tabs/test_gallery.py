@@ -12,11 +12,10 @@ from labs import make_lab
 
 from trainer.hub import retry
 from trainer.runs.reader import read_checkpoint, read_run
-from ui.lab import new_visitor
-from ui.limits import Limits
 from ui.parts.run import run_list, run_view
 from ui.tabs import gallery
 from ui.tabs.gallery import Catalogue, add, load, show
+from ui.visitors import new_visitor
 
 ID = "owner/run"
 VIEW, LISTS = run_view.build(), run_list.build()
@@ -257,10 +256,10 @@ def test_a_published_run_is_loaded_into_the_visitors_own(hub, lab, small_run, mo
     """Other visitors do not see it, it can be resumed, and it is chosen in the visitor's lists."""
     messages, visitor = infos(monkeypatch), new_visitor()
     updates = anyio.run(load, lab, VIEW, LISTS, visitor, ID)
-    (own,) = lab.runs_of(visitor)
+    (own,) = lab.runs.of(visitor)
     assert read_checkpoint(own).history == read_checkpoint(small_run).history
     assert (updates[LISTS.races]["value"], updates[LISTS.networks]["value"]) == (own.name, own.name)
-    assert lab.runs_of(new_visitor()) == []
+    assert lab.runs.of(new_visitor()) == []
     assert messages == [f"Loading {ID} …"]
 
 
@@ -282,16 +281,16 @@ def test_a_run_that_cannot_be_loaded_leaves_no_folder(hub, lab, monkeypatch, mis
     visitor = new_visitor()
     with pytest.raises(ValueError, match=r"^[^\n]+\.$"):
         anyio.run(load, lab, VIEW, LISTS, visitor, ID)
-    assert lab.runs_of(visitor) == []
-    assert list(lab.checkpoints.iterdir()) == []
+    assert lab.runs.of(visitor) == []
+    assert list(lab.runs.folder.iterdir()) == []
 
 
 def test_loaded_runs_count_towards_the_visitors_limit(hub, lab, monkeypatch):
     """A visitor with the largest allowed number of runs cannot load another; no request is sent."""
     infos(monkeypatch)
     visitor = new_visitor()
-    lab.limits = Limits(runs=2)
-    for run in lab.new_race(visitor, 2):
+    lab.runs.most = 2
+    for run in lab.runs.new_race(visitor, 2):
         (run / "training.json").touch()
     with pytest.raises(ValueError, match="up to 2 runs"):
         anyio.run(load, lab, VIEW, LISTS, visitor, ID)

@@ -25,7 +25,6 @@ from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.charts.inside.mistakes import draw, matrix_chart
-from ui.lab import new_visitor
 from ui.parts.run import first_sight
 from ui.parts.run.checkpoints import open_kept
 from ui.picture_sets import DEFAULT
@@ -33,6 +32,7 @@ from ui.tabs.inside import layers, mistakes
 from ui.tabs.inside.choice import Choice
 from ui.tabs.inside.layers import LayersView
 from ui.tabs.inside.mistakes import MistakesView
+from ui.visitors import new_visitor
 
 VISITOR = new_visitor()
 VIEW, MISTAKES, DIFFERENCES = bare(LayersView), bare(MistakesView), gr.Button()
@@ -41,7 +41,7 @@ CONFIG = TrainConfig(epochs=1, batch_size=13, scheduler="constant")
 
 def trained_in(lab, data, *configs):
     """Trains a race of VISITOR; returns the keys of its runs."""
-    folders = lab.new_race(VISITOR, len(configs))
+    folders = lab.runs.new_race(VISITOR, len(configs))
     for folder, config in zip(folders, configs, strict=True):
         with run_folder.writing(folder):
             list(record(train(config, data), Run(config=config), folder, facts(data)))

@@ -12,10 +12,10 @@ from labs import live_view, make_lab, run_here
 from trainer.errors import UserError
 from trainer.settings.config import TrainConfig
 from ui.jobs.queue import UNWATCHED
-from ui.lab import new_visitor
 from ui.parts.run import watching
 from ui.parts.shared import Displayed
 from ui.tabs.train import live, own_runs
+from ui.visitors import new_visitor
 
 CONFIG = TrainConfig(epochs=2, batch_size=8, scheduler="constant")
 PAGE = live_view()

@@ -17,12 +17,12 @@ from trainer.runs.events import EpochEnded
 from trainer.settings.lessons import LESSONS
 from trainer.sweeps.axes import axis_text, grid, parse_axis
 from trainer.sweeps.recorded import Recording
-from ui.lab import new_visitor
 from ui.limits import Limits
 from ui.tabs.sweep import live, panel, plan, results
 from ui.tabs.sweep.live import RECORDED, Displayed, SweepPage
 from ui.tabs.sweep.panel import PlanPanel
 from ui.tabs.sweep.plan import RANGES, Plan, Range
+from ui.visitors import new_visitor
 
 SETTINGS = {"epochs": 2, "batch_size": 8, "scheduler": "constant"}
 AXES = [parse_axis("optimizer=sgd,adam"), parse_axis("lr=0.01,0.1"), parse_axis("seed=0,1")]
@@ -374,7 +374,7 @@ def test_a_damaged_sweep_is_explained_and_can_be_deleted(lab):
     job = ended(lab.sweep(visitor, {**SETTINGS, "epochs": 1}, [parse_axis("lr=0.01,0.1")]))
     cell = job.cells[1]
     (job.sweep.folder_of(cell) / "training.json").write_text("{", encoding="utf-8")
-    later = make_lab(lab.checkpoints)
+    later = make_lab(lab.runs.folder)
     later.wait_for_images(threading.Event())
     updates = shown(later, visitor)
     assert text(updates).startswith(f"Damaged The run in runs/{cell.name} cannot be read: training.json is damaged")

@@ -19,11 +19,11 @@ from trainer.runs.reader import read_run
 from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
-from ui.lab import new_visitor
 from ui.tabs.inside.choice import Picture
 from ui.tabs.inside.time_machine import frames
 from ui.tabs.inside.time_machine import view as time_machine
 from ui.tabs.inside.time_machine.view import Walks
+from ui.visitors import new_visitor
 
 VISITOR = new_visitor()
 JOURNEY = time_machine._build_journey()
@@ -34,7 +34,7 @@ def lab(tiny, tmp_path_factory):
     """A lab in which VISITOR has a run of two epochs."""
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     made = make_lab(checkpoints)
-    (folder,) = made.new_race(VISITOR, 1)
+    (folder,) = made.runs.new_race(VISITOR, 1)
     config = TrainConfig(epochs=2, batch_size=13, scheduler="constant")
     with run_folder.writing(folder):
         list(record(train(config, tiny), Run(config=config), folder, facts(tiny)))
@@ -52,7 +52,7 @@ def picture(images, monkeypatch, tmp_path):
 
 
 def key_of(lab) -> str:
-    return lab.runs_of(VISITOR)[0].name
+    return lab.runs.of(VISITOR)[0].name
 
 
 def walked(lab, visitor, name, picture) -> list:
@@ -86,7 +86,7 @@ def test_a_walk_through_ones_own_run(lab, picture):
 
 def test_the_axes_include_a_last_epoch_without_weights(lab, picture):
     """Its accuracy is still drawn, and the epochs of both charts are aligned."""
-    file = lab.checkpoints / key_of(lab) / "epochs" / "epoch-0002.safetensors"
+    file = lab.runs.folder / key_of(lab) / "epochs" / "epoch-0002.safetensors"
     kept = file.read_bytes()
     file.unlink()
     try:
@@ -167,7 +167,7 @@ def test_the_mistakes_of_each_epoch(lab, picture, tiny, monkeypatch):
         return [updates[JOURNEY.scores] async for updates in walk if JOURNEY.scores in updates]
 
     rows = anyio.run(collect)[-1]["value"]["data"]["scores"]
-    folder = lab.checkpoints / key_of(lab)
+    folder = lab.runs.folder / key_of(lab)
     count = {tiny.class_names[label]: int((tiny.test.labels == label).sum()) for label in range(10)}
     for epoch in (0, 1, 2):
         right = sum(row["accuracy"] * count[row["class"]] for row in rows if row["epoch"] == epoch)

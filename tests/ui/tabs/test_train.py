@@ -14,7 +14,6 @@ from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui import api
-from ui.lab import new_visitor
 from ui.limits import Limits
 from ui.parts.form.fields import value_of
 from ui.parts.run import run_list
@@ -24,6 +23,7 @@ from ui.tabs.train import own_runs, training
 from ui.tabs.train.buttons import refusal, refuse_beside
 from ui.tabs.train.setup import lr_finder, settings
 from ui.tabs.train.setup import race as race_panel
+from ui.visitors import new_visitor
 
 NAMES = tuple(SETTINGS)
 SMALL = {"batch_size": 8, "epochs": 1, "scheduler": "constant"}
@@ -51,7 +51,7 @@ def trained(lab, visitor, *settings):
     """Trains a race to its end; returns the folders of its runs."""
     training.train(lab, visitor=visitor, configs=training.side_by_side, contenders=contenders(*settings), num_seeds=1)
     ended(lab)
-    (folders,) = lab.races_of(visitor).values()
+    (folders,) = lab.runs.races_of(visitor).values()
     return folders
 
 
@@ -112,7 +112,7 @@ def test_a_deleted_run_is_removed_from_the_comparison(lab):
     (first,) = trained(lab, visitor, {"lr": 0.01})
     training.train(lab, visitor=visitor, **page_settings(**SMALL))
     ended(lab)
-    other = next(key for key in lab.races_of(visitor) if key != first.name)
+    other = next(key for key in lab.runs.races_of(visitor) if key != first.name)
     displayed = Displayed(race=first.name)
     updates = own_runs.delete(
         lab, LIVE, visitor=visitor, displayed=displayed, race=first.name, compared=[first.name, other, "owner/name"]
@@ -120,7 +120,7 @@ def test_a_deleted_run_is_removed_from_the_comparison(lab):
     assert updates[LIVE.lists.compared]["value"] == [other, "owner/name"]
     assert updates[LIVE.lists.races]["value"] == other
     assert displayed.race is None
-    assert list(lab.races_of(visitor)) == [other]
+    assert list(lab.runs.races_of(visitor)) == [other]
 
 
 def test_a_chosen_run_is_displayed(lab):

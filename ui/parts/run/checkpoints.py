@@ -48,7 +48,7 @@ def open_kept(lab: Lab, name: Any) -> OptimizerLabModel:
 
     The network is shared: do not change it. Raises UserError if it cannot be read.
     """
-    folder = lab.checkpoint(name)
+    folder = lab.runs.checkpoint(name)
     try:
         file = (folder / WEIGHTS_FILE).stat()
     except OSError:

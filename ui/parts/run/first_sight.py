@@ -9,7 +9,7 @@ from trainer.runs.comparison import Contender, compare
 from trainer.runs.recorded import read_race
 from trainer.runs.run import Run
 from ui.i18n.words import translate
-from ui.lab import BUNDLED
+from ui.stored_runs import BUNDLED
 
 _FILE = BUNDLED / "race.json"
 _NAMES = {"sgd": "SGD", "adamw": "AdamW", "muon": "Muon"}

@@ -12,8 +12,8 @@ from trainer.networks.model import OptimizerLabModel
 from trainer.runs.reader import read_run, read_settings
 from trainer.settings.config import TrainConfig
 from ui.jobs.insight import Inspected, Opened
-from ui.lab import BUNDLED, bundled
 from ui.parts.run.checkpoints import open_published, open_run, open_timeline
+from ui.stored_runs import BUNDLED, bundled
 
 _CPU = torch.device("cpu")
 

@@ -16,8 +16,9 @@ from trainer.runs.run import Run
 from trainer.settings.fields import label_of
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
-from ui.lab import Lab, bundled
+from ui.lab import Lab
 from ui.parts.messages import Updates
+from ui.stored_runs import bundled
 
 MOST_COMPARED = 12  # runs at a time
 _MOST_LISTED = 50
@@ -34,7 +35,7 @@ class RunLists:
     def offer(self, lab: Lab, visitor: str, chosen: str | None, *, keep: bool = False) -> Updates:
         """Updates of the lists; `chosen` is the key of the race to choose. With `keep`, no choice changes."""
         language = current_language()
-        all_races = lab.races_of(visitor)
+        all_races = lab.runs.races_of(visitor)
         races = dict(itertools.islice(all_races.items(), _MOST_LISTED))
         if chosen in all_races:  # an address may name an older one
             races[chosen] = all_races[chosen]
@@ -85,7 +86,9 @@ def build() -> RunLists:
 
 def single_runs(lab: Lab, visitor: str | None) -> list[tuple[str, str]]:
     """The titles and keys of the visitor's runs, latest first."""
-    return [entry for race in itertools.islice(lab.races_of(visitor).values(), _MOST_LISTED) for entry in titled(race)]
+    return [
+        entry for race in itertools.islice(lab.runs.races_of(visitor).values(), _MOST_LISTED) for entry in titled(race)
+    ]
 
 
 def bundled_networks() -> list[tuple[str, str]]:
@@ -101,14 +104,14 @@ def titled(folders: Sequence[Path]) -> list[tuple[str, str]]:
 
 def latest(lab: Lab, visitor: str | None) -> tuple[str | None, list[Run]]:
     """The key and the runs of the visitor's latest race; None and [] without one."""
-    return next(((key, read_all(folders)) for key, folders in lab.races_of(visitor).items()), (None, []))
+    return next(((key, read_all(folders)) for key, folders in lab.runs.races_of(visitor).items()), (None, []))
 
 
 def own_race(lab: Lab, visitor: str, race: str | None) -> list[Path]:
     """The folders of the visitor's `race`. Raises UserError if it is not theirs, or if none is chosen."""
     if not race:
         raise UserError("Train a network first: you have no runs yet.")
-    return lab.own_race(visitor, race)
+    return lab.runs.own_race(visitor, race)
 
 
 def read(folder: Path) -> Run | None:

@@ -11,11 +11,12 @@ from trainer.errors import UserError
 from trainer.runs.layers import read_layers
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
-from ui.lab import Lab, bundled
+from ui.lab import Lab
 from ui.parts.run import run_list
 from ui.parts.run.checkpoints import in_hub_thread, in_thread, open_layers, open_run
 from ui.parts.run.run_list import MOST_COMPARED
 from ui.parts.shared import AT_ONCE, Inputs, components
+from ui.stored_runs import bundled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ async def run_with_layers(lab: Lab, visitor: Any, name: str) -> Run:
     if "/" in name:
         run, layers = await in_hub_thread(open_run, name), await in_hub_thread(open_layers, name)
     else:
-        folder = lab.own_run(visitor, name)
+        folder = lab.runs.own_run(visitor, name)
         run, layers = await in_thread(read_run, folder), await in_thread(read_layers, folder)
     if not layers:
         raise UserError("Nothing was measured in the layers of this run; train it again to see them.")

@@ -12,7 +12,7 @@ from trainer.errors import UserError
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.jobs.insight import InsightJob, Inspected
-from ui.lab import Lab, bundled, checked_visitor
+from ui.lab import Lab
 from ui.parts.markup import advice, note, status_line
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run import inspected, run_list, watching
@@ -20,8 +20,10 @@ from ui.parts.run.job_words import Standing, sharing_words, waiting_words
 from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 from ui.run_index import is_key
+from ui.stored_runs import bundled
 from ui.tabs.inside.choice import Choice, checked
 from ui.tabs.train.buttons import STARTS, answered, refusal, refuse_beside
+from ui.visitors import checked_visitor
 
 _SECONDS_BETWEEN_TICKS = 2.0
 
@@ -200,6 +202,6 @@ def chosen_runs(lab: Lab, visitor: str, names: Any) -> list[Inspected]:
     return [
         inspected.elsewhere(name)
         if name in bundled() or "/" in name
-        else inspected.of_folder(lab.own_run(visitor, name), titles.get(name, name))
+        else inspected.of_folder(lab.runs.own_run(visitor, name), titles.get(name, name))
         for name in checked(names)
     ]

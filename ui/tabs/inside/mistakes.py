@@ -22,7 +22,7 @@ from ui.charts.live import live_chart
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.jobs.insight import MistakesJob
-from ui.lab import Lab, bundled, checked_visitor
+from ui.lab import Lab
 from ui.parts import markup
 from ui.parts.markup import advice, note, status_line
 from ui.parts.messages import Updates, with_page_errors
@@ -31,9 +31,11 @@ from ui.parts.run.job_words import Standing, sharing_words, waiting_words
 from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 from ui.run_index import is_key
+from ui.stored_runs import bundled
 from ui.tabs.inside.choice import Choice, Picture, checked, single
 from ui.tabs.inside.job_view import build_downloads, chosen_runs
 from ui.tabs.inside.time_machine.view import NAME as TIME_MACHINE
+from ui.visitors import checked_visitor
 
 NAME = "mistakes"
 
@@ -242,7 +244,7 @@ async def show(
             else:
                 says = _progress(lab, step, language)
                 yield {**components.explain(says), components.stop: gr.update(visible=True)}
-        unfair = unfair_because(lab.own_run(visitor, run), images) if is_key(run) else ""
+        unfair = unfair_because(lab.runs.own_run(visitor, run), images) if is_key(run) else ""
         shipped = translate("{name}, comes with the app", language, name=run)
         says = note(shipped) if run in bundled() else ""
         shown = await in_thread(components.show, answers, unfair, says, language)
@@ -375,7 +377,7 @@ async def _answering(lab: Lab, visitor: Any, name: str) -> AsyncIterator[Mistake
     They are computed once. Raises UserError if they cannot be.
     """
     if is_key(name):
-        lab.own_run(visitor, name)
+        lab.runs.own_run(visitor, name)
     images, model = await in_thread(_test_images, lab, visitor, name), await open_model(lab, name)
     digest, answers = _known.get(model, ("", None))
     if answers is None or digest != images.digest:

@@ -50,7 +50,7 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> gr.Radio:
 
     def fill(visitor: Any, names: Any) -> Any:
         choices = run_list.single_runs(lab, visitor) + run_list.bundled_networks()
-        latest = [folder.name for folders in list(lab.races_of(visitor).values())[:1] for folder in folders]
+        latest = [folder.name for folders in list(lab.runs.races_of(visitor).values())[:1] for folder in folders]
         return gr.update(choices=choices, value=names or latest[: run_list.MOST_COMPARED])
 
     opened = tab.select(

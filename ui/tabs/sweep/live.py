@@ -23,13 +23,14 @@ from trainer.sweeps.runner import fitting
 from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.jobs.sweeps import SweepJob
-from ui.lab import BUNDLED, Lab
+from ui.lab import Lab
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
 from ui.parts.run import watching
 from ui.parts.run.job_words import Standing, sharing_words, waiting_words
 from ui.parts.run.run_view import lesson_text
 from ui.run_index import is_key
+from ui.stored_runs import BUNDLED
 from ui.tabs.sweep.results import LOSS, ResultView, Shown
 
 RECORDED = "recorded"  # the key of the sweep that comes with the app
@@ -152,14 +153,14 @@ async def watch(lab: Lab, page: SweepPage, *, visitor: str | None, displayed: Di
 def _find(lab: Lab, visitor: str | None, displayed: Displayed) -> _Found:
     """The sweep that a page displays."""
     job = lab.jobs.of(visitor, SweepJob) if visitor else None
-    latest = next((folder.name for folder in lab.sweeps_of(visitor)), RECORDED)
+    latest = next((folder.name for folder in lab.runs.sweeps_of(visitor)), RECORDED)
     key = displayed.sweep or (job.key if job and job.is_active else latest)
     if job and key == job.key and (job.is_active or job.runs):
         runs = {cell: run for cell, run in job.runs.items() if run.history}
         return _Found(key, Shown(axes=job.sweep.axes, runs=runs, folder=job.sweep.folder), len(job.cells))
     if key != RECORDED:
         with suppress(UserError, OSError):
-            folder = lab.own_sweep(visitor, key)
+            folder = lab.runs.own_sweep(visitor, key)
             try:
                 stored = _read(folder, folder.stat().st_mtime_ns, lab.images)
             except UserError as error:
@@ -236,7 +237,7 @@ def _introduction(language: str) -> str:
 
 def _list(lab: Lab, page: SweepPage, visitor: str | None, key: str, language: str) -> Updates:
     """Updates of the list of the visitor's sweeps, which is hidden without any."""
-    folders = lab.sweeps_of(visitor)[:_MOST_LISTED]
+    folders = lab.runs.sweeps_of(visitor)[:_MOST_LISTED]
     choices = [(_title(folder), folder.name) for folder in folders]
     if recording():
         choices.append((translate("The recorded sweep", language), RECORDED))

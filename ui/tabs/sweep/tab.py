@@ -16,7 +16,7 @@ from ui.address import current_query
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, in_browser, translate
 from ui.jobs.sweeps import SweepJob
-from ui.lab import Lab, checked_visitor
+from ui.lab import Lab
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run.run_list import download_path
@@ -28,6 +28,7 @@ from ui.tabs.sweep.panel import PlanPanel
 from ui.tabs.sweep.results import Shown
 from ui.tabs.train.buttons import STARTS, answered, refusal, refuse_beside
 from ui.tabs.train.tab import TrainTab
+from ui.visitors import checked_visitor
 
 _SECONDS_BETWEEN_TICKS = 2.0
 _LONGER = 10  # epochs
@@ -170,7 +171,7 @@ def _start_on_click(
     def delete(*, visitor: str, displayed: Displayed, key: str | None) -> Updates:
         if key is None:  # the visitor has not confirmed
             return {}
-        run_folder.delete(lab.own_sweep(visitor, key))
+        run_folder.delete(lab.runs.own_sweep(visitor, key))
         displayed.sweep, displayed.picked = None, None
         return live.show(lab, page, visitor, displayed)
 
@@ -235,7 +236,7 @@ def _show_on_choice(lab: Lab, page: SweepPage, visit: Inputs) -> None:
 
     def choose_sweep(displayed: Displayed, visitor: str, key: str | None) -> None:
         if key and key != RECORDED:
-            lab.own_sweep(visitor, key)
+            lab.runs.own_sweep(visitor, key)
         displayed.sweep, displayed.picked = key, None
 
     def pick(displayed: Displayed, visitor: str, picked: str | None) -> None:

@@ -12,10 +12,11 @@ from ui.i18n.language import current_language
 from ui.i18n.words import translate
 from ui.jobs.queue import sentence_of
 from ui.jobs.trainings import LrSearch, Training
-from ui.lab import Lab, checked_visitor
+from ui.lab import Lab
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.shared import AT_ONCE
+from ui.visitors import checked_visitor
 
 STARTS: dict[str, Any] = {"elem_classes": ["starts"]}
 """The options of a button that shows that it waits from its click until the server answers."""

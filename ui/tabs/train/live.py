@@ -69,7 +69,7 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
             job.is_end_seen = True
             updates[page.ended] = id(job)
     # A new race can be chosen once its first epoch is saved.
-    if race is None or race in lab.races_of(visitor):
+    if race is None or race in lab.runs.races_of(visitor):
         listed = (race, _is_active(job), sum(run.epoch for run in runs[:1]))
         if listed != displayed.listed:
             is_new = displayed.listed is None or displayed.listed[0] != race
@@ -101,7 +101,7 @@ def _displayed_runs(
     race = displayed.race or (job.race if job and job.is_active else None)
     if job and job.is_active and race == job.race:
         return race, job.runs
-    folders = lab.races_of(visitor).get(race) if race else None
+    folders = lab.runs.races_of(visitor).get(race) if race else None
     race, runs = (race, run_list.read_all(folders)) if folders else run_list.latest(lab, visitor)
     # Those of the job also have the batches since the last epoch, and the epochs that the disk refused.
     if job and race == job.race and (_state_of(runs) == _state_of(job.runs) or any(run.warning for run in job.runs)):
@@ -127,7 +127,7 @@ def _ended(lab: Lab, race: str | None, runs: list[Run]) -> float | None:
     if race is None or is_training(runs):
         return None
     try:
-        return (lab.checkpoints / race / run_folder.HISTORY_FILE).stat().st_mtime
+        return (lab.runs.folder / race / run_folder.HISTORY_FILE).stat().st_mtime
     except OSError:
         return None
 

@@ -167,7 +167,7 @@ def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | No
     A larger total that the visitor has `typed` stays.
     """
     try:
-        runs = read_all(lab.own_race(visitor, race))
+        runs = read_all(lab.runs.own_race(visitor, race))
     except (UserError, OSError):
         runs = []
     if not runs or (typed or 0) > max(run.epoch for run in runs):
@@ -181,7 +181,7 @@ def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | No
 def show(lab: Lab, live: LiveView, *, visitor: str, displayed: Displayed, race: str | None) -> Updates:
     """Updates that show the visitor's `race`, which the page displays from now on."""
     if race:
-        lab.own_race(visitor, race)
+        lab.runs.own_race(visitor, race)
     displayed.race = race
     return show_live(lab, live, visitor, displayed)
 
@@ -194,7 +194,7 @@ def delete(
 
     The deleted runs are also removed from the `compared` ones.
     """
-    deleted = lab.own_race(visitor, race) if race else []
+    deleted = lab.runs.own_race(visitor, race) if race else []
     for folder in deleted:
         run_folder.delete(folder)
     displayed.race, displayed.listed = None, None

@@ -285,7 +285,7 @@ def _folder(lab: Lab, visitor: str, race: str | None, run: str | None) -> Path:
 def _offer_runs(lab: Lab, visitor: str, race: str | None) -> Any:
     """The update of the list of a race's runs, visible if there are several."""
     try:
-        folders = lab.own_race(visitor, race)
+        folders = lab.runs.own_race(visitor, race)
     except UserError:
         return gr.update(choices=[], value=None, visible=False)
     return gr.update(choices=run_list.titled(folders), value=folders[0].name, visible=len(folders) > 1)

@@ -13,7 +13,7 @@ from trainer.settings.presets import FIRST
 from ui.address import current_query
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
-from ui.lab import Lab, new_visitor
+from ui.lab import Lab
 from ui.parts.form.fold import open_on_click
 from ui.parts.form.help import show_on_focus
 from ui.parts.markup import advice, note
@@ -31,6 +31,7 @@ from ui.tabs.train.setup.lessons import Lessons
 from ui.tabs.train.setup.race import Race
 from ui.tabs.train.setup.settings import Settings
 from ui.tabs.train.training import side_by_side, with_comparisons
+from ui.visitors import new_visitor
 
 _SECONDS_BETWEEN_TICKS = 2.0
 
@@ -182,7 +183,7 @@ def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None, displayed
     visitor = visitor if is_key(visitor) else new_visitor()
     query = current_query()
     run = query.get("run")
-    displayed.race = run if run in lab.races_of(visitor) else None
+    displayed.race = run if run in lab.runs.races_of(visitor) else None
     return {
         shared.visitor: visitor,
         tab.lessons.cards: lessons.cards(current_language()),

@@ -8,9 +8,10 @@ from trainer.learning.race import over_seeds
 from trainer.runs.reader import read_settings
 from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
-from ui.lab import Lab, checked_visitor
+from ui.lab import Lab
 from ui.parts.form.fields import read_config, row_changes
 from ui.tabs.train.setup.race import read_contenders
+from ui.visitors import checked_visitor
 
 
 def single(**settings: Any) -> list[TrainConfig]:
@@ -56,7 +57,7 @@ def resume(
     scheduler, and each keeps its own optimizer and lr. With `has_constant_lr`, the scheduler becomes constant, and the
     lr of a single run a tenth of its own.
     """
-    folders = lab.own_race(checked_visitor(visitor), race)
+    folders = lab.runs.own_race(checked_visitor(visitor), race)
     is_single = len(folders) == 1
     changes: dict[str, Any] = {}
     if uses_settings:

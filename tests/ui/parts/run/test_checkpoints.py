@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -13,9 +14,9 @@ from safetensors.torch import load, save
 from trainer.errors import UserError
 from trainer.hub import retry
 from trainer.networks.model import OptimizerLabModel
-from ui.lab import BUNDLED
 from ui.parts.run import checkpoints
 from ui.parts.run.checkpoints import in_hub_thread, open_kept, open_model, open_published, open_run
+from ui.stored_runs import BUNDLED
 
 ID = "owner/run"
 CPU = torch.device("cpu")
@@ -23,15 +24,18 @@ PICTURE = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 PICKLE = b"\x80\x04cposix\nsystem\n."
 
 
-class FakeLab:
-    """A stand-in for a Lab that has only the bundled checkpoint `quick`."""
+def lab_with(folders):
+    """Returns a stand-in for a Lab that has only these checkpoints, by name."""
 
-    device = CPU
-
-    def checkpoint(self, name):
-        if name != "quick":
+    def checkpoint(name):
+        if not isinstance(name, str) or name not in folders:
             raise UserError("There is no such checkpoint.")
-        return BUNDLED / name
+        return folders[name]
+
+    return SimpleNamespace(device=CPU, runs=SimpleNamespace(checkpoint=checkpoint))
+
+
+LAB = lab_with({"quick": BUNDLED / "quick"})
 
 
 @pytest.fixture
@@ -126,7 +130,7 @@ def test_a_broken_repo_is_refused_at_once(hub, case):
 def test_an_invalid_name_is_refused(hub, name, sentence):
     """Repos and revisions that do not exist, paths, addresses and markup; the error is short."""
     with pytest.raises(ValueError, match=sentence) as refused:
-        anyio.run(open_model, FakeLab(), name)
+        anyio.run(open_model, LAB, name)
     assert len(str(refused.value)) < 400
 
 
@@ -158,7 +162,7 @@ def test_a_silent_hub_does_not_delay_other_visitors(monkeypatch, tmp_path):
 
     async def wait():
         try:
-            await open_model(FakeLab(), ID)
+            await open_model(LAB, ID)
         except ValueError as error:
             errors.append(str(error))
 
@@ -169,7 +173,7 @@ def test_a_silent_hub_does_not_delay_other_visitors(monkeypatch, tmp_path):
             await anyio.sleep(0.1)
             start = time.monotonic()
             for _ in range(3):
-                await open_model(FakeLab(), "quick")
+                await open_model(LAB, "quick")
             assert time.monotonic() - start < 0.8
             assert errors == []
 
@@ -187,38 +191,32 @@ def test_a_silent_hub_does_not_delay_other_visitors(monkeypatch, tmp_path):
 def test_a_value_that_is_no_name_is_refused(name):
     """A handcrafted request may send anything."""
     with pytest.raises(ValueError, match="no such checkpoint"):
-        anyio.run(open_model, FakeLab(), name)
+        anyio.run(open_model, LAB, name)
 
 
 def test_a_stored_network_is_read_again_after_its_file_was_replaced(tmp_path):
     """A visitor may classify with a run while it trains."""
-
-    class Runs:
-        device = CPU
-
-        def checkpoint(self, name):
-            return tmp_path
-
+    lab = lab_with({"0" * 32: tmp_path})
     model = OptimizerLabModel.from_pretrained(BUNDLED / "quick")
     model.save_pretrained(tmp_path)
-    first = open_kept(Runs(), "0" * 32)
-    assert open_kept(Runs(), "0" * 32) is first
+    first = open_kept(lab, "0" * 32)
+    assert open_kept(lab, "0" * 32) is first
     weights = load((tmp_path / "model.safetensors").read_bytes())
     weights["network.conv1.bias"] += 1
     (tmp_path / "new").write_bytes(save(weights))
     (tmp_path / "new").replace(tmp_path / "model.safetensors")
-    again = open_kept(Runs(), "0" * 32)
+    again = open_kept(lab, "0" * 32)
     assert torch.equal(again.network.conv1.bias, first.network.conv1.bias + 1)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="safetensors"):
-        open_kept(Runs(), "0" * 32)
+        open_kept(lab, "0" * 32)
 
 
 def test_a_bundled_network_needs_no_hub(monkeypatch):
     """It opens while the Hub cannot be reached."""
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    kept = open_kept(FakeLab(), "quick")
-    assert torch.equal(anyio.run(open_model, FakeLab(), "quick").network.conv1.bias, kept.network.conv1.bias)
+    kept = open_kept(LAB, "quick")
+    assert torch.equal(anyio.run(open_model, LAB, "quick").network.conv1.bias, kept.network.conv1.bias)
 
 
 def test_a_private_repo_opens_only_for_its_owner(hub, monkeypatch):

@@ -4,8 +4,8 @@ import pytest
 
 from tests.labs import make_lab
 from trainer.runs import run_folder
-from ui.lab import new_visitor
 from ui.parts.run import run_list
+from ui.visitors import new_visitor
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_an_old_race_is_listed_while_it_is_chosen(lab, monkeypatch):
     monkeypatch.setattr(run_list, "_MOST_LISTED", 1)
     monkeypatch.setattr(run_folder, "is_run", lambda folder: True)
     visitor, lists = new_visitor(), run_list.build()
-    keys = {lab.new_race(visitor, 1)[0].name for _ in range(2)}
+    keys = {lab.runs.new_race(visitor, 1)[0].name for _ in range(2)}
     (latest,) = [key for _, key in lists.offer(lab, visitor, None)[lists.races]["choices"]]
     (older,) = keys - {latest}
     races = lists.offer(lab, visitor, older)[lists.races]

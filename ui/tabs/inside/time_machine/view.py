@@ -294,7 +294,7 @@ async def _walk_mistakes(
 
 def _timeline(lab: Lab, visitor: Any, name: str) -> Timeline:
     if is_key(name):
-        folder = lab.own_run(visitor, name)
+        folder = lab.runs.own_run(visitor, name)
         return _with_layers(timeline.of_folder(folder), partial(read_layers, folder))
 
     name = name.strip()

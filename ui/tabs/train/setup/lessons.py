@@ -16,11 +16,11 @@ from trainer.settings.lessons import LESSONS, Lesson
 from trainer.settings.optimizers import OPTIMIZERS
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
-from ui.lab import BUNDLED
 from ui.parts.form import fields
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run.run_view import RunView
 from ui.parts.shared import AT_ONCE, components
+from ui.stored_runs import BUNDLED
 from ui.tabs.train.buttons import STARTS, refusal
 
 _CURVES = BUNDLED / "lessons.json"

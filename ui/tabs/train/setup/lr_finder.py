@@ -13,13 +13,14 @@ from ui.charts.lr_finder import finder_chart
 from ui.i18n.words import i18n, translate
 from ui.jobs.queue import Jobs
 from ui.jobs.trainings import LrSearch
-from ui.lab import Lab, checked_visitor
+from ui.lab import Lab
 from ui.parts.form import fields
 from ui.parts.markup import status_line
 from ui.parts.messages import Updates
 from ui.parts.run.job_words import Standing, sharing_words, waiting_words
 from ui.parts.shared import AT_ONCE
 from ui.tabs.train.buttons import STARTS, refusal
+from ui.visitors import checked_visitor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from trainer.images.image_data import OWN, ImageData
 from trainer.progress import Steps, ignore_progress, run_in_thread
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
-from ui.lab import Lab, checked_visitor
+from ui.lab import Lab
 from ui.parts.form import fields
 from ui.parts.markup import advice, note, status_line
 from ui.parts.messages import Updates, with_page_errors
@@ -28,6 +28,7 @@ from ui.parts.run import run_view
 from ui.parts.shared import AT_ONCE, Shared, components
 from ui.picture_sets import DATASETS, DEFAULT, FEWEST_CLASSES, FEWEST_PICTURES, TOO_FEW, Draft
 from ui.server.uploads import uploaded
+from ui.visitors import checked_visitor
 
 Suited = Mapping[str, Block]  # the widgets of the settings that depend on the pictures, by name
 
