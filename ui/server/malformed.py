@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +19,7 @@ from ui.i18n.words import translate
 
 _logger = logging.getLogger(__name__)
 
+_UNREADABLE = "The app could not read this request; reload the page and try again."
 _LONGEST = 200  # characters of an error in the log, and in an answer
 _SURROGATE = re.compile(rb"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 
@@ -42,9 +44,35 @@ class Page(gr.Blocks):
             _logger.warning("An event failed: %s", brief(error))
             request = options.get("request")
             language = "en" if request is None else language_of(request)
-            sentence = translate("The app could not read this request; reload the page and try again.", language)
             title = translate("That did not work", language)
-            raise gr.Error(sentence, title=title, print_exception=False) from None
+            raise gr.Error(translate(_UNREADABLE, language), title=title, print_exception=False) from None
+
+
+class _Answered:
+    """Answers with a sentence where Gradio fails before it answers, as for an event or a session that does not exist.
+
+    It would answer with status 500 and write a traceback to the log.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_on)
+        except Exception as error:
+            if has_begun or scope["type"] != "http":
+                raise
+            _logger.warning("A request failed: %s", brief(error))
+            detail = translate(_UNREADABLE, language_of(Request(scope)))
+            await JSONResponse({"detail": detail}, 400)(scope, receive, send)
 
 
 class _ValidText:
@@ -106,4 +134,4 @@ def _is_valid(body: bytes) -> bool:
 
 
 # For launch(app_kwargs={"middleware": …}), after the limits on requests.
-MIDDLEWARE = [Middleware(_ValidText)]
+MIDDLEWARE = [Middleware(_Answered), Middleware(_ValidText)]

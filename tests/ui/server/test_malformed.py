@@ -12,6 +12,7 @@ from gradio.state_holder import SessionState
 from labs import in_event_loop
 from starlette.testclient import TestClient
 
+from ui.i18n.words import translate
 from ui.page import build_page
 from ui.server import malformed, uploads
 
@@ -59,6 +60,23 @@ def test_an_error_of_gradio_has_words_and_little_log(page, caplog):
     with caplog.at_level(logging.WARNING), pytest.raises(gr.Error, match="not in the list of choices"):
         send(page, show, [LONG] * len(show.inputs))
     assert [len(record.getMessage()) < 300 for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_an_event_that_does_not_exist_is_refused_in_a_sentence(caplog, language):
+    """By Gradio's own server, whose route fails: status 500 without the middleware."""
+    blocks = in_event_loop(gr.Blocks)
+    app = in_event_loop(lambda: gr.routes.App.create_app(blocks, app_kwargs={"middleware": malformed.MIDDLEWARE}))
+    for body in ({"fn_index": 9999}, {"fn_index": -1}):
+        answer = TestClient(app, headers={"accept-language": language}).post(
+            "/gradio_api/queue/join", json={"data": [], "session_hash": "someone", **body}
+        )
+        assert answer.status_code == 400
+        assert answer.json() == {
+            "detail": translate("The app could not read this request; reload the page and try again.", language)
+        }
+    assert "A request failed: KeyError" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 @pytest.fixture
