@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 
 from trainer.errors import Message, UserError
-from trainer.images import picture
 from trainer.images.batches import images_per_batch
 from trainer.images.image_data import ImageData, facts, load_images
 from trainer.jobs.pace import Pace, pace_of
@@ -347,7 +346,6 @@ class Lab:
         except Exception:
             _logger.exception("Loading the images failed.")
             self.failure = "Loading them failed; see the app's log for details."
-        picture.torchvision()  # so that the first picture need not wait for it
         if self.images is not None:
             _logger.info(self.images.note)
         else:
