@@ -260,6 +260,14 @@ def test_parsed_values_are_checked(name, text):
         TrainConfig.from_settings({"optimizer": "adam", name: parse(name, text)})
 
 
+@pytest.mark.parametrize(("name", "value"), [("lr", 1e40), ("weight_decay", 1e308)])
+def test_a_number_beyond_float32_is_refused(name, value):
+    """torch would refuse it in the middle of a training, with an error of its own."""
+    with pytest.raises(UserError, match=rf"^{name} is too large: 32-bit numbers end at 3\.4e\+38\.$"):
+        TrainConfig.from_settings({name: value})
+    assert TrainConfig(lr=3.4e38).lr == 3.4e38
+
+
 def test_augment_of_earlier_versions():
     """Files and links of earlier versions have `augment`: true is flip with a shift of 2, false is neither.
 

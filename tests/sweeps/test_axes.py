@@ -51,6 +51,7 @@ def test_an_axis_is_read(text, name, values):
         ("lr=a..1:3", "lr must be"),
         ("lr=0.1..nan:3", "larger one"),
         ("lr=0.1,-1", "lr must be"),
+        ("lr=1..1e40:3", "lr is too large"),
         ("optimizer=sgd..adam:3", "optimizer must be one of"),
         ("optimizer=sgd,adma", "optimizer must be one of"),
         ("betas=0.9..0.99:3", "separated by semicolons"),

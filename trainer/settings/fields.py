@@ -19,6 +19,7 @@ _NUMBERS = {
     (float, 0): "a list of numbers",
 }
 _MOST_NUMBERS = 100
+_LARGEST = 3.4028234663852886e38  # that float32 can hold
 _LONGEST_QUOTE = 40
 
 
@@ -81,11 +82,19 @@ class Setting:
         return Message(template, what=what, low=f"{self.low:g}", high=f"{self.high:,}")
 
     def check(self, name: str, value: Any) -> Any:
-        """Returns `value` in the setting's own type. Raises UserError with `name` if its type or range is wrong."""
+        """Returns `value` in the setting's own type.
+
+        Raises UserError with `name` if its type or range is wrong, or if float32 cannot hold a number.
+        """
         try:
-            return self._converted(value)
+            checked = self._converted(value)
         except (ValueError, OverflowError):
             raise self._refusal(name, _quote(value)) from None
+        if self.kind is float and max(map(abs, checked if isinstance(checked, tuple) else (checked,))) > _LARGEST:
+            raise UserError(
+                "{name} is too large: 32-bit numbers end at {largest}.", name=name, largest=f"{_LARGEST:.1e}"
+            )
+        return checked
 
     def parse(self, name: str, text: str) -> Any:
         """Returns the value that `text` stands for, of the setting's type; checks neither range nor choices.
