@@ -13,6 +13,7 @@ from gradio.events import api
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData
+from trainer.images.mirror import suited
 from trainer.insight.landscape import NUM_IMAGES, NUM_POINTS, map_row
 from trainer.insight.mistakes import bin_rows, class_rows, total_row, unfair_because
 from trainer.learning.schedulers import MOST_BATCHES, preview
@@ -26,6 +27,7 @@ from trainer.settings.lessons import LESSONS
 from trainer.sweeps.axes import Cell, parse_axis
 from trainer.sweeps.folder import result
 from trainer.sweeps.results import best, best_row
+from trainer.sweeps.runner import sweep_settings
 from ui.jobs.insight import Inspected
 from ui.jobs.listeners import MOST_UNREAD_BY_CLIENT, listener
 from ui.jobs.queue import Job
@@ -135,12 +137,14 @@ def add_endpoints(lab: Lab) -> None:
     async def train(config: dict[str, Any], data: str = "") -> AsyncIterator[dict[str, Any]]:
         """Trains a new run and yields the rows of the public stream, with about ten steps a second.
 
-        `config` contains the settings by name, {} for the defaults. `data` names the pictures: "" for the app's own,
+        `config` contains the settings by name, {} for the defaults; `flip` is by default off for pictures that a mirror
+        makes wrong, such as digits. `data` names the pictures: "" for the app's own,
         "synthetic", or a dataset on the Hub, if the app's owner allows it. `checkpoint` in the rows is the run's key.
         Closing the stream stops the run. The call fails if the run could not be saved.
         """
-        settings = TrainConfig.from_settings(config)
+        TrainConfig.from_settings(config)  # refuses them before the images are loaded
         images = await to_thread.run_sync(lab.sets.load, data, ignore_progress) if data else await _images(lab)
+        settings = TrainConfig.from_settings(suited(config, images)[0])
         rows: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         loop, folder, next_step = asyncio.get_running_loop(), lab.runs.new_run(), 0.0
 
@@ -173,8 +177,9 @@ def add_endpoints(lab: Lab) -> None:
         if not isinstance(config, dict):
             raise UserError('The settings must be an object of names and values, such as {"optimizer": "adam"}.')
         axes = [parse_axis(text) for text in vary]
-        await _images(lab)
-        for values, reason in (await to_thread.run_sync(lab.sweep_grid, config, axes)).refused:
+        images = await _images(lab)
+        shared, _ = sweep_settings(config, axes, images)
+        for values, reason in (await to_thread.run_sync(lab.sweep_grid, shared, axes, images)).refused:
             yield {"event": "refused", **values, "reason": reason}
         rows: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -268,8 +273,8 @@ def add_endpoints(lab: Lab) -> None:
     @with_api_errors
     async def find_lr(config: dict[str, Any]) -> FoundLr:
         """Runs a range test with these settings on the app's images, to find a suitable lr. Changes no run."""
-        settings = TrainConfig.from_settings(config)
-        await _images(lab)
+        TrainConfig.from_settings(config)
+        settings = TrainConfig.from_settings(suited(config, await _images(lab))[0])
         job = lab.search(_client(), settings, most_seconds=_MOST_SECONDS_OF_SEARCH)
         async for _ in _until_ended(lab, job, asyncio.Queue()):
             pass

@@ -27,7 +27,7 @@ from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.sweeps import folder as sweep_folder
 from trainer.sweeps.axes import Axis, Grid, grid
 from trainer.sweeps.folder import Sweep
-from trainer.sweeps.runner import fitting
+from trainer.sweeps.runner import fitting, sweep_settings
 from ui.jobs.insight import Inspected, LandscapeJob, MistakesJob, SharpnessJob
 from ui.jobs.queue import STOPPED, Job, Jobs
 from ui.jobs.sweeps import SweepJob
@@ -243,6 +243,7 @@ class Lab:
         many runs, or if too many jobs wait.
         """
         images = self.chosen_images(owner) or self.ready_images()
+        settings, _ = sweep_settings(settings, axes, images)
         planned = self.sweep_grid(settings, axes, images)
         is_page = folder is None
         if folder is None:
@@ -285,14 +286,14 @@ class Lab:
         )
         return self._start(job)
 
-    def sweep_grid(self, settings: Mapping[str, Any], axes: Sequence[Axis], images: ImageData | None = None) -> Grid:
+    def sweep_grid(self, settings: Mapping[str, Any], axes: Sequence[Axis], images: ImageData) -> Grid:
         """Returns the runs of a sweep, and what is left out because it cannot be trained.
 
         Raises UserError if the sweep exceeds the limits, or if all of it is left out.
         """
         planned = grid(settings, axes, most=self.limits.cells)
         self.limits.check([cell.config for cell in planned.cells])
-        return fitting(planned, images or self.ready_images())
+        return fitting(planned, images)
 
     def measure_pace(self, optimizer: str) -> None:
         """Adds the pace of an optimizer to `paces`, if it can be measured, which takes a second or two."""
@@ -304,11 +305,11 @@ class Lab:
                 if isinstance(event, Pace):
                     self.paces[optimizer] = event
 
-    def learn_pace(self, run: Run) -> None:
+    def learn_pace(self, run: Run, images: ImageData) -> None:
         """Puts the pace of a run that has ended into `paces`: it tells more than the few batches of a measurement."""
-        if run.status == "completed" and self.images:
-            pace = pace_of(run.history[-1], run.config, self.images)
-            size = images_per_batch(num_training_images(run.config, self.images), run.config)
+        if run.status == "completed":
+            pace = pace_of(run.history[-1], run.config, images)
+            size = images_per_batch(num_training_images(run.config, images), run.config)
             batches = SETTINGS["batch_size"].default / size
             self.paces[run.config.optimizer] = replace(pace, batch_seconds=batches * pace.batch_seconds)
 

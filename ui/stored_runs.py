@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.networks.pretrained import BUNDLED
 from trainer.runs import run_folder
 from trainer.sweeps import folder as sweep_folder
 from ui.jobs.queue import Jobs
 from ui.jobs.trainings import Training
 from ui.run_index import OWNER, RACE, OwnRun, RunIndex, is_key, read
 from ui.visitors import checked_visitor, digest_of
-
-BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
 
 class StoredRuns:

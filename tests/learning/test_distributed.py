@@ -44,6 +44,7 @@ CASES = {
     "the loss drives lr": {"scheduler": "plateau", "patience": 0, "threshold": 1.0},
     "a schedule of batches": {"scheduler": "onecycle", "pct_start": 0.4},
     "no last batch": {"drop_last": True, "flip": False, "shift": 0, "softmax": True},
+    "frozen convolutions": {"model": "fast", "pretrained": "frozen", "weight_decay": 0.1},
     "divergence": {"lr": 1e6},
     # At small steps: a weight whose gradient is nearly 0 may go either way by rounding, and a step of Adagrad is then a
     # whole lr.

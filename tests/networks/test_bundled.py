@@ -6,7 +6,8 @@ import pytest
 from cases import finish
 
 from trainer import OptimizerLabModel, evaluate
-from ui.stored_runs import BUNDLED, bundled
+from trainer.networks.pretrained import BUNDLED
+from ui.stored_runs import bundled
 
 # The least accuracy of each on the 10,000 test pictures of CIFAR-10 (JPEG).
 LEAST_ACCURACY = {"quick": 0.81, "fast": 0.90}

@@ -32,6 +32,8 @@ BAD = [
     *[{"label_smoothing": value} for value in (1, -0.1, True, None)],
     *[{"seed": value} for value in (-1, 2**31, 0.5)],
     *[{"augment": value} for value in (1, "true", None)],
+    {"pretrained": "frozen", "activation": "none"},
+    {"pretrained": "finetuned", "normalize": False},
     *[{"shift": value} for value in (-1, 9, True, 0.5)],
     *[{"num_images": value} for value in (-1, 1.5)],
     *[{"zero_grad_every": value} for value in (-1, 10_001, True)],

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir
 
+from trainer.networks.pretrained import BUNDLED
 from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint
 from trainer.settings.config import TrainConfig
 from ui.cleaning import clear, clear_downloads, clear_uploads
 from ui.limits import Limits
 from ui.run_index import OWNER
-from ui.stored_runs import BUNDLED
 
 DAY = 86400
 

@@ -5,19 +5,28 @@ import time
 import zipfile
 from dataclasses import replace
 
+import gradio as gr
 import pytest
 import torch
-from image_sets import noise, png
+from image_sets import draw_arrows, noise, png
 
 from trainer.errors import UserError
 from trainer.images.image_data import OWN, open_images
+from trainer.learning.schedulers import planned_lrs
+from trainer.learning.training_set import num_training_images
 from trainer.progress import ignore_progress
 from trainer.runs.reader import read_run, read_settings
 from trainer.settings.config import TrainConfig
+from trainer.settings.presets import FIRST
 from trainer.sweeps.axes import axis
+from trainer.sweeps.runner import sweep_settings
 from ui import picture_sets
 from ui.limits import Limits
 from ui.picture_sets import DEFAULT, PictureSets
+from ui.tabs.sweep import panel
+from ui.tabs.sweep.plan import Plan
+from ui.tabs.train.setup import pictures
+from ui.tabs.train.setup.settings import write_code
 from ui.visitors import new_visitor
 
 ANNA, BEN = "a" * 64, "b" * 64
@@ -209,3 +218,54 @@ def wait_until_ended(lab, job):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not job.failure
+
+
+def choose_arrows(lab, visitor, tmp_path):
+    """Makes 2 × 20 arrows the visitor's choice, whose names do not say that a mirror matters."""
+    pictures, labels = draw_arrows(40, seed=0)
+    owner = lab.owner(visitor)
+    for label, name in enumerate(("here", "there")):
+        paths = [tmp_path / f"{name}-{number}.png" for number in range(20)]
+        for path, picture in zip(paths, pictures[labels == label], strict=True):
+            path.write_bytes(png(picture.permute(2, 0, 1).contiguous()))
+        lab.sets.add(owner, name, paths)
+    return lab.sets.choose(owner, OWN, ignore_progress)
+
+
+def test_a_sweep_does_not_mirror_what_a_mirror_makes_wrong(lab, tmp_path):
+    """Unless flip is what varies, or has been chosen."""
+    anna, axes = new_visitor(), [axis("lr", [0.01, 0.1])]
+    choose_arrows(lab, anna, tmp_path)
+    settings = {"epochs": 1, "batch_size": 4, "scheduler": "constant"}
+    job = lab.sweep(anna, settings, axes)
+    assert {cell.config.flip for cell in job.cells} == {False}
+    wait_until_ended(lab, job)
+    job = lab.sweep(anna, settings, [axis("flip", [True, False])])
+    assert [cell.config.flip for cell in job.cells] == [True, False]
+    wait_until_ended(lab, job)
+
+
+def test_plan_preview_and_script_are_of_the_chosen_pictures(lab, tmp_path):
+    """The plan of 10,000 pictures takes all 36, its line says why flip is off, and no script can load them."""
+    anna = new_visitor()
+    images = choose_arrows(lab, anna, tmp_path)
+    assert Plan().settings(images)["num_images"] == 0
+    grid = lab.sweep_grid(Plan().settings(images) | {"batch_size": 16}, Plan().axes(), images)
+    assert {num_training_images(cell.config, images) for cell in grid.cells} == {32}
+    line = panel.words(lab, grid, None, "en", sweep_settings({}, Plan().axes(), images)[1])
+    assert "in a mirror these pictures look like those of another class" in line
+    chosen = pictures.suited_settings(images)
+    assert chosen == {"flip": False, "batch_size": 16, "epochs": 30, "pretrained": "frozen"}
+    config = FIRST.changed(chosen)
+    assert planned_lrs(config, lab.shown_images(anna))[-1][0] == 30
+    with pytest.raises(gr.Error, match="own pictures, which a script cannot load"):
+        write_code(lab, visitor=anna, **config.settings())
+
+
+def test_unequal_classes_are_pointed_out(lab, tmp_path):
+    """Guessing the largest class looks like a good accuracy."""
+    owner = lab.owner(new_visitor())
+    lab.sets.add(owner, "cat", files(tmp_path / "files", 10))
+    lab.sets.add(owner, "dog", files(tmp_path / "files", 90, first=1))
+    images = lab.sets.choose(owner, OWN, ignore_progress)
+    assert "The largest class has 90% of the pictures" in pictures._own(lab.sets.draft(owner), images, [], "en")

@@ -25,8 +25,6 @@ def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-FLIP_IS_OFF = "flip is off, because a mirror would make these letters, digits or directions wrong."
-
 _DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 _SIDES = ({"left", "right"}, {"左", "右"}, {"forward", "backward"}, {"clockwise", "counterclockwise"})
 

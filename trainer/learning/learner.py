@@ -22,6 +22,7 @@ from trainer.learning.schedulers import build_scheduler
 from trainer.learning.training_set import training_statistics
 from trainer.networks.architectures import memory_format
 from trainer.networks.model import OptimizerLabModel
+from trainer.networks.pretrained import bundled_network, copy_convolutions
 from trainer.settings.config import TrainConfig
 
 # fork_rng saves and restores the process's global generator, so two runs must not be inside it at the same time.
@@ -56,7 +57,7 @@ def build_learner(
     """
     model = build_model(config, data, split)
     model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
-    optimizer = build_optimizer(config, model.parameters())
+    optimizer = build_optimizer(config, [weight for weight in model.parameters() if weight.requires_grad])
     return Learner(
         model=model,
         optimizer=optimizer,
@@ -67,13 +68,20 @@ def build_learner(
 
 
 def build_model(config: TrainConfig, data: ImageData, split: Split) -> OptimizerLabModel:
-    """Returns the untrained network of a run, on the CPU; config.seed alone determines its random weights."""
+    """Returns the network of a run before its training, on the CPU; config.seed alone determines its random weights.
+
+    One that is `pretrained` has the convolutions of the bundled network, and its mean and deviation of the pixels.
+    Raises UserError if no such network is bundled.
+    """
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if config.normalize:
         mean, std = training_statistics(config, data)
     with _INITIALIZING, torch.random.fork_rng(devices=[]):
+        trained = None if config.pretrained == "none" else bundled_network(config.model)
+        if trained:
+            mean, std = trained.config["mean"], trained.config["std"]
         torch.default_generator.manual_seed(config.seed)
-        return OptimizerLabModel(
+        model = OptimizerLabModel(
             architecture=config.model,
             activation=config.activation,
             softmax=config.softmax,
@@ -84,6 +92,9 @@ def build_model(config: TrainConfig, data: ImageData, split: Split) -> Optimizer
             # A network that has not learned from mirror images may confuse what they make of a picture.
             mirror=config.model == "fast" and config.flip,
         )
+    if trained:
+        copy_convolutions(model.network, trained.network, frozen=config.pretrained == "frozen")
+    return model
 
 
 @explain_out_of_memory()
@@ -142,8 +153,10 @@ def train_batch(
 
 
 def start_training(learner: Learner) -> None:
-    """Brings model and optimizer into training mode, for `train_batch`."""
+    """Brings model and optimizer into training mode, for `train_batch`; batch normalisation only if it is trained."""
     learner.model.train()
+    for layer in _norms(learner.model):
+        layer.train(layer.weight.requires_grad)
     if is_schedule_free(learner.optimizer):
         learner.optimizer.train()  # type: ignore[attr-defined]
 
@@ -158,7 +171,7 @@ def finish_training(learner: Learner, images: Tensor) -> None:
     if not is_schedule_free(learner.optimizer):
         return
     learner.optimizer.eval()  # type: ignore[attr-defined]
-    norms = _norms(learner.model)
+    norms = [layer for layer in _norms(learner.model) if layer.training]
     if not norms:
         return
     chosen = images[:: math.ceil(len(images) / _MOST_MEASURED)]
@@ -219,12 +232,14 @@ def _combine(model: OptimizerLabModel, loss: Tensor, weight: float, world: World
     torch's DistributedDataParallel would not be faster, because the gradients of a network this small are sent in one
     piece, and it needs at least one image on every rank.
     """
-    parameters, gradients = dict(model.named_parameters()), []
-    for parameter in parameters.values():
+    gradients = []
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
         if parameter.grad is None:  # this rank has had no image yet
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
-    buffers = [tensor for name, tensor in model.state_dict().items() if name not in parameters]
+    buffers = [buffer for layer in _norms(model) if layer.training for buffer in layer.buffers()]
     statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
     for tensor in (loss, *statistics):
         tensor.mul_(weight)

@@ -17,6 +17,7 @@ from trainer.settings.schedulers import SCHEDULERS
 
 MODELS = ("quick", "fast")
 ACTIVATIONS = ("none", "relu")
+PRETRAINED = ("none", "finetuned", "frozen")
 SPLITS = ("train", "test")
 PRECISIONS = ("float32", "bfloat16", "float16")
 UNITS = ("epoch", "batch")
@@ -50,6 +51,12 @@ class TrainConfig:
         False,
         "Adds a Softmax layer before the loss, which already contains one: the tutorial's mistake. Leave it "
         "off, or turn it on to see the loss hardly fall.",
+    )
+    pretrained: str = choice(
+        "none",
+        PRETRAINED,
+        "Start from the convolutions of the bundled network, which CIFAR-10 has taught. Try it with few pictures: "
+        "finetuned trains them further, frozen only the layers after them, which is faster.",
     )
 
     optimizer: str = choice(
@@ -494,6 +501,8 @@ def _fill(config: TrainConfig, part: str, rows: Mapping[str, Row]) -> None:
 
 def _check_together(config: TrainConfig) -> None:
     """Raises UserError for settings that contradict each other or would do nothing."""
+    if config.pretrained != "none" and (config.activation != "relu" or not config.normalize):
+        raise UserError("pretrained needs the activation relu and normalize, with which the bundled networks learned.")
     if config.nesterov and (not config.momentum or config.dampening):
         raise UserError("nesterov needs a momentum above 0 and a dampening of 0.")
     if config.dampening and not config.momentum:

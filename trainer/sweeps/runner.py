@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts
+from trainer.images.mirror import suited
 from trainer.jobs.process import NoWorkersError, Served, WorkerLostError, WorkerProcess
 from trainer.jobs.work import Race, Work
 from trainer.learning.checkpoint import resumed
@@ -27,7 +28,7 @@ from trainer.runs.reader import read_checkpoint
 from trainer.runs.recorder import Recorder
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
-from trainer.sweeps.axes import Cell, Grid
+from trainer.sweeps.axes import Axis, Cell, Grid
 from trainer.sweeps.folder import Sweep, explain_damage
 
 _logger = logging.getLogger(__name__)
@@ -43,6 +44,11 @@ class Worker(Protocol):
 
     def run(self, work: Work, stopping: threading.Event) -> Iterator[Any]:
         """Yields the events of the work until it ends or `stopping` is set."""
+
+
+def sweep_settings(settings: Mapping[str, Any], axes: Sequence[Axis], images: ImageData) -> tuple[dict[str, Any], str]:
+    """Returns the settings that all runs of a sweep share, as `suited` does, and the reason of a change."""
+    return (dict(settings), "") if "flip" in (axis.name for axis in axes) else suited(settings, images)
 
 
 def fitting(whole: Grid, images: ImageData) -> Grid:

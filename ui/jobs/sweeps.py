@@ -125,7 +125,7 @@ class SweepJob(Job):
         if has_ended(run):
             with suppress(OSError):  # a disk that refuses now may accept them after the next run
                 sweep_folder.write_results(self.sweep, self.ended_runs)
-            self.machine.learn_pace(run)
+            self.machine.learn_pace(run, self.images)
             self.on_end(cell, run)
 
     def _save_chart(self) -> None:

@@ -33,8 +33,8 @@ class Machine(Protocol):
     def run(self, work: Work, stopping: Any) -> Iterator[Any]:
         """Yields the events of the work until it ends or `stopping` is set."""
 
-    def learn_pace(self, run: Run) -> None:
-        """Remembers the pace of a run that has ended."""
+    def learn_pace(self, run: Run, images: ImageData) -> None:
+        """Remembers the pace of a run that has ended, on these images."""
 
     def wait_for_images(self, stopping: Any) -> ImageData:
         """Returns the images. Raises UserError if there are none or `stopping` is set first."""

@@ -67,6 +67,13 @@ def test_the_card_of_fast_explains_the_mirroring():
     assert "mirror" not in model_card(run, DATA, {**CONFIG, "architecture": "fast", "mirror": False})
 
 
+def test_the_card_of_a_pretrained_network_says_so():
+    """It names what its convolutions learned from, and whether they learned anything since."""
+    assert "Its convolutions started from those of a network trained on CIFAR-10." in card(pretrained="finetuned")
+    assert "only the layers after them were trained" in card(pretrained="frozen")
+    assert "Its convolutions" not in card()
+
+
 def test_the_command_that_trains_the_same():
     """It has the settings that are not defaults and hides private paths; it is left out if settings changed."""
     assert "\npython -m trainer train --data hub\n" in card()

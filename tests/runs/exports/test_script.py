@@ -27,6 +27,7 @@ from trainer.images.image_data import facts, load_images, subset
 from trainer.images.sources import CIFAR10_REVISION
 from trainer.learning.loop import train
 from trainer.learning.schedulers import preview, spans_run
+from trainer.networks.pretrained import BUNDLED
 from trainer.runs.events import EpochEnded
 from trainer.runs.exports.script import as_code
 from trainer.runs.exports.script.formatting import WIDTH
@@ -50,7 +51,8 @@ def few(images):
 
 @pytest.fixture
 def drawn_here(few, monkeypatch):
-    """Scripts that load the synthetic shapes from trainer get few of them."""
+    """Scripts that load the synthetic shapes from trainer get few of them, and find the bundled networks."""
+    monkeypatch.chdir(BUNDLED.parent)
     monkeypatch.setattr(trainer, "load_images", {"synthetic": few}.get)
     return few
 
@@ -159,6 +161,10 @@ OTHERWISE = [
     {"optimizer": "sam_adamw", "precision": "bfloat16"},
     {"model": "fast", "lr": 0.001},
     {"model": "fast", "lr": 0.001, "activation": "none", "normalize": False, "softmax": True, "label_smoothing": 0.1},
+    {"pretrained": "finetuned"},
+    {"pretrained": "frozen", "optimizer": "adamw_schedulefree", "zero_grad_every": 0, "lr": 1e-4},
+    {"model": "fast", "pretrained": "finetuned", "lr": 0.001},
+    {"model": "fast", "pretrained": "frozen", "optimizer": "sam", "softmax": True},
 ]
 
 

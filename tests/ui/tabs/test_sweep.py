@@ -58,13 +58,13 @@ def shown(lab, visitor, displayed=None):
     return live.show(lab, PAGE, visitor, displayed or Displayed())
 
 
-def test_the_first_plan():
+def test_the_first_plan(lab):
     """Nine learning rates, three optimizers, two seeds."""
     assert panel.read_plan(**VALUES) == Plan()
     assert [axis_text(axis) for axis in Plan().axes()] == [
         "optimizer=sgd,adamw,muon", "lr=0.0001..1.0:9", "seed=0,1",
     ]  # fmt: skip
-    assert len(grid(Plan().settings(), Plan().axes()).cells) == 54
+    assert len(grid(Plan().settings(lab.images), Plan().axes()).cells) == 54
 
 
 PLANS = (
@@ -134,11 +134,13 @@ def test_a_wrong_plan_is_one_sentence(changed, words):
     assert str(error.value).endswith(".")
 
 
-def priced(lab, **changed):
+def priced(lab, visitor=None, **changed):
     """The updates of the line on the plan's cost."""
 
     async def collect():
-        return [updates async for updates in panel.price(lab, PANEL, turn=[0], **{**VALUES, **changed})]
+        return [
+            updates async for updates in panel.price(lab, PANEL, visitor=visitor, turn=[0], **{**VALUES, **changed})
+        ]
 
     return asyncio.run(collect())
 

@@ -174,8 +174,10 @@ def test_a_race_of_schedules_cannot_be_resumed_with_one_schedule(lab):
 def test_settings_that_cannot_be_trained_give_no_script(lab):
     """The error for too many pictures is that of Train; valid settings give a script."""
     with pytest.raises(gr.Error, match="num_images must not be above the 40"):
-        settings.write_code(lab, **page_settings(num_images=41))
-    assert "torch.optim.Adam(" in settings.write_code(lab, **page_settings(optimizer="adam", batch_size=8))
+        settings.write_code(lab, visitor=None, **page_settings(num_images=41))
+    assert "torch.optim.Adam(" in settings.write_code(
+        lab, visitor=None, **page_settings(optimizer="adam", batch_size=8)
+    )
 
 
 def test_a_run_whose_schedule_is_spent_continues_with_a_small_constant_lr(lab):

@@ -19,6 +19,7 @@ from trainer.cli.options import (
     settings_of,
 )
 from trainer.cli.progress import BAR_FORMAT
+from trainer.images.mirror import suited
 from trainer.learning import lr_finder
 from trainer.learning.schedulers import preview
 from trainer.learning.training_set import batches_per_epoch
@@ -42,11 +43,13 @@ def add_find_lr(commands: "Commands") -> None:
 
 def find_lr_command(options: argparse.Namespace) -> int:
     """Prints the trials of a learning-rate search and the suggested lr."""
-    config = TrainConfig.from_settings(settings_of(options))
+    settings = settings_of(options)
+    TrainConfig.from_settings(settings)  # refuses them before the images are loaded
     device = device_of(options)
     images = images_of(options.data)
-    search = lr_finder.find_lr(config, images, device=device)
-    print(images.sentences, file=sys.stderr)
+    settings, reason = suited(settings, images)
+    search = lr_finder.find_lr(TrainConfig.from_settings(settings), images, device=device)
+    print(f"{images.sentences} {reason}".rstrip(), file=sys.stderr)
     trials: list[lr_finder.Trial] = []
     with tqdm(total=1.0, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT) as bar:
         for result in search:

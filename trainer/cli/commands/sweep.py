@@ -40,7 +40,15 @@ from trainer.sweeps import chart, folder, results
 from trainer.sweeps.axes import Cell, Grid, parse_axis
 from trainer.sweeps.axes import grid as make_grid
 from trainer.sweeps.folder import Sweep
-from trainer.sweeps.runner import Worker, fitting, most_at_once, run_sweep, start_workers, threads_of_each
+from trainer.sweeps.runner import (
+    Worker,
+    fitting,
+    most_at_once,
+    run_sweep,
+    start_workers,
+    sweep_settings,
+    threads_of_each,
+)
 
 if TYPE_CHECKING:
     from trainer.cli.options import Commands
@@ -85,7 +93,7 @@ def sweep_command(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     if options.resume and (options.vary or settings or options.run or options.checkpoints):
         raise UserError("--resume takes the settings of the sweep that it continues: leave out the others.")
-    place = check_place(options.on)
+    place, reason = check_place(options.on), ""
     parallel = None if options.parallel is None else to_count("--parallel", options.parallel, most=_MOST_PARALLEL)
     device = device_of(options) if place == LOCAL or options.dry_run else None  # None: on the nodes of a cluster
     if options.resume:
@@ -96,11 +104,12 @@ def sweep_command(options: argparse.Namespace) -> int:
         axes = tuple(map(parse_axis, options.vary))
         make_grid(settings, axes)  # refuses it before the images are loaded
         images = images_of(options.data)
+        settings, reason = sweep_settings(settings, axes, images)
         whole = (options.checkpoints or checkpoints_folder()) / name
         sweep = Sweep(folder=whole, settings=settings, axes=axes, data=facts(images))
     grid = fitting(sweep.grid, images)
     if not options.json:
-        print(images.sentences, file=sys.stderr)
+        print(f"{images.sentences} {reason}".rstrip(), file=sys.stderr)
     _report_refused(grid, options)
     if options.dry_run:
         assert device is not None

@@ -26,8 +26,8 @@ from trainer.cli.options import (
 )
 from trainer.errors import UserError
 from trainer.images import image_data
-from trainer.images.class_names import FLIP_IS_OFF, have_sides
 from trainer.images.image_data import ImageData
+from trainer.images.mirror import suited
 from trainer.learning.checkpoint import Checkpoint, continued, resumed, thread_notice
 from trainer.learning.distributed import LostRankError, World
 from trainer.learning.loop import train
@@ -37,7 +37,7 @@ from trainer.runs.reader import read_checkpoint
 from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.runs.run_folder import MOST_EPOCHS
-from trainer.settings.config import AUGMENT, ROW_SETTINGS, TrainConfig, parse
+from trainer.settings.config import ROW_SETTINGS, TrainConfig, parse
 from trainer.settings.lessons import LESSONS
 from trainer.settings.presets import PRESETS
 
@@ -78,9 +78,9 @@ def train_command(options: argparse.Namespace, world: World) -> int:
     _check_no_run(folder, world)
     images = images_of(options.data, world)
     note = images.sentences
-    if have_sides(images.class_names) and not options.lesson and not {"flip", AUGMENT} & settings.keys():
-        config = config.changed({"flip": False})
-        note += f" {FLIP_IS_OFF}"
+    if not options.lesson:
+        settings, reason = suited(settings, images)
+        config, note = config.changed(settings), f"{note} {reason}".rstrip()
     with world.share_errors():
         events = train(config, images, device=device, world=world)
     with _writing(folder, world):

@@ -23,13 +23,18 @@ _SOURCES = ("hub", "torchvision", "synthetic")
 _PIXELS_PER_POINT = 2  # for high-density screens
 
 _MIRRORED = ", and the network's output is averaged over the picture and its mirror image"
+_STARTS = {
+    "none": "",
+    "finetuned": " Its convolutions started from those of a network trained on CIFAR-10.",
+    "frozen": " Its convolutions are those of a network trained on CIFAR-10; only the layers after them were trained.",
+}
 _TEXT = """---
 {metadata}
 ---
 
 # {title}
 
-A small convolutional network (`{architecture}`), trained with Optimizer Lab.
+A small convolutional network (`{architecture}`), trained with Optimizer Lab.{start}
 
 It distinguishes {num_classes} classes: {class_names}.
 It assigns every picture to one of them, whatever the picture shows.
@@ -115,6 +120,7 @@ def model_card(
         metadata=metadata.to_yaml(),
         title=title,
         architecture=model_config["architecture"],
+        start=_STARTS[run.config.pretrained],
         num_classes=len(model_config["class_names"]),
         class_names=", ".join(map(_escape, model_config["class_names"])),
         data=_escape(data["name"]) + (", which are not published," if data.get("source") == OWN else ""),

@@ -21,7 +21,7 @@ from ui.parts.shared import AT_ONCE, components
 ROWS: dict[str, dict[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
 
 # The settings that belong to no optimizer or scheduler, in the page's order.
-NETWORK = ("model", "activation", "softmax", "seed", "precision")
+NETWORK = ("model", "activation", "softmax", "pretrained", "seed", "precision")
 DATA = ("batch_size", "train_split", "num_images", "holdout", "shuffle", "drop_last", "flip", "shift", "normalize")
 LOSS = ("label_smoothing", "zero_grad_every")
 

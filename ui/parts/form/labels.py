@@ -4,6 +4,7 @@ LABELS = {
     "model": "Network · model",
     "activation": "Activation",
     "softmax": "Extra softmax · softmax",
+    "pretrained": "Start from what CIFAR-10 taught · pretrained",
     "optimizer": "Optimizer",
     "lr": "Learning rate · lr",
     "momentum": "Momentum",

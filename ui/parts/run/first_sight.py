@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from trainer.errors import UserError
+from trainer.networks.pretrained import BUNDLED
 from trainer.runs.comparison import Contender, compare
 from trainer.runs.recorded import read_race
 from trainer.runs.run import Run
 from ui.i18n.words import translate
-from ui.stored_runs import BUNDLED
 
 _FILE = BUNDLED / "race.json"
 _NAMES = {"sgd": "SGD", "adamw": "AdamW", "muon": "Muon"}

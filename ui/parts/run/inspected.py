@@ -9,11 +9,12 @@ import torch
 from trainer.errors import UserError
 from trainer.insight import timeline
 from trainer.networks.model import OptimizerLabModel
+from trainer.networks.pretrained import BUNDLED
 from trainer.runs.reader import read_run, read_settings
 from trainer.settings.config import TrainConfig
 from ui.jobs.insight import Inspected, Opened
 from ui.parts.run.checkpoints import open_published, open_run, open_timeline
-from ui.stored_runs import BUNDLED, bundled
+from ui.stored_runs import bundled
 
 _CPU = torch.device("cpu")
 

@@ -13,6 +13,7 @@ import gradio as gr
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData
+from trainer.networks.pretrained import BUNDLED
 from trainer.runs.run import Curve, Run
 from trainer.settings.lessons import LESSONS
 from trainer.sweeps import folder as sweep_folder
@@ -30,7 +31,6 @@ from ui.parts.run import watching
 from ui.parts.run.job_words import Standing, sharing_words, waiting_words
 from ui.parts.run.run_view import lesson_text
 from ui.run_index import is_key
-from ui.stored_runs import BUNDLED
 from ui.tabs.sweep.results import LOSS, ResultView, Shown
 
 RECORDED = "recorded"  # the key of the sweep that comes with the app

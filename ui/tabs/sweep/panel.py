@@ -17,6 +17,7 @@ from trainer.learning.training_set import images_per_epoch
 from trainer.settings.config import SETTINGS
 from trainer.settings.optimizers import OPTIMIZERS
 from trainer.sweeps.axes import Cell, Grid
+from trainer.sweeps.runner import sweep_settings
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
@@ -200,41 +201,44 @@ def _whole(name: str, value: Any) -> int:
     return checked
 
 
-async def price(lab: Lab, panel: PlanPanel, *, turn: list[int], **values: Any) -> AsyncIterator[Updates]:
-    """Yields the line on what the plan of the widgets' values costs, and its text for a link.
+async def price(
+    lab: Lab, panel: PlanPanel, *, visitor: str | None, turn: list[int], **values: Any
+) -> AsyncIterator[Updates]:
+    """Yields the line on what the plan of the widgets' values costs on the visitor's pictures, and its text for a link.
 
     The time is added once the pace of its optimizers has been measured. `turn` counts the calls of a page: an earlier
     one, which may still be measuring, ends without another update.
     """
     turn[0] += 1
     own_turn = turn[0]
-    async for updates in _price(lab, panel, values):
+    async for updates in _price(lab, panel, visitor, values):
         if turn[0] != own_turn:
             yield gr.skip()  # Gradio sends the last update again at the end
             return
         yield updates
 
 
-async def _price(lab: Lab, panel: PlanPanel, values: dict[str, Any]) -> AsyncIterator[Updates]:
+async def _price(lab: Lab, panel: PlanPanel, visitor: str | None, values: dict[str, Any]) -> AsyncIterator[Updates]:
     language = current_language()
     try:
         plan = read_plan(**values)
         axes = plan.axes()
-        while (images := lab.loaded()) is None:
+        while (images := lab.chosen_images(visitor) or lab.loaded()) is None:
             yield {panel.line: _line(translate("The pictures are still being loaded.", language))}
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-        grid = await in_thread(lab.sweep_grid, plan.settings(), axes)
+        settings, reason = sweep_settings(plan.settings(images), axes, images)
+        grid = await in_thread(lab.sweep_grid, settings, axes, images)
     except UserError as error:
         yield {panel.line: advice(translate(str(error), language))}
         return
     shown: Updates = {panel.link: write(plan)}
     unknown = [name for name in plan.optimizers if name not in lab.paces]
     if unknown:
-        yield {**shown, panel.line: words(lab, grid, None, language, is_measuring=True)}
+        yield {**shown, panel.line: words(lab, grid, None, language, reason, is_measuring=True)}
         for name in unknown:
             await in_thread(lab.measure_pace, name)
     seconds = await in_thread(estimate, lab, grid.cells, images)
-    yield {**shown, panel.line: words(lab, grid, seconds, language)}
+    yield {**shown, panel.line: words(lab, grid, seconds, language, reason)}
 
 
 def estimate(lab: Lab, cells: Sequence[Cell], images: ImageData) -> float | None:
@@ -250,8 +254,10 @@ def estimate(lab: Lab, cells: Sequence[Cell], images: ImageData) -> float | None
     return seconds / lab.parallel
 
 
-def words(lab: Lab, grid: Grid, seconds: float | None, language: str, *, is_measuring: bool = False) -> str:
-    """The number of runs, the time that they take and what is left out, as HTML."""
+def words(
+    lab: Lab, grid: Grid, seconds: float | None, language: str, remark: str = "", *, is_measuring: bool = False
+) -> str:
+    """The number of runs, the time that they take, a remark and what is left out, as HTML."""
     said = [translate("Plan: {count} runs", language, count=f"{len(grid.cells):,}")]
     if is_measuring:
         said.append(translate("measuring how long they take …", language))
@@ -265,7 +271,7 @@ def words(lab: Lab, grid: Grid, seconds: float | None, language: str, *, is_meas
     left_out = [
         translate("{count} left out: {reason}", language, count=count, reason=reason) for reason, count in reasons
     ]
-    return _line(" · ".join(said), *left_out)
+    return _line(" · ".join(said), *filter(None, [translate(remark, language)]), *left_out)
 
 
 def _line(sentence: str, *others: str) -> str:

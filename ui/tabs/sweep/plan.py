@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from trainer.errors import UserError
+from trainer.images.image_data import ImageData
 from trainer.learning.race import MAX_SEEDS
 from trainer.settings.config import SETTINGS, parse
 from trainer.sweeps.axes import Axis, axis, parse_axis
@@ -68,10 +69,11 @@ class Plan:
             *([axis("seed", range(self.num_seeds))] if self.num_seeds > 1 else []),
         ]
 
-    def settings(self) -> dict[str, Any]:
-        """Returns the settings that all runs share."""
+    def settings(self, images: ImageData) -> dict[str, Any]:
+        """Returns the settings that all runs on these images share: of fewer than the plan has, all are used."""
         only = {"optimizer": self.optimizers[0]} if len(self.optimizers) == 1 else {}
-        return {**only, "epochs": self.epochs, "num_images": self.num_images}
+        num_images = self.num_images if self.num_images < len(images.train.labels) else 0
+        return {**only, "epochs": self.epochs, "num_images": num_images}
 
     @property
     def ranges(self) -> list[Range]:

@@ -71,7 +71,7 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared, train: TrainTab) -> None:
     visit: Inputs = {"visitor": shared.visitor, "displayed": displayed}
     pricing: dict[str, Any] = {
         "fn": partial(panel.price, lab, widgets),
-        "inputs_kwargs": {"turn": gr.State([0]), **widgets.inputs},
+        "inputs_kwargs": {"visitor": shared.visitor, "turn": gr.State([0]), **widgets.inputs},
         "outputs": [widgets.line, widgets.link],
         **_UNCHECKED,
     }
@@ -159,7 +159,8 @@ def _start_on_click(
 
     def start(*, visitor: str, displayed: Displayed, **values: Any) -> Updates:
         chosen = panel.read_plan(**values)
-        lab.sweep(checked_visitor(visitor), chosen.settings(), chosen.axes())
+        images = lab.chosen_images(checked_visitor(visitor)) or lab.ready_images()
+        lab.sweep(visitor, chosen.settings(images), chosen.axes())
         displayed.sweep, displayed.picked = None, None
         return {clock: gr.update(active=True), **live.show(lab, page, visitor, displayed)}
 
@@ -291,7 +292,7 @@ def _train_longer_on_click(lab: Lab, page: SweepPage, shared: Shared, train: Tra
         return {
             shared.tabs: gr.Tabs(selected="train"),
             **train.settings.panel.show(config),
-            **train.settings.preview.show(lab, config),
+            **train.settings.preview.show(lab.shown_images(visitor), config),
             **train.lessons.show(None),
         }
 

@@ -220,6 +220,7 @@ def offer(lab: Lab, panel: Panel, visitor: str, race: str | None, name: str) -> 
             language,
         )
     )
+    sentences.append(translate("The pictures that it was trained on are not published.", language))
     if login is not None:
         sentences.append(translate("This app can access only the repos that it has created for you.", language))
     yield {

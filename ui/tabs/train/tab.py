@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from trainer.errors import UserError
+from trainer.images.image_data import ImageData
 from trainer.settings.lessons import lesson_of
 from trainer.settings.presets import FIRST
 from ui.address import current_query
@@ -73,7 +74,7 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
             lesson_panel = lessons.build(cards)
             panel = settings.build(lab, shared.query)
             race_panel = race.build(add)
-            settings.build_code(lab, panel.panel)
+            settings.build_code(lab, panel.panel, shared.visitor)
         with gr.Column(scale=6, min_width=320, elem_id="results"):
             view = run_view.build()
             go_classify = gr.Button(i18n("Classify a picture →"), size="sm", elem_id="go-classify")
@@ -104,10 +105,11 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
     lessons.mark_cards(lesson_panel, view)
     preset_chosen = settings.show_preset_on_click(lesson_panel, panel)
     reset = settings.reset_on_click(panel)
-    pictures.wire(lab, picture_choice, shared, panel.panel)
+    pictures_chosen = pictures.wire(lab, picture_choice, shared, panel.panel)
     raced = race.fill_on_click(race_panel, panel.panel.widgets)
     taken = lr_finder.take_on_click(panel.finder, panel.panel)
-    settings.draw_on_change(lab, panel, race_panel, [*lesson_chosen, *preset_chosen, reset, *raced, taken])
+    chosen = [*pictures_chosen, *lesson_chosen, *preset_chosen, reset, *raced, taken]
+    settings.draw_on_change(lab, panel, race_panel, shared.visitor, chosen)
     _show_on_load(lab, tab, shared)
     own_runs.wire(lab, own, tab.live, shared)
     _start_on_click(lab, tab, shared)
@@ -189,25 +191,26 @@ def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None, displayed
         tab.lessons.cards: lessons.cards(current_language()),
         tab.clock: gr.update(active=True),  # only now, as watching needs the visitor's key
         **live.show(lab, tab.live, visitor, displayed),
-        **open_link(lab, tab, shared.notice, query),
+        **open_link(tab, shared.notice, lab.shown_images(visitor), query),
     }
 
 
-def open_link(lab: Lab, tab: TrainTab, notice: gr.HTML, query: Mapping[str, str]) -> Updates:
+def open_link(tab: TrainTab, notice: gr.HTML, images: ImageData | None, query: Mapping[str, str]) -> Updates:
     """Updates that show the settings and the race of a link, or a notice that explains what is wrong with it."""
     language = current_language()
     preview = tab.settings.preview
     try:
         link = permalink.read(query)
         if link is None:
-            return preview.show(lab, FIRST)
+            config = FIRST.changed(pictures.suited_settings(images)) if images else FIRST
+            return {**preview.show(images, config), **(tab.settings.panel.show(config) if config != FIRST else {})}
         tab.settings.panel.check_fits(link.config)
     except UserError as error:
         wrong = gr.update(value=advice(translate(str(error), language)), visible=True)
-        return {notice: wrong, **preview.show(lab, FIRST)}
+        return {notice: wrong, **preview.show(images, FIRST)}
     lesson = lesson_of(link.config)
     updates: Updates = {
-        **preview.show(lab, link.config, link.race, link.num_seeds),
+        **preview.show(images, link.config, link.race, link.num_seeds),
         **tab.settings.panel.show(link.config),
         **tab.lessons.show(lesson),
         tab.race.num_seeds: link.num_seeds,

@@ -14,9 +14,9 @@ from safetensors.torch import load, save
 from trainer.errors import UserError
 from trainer.hub import retry
 from trainer.networks.model import OptimizerLabModel
+from trainer.networks.pretrained import BUNDLED
 from ui.parts.run import checkpoints
 from ui.parts.run.checkpoints import in_hub_thread, open_kept, open_model, open_published, open_run
-from ui.stored_runs import BUNDLED
 
 ID = "owner/run"
 CPU = torch.device("cpu")

@@ -22,6 +22,7 @@ _IMPORTS = (
     (r"\bnp\.", "import numpy as np", "numpy"),
     (r"\btorch\.", "import torch", "torch"),
     (r"= Prodigy\(", "from prodigyopt import Prodigy", "prodigyopt"),
+    (r"\bload_file\(", "from safetensors.torch import load_file", "safetensors"),
     (r"= AdamWScheduleFree\(", "from schedulefree import AdamWScheduleFree", "schedulefree"),
     (r"= SGDScheduleFree\(", "from schedulefree import SGDScheduleFree", "schedulefree"),
     (r"= Adan\(", "from timm.optim import Adan", "timm"),
@@ -50,7 +51,8 @@ def as_code(config: TrainConfig, data: Mapping[str, Any]) -> str:
     ignores settings that changed during the run, and reads a folder's images without GIFs and without replacing
     transparency by white.
 
-    Raises UserError if `data` names no source, or a dataset that the Hub cannot have.
+    Raises UserError if `data` names no source, or a dataset that the Hub cannot have; and for a pretrained network
+    that does not come with this copy of the app.
     """
     source = image_source(data)
     parts = [

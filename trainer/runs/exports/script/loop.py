@@ -1,6 +1,7 @@
 """The part of a script that trains and tests, epoch after epoch."""
 
 from trainer.runs.exports.script.formatting import indented
+from trainer.runs.exports.script.network import learning_parameters, normalizes_by_batch
 from trainer.runs.exports.script.optimizer import has_schedule
 from trainer.settings.config import TrainConfig
 from trainer.settings.optimizers import OPTIMIZERS
@@ -16,7 +17,7 @@ def make_loop(config: TrainConfig) -> list[str]:
     is_schedule_free = OPTIMIZERS[config.optimizer].is_schedule_free
     epoch = [
         *(order if config.shuffle else []),
-        *(["network.train()"] if config.model == "fast" else []),
+        *(["network.train()"] if normalizes_by_batch(config) else []),
         *(["optimizer.train()"] if is_schedule_free else []),
         "loss_sum = 0.0",
         "for images, labels in loader:",
@@ -65,10 +66,11 @@ def _backward(config: TrainConfig) -> list[str]:
     if OPTIMIZERS[config.optimizer].is_sharpness_aware:
         step[0] = "optimizer.step(again)"
     if not every and OPTIMIZERS[config.optimizer].is_schedule_free:
+        parameters = learning_parameters(config)
         step = [
-            "gradients = [p.grad.clone() for p in network.parameters()]  # the step overwrites them",
+            f"gradients = [p.grad.clone() for p in {parameters}]  # the step overwrites them",
             *step,
-            "for p, gradient in zip(network.parameters(), gradients):",
+            f"for p, gradient in zip({parameters}, gradients):",
             "    p.grad.copy_(gradient)",
         ]
     clear = "optimizer.zero_grad()" if every else "# optimizer.zero_grad() is missing: gradients add up for ever"
@@ -80,7 +82,7 @@ def _second_pass(config: TrainConfig) -> list[str]:
     if not OPTIMIZERS[config.optimizer].is_sharpness_aware:
         return []
     body, norms = ["optimizer.zero_grad()", *_compute(config), "loss.backward()"], []
-    if config.model == "fast":  # the running means are those of the first pass
+    if normalizes_by_batch(config):  # the running means are those of the first pass
         norms = ["norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]", ""]
         freeze, thaw = (
             ["for layer in norms:", f"    layer.track_running_stats = {is_tracking}"] for is_tracking in (False, True)
@@ -91,7 +93,7 @@ def _second_pass(config: TrainConfig) -> list[str]:
 
 def _average(config: TrainConfig) -> list[str]:
     """Returns the lines that give the network its average weights, and batch normalisation statistics of them."""
-    if config.model != "fast":
+    if not normalizes_by_batch(config):
         return ["optimizer.eval()  # the average of the weights"]
     return [
         "optimizer.eval()  # the average of the weights, whose statistics are not known yet",
@@ -112,7 +114,7 @@ def _test(config: TrainConfig) -> list[str]:
     # The same average as trainer.networks.architectures.Mirrored.
     mirror = [f"    mirror = torch.cat([{output} for images in test_images.flip(-1).split(500)])"]
     return [
-        *(["network.eval()  # batch normalisation by its running mean"] if is_fast else []),
+        *(["network.eval()  # batch normalisation by its running mean"] if normalizes_by_batch(config) else []),
         "with torch.no_grad():",
         f"    outputs = torch.cat([{output} for images in test_images.split(500)])",
         *([*mirror, "outputs = (outputs + mirror) / 2"] if is_fast and config.flip else []),

@@ -2,32 +2,44 @@
 
 from trainer.images.readers import SIZE
 from trainer.networks.architectures import FAST_LAYERS
+from trainer.networks.pretrained import bundled_network
 from trainer.runs.exports.script.formatting import call, indented
 from trainer.runs.exports.script.images import ImageSource
 from trainer.settings.config import TrainConfig
 
 
 def make_network(config: TrainConfig, source: ImageSource) -> list[str]:
-    """Returns lines that define the network, with the same initial weights as in the app."""
-    is_fast = config.model == "fast"
+    """Returns lines that define the network, with the same initial weights as in the app.
+
+    Raises UserError if they are those of a bundled network that does not exist.
+    """
+    is_fast, is_pretrained = config.model == "fast", config.pretrained != "none"
+    statistics = "mean, std" if is_pretrained else "(mean / 255).tolist(), (std / 255).tolist()"
     layers = [
-        *(["v2.Normalize((mean / 255).tolist(), (std / 255).tolist())"] if config.normalize else []),
+        *([f"v2.Normalize({statistics})"] if config.normalize else []),
         *(_fast(source.num_classes) if is_fast else _quick(config, source.num_classes)),
         *(["nn.Softmax(dim=1)"] if config.softmax else []),
     ]
-    # In float64 because the app computes them exactly: a difference in the last digit grows with every step.
-    statistics = ["std, mean = torch.std_mean(train_images.double(), (0, 2, 3), correction=0)  # of each colour"]
-    if source.can_be_uniform:
-        statistics.append("std = std.clamp(min=0.255)  # it is 0 for a colour that is the same in all pictures")
     device = '"cuda", ' if config.precision == "float16" else ""
+    first_filters = _first_filters(f"network[{int(config.normalize)}][0]") if is_fast and not is_pretrained else []
     return [
         *(_block(config) if is_fast else []),
         f"torch.manual_seed({config.seed})",
-        *(statistics if config.normalize else []),
+        *(_statistics(config, source) if config.normalize else []),
         *call("network = nn.Sequential", layers),
-        *(_first_filters(f"network[{int(config.normalize)}][0]") if is_fast else []),
+        *(_convolutions(config) if is_pretrained else first_filters),
         f"network.to({device}memory_format=torch.channels_last)  # a faster memory layout for the weights",
     ]
+
+
+def learning_parameters(config: TrainConfig) -> str:
+    """Returns the parameters that are trained, as source."""
+    return "learning" if config.pretrained == "frozen" else "network.parameters()"
+
+
+def normalizes_by_batch(config: TrainConfig) -> bool:
+    """Returns whether the network has batch normalisation that uses the batch's own statistics in training."""
+    return config.model == "fast" and config.pretrained != "frozen"
 
 
 def make_loss(config: TrainConfig) -> list[str]:
@@ -59,6 +71,38 @@ def _block(config: TrainConfig) -> list[str]:
     layers = ["nn.Conv2d(width, wider, 3, padding=1, bias=False)", "*pool", "nn.BatchNorm2d(wider)"]
     layers += {"none": [], "relu": ["nn.ReLU()"]}[config.activation]
     return ["", "def block(width, wider, *pool):", *indented(call("return nn.Sequential", layers)), "", ""]
+
+
+def _statistics(config: TrainConfig, source: ImageSource) -> list[str]:
+    if config.pretrained != "none":
+        trained = bundled_network(config.model).config
+        return [f"mean, std = {trained['mean']}, {trained['std']}"]
+    # In float64 because the app computes them exactly: a difference in the last digit grows with every step.
+    lines = ["std, mean = torch.std_mean(train_images.double(), (0, 2, 3), correction=0)  # of each colour"]
+    if source.can_be_uniform:
+        lines.append("std = std.clamp(min=0.255)  # it is 0 for a colour that is the same in all pictures")
+    return lines
+
+
+def _convolutions(config: TrainConfig) -> list[str]:
+    """Returns lines that start from the convolutions of a bundled network, and freeze them."""
+    lines = [
+        "# The convolutions of a network trained on CIFAR-10: run this script in the folder of Optimizer Lab.",
+        f'weights = load_file("checkpoints/{config.model}/model.safetensors")',
+        'for kind, name in ((nn.Conv2d, "conv"), (nn.BatchNorm2d, "norm")):',
+        "    for number, layer in enumerate((layer for layer in network.modules() if isinstance(layer, kind)), 1):",
+        '        layer.load_state_dict({key: weights[f"network.{name}{number}.{key}"] for key in layer.state_dict()})',
+    ]
+    if config.pretrained != "frozen":
+        return lines
+    lines += [
+        "        layer.requires_grad_(False)",
+        "learning = [weight for weight in network.parameters() if weight.requires_grad]",
+    ]
+    return [
+        *lines,
+        *(["network.eval()  # keeps the means of the batch normalisation"] if config.model == "fast" else []),
+    ]
 
 
 def _first_filters(layer: str) -> list[str]:

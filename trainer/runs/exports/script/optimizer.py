@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.learning import optimizers, schedulers
 from trainer.runs.exports.script.formatting import call, keywords, literal
+from trainer.runs.exports.script.network import learning_parameters
 from trainer.settings.config import TrainConfig
 
 
@@ -29,7 +30,7 @@ def make_optimizer(config: TrainConfig) -> list[str]:
     settings = {"lr": literal(lr), **_not_default(kind, optimizers.arguments(config), without=("lr",))}
     scaler = ['scaler = torch.amp.GradScaler("cuda")'] if config.precision == "float16" else []
     name = f"torch.optim.{kind.__name__}" if kind.__module__.startswith("torch.") else kind.__name__
-    return [*call(f"optimizer = {name}", ["network.parameters()", *keywords(settings)]), *scaler]
+    return [*call(f"optimizer = {name}", [learning_parameters(config), *keywords(settings)]), *scaler]
 
 
 def make_scheduler(config: TrainConfig) -> list[str]:

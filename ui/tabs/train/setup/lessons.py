@@ -11,6 +11,7 @@ from gradio.events import Dependency
 
 from trainer.errors import UserError
 from trainer.networks.files import read_json
+from trainer.networks.pretrained import BUNDLED
 from trainer.palette import COLORS, PLAN
 from trainer.settings.lessons import LESSONS, Lesson
 from trainer.settings.optimizers import OPTIMIZERS
@@ -20,7 +21,6 @@ from ui.parts.form import fields
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run.run_view import RunView
 from ui.parts.shared import AT_ONCE, components
-from ui.stored_runs import BUNDLED
 from ui.tabs.train.buttons import STARTS, refusal
 
 _CURVES = BUNDLED / "lessons.json"

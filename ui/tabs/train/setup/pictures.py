@@ -11,11 +11,12 @@ from typing import Any
 import gradio as gr
 import torch
 from gradio.blocks import Block
+from gradio.events import Dependency
 from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.images.class_names import FLIP_IS_OFF, have_sides
 from trainer.images.image_data import OWN, ImageData
+from trainer.images.mirror import why_unflipped
 from trainer.progress import Steps, ignore_progress, run_in_thread
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
@@ -33,7 +34,9 @@ from ui.visitors import checked_visitor
 Suited = Mapping[str, Block]  # the widgets of the settings that depend on the pictures, by name
 
 _MOST_SAMPLES = 12
-_FEW = 1000  # training pictures: then smaller batches and more epochs suit
+_FEW = 1000  # training pictures: then other settings suit
+_FOR_FEW = "frozen"  # of `pretrained`
+_UNBALANCED = 1.8  # times the mean class, for the largest one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,22 +101,22 @@ def build(note: gr.HTML) -> PicturesView:
     )
 
 
-def wire(lab: Lab, view: PicturesView, shared: Shared, panel: fields.Panel) -> None:
-    """Adds the events of the choice, which also sets the settings that suit the pictures."""
-    suited: Suited = {name: panel.widgets[name] for name in ("flip", "batch_size", "epochs")}
+def wire(lab: Lab, view: PicturesView, shared: Shared, panel: fields.Panel) -> list[Dependency]:
+    """Adds the events of the choice, which also sets the settings that suit the pictures; returns those events."""
+    suited: Suited = {name: panel.widgets[name] for name in ("flip", "batch_size", "epochs", "pretrained")}
     visitor: dict[str, Block] = {"visitor": shared.visitor}
     outputs = components(view, suited)
     shared.page.load(
         partial(show, lab, view), inputs_kwargs=visitor, outputs=components(view), api_name="_load_pictures", **AT_ONCE
     )
-    view.choice.input(
+    chosen = view.choice.input(
         partial(choose, lab, view, suited),
         inputs_kwargs={**visitor, "choice": view.choice},
         outputs=outputs,
         api_name="_choose_pictures",
         **AT_ONCE,
     )
-    for event, files in ((view.files.upload, view.files), (view.camera.input, view.camera)):
+    added = [
         event(
             partial(add, lab, view, suited),
             inputs_kwargs={**visitor, "class_name": view.class_name, "files": files},
@@ -122,13 +125,29 @@ def wire(lab: Lab, view: PicturesView, shared: Shared, panel: fields.Panel) -> N
             api_name="_add_pictures",
             **AT_ONCE,
         )
-    view.delete.click(
+        for event, files in ((view.files.upload, view.files), (view.camera.input, view.camera))
+    ]
+    deleted = view.delete.click(
         partial(delete, lab, view, suited),
         inputs_kwargs=visitor,
         outputs=outputs,
         api_name="_delete_pictures",
         **AT_ONCE,
     )
+    return [chosen, *added, deleted]
+
+
+def suited_settings(images: ImageData) -> dict[str, Any]:
+    """Returns settings that suit the pictures: what a mirror makes wrong is not mirrored, and few pictures take small
+    batches, more epochs and convolutions that are trained already.
+    """
+    few = len(images.train.labels) < _FEW
+    return {
+        "flip": not why_unflipped(images),
+        "batch_size": 16 if few else 128,
+        "epochs": 30 if few else 3,
+        "pretrained": _FOR_FEW if few else "none",
+    }
 
 
 def show(lab: Lab, view: PicturesView, *, visitor: str) -> Any:
@@ -139,11 +158,13 @@ def show(lab: Lab, view: PicturesView, *, visitor: str) -> Any:
     except UserError:  # a new visitor, whose key arrives with the next event
         return gr.skip()
     choice = lab.sets.choice(owner)
-    updates: Updates = {view.choice: choice, view.own: gr.update(visible=choice == OWN)}
+    images: ImageData | None = None
+    with suppress(UserError):  # own pictures that are too few
+        images = lab.sets.images(owner)
+    about = _set(images, language) if images else ""
     if choice == OWN:
-        return {**updates, **_about(view, _own(lab.sets.draft(owner), [], language))}
-    images = lab.sets.images(owner)
-    return {**updates, **_about(view, _set(images, language) if images else "")}
+        about = _own(lab.sets.draft(owner), images, [], language)
+    return {view.choice: choice, view.own: gr.update(visible=choice == OWN), **_about(view, about)}
 
 
 @with_page_errors
@@ -209,21 +230,16 @@ def _use_own(lab: Lab, view: PicturesView, suited: Suited, owner: str, draft: Dr
     """Updates that show a visitor's own pictures, which become the set to train on once they are enough."""
     images = lab.sets.choose(owner, OWN, ignore_progress)
     updates = _chosen(lab, view, suited, images) if images else {}
-    return {view.choice: OWN, **_about(view, _own(draft, remarks, current_language())), **updates}
+    return {view.choice: OWN, **_about(view, _own(draft, images, remarks, current_language())), **updates}
 
 
 def _chosen(lab: Lab, view: PicturesView, suited: Suited, images: ImageData | None) -> Updates:
-    """Updates for a choice, None for the app's own pictures: the page's note, and the settings that suit the pictures.
-
-    Letters and sides are not mirrored, and few pictures take small batches and more epochs.
-    """
+    """Updates for a choice, None for the app's own pictures: the page's note and the settings that suit them."""
     images = images or lab.images
     updates: Updates = {view.note: run_view.images_note(images, lab.loading, lab.failure, current_language())}
     if images is None:
         return updates
-    few = len(images.train.labels) < _FEW
-    values = {"flip": not have_sides(images.class_names), "batch_size": 16 if few else 128, "epochs": 30 if few else 3}
-    return updates | {suited[name]: value for name, value in values.items()}
+    return updates | {suited[name]: value for name, value in suited_settings(images).items()}
 
 
 def _about(view: PicturesView, content: str) -> Updates:
@@ -231,17 +247,38 @@ def _about(view: PicturesView, content: str) -> Updates:
 
 
 def _set(images: ImageData, language: str) -> str:
-    remark = note(translate(FLIP_IS_OFF, language)) if have_sides(images.class_names) else ""
-    return remark + _samples(images.class_names, images.train.images.permute(0, 2, 3, 1), images.train.labels)
+    sentences = [*_imbalance(images.train.labels, language), translate(why_unflipped(images), language)]
+    return _remarks(sentences) + _samples(
+        images.class_names, images.train.images.permute(0, 2, 3, 1), images.train.labels
+    )
 
 
-def _own(draft: Draft, remarks: Sequence[str], language: str) -> str:
+def _own(draft: Draft, images: ImageData | None, remarks: Sequence[str], language: str) -> str:
+    """What is in a visitor's own pictures; `images` is the set to train on, None if they are too few."""
     sentences = list(remarks)
-    if not draft.is_enough:
+    if images:
+        sentences += [*_imbalance(draft.labels, language), translate(why_unflipped(images), language)]
+    else:
         sentences.append(translate(TOO_FEW, language, classes=FEWEST_CLASSES, pictures=FEWEST_PICTURES))
-    if have_sides(draft.class_names or ("",)):
-        sentences.append(translate(FLIP_IS_OFF, language))
-    return (note(" ".join(sentences)) if sentences else "") + _samples(draft.class_names, draft.images, draft.labels)
+    return _remarks(sentences) + _samples(draft.class_names, draft.images, draft.labels)
+
+
+def _imbalance(labels: Tensor, language: str) -> list[str]:
+    """A sentence on what the accuracy is worth if one class has most of the pictures."""
+    counts = torch.bincount(labels)
+    share = int(counts.max()) / len(labels)
+    if int(counts.max()) < _UNBALANCED * len(labels) / int((counts > 0).sum()):
+        return []
+    sentence = (
+        "The largest class has {share} of the pictures, so that guessing it is right as often: look at the accuracy of "
+        "each class, in Inside, Mistakes."
+    )
+    return [translate(sentence, language, share=f"{share:.0%}")]
+
+
+def _remarks(sentences: Sequence[str]) -> str:
+    text = " ".join(filter(None, sentences))
+    return note(text) if text else ""
 
 
 def _samples(class_names: Sequence[str], pixels: Tensor, labels: Tensor) -> str:

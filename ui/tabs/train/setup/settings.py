@@ -50,12 +50,14 @@ class Preview:
     reset: gr.Button
 
     def show(
-        self, lab: Lab, config: TrainConfig, contenders: Sequence[TrainConfig] = (), num_seeds: int = 1
+        self, images: ImageData | None, config: TrainConfig, contenders: Sequence[TrainConfig] = (), num_seeds: int = 1
     ) -> Updates:
-        """Updates for a config, and for the race in the link; a note explains a schedule that does not fit."""
+        """Updates for a config on these images, and for the race in the link; a note explains a schedule that does not
+        fit. Images of None stand for CIFAR-10.
+        """
         language = current_language()
         try:
-            chart, note = _draw(lab.images, config, language)
+            chart, note = _draw(images, config, language)
         except UserError as error:
             return self.explain(error)
         own, _ = differences([config, _with_defaults(config)])
@@ -168,7 +170,9 @@ def reset_on_click(settings: Settings) -> Dependency:
     )
 
 
-def draw_on_change(lab: Lab, settings: Settings, race: Race, chosen: Sequence[Dependency]) -> None:
+def draw_on_change(
+    lab: Lab, settings: Settings, race: Race, visitor: gr.BrowserState, chosen: Sequence[Dependency]
+) -> None:
     """Makes the preview and the page's link follow the settings and the race; `chosen` are events that set several."""
     panel = settings.panel
     # On input, not on change: when a link or a lesson sets all widgets, the first change comes before the last is set.
@@ -176,7 +180,12 @@ def draw_on_change(lab: Lab, settings: Settings, race: Race, chosen: Sequence[De
     edited = [widget.input for name, widget in panel.widgets.items() if name not in panel.abouts]
     drawing: dict[str, Any] = {
         "fn": partial(draw, lab, settings.preview),
-        "inputs_kwargs": {"contenders": race.contenders, "num_seeds": race.num_seeds, **panel.widgets},
+        "inputs_kwargs": {
+            "visitor": visitor,
+            "contenders": race.contenders,
+            "num_seeds": race.num_seeds,
+            **panel.widgets,
+        },
         "outputs": components(settings.preview),
         **AT_ONCE,
         # Drawing can compute for a second: many previews at once must not take all of the processor.
@@ -193,24 +202,33 @@ def draw_on_change(lab: Lab, settings: Settings, race: Race, chosen: Sequence[De
         event.then(api_name=f"_draw_preview_{number}", **drawing)
 
 
-def build_code(lab: Lab, panel: fields.Panel) -> None:
+def build_code(lab: Lab, panel: fields.Panel, visitor: gr.BrowserState) -> None:
     """Adds the panel that writes the settings as a script."""
     button, script = code_panel("code")
-    button.click(partial(write_code, lab), inputs_kwargs={**panel.widgets}, outputs=script, api_name="_code", **AT_ONCE)
+    button.click(
+        partial(write_code, lab),
+        inputs_kwargs={"visitor": visitor, **panel.widgets},
+        outputs=script,
+        api_name="_code",
+        **AT_ONCE,
+    )
 
 
-def draw(lab: Lab, preview: Preview, *, contenders: Any, num_seeds: Any, **settings: Any) -> Updates:
-    """Updates of the preview for the widgets' values; a note explains invalid ones."""
+def draw(
+    lab: Lab, preview: Preview, *, visitor: str | None, contenders: Any, num_seeds: Any, **settings: Any
+) -> Updates:
+    """Updates of the preview for the widgets' values and the visitor's pictures; a note explains invalid ones."""
     try:
-        return preview.show(lab, fields.read_config(settings), read_contenders(contenders), int(num_seeds or 1))
+        config, images = fields.read_config(settings), lab.shown_images(visitor)
+        return preview.show(images, config, read_contenders(contenders), int(num_seeds or 1))
     except UserError as error:
         return preview.explain(error)
 
 
 @with_page_errors
-def write_code(lab: Lab, **settings: Any) -> str:
-    """Returns a plain PyTorch script with the settings, which must be trainable on the app's images."""
-    images, config = lab.ready_images(), fields.read_config(settings)
+def write_code(lab: Lab, *, visitor: str | None, **settings: Any) -> str:
+    """Returns a plain PyTorch script with the settings, which must be trainable on the visitor's pictures."""
+    images, config = lab.chosen_images(visitor) or lab.ready_images(), fields.read_config(settings)
     training_split(config, images)
     return as_code(config, facts(images))
 

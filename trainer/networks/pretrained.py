@@ -1,0 +1,40 @@
+"""The convolutions of the networks that come with the app, for a training to start from."""
+
+import functools
+from pathlib import Path
+
+from torch import nn
+
+from trainer.errors import UserError
+from trainer.networks.model import OptimizerLabModel
+
+BUNDLED = Path(__file__).parents[2] / "checkpoints"
+"""The folder of the networks that come with the app, each in a folder with the name of its architecture."""
+
+_HEAD = "linear"  # the name of a network's last layers begins so
+
+
+@functools.cache
+def bundled_network(architecture: str) -> OptimizerLabModel:
+    """Returns the network of an architecture that comes with the app, trained on CIFAR-10. It is not to be changed.
+
+    Raises UserError if there is none.
+    """
+    folder = BUNDLED / architecture
+    if not folder.is_dir():
+        raise UserError(
+            "No trained {architecture} comes with this copy of Optimizer Lab: set pretrained to none.",
+            architecture=architecture,
+        )
+    return OptimizerLabModel.from_pretrained(folder)
+
+
+def copy_convolutions(network: nn.Module, trained: nn.Module, *, frozen: bool) -> None:
+    """Copies the convolutions of a trained network, with their batch normalisation, into one of its architecture.
+
+    With `frozen` they get no gradients.
+    """
+    for (name, layer), (_, other) in zip(network.named_children(), trained.named_children(), strict=False):
+        if not name.startswith(_HEAD):
+            layer.load_state_dict(other.state_dict())
+            layer.requires_grad_(not frozen)
