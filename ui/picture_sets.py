@@ -41,6 +41,8 @@ DATASETS = {
 }
 
 FEWEST_CLASSES, FEWEST_PICTURES = 2, 10
+FEW, BATCH_OF_FEW = 1000, 16
+"""Below this number of training pictures smaller batches suit, of this size."""
 TOO_FEW = "Add at least {classes} classes with {pictures} pictures each."
 _MOST_OPEN = 4  # sets in memory; a training keeps its own
 _MOST_KEPT = 5  # versions of a visitor's own pictures: a run can be resumed only with its own

@@ -19,7 +19,7 @@ _reasons: WeakKeyDictionary[ImageData, str] = WeakKeyDictionary()
 
 _MOST_PROBED = 2000
 _LEAST_LOSS = 0.15  # of the accuracy, for a mirror to matter
-_CLEAR = 4.0  # standard deviations: a smaller loss may be chance
+_CLEAR = 3.0  # standard deviations: a smaller loss may be chance
 
 
 def suited(settings: Mapping[str, Any], images: ImageData) -> tuple[dict[str, Any], str]:

@@ -9,6 +9,7 @@ from trainer.images.image_data import ImageData
 from trainer.learning.race import MAX_SEEDS
 from trainer.settings.config import SETTINGS, parse
 from trainer.sweeps.axes import Axis, axis, parse_axis
+from ui.picture_sets import BATCH_OF_FEW, FEW
 
 MOST_VALUES, MOST_EPOCHS = 15, 20
 _LONGEST_LINK = 2000
@@ -70,10 +71,20 @@ class Plan:
         ]
 
     def settings(self, images: ImageData) -> dict[str, Any]:
-        """Returns the settings that all runs on these images share: of fewer than the plan has, all are used."""
-        only = {"optimizer": self.optimizers[0]} if len(self.optimizers) == 1 else {}
-        num_images = self.num_images if self.num_images < len(images.train.labels) else 0
-        return {**only, "epochs": self.epochs, "num_images": num_images}
+        """Returns the settings that all runs on these images share.
+
+        Of fewer images than the plan has, all are used; few take small batches.
+        """
+        count = len(images.train.labels)
+        shared: dict[str, Any] = {
+            "epochs": self.epochs,
+            "num_images": self.num_images if self.num_images < count else 0,
+        }
+        if len(self.optimizers) == 1:
+            shared["optimizer"] = self.optimizers[0]
+        if count < FEW and "batch_size" not in (one.name for one in self.ranges):
+            shared["batch_size"] = BATCH_OF_FEW
+        return shared
 
     @property
     def ranges(self) -> list[Range]:

@@ -27,14 +27,13 @@ from ui.parts.messages import Updates, with_page_errors
 from ui.parts.pictures import data_url
 from ui.parts.run import run_view
 from ui.parts.shared import AT_ONCE, Shared, components
-from ui.picture_sets import DATASETS, DEFAULT, FEWEST_CLASSES, FEWEST_PICTURES, TOO_FEW, Draft
+from ui.picture_sets import BATCH_OF_FEW, DATASETS, DEFAULT, FEW, FEWEST_CLASSES, FEWEST_PICTURES, TOO_FEW, Draft
 from ui.server.uploads import uploaded
 from ui.visitors import checked_visitor
 
 Suited = Mapping[str, Block]  # the widgets of the settings that depend on the pictures, by name
 
 _MOST_SAMPLES = 12
-_FEW = 1000  # training pictures: then other settings suit
 _FOR_FEW = "frozen"  # of `pretrained`
 _UNBALANCED = 1.8  # times the mean class, for the largest one
 
@@ -141,10 +140,10 @@ def suited_settings(images: ImageData) -> dict[str, Any]:
     """Returns settings that suit the pictures: what a mirror makes wrong is not mirrored, and few pictures take small
     batches, more epochs and convolutions that are trained already.
     """
-    few = len(images.train.labels) < _FEW
+    few = len(images.train.labels) < FEW
     return {
         "flip": not why_unflipped(images),
-        "batch_size": 16 if few else 128,
+        "batch_size": BATCH_OF_FEW if few else 128,
         "epochs": 30 if few else 3,
         "pretrained": _FOR_FEW if few else "none",
     }
