@@ -179,7 +179,8 @@ def test_what_is_left_out_is_named_before_anything_runs(lab):
 
 def test_a_plan_that_cannot_be_is_explained_in_its_line(lab):
     """Beside Start, before it is pressed."""
-    assert "batch_size must not be above the 37" in text(priced(lab, num_images=0)[-1], PANEL.line).replace("36", "37")
+    too_large = {**SMALL, "across_low": 64, "across_high": 512}
+    assert "batch_size must not be above the 36" in text(priced(lab, **too_large)[-1], PANEL.line)
     lab.limits = Limits(cells=5)
     assert "make 9 runs; a sweep has up to 5" in text(priced(lab, **SMALL)[-1], PANEL.line)
 
