@@ -43,13 +43,15 @@ class Page(gr.Blocks):
         except Exception as error:
             _logger.warning("An event failed: %s", brief(error))
             request = options.get("request")
+            if isinstance(request, list):  # of a call that says it is one of a batch
+                request = request[0]
             language = "en" if request is None else language_of(request)
             title = translate("That did not work", language)
             raise gr.Error(translate(_UNREADABLE, language), title=title, print_exception=False) from None
 
 
 class _Answered:
-    """Answers with a sentence where Gradio fails before it answers, as for an event or a session that does not exist.
+    """Answers with a sentence where Gradio fails, as for an event that does not exist, or ends the stream it has begun.
 
     It would answer with status 500 and write a traceback to the log.
     """
@@ -68,9 +70,12 @@ class _Answered:
         try:
             await self.app(scope, receive, send_on)
         except Exception as error:
-            if has_begun or scope["type"] != "http":
+            if scope["type"] != "http":
                 raise
             _logger.warning("A request failed: %s", brief(error))
+            if has_begun:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             detail = translate(_UNREADABLE, language_of(Request(scope)))
             await JSONResponse({"detail": detail}, 400)(scope, receive, send)
 

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from gradio.state_holder import SessionState
 from labs import in_event_loop
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from ui.i18n.words import translate
@@ -77,6 +78,23 @@ def test_an_event_that_does_not_exist_is_refused_in_a_sentence(caplog, language)
         }
     assert "A request failed: KeyError" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_a_stream_that_fails_ends(caplog):
+    """Gradio begins to answer a session that has no events, and then raises an error."""
+    blocks = in_event_loop(gr.Blocks)
+    app = in_event_loop(lambda: gr.routes.App.create_app(blocks, app_kwargs={"middleware": malformed.MIDDLEWARE}))
+    answer = TestClient(app).get("/gradio_api/queue/data?session_hash=nobody")
+    assert answer.status_code == 200
+    assert [record.message.split(":")[0] for record in caplog.records] == ["A request failed"]
+
+
+def test_a_call_that_says_it_is_a_batch(page):
+    """Gradio passes its request in a list."""
+    request = gr.Request(Request({"type": "http", "query_string": b"", "headers": [(b"accept-language", b"zh")]}))
+    function = next(one for one in page.fns.values() if one.api_name == "_classify")
+    with pytest.raises(gr.Error, match="应用"):
+        anyio.run(functools.partial(page.process_api, function, [], state=SessionState(page), request=[request]))
 
 
 @pytest.fixture
