@@ -4,6 +4,8 @@ import inspect
 import itertools
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -327,3 +329,14 @@ def test_plateau_lowers_lr_when_the_loss_stalls(tiny):
 def test_spans_run(settings, spans):
     """It tells which schedules cover exactly their run."""
     assert spans_run(TrainConfig(**settings)) is spans
+
+
+@pytest.mark.slow
+def test_a_preview_leaves_out_torchs_compiler():
+    """An idle app, which previews a schedule, would otherwise hold it in memory."""
+    code = (
+        "import sys; from trainer.learning.schedulers import preview; from trainer.settings.config import TrainConfig\n"
+        "for name in 'sgd', 'adam', 'muon', 'sam': list(preview(TrainConfig(optimizer=name), batches_per_epoch=9))\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
@@ -10,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainer.errors import Message, UserError
 from trainer.images.image_data import ImageData
-from trainer.learning.optimizers import build_optimizer
+from trainer.learning.optimizers import arguments
 from trainer.learning.training_set import batches_per_epoch
 from trainer.settings.config import TrainConfig
 
@@ -31,6 +32,20 @@ WARMUP_START = 0.01
 
 _MOST_DRAWN = 400  # points of a schedule; a chart has about as many pixels
 MOST_BATCHES = 100_000  # of a run whose schedule is computed: more would take seconds
+
+
+class _Groups(Optimizer):
+    """What a scheduler changes of an optimizer, its settings, without one that could take a step.
+
+    The first real optimizer makes torch import its compiler, which takes seconds and 0.1 GB.
+    """
+
+    def __init__(self, config: TrainConfig):
+        super().__init__([torch.zeros(1)], arguments(config))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group without torch's checks of its tensors, for which it imports the compiler."""
+        self.param_groups.append({**self.defaults, **param_group})
 
 
 def spans_run(config: TrainConfig) -> bool:
@@ -129,7 +144,7 @@ def preview(config: TrainConfig, *, batches_per_epoch: int) -> Iterator[tuple[in
     Plateau depends on losses that are not known yet: its preview is the lr it starts with. Raises UserError as
     `build_scheduler` does.
     """
-    optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
+    optimizer = _Groups(config)
     scheduler = build_scheduler(config, optimizer, batches_per_epoch=batches_per_epoch)
     every = config.zero_grad_every or 1
     for step in range(1, config.epochs * batches_per_epoch + 1):
