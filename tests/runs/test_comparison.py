@@ -14,8 +14,9 @@ from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
 
-def run(config, *accuracies, status="completed"):
-    return Run(config=config, history=[ended(n, accuracy) for n, accuracy in enumerate(accuracies)], status=status)
+def run(config, *accuracies, status="completed", name=""):
+    history = [ended(n, accuracy) for n, accuracy in enumerate(accuracies)]
+    return Run(config=config, name=name, history=history, status=status)
 
 
 SGD, ADAM = TrainConfig(), TrainConfig(optimizer="adam")
@@ -110,16 +111,38 @@ def test_published_runs_are_contenders_of_their_own():
     contenders = compare(runs, ["", "some/one", "", "other/one"])
     assert [len(one.runs) for one in contenders] == [2, 1, 1]
     assert [one.label for one in contenders] == [
-        "sgd · lr 0.02 · weight_decay 0.0005",
-        "some/one · sgd · lr 0.02 · weight_decay 0.0005",
-        "other/one · adam · lr 0.003 · weight_decay 0",
+        "sgd · lr 0.02 · onecycle",
+        "some/one",
+        "other/one",
     ]
-    assert [one.label for one in compare(runs[:2], ["", "some/one"])] == ["", "some/one"]
+    assert [one.label for one in compare(runs[:2], ["", "some/one"])] == ["sgd · lr 0.02 · onecycle", "some/one"]
     table = list(csv.DictReader(io.StringIO(to_csv(runs[:2], ["", "some/one"]))))
     assert [(row["run"], row["repo_id"], row["epoch"]) for row in table] == [
         ("1", "", "0"), ("1", "", "1"), ("2", "some/one", "0"), ("2", "some/one", "1"),
     ]  # fmt: skip
     assert "repo_id" not in to_csv(runs[:2])
+
+
+def test_names_replace_the_settings_that_differ():
+    """Settings are added only to tell runs of the same name apart, and a name that all runs share is left out."""
+    named = run(SGD, name="mine"), run(SGD.changed({"lr": 0.1}), name="mine"), run(ADAM, name="yours")
+    assert [one.label for one in compare(named)] == ["mine · lr 0.02", "mine · lr 0.1", "yours"]
+    assert [one.label for one in compare(named[:2])] == ["lr 0.02", "lr 0.1"]
+    other = run(ADAM.changed({"epochs": 3, "batch_size": 8, "seed": 1}))
+    assert [one.label for one in compare([named[0], other])] == ["mine", "adam · lr 0.003 · onecycle"]
+    # The same settings with two names are two contenders.
+    assert [one.label for one in compare([run(SGD, name="a"), run(SGD, name="b")])] == ["a", "b"]
+
+
+def test_the_columns_of_the_table_have_distinct_names():
+    """Also if the runs differ in lr. A name that a spreadsheet would take for a formula is text."""
+    table = to_csv([run(SGD, 0.1, name="=1+1"), run(SGD.changed({"lr": 0.1}), 0.1)])
+    rows = list(csv.reader(io.StringIO(table)))
+    assert len(set(rows[0])) == len(rows[0])
+    assert [(row["run"], row["name"], row["lr"]) for row in csv.DictReader(io.StringIO(table))] == [
+        ("1", "'=1+1", "0.02"),
+        ("2", "", "0.1"),
+    ]
 
 
 def test_short_labels_are_the_first_settings_that_differ():

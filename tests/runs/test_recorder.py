@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.runs.test_run_folder import content
+from trainer.errors import UserError
 from trainer.images.image_data import facts
 from trainer.learning.checkpoint import continued, resumed
 from trainer.learning.loop import train
 from trainer.runs import run_folder
 from trainer.runs.events import CheckpointReady, Finished, GpuTime, StepLogged
 from trainer.runs.reader import read_checkpoint, read_run
-from trainer.runs.recorder import Recorder, record
+from trainer.runs.recorder import Recorder, record, rename
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 
@@ -243,3 +244,46 @@ def test_a_disk_that_was_always_full(tiny, tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert run.warning == "The run could not be saved: file too large. Nothing has been saved."
     assert content(tmp_path) == {}
+
+
+HOSTILE = ["x" * 5000, "a" * 61, "two\0", "\u202erun", 7, None]
+
+
+def test_a_run_keeps_its_name(tiny, trained):
+    """In training.json and on its card, through a resume and an interruption of it, until it is renamed."""
+    folder, _ = trained(CONFIG, tiny, until=1)
+    rename(folder, "  My\n<b>run</b> ")
+    assert read_run(folder).name == "My <b>run</b>"
+    assert "\n# My &lt;b&gt;run&lt;/b&gt;: quick by sgd, constant\n" in (folder / "README.md").read_text().replace(
+        "\\", ""
+    )
+    checkpoint = read_checkpoint(folder)
+    with run_folder.writing(folder):
+        list(
+            record(train(CONFIG, tiny, resume=checkpoint), resumed(checkpoint), folder, facts(tiny), resume=checkpoint)
+        )
+    assert (read_run(folder).name, read_run(folder).epoch) == ("My <b>run</b>", 3)
+    rename(folder, "")
+    assert read_run(folder).name == ""
+    assert "My" not in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_refused(tiny, trained, name):
+    """When a run is renamed, and in the file of a stranger; the run stays as it was."""
+    folder, _ = trained(CONFIG, tiny, until=1)
+    before = content(folder)
+    with pytest.raises(UserError, match="name"):
+        rename(folder, name)
+    assert content(folder) == before
+    saved = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(json.dumps({**saved, "name": name}))
+    with pytest.raises(UserError, match="name"):
+        read_run(folder)
+
+
+def test_a_run_in_training_cannot_be_renamed(tiny, trained):
+    """Its writer would lose the name at the next epoch."""
+    folder, _ = trained(CONFIG, tiny, until=1)
+    with run_folder.writing(folder), pytest.raises(UserError, match="is being trained"):
+        rename(folder, "mine")

@@ -39,6 +39,7 @@ class Checkpoint:
     curve: Curve  # up to the end of the last epoch
     keeps_all: bool = False  # whether the run keeps the weights of all its epochs
     layers: tuple[LayersMeasured, ...] = ()  # up to the end of the last epoch
+    name: str = ""  # what the run's owner calls it
 
     @property
     def epoch(self) -> int:
@@ -80,7 +81,13 @@ class SpentScheduleError(UserError):
 def resumed(checkpoint: Checkpoint) -> Run:
     """Returns a new Run that continues from a checkpoint, with its settings, history, curve and layers so far."""
     curve = replace(checkpoint.curve, points=list(checkpoint.curve.points))
-    return Run(config=checkpoint.config, history=list(checkpoint.history), curve=curve, layers=list(checkpoint.layers))
+    return Run(
+        config=checkpoint.config,
+        name=checkpoint.name,
+        history=list(checkpoint.history),
+        curve=curve,
+        layers=list(checkpoint.layers),
+    )
 
 
 def continued(checkpoint: Checkpoint, *, epochs: int | None, changes: Mapping[str, Any]) -> Checkpoint:

@@ -27,18 +27,15 @@ class Spread(NamedTuple):
 class Contender:
     """The runs with the same settings except for the seed.
 
-    `differs` holds those of their settings in which the compared contenders differ. `repo_id` is the repo that the runs
-    were loaded from, "" for local runs; the figures of a repo are its owner's claims.
+    `label` tells the contender from the others, in a few words; it is "" for one that is alone. `differs` holds those
+    of its settings in which the compared contenders differ. `repo_id` is the repo that the runs were loaded from, ""
+    for local runs; the figures of a repo are its owner's claims.
     """
 
+    label: str
     differs: dict[str, Any]
     runs: tuple[Run, ...]
     repo_id: str = ""
-
-    @property
-    def label(self) -> str:
-        """The repo and the settings that differ, in a few words; "" for a local contender that differs in none."""
-        return " · ".join(filter(None, (self.repo_id, label(self.differs))))
 
     @property
     def diverged(self) -> bool:
@@ -85,23 +82,45 @@ class Verdict(NamedTuple):
         return self.margin is not None and self.margin < 0.0005
 
 
+_HEADLINES = ("optimizer", "lr", "scheduler")  # the settings that name the only contender without a title
 _CLEAR_FOR_ONE_SEED = 0.01  # about two standard errors of an accuracy on ten thousand pictures
 
 
-def compare(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> list[Contender]:
+def compare(runs: Sequence[Run], repo_ids: Sequence[str] = (), titles: Sequence[str] | None = None) -> list[Contender]:
     """Returns the runs as contenders, in their order; runs that differ only in their seed are one contender.
 
-    `repo_ids` holds the repo of each run, "" for a local one; if it is empty, all runs are local. Runs of different
-    repos are different contenders.
+    `repo_ids` holds the repo of each run, "" for a local one; if it is empty, all runs are local. `titles` says what
+    each run is called, "" for one without a title; by default these are the names of the runs. Runs of different repos
+    or titles are different contenders, and the settings in their labels tell them from those with the same title.
     """
-    groups: dict[tuple[TrainConfig, str], list[Run]] = {}
-    for run, repo_id in zip(runs, repo_ids or [""] * len(runs), strict=True):
-        groups.setdefault((replace(run.config, seed=0), repo_id), []).append(run)
-    all_differences = differences([config for config, _ in groups])
+    titles = [run.name for run in runs] if titles is None else titles
+    if len(set(titles)) == 1:  # what all are called tells none from another
+        titles = [""] * len(runs)
+    groups: dict[tuple[TrainConfig, str, str], list[Run]] = {}
+    for run, repo_id, title in zip(runs, repo_ids or [""] * len(runs), titles, strict=True):
+        groups.setdefault((replace(run.config, seed=0), repo_id, title), []).append(run)
+    all_differences = differences([config for config, *_ in groups])
+    labels = _labels(list(groups), all_differences)
     return [
-        Contender(differs=differs, runs=tuple(same), repo_id=repo_id)
-        for differs, ((_, repo_id), same) in zip(all_differences, groups.items(), strict=True)
+        Contender(label=name, differs=differs, runs=tuple(same), repo_id=repo_id)
+        for name, differs, ((_, repo_id, _), same) in zip(labels, all_differences, groups.items(), strict=True)
     ]
+
+
+def _labels(groups: Sequence[tuple[TrainConfig, str, str]], all_differences: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns a label for each config, repo and title, of which all the differences are given."""
+    labels: list[str] = []
+    for (config, repo_id, title), differs in zip(groups, all_differences, strict=True):
+        alike = [index for index, (_, *names) in enumerate(groups) if names == [repo_id, title]]
+        if len(alike) > 1:
+            own = differences([groups[index][0] for index in alike])
+            differs = own[alike.index(len(labels))]
+        elif repo_id or title:
+            differs = {}
+        elif len(groups) > 1:
+            differs = {name: getattr(config, name) for name in _HEADLINES}
+        labels.append(" · ".join(filter(None, (repo_id, title, label(differs)))))
+    return labels
 
 
 def differences(configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
@@ -159,24 +178,32 @@ def verdict(contenders: Sequence[Contender]) -> Verdict | None:
     return Verdict(winner, margin, margin > (best.std + second.std or _CLEAR_FOR_ONE_SEED))
 
 
-def to_csv(runs: Sequence[Run], repo_ids: Sequence[str] = ()) -> str:
-    """Returns CSV with a row for each epoch of each run: the run's number, the settings that differ, and the figures.
+def to_csv(runs: Sequence[Run], repo_ids: Sequence[str] = (), titles: Sequence[str] | None = None) -> str:
+    """Returns CSV with a row for each epoch of each run: its number, title, settings that differ, and figures.
 
-    It has a column `repo_id` if any run comes from a repo; `repo_ids` is as for `compare`.
+    It has a column `name` if any run has a title, and `repo_id` if any comes from a repo; the arguments are those of
+    `compare`. The learning rate at the end of an epoch is `epoch_lr`, since `lr` is a setting.
     """
+    titles = [run.name for run in runs] if titles is None else titles
     all_differences = differences([run.config for run in runs])
     names = [name for name in SETTINGS if any(name in own for own in all_differences)]
     measures = [name for name in EpochEnded.__dataclass_fields__ if name != "continued_with"]
+    known = {"name": [_as_cell(title) for title in titles], "repo_id": list(repo_ids)}
+    known = {column: texts for column, texts in known.items() if any(texts)}
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    published = any(repo_ids)
-    table.writerow(["run", *(["repo_id"] if published else []), *names, *measures])
-    for number, (run, own) in enumerate(zip(runs, all_differences, strict=True), 1):
-        known = [number, *([repo_ids[number - 1]] if published else []), *(own.get(name, "") for name in names)]
+    table.writerow(["run", *known, *names, *("epoch_lr" if name == "lr" else name for name in measures)])
+    for index, (run, own) in enumerate(zip(runs, all_differences, strict=True)):
+        cells = [index + 1, *(texts[index] for texts in known.values()), *(own.get(name, "") for name in names)]
         for row in run.history:
             figures = asdict(row)
-            table.writerow([*known, *(figures[name] for name in measures)])
+            table.writerow([*cells, *(figures[name] for name in measures)])
     return text.getvalue()
+
+
+def _as_cell(text: str) -> str:
+    """Returns the text so that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def _named(name: str, value: Any) -> str:

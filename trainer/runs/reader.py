@@ -68,6 +68,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         curve=training_json.curve_until(run.curve, run.epoch),
         keeps_all=content.get("keep_epochs") == "all",
         layers=tuple(read_layers(folder, run.epoch)),
+        name=run.name,
     )
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from safetensors.torch import save
 
-from trainer.errors import Message
+from trainer.errors import Message, UserError
 from trainer.learning.checkpoint import Checkpoint, thread_notice
-from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE
+from trainer.networks.files import CONFIG_FILE, WEIGHTS_FILE, read_json
 from trainer.runs import layers, run_folder, training_json
 from trainer.runs.events import CheckpointReady, EvaluationLogged, Event, Finished, GpuTime, StepLogged
 from trainer.runs.exports.model_card import CARD_FILE, model_card
-from trainer.runs.run import Run
+from trainer.runs.run import Run, checked_name
 from trainer.runs.run_folder import HISTORY_FILE, TENSORS_FILE
 
 _MOST_UNSAVED = 3  # epochs before the last one whose weights stay in memory while the disk refuses
@@ -93,6 +93,25 @@ class Recorder:
         if run_folder.is_run(self.folder):
             return "The run could not be saved: {reason}. What was saved before is still there."
         return "The run could not be saved: {reason}. Nothing has been saved."
+
+
+def rename(folder: Path, name: str) -> None:
+    """Gives the run in a folder another name, also on its card; "" removes the name.
+
+    Raises UserError if the name is invalid, if the run is in training, or if its folder cannot be read or written.
+    """
+    name = checked_name(name)
+    with run_folder.writing(folder):
+        content = {**training_json.load(folder), "name": name}
+        card = model_card(
+            training_json.to_run(content),
+            training_json.to_data(content),
+            read_json(folder / CONFIG_FILE, at_most=run_folder.LARGEST_HISTORY),
+        )
+        try:
+            run_folder.commit(folder, {HISTORY_FILE: training_json.as_json(content), CARD_FILE: card.encode()})
+        except OSError as error:
+            raise UserError("The folder cannot be written: {reason}.", reason=run_folder.reason(error)) from None
 
 
 def record(

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from trainer.errors import UserError
 from trainer.runs.events import (
     REASONS,
     EpochEnded,
@@ -23,6 +24,8 @@ from trainer.settings.config import TrainConfig
 _TESTS_PER_IMAGE, FEWEST_TESTED = 3, 1000
 
 STATUSES = ("training", *REASONS)
+
+LONGEST_NAME = 60  # characters
 
 _MOST_POINTS = 800  # a plot has no pixels for more
 _SMOOTHING = 0.96
@@ -66,6 +69,7 @@ class Run:
     """Curves, status and progress of one run. Only `apply` changes it; it reads no clock."""
 
     config: TrainConfig
+    name: str = ""  # what its owner calls it, as `checked_name` returns it; the runs of a race have the same
     history: list[EpochEnded] = field(default_factory=list)
     status: str = "training"
     advice: str = ""  # the last event's advice: what usually helps, or ""
@@ -159,6 +163,18 @@ class Run:
     def _epoch_fraction(self, step: StepLogged) -> float:
         per_epoch = step.num_steps / self.config.epochs
         return min(1.0, (step.step - (step.epoch - 1) * per_epoch) / per_epoch)
+
+
+def checked_name(name: Any) -> str:
+    """Returns a name for a run, with single spaces, "" for none.
+
+    Raises UserError if it has more than LONGEST_NAME characters, or any that are not visible, such as those that change
+    the direction of writing.
+    """
+    text = " ".join(name[: 2 * LONGEST_NAME].split()) if isinstance(name, str) else "\0"
+    if len(text) > LONGEST_NAME or not text.isprintable():
+        raise UserError("A run's name has up to {most} visible characters.", most=LONGEST_NAME)
+    return text
 
 
 def is_training(runs: Iterable[Run]) -> bool:

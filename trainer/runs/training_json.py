@@ -12,7 +12,7 @@ from typing import Any
 from trainer.errors import Message, UserError
 from trainer.networks.files import WEIGHTS_FILE
 from trainer.runs.events import EpochEnded, json_fields
-from trainer.runs.run import STATUSES, Curve, Point, Run
+from trainer.runs.run import STATUSES, Curve, Point, Run, checked_name
 from trainer.runs.run_folder import HISTORY_FILE, read_history
 from trainer.settings.config import SETTINGS, TrainConfig
 
@@ -34,6 +34,7 @@ def from_run(
     """
     return {
         "format": FORMAT,
+        **({"name": run.name} if run.name else {}),
         "config": run.config.settings(),
         "data": dict(data),
         **status_entries(run),
@@ -118,7 +119,8 @@ def to_run(content: Mapping[str, Any]) -> Run:
     status = content.get("status")
     if status not in STATUSES:
         raise UserError("{file} is damaged: its status is unknown.", file=HISTORY_FILE)
-    return Run(config=config, history=history, status=status, advice=_to_advice(content), curve=_to_curve(content))
+    name, curve = checked_name(content.get("name", "")), _to_curve(content)
+    return Run(config=config, name=name, history=history, status=status, advice=_to_advice(content), curve=curve)
 
 
 def to_data(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -278,7 +278,25 @@ def test_the_titles_of_a_races_runs_differ(lab):
     assert [key for _, key in listed] == [folder.name for folder in folders]
     for (title, _), folder, apart in zip(listed, folders, ("lr 0.01", "lr 0.1"), strict=True):
         last = read_run(folder).history[-1].test_accuracy
-        assert f"1 of 1 epochs: {last:.1%} · {apart} · {folder.name[:4]}" in title
+        assert title.endswith(f"1 of 1 epochs: {last:.1%} · {apart}")
+
+
+def test_a_race_gets_the_name_that_its_visitor_gives_it(lab):
+    """It begins the titles of its runs and is in all their files; strangers and invalid names are refused."""
+    visitor, displayed = new_visitor(), Displayed()
+    folders = trained(lab, visitor, {"lr": 0.01}, {"lr": 0.1})
+    race = {"visitor": visitor, "displayed": displayed, "race": folders[0].name}
+    updates = own_runs.rename(lab, LIVE, **race, name="  two <i>rates</i> ")
+    assert {read_run(folder).name for folder in folders} == {"two <i>rates</i>"}
+    assert own_runs.name_of(lab, visitor, folders[0].name) == "two <i>rates</i>"
+    assert updates[LIVE.lists.races]["choices"][0][0].startswith("two <i>rates</i> · race: lr 0.01 / lr 0.1")
+    assert all(title.startswith("two <i>rates</i> · sgd") for title, _ in run_list.single_runs(lab, visitor))
+    assert own_runs.rename(lab, LIVE, **race, name="two <i>rates</i>") == {}
+    assert own_runs.name_of(lab, new_visitor(), folders[0].name) == ""
+    for wrong in ({"visitor": new_visitor()}, {"name": "x" * 5000}, {"name": ["a"]}, {"race": "0" * 32}):
+        with pytest.raises(UserError):
+            own_runs.rename(lab, LIVE, **{**race, "name": "other", **wrong})
+    assert {read_run(folder).name for folder in folders} == {"two <i>rates</i>"}
 
 
 def test_settings_without_the_lessons_mistake_have_no_fixed_version():

@@ -96,7 +96,8 @@ def model_card(
     remark = "this repo" if repo_id else "this folder"
     if has_untrained:
         remark = 'revision="epoch-0000": the untrained network'
-    title = f"{model_config['architecture']} by {run.config.optimizer}, {run.config.scheduler}"
+    settings_title = f"{model_config['architecture']} by {run.config.optimizer}, {run.config.scheduler}"
+    title = f"{run.name}: {settings_title}" if run.name else settings_title
     metadata = ModelCardData(
         license="apache-2.0",
         library_name="pytorch",
@@ -118,7 +119,7 @@ def model_card(
     )
     return _TEXT.format(
         metadata=metadata.to_yaml(),
-        title=title,
+        title=_escape(title),
         architecture=model_config["architecture"],
         start=_STARTS[run.config.pretrained],
         num_classes=len(model_config["class_names"]),

@@ -25,7 +25,7 @@ def contenders() -> list[Contender]:
     except UserError:
         _logger.exception("The recorded race cannot be read.")
         return []
-    named = [replace(one, differs={"optimizer": _name(one)}) for one in compared if one.accuracy]
+    named = [replace(one, label=_name(one)) for one in compared if one.accuracy]
     return sorted(named, key=lambda one: -(one.accuracy.mean if one.accuracy else 0.0))
 
 

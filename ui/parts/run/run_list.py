@@ -2,7 +2,8 @@
 
 import itertools
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from trainer.runs.comparison import compare, differences, label
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 from trainer.settings.fields import label_of
+from trainer.settings.lessons import lesson_of
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
@@ -41,7 +43,7 @@ class RunLists:
             races[chosen] = all_races[chosen]
         runs = {key: [(folder, read(folder)) for folder in folders] for key, folders in races.items()}
         titles = [(_race_title([run for _, run in race], language), key) for key, race in runs.items()]
-        single = [entry for race in runs.values() for entry in _titles(race, language)]
+        single = _distinct(entry for race in runs.values() for entry in _titles(race, language))
         shipped = bundled_networks()
         own = chosen if chosen in races else next(iter(races), None)
         network = races[own][0].name if own else next((key for _, key in shipped), None)
@@ -86,9 +88,14 @@ def build() -> RunLists:
 
 def single_runs(lab: Lab, visitor: str | None) -> list[tuple[str, str]]:
     """The titles and keys of the visitor's runs, latest first."""
-    return [
-        entry for race in itertools.islice(lab.runs.races_of(visitor).values(), _MOST_LISTED) for entry in titled(race)
-    ]
+    races = itertools.islice(lab.runs.races_of(visitor).values(), _MOST_LISTED)
+    return _distinct(entry for race in races for entry in _read_titles(race))
+
+
+def title_of(run: Run, language: str) -> str:
+    """What a run is called: its name or, without one, the title of its lesson; "" without either."""
+    lesson = lesson_of(run.config)
+    return run.name or (translate(lesson.title, language) if lesson else "")
 
 
 def bundled_networks() -> list[tuple[str, str]]:
@@ -99,7 +106,16 @@ def bundled_networks() -> list[tuple[str, str]]:
 
 def titled(folders: Sequence[Path]) -> list[tuple[str, str]]:
     """The titles and keys of the runs of a race, which are in `folders`."""
-    return _titles([(folder, read(folder)) for folder in folders], current_language())
+    return _distinct(_read_titles(folders))
+
+
+def last_runs(lab: Lab, visitor: str | None) -> list[str]:
+    """The keys of the visitor's latest race and, if that is a single run, of the one before."""
+    keys: list[str] = []
+    for race in itertools.islice(lab.runs.races_of(visitor).values(), 2):
+        if len(keys) < 2:
+            keys += [folder.name for folder in race]
+    return keys[:MOST_COMPARED]
 
 
 def latest(lab: Lab, visitor: str | None) -> tuple[str | None, list[Run]]:
@@ -134,13 +150,26 @@ def download_path(name: str) -> Path:
     return Path(tempfile.mkdtemp(dir=uploads)) / name
 
 
+def _distinct(entries: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The titles and keys of runs; those that are alike otherwise have the start of their key in the title."""
+    listed = list(entries)
+    counts = Counter(title for title, _ in listed)
+    return [(f"{title} · {key[:4]}" if counts[title] > 1 else title, key) for title, key in listed]
+
+
+def _read_titles(folders: Sequence[Path]) -> list[tuple[str, str]]:
+    return _titles([(folder, read(folder)) for folder in folders], current_language())
+
+
 def _race_title(runs: Sequence[Run | None], language: str) -> str:
     readable = [run for run in runs if run is not None]
     if len(runs) == 1 or not readable:
         return _run_title(readable[0], language) if readable else translate("damaged run", language)
     contenders = compare(readable)
     labels = " / ".join(one.label or _row_names(one.runs[0]) for one in contenders)
-    return translate("race: {settings}", language, settings=labels if len(labels) < 90 else labels[:90] + " …")
+    settings = labels if len(labels) < 90 else labels[:90] + " …"
+    title = next(filter(None, (title_of(run, language) for run in readable)), "")
+    return " · ".join(filter(None, (title, translate("race: {settings}", language, settings=settings))))
 
 
 def _titles(race: Sequence[tuple[Path, Run | None]], language: str) -> list[tuple[str, str]]:
@@ -154,12 +183,14 @@ def _titles(race: Sequence[tuple[Path, Run | None]], language: str) -> list[tupl
 def _title(folder: Path, run: Run | None, difference: str, language: str) -> str:
     if run is None:
         return translate("damaged run {name}", language, name=folder.name[:6])
-    # The start of the key distinguishes runs that are otherwise alike.
-    return " · ".join(filter(None, (_run_title(run, language), difference, folder.name[:4])))
+    return " · ".join(filter(None, (_run_title(run, language), difference)))
 
 
 def _run_title(run: Run, language: str) -> str:
-    return translate(
+    pictures = ""
+    if run.config.num_images:
+        pictures = translate("{count} pictures", language, count=f"{run.config.num_images:,}")
+    settings = translate(
         "{optimizer}, {scheduler}, {epoch} of {epochs} epochs: {accuracy}",
         language,
         optimizer=f"{run.config.optimizer} lr {label_of(run.config.lr)}",
@@ -169,6 +200,7 @@ def _run_title(run: Run, language: str) -> str:
         # The last epoch's accuracy, not the best: the checkpoint is the last epoch's.
         accuracy=f"{run.history[-1].test_accuracy:.1%}" if run.history else translate("new", language),
     )
+    return " · ".join(filter(None, (title_of(run, language), settings, pictures)))
 
 
 def _row_names(run: Run) -> str:

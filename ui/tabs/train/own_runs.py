@@ -9,8 +9,9 @@ import gradio as gr
 
 from trainer.errors import UserError
 from trainer.learning.checkpoint import SpentScheduleError
-from trainer.runs import run_folder
+from trainer.runs import recorder, run_folder
 from trainer.runs.reader import read_files
+from trainer.runs.run import LONGEST_NAME, checked_name
 from trainer.settings.config import SETTINGS
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, in_browser, translate
@@ -30,6 +31,7 @@ class OwnRuns:
     """The list of the visitor's races, the options for resuming the chosen one, and the buttons for it."""
 
     races: gr.Dropdown
+    name: gr.Textbox
     total_epochs: gr.Number
     uses_settings: gr.Checkbox
     resume: gr.Button
@@ -43,6 +45,12 @@ def build(races: gr.Dropdown) -> OwnRuns:
     """Adds the group to the page being built, below the results."""
     with gr.Group(elem_id="own-runs"):
         races.render()
+        name = gr.Textbox(
+            label=i18n("Name"),
+            info=i18n("What lists, legends and files call this run. Press Enter to save it."),
+            max_length=LONGEST_NAME,
+            elem_id="run-name",
+        )
         with gr.Row():
             total_epochs = gr.Number(
                 label=i18n("total epochs"),
@@ -70,6 +78,7 @@ def build(races: gr.Dropdown) -> OwnRuns:
         )
     return OwnRuns(
         races=races,
+        name=name,
         total_epochs=total_epochs,
         uses_settings=uses_settings,
         resume=resume,
@@ -85,6 +94,21 @@ def wire(lab: Lab, own: OwnRuns, live: LiveView, shared: Shared) -> None:
     visitor, lists = shared.visitor, shared.lists
     own.races.change(bool, own.races, shared.had_runs, api_name="_remember", **AT_ONCE)
     offer_epochs(lab, own, live, shared)
+    own.races.change(
+        partial(name_of, lab),
+        inputs_kwargs={"visitor": visitor, "race": own.races},
+        outputs=own.name,
+        api_name="_name",
+        **AT_ONCE,
+    )
+    gr.on(
+        [own.name.submit, own.name.blur],
+        refuse_beside(own.refused, partial(rename, lab, live)),
+        inputs_kwargs={"visitor": visitor, "displayed": shared.displayed, "race": own.races, "name": own.name},
+        outputs=components(own.refused, live),
+        api_name="_rename",
+        **AT_ONCE,
+    )
     own.races.input(
         partial(show, lab, live),
         inputs_kwargs={"visitor": visitor, "displayed": shared.displayed, "race": own.races},
@@ -175,6 +199,30 @@ def resumable_epochs(lab: Lab, visitor: str, race: str | None, typed: float | No
     most = max(run.config.epochs for run in runs)
     is_open = any(run.epoch < run.config.epochs for run in runs if run.status != "diverged")
     return most if is_open else most + 10
+
+
+def name_of(lab: Lab, visitor: str, race: str | None) -> str:
+    """The name of the visitor's `race`; "" without one."""
+    try:
+        return next((run.name for run in read_all(lab.runs.own_race(visitor, race))), "")
+    except UserError:
+        return ""
+
+
+def rename(lab: Lab, live: LiveView, *, visitor: str, displayed: Displayed, race: str | None, name: Any) -> Updates:
+    """Gives the runs of the visitor's `race` a name; returns updates that show it.
+
+    Raises UserError if it is in training, or if the name is invalid.
+    """
+    if not race or checked_name(name) == name_of(lab, visitor, race):
+        return {}
+    folders = lab.runs.own_race(visitor, race)
+    if lab.is_in_training(folders):
+        raise UserError("A run can be renamed when its training has ended.")
+    for folder in folders:
+        recorder.rename(folder, name)
+    displayed.listed = displayed.listed and displayed.listed[:1]  # so that the lists are filled again
+    return show_live(lab, live, visitor, displayed)
 
 
 @with_page_errors
