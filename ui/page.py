@@ -13,7 +13,8 @@ from ui.i18n.language import SWITCH, current_language
 from ui.i18n.words import i18n, in_browser, translate
 from ui.lab import Lab
 from ui.look.theme import FONT
-from ui.parts.markup import advice, duration, note
+from ui.parts import keyboard
+from ui.parts.markup import advice, duration, english, note
 from ui.parts.messages import Updates
 from ui.parts.run import run_list, run_view
 from ui.parts.shared import AT_ONCE, Displayed, Shared
@@ -58,6 +59,7 @@ def build_page(lab: Lab) -> gr.Blocks:
                 gallery.build(lab, gallery_tab, shared, train_tab.view)
         _keep_address(shared, view)
         _explain_lost_connection(page)
+        keyboard.wire(page)
         shared.file.render()
         api.add_endpoints(lab)
     return page
@@ -72,7 +74,7 @@ def _build_top(lab: Lab, page: gr.Blocks) -> Shared:
         gr.HTML(_HEADER, elem_id="header")
         copy = gr.Button(i18n("Copy link"), size="sm", elem_id="copy-link", scale=0, min_width=110)
         language = gr.Button(i18n("中文"), size="sm", elem_id="language", scale=0, min_width=90)
-    images_note = gr.HTML(run_view.images_note(lab.images, lab.loading, lab.failure, "en"), elem_id="note")
+    images_note = gr.HTML(english(run_view.images_note(lab.images, lab.loading, lab.failure, "en")), elem_id="note")
     link_notice = gr.HTML(visible=False, elem_id="notice")
     visitor_notice = gr.HTML(visible=False, elem_id="known")
     query, plan = (gr.Textbox(visible="hidden", elem_id=name) for name in ("query", "plan"))

@@ -45,6 +45,7 @@ function read() {
 async function draw() {
   if (!props.value) return;
   const value = latest = read();
+  if (value.is_first && !document.documentElement.lang.startsWith('en')) return;
   offer(value);
   const hasData = Object.entries(value.data).some(([name, rows]) => rows.length && !FRAMES.includes(name));
   box.parentElement.classList.toggle('no-data', !hasData);

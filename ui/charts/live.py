@@ -24,10 +24,10 @@ def live_chart(
     Buttons choose among several views. A click on a mark whose row has `press` triggers the chart's select event, with
     that value in the event's data. `height` is in pixels. `static_path()` must be among Gradio's static paths.
     gr.Plot redraws the chart for each value, which stalls a phone and closes an open tooltip. Here only a new spec
-    redraws it; new data updates it in place.
+    redraws it; new data updates it in place. The first value is English: a page in another language waits for the next.
     """
     chart = gr.HTML(
-        _as_text(value),
+        _as_text({**value, "is_first": True}),
         html_template='<div class="views"></div>'
         f'<live-chart class="chart" role="img" aria-label="${{label}}" style="display:block;height:{height}px">'
         "</live-chart>",

@@ -6,15 +6,24 @@ from collections.abc import Iterable
 from ui.i18n.words import translate
 
 
-def status_line(title: str, text: str, share: float, language: str, *sentences: str, verdict: str = "") -> str:
+def status_line(
+    title: str, text: str, share: float, language: str, *sentences: str, verdict: str = "", spoken: str = ""
+) -> str:
     """The status of a job as HTML: its state, details, a progress bar filled to `share` (0–1), and advice.
 
-    Once there is a `verdict`, which is HTML, it takes the place of the bar.
+    Once there is a `verdict`, which is HTML, it takes the place of the bar. `spoken` is the part of the details that a
+    screen reader reads whenever it changes.
     """
     advised = "".join(advice(translate(sentence, language)) for sentence in sentences if sentence)
     title, text = html.escape(translate(title, language)), html.escape(translate(text, language))
     result = f"<h2>{verdict}</h2>" if verdict else bar(share, title)
-    return f"<div class='status'><b>{title}</b> {text}{result}{advised}</div>"
+    said = f" data-spoken='{html.escape(spoken, quote=True)}'" if spoken else ""
+    return f"<div class='status'{said}><b>{title}</b> {text}{result}{advised}</div>"
+
+
+def english(content: str) -> str:
+    """HTML that a page begins with; in another language it is invisible until the server has sent its words."""
+    return f"<div lang='en'>{content}</div>" if content else ""
 
 
 def note(sentence: str) -> str:
@@ -58,9 +67,13 @@ def table(
     return f"<div class='epochs race' tabindex='0'>{content}</div>"
 
 
-def keys(named: Iterable[tuple[str, str]]) -> str:
-    """The keys of a legend as HTML, given as (color, name)."""
-    return "".join(f"<span class='key'>{swatch(color)}{html.escape(name)}</span>" for color, name in named)
+def keys(named: Iterable[tuple[str, str]], *, winner: int | None = None) -> str:
+    """The keys of a legend as HTML, given as (color, name); the name of the `winner` is bold."""
+    names = [(color, html.escape(name)) for color, name in named]
+    return "".join(
+        f"<span class='key'>{swatch(color)}{f'<b>{name}</b>' if index == winner else name}</span>"
+        for index, (color, name) in enumerate(names)
+    )
 
 
 def swatch(color: str) -> str:

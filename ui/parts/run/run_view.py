@@ -22,7 +22,7 @@ from ui.charts.live import SMALL, live_chart
 from ui.i18n.words import i18n, translate
 from ui.parts import markup
 from ui.parts.form.fold import fold
-from ui.parts.markup import advice, bar, duration, keys, note, status_line, swatch
+from ui.parts.markup import advice, bar, duration, english, keys, note, status_line, swatch
 from ui.parts.messages import Updates
 from ui.parts.run import first_sight
 from ui.parts.run.job_words import Standing, sharing_words
@@ -105,7 +105,7 @@ def build() -> RunView:
 
     status = gr.HTML(empty["status"], elem_id="status")
     first = _build_first()
-    legend = gr.HTML(empty["legend"], elem_id="legend")
+    legend = gr.HTML(english(empty["legend"]), elem_id="legend")
     with gr.Row(elem_id="charts"):
         with gr.Column(scale=5, min_width=400):
             loss = chart("loss", _LOSS_HEIGHT, "Loss per epoch", "loss")
@@ -115,7 +115,7 @@ def build() -> RunView:
     # Under the charts, which then stay in place when the text appears.
     lesson = gr.HTML(empty["lesson"], elem_id="happened")
     with fold(i18n("Table and gradient norm"), "details"):
-        table = gr.HTML(empty["table"], elem_id="table")
+        table = gr.HTML(english(empty["table"]), elem_id="table")
         grad_norm = chart("grad_norm", SMALL, "Gradient norm", "grad-norm")
     return RunView(
         status=status,
@@ -205,7 +205,8 @@ def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, 
     elif run.advice and run.status in ("stopped", "interrupted"):  # the advice says why
         more = _RESUMABLE
     at = min(run.config.epochs, run.epoch + (run.status == "training"))
-    words = [*_ago(ended, language), say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)]
+    spoken = say("epoch {epoch} of {epochs}", epoch=at, epochs=run.config.epochs)
+    words = [*_ago(ended, language), spoken]
     if live:
         more = Message("testing {share}", share=f"{run.evaluated:.0%}") if run.evaluated else ""
         if run.last_step is not None:
@@ -225,7 +226,8 @@ def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, 
         accuracy = f"{run.history[-1].test_accuracy:.1%}"
         result = html.escape(say(sentence, epochs=run.epoch, accuracy=accuracy))
     share = run.epochs_passed / run.config.epochs
-    return status_line(title, text, share, language, run.advice, run.notice, run.warning, verdict=result)
+    advised = (run.advice, run.notice, run.warning)
+    return status_line(title, text, share, language, *advised, verdict=result, spoken=spoken)
 
 
 def _race_status(runs: Sequence[Run], language: str, *, live: Standing | None, ended: float | None) -> str:
@@ -239,7 +241,8 @@ def _race_status(runs: Sequence[Run], language: str, *, live: Standing | None, e
     words = [*_ago(ended, language), say("{count} settings side by side", count=len(contenders))]
     if len(runs) > len(contenders):
         words.append(say("{count} runs", count=len(runs)))
-    words.append(say("epoch {epoch} of {epochs}", epoch=min(epochs, epoch + 1) if live else epoch, epochs=epochs))
+    spoken = say("epoch {epoch} of {epochs}", epoch=min(epochs, epoch + 1) if live else epoch, epochs=epochs)
+    words.append(spoken)
     if live:
         words += sharing_words(live, language)
     unfinished = {run.status for run in runs} - {"completed", "diverged"}
@@ -250,31 +253,40 @@ def _race_status(runs: Sequence[Run], language: str, *, live: Standing | None, e
         words.append(say(_RESUMABLE if reasons else more))
     won, result = verdict(contenders), ""
     if won and (accuracy := won.winner.accuracy):
-        # With one seed each, a lead of a point may be chance.
         if unfinished:
+            name = short_labels(contenders)[contenders.index(won.winner)]
             sentence = "so far {name} leads with a test accuracy of {accuracy}"
-        elif won.is_tie:
-            sentence = "It is a tie: the best two have the same test accuracy, {accuracy}"
-        elif won.margin is None:
-            sentence = "{name} won with a test accuracy of {accuracy}: all others diverged"
-        elif won.clear:
-            sentence = "{name} won with a test accuracy of {accuracy}, ahead by {points} percentage points"
+            words.append(say(sentence, name=name, accuracy=share_of(accuracy)))
         else:
-            sentence = (
-                "{name} leads with a test accuracy of {accuracy}, but only by {points} percentage points, which may be "
-                "due to chance; train with more seeds to find out"
-            )
-        points = f"{100 * (won.margin or 0):.1f}"
-        say = partial(say, accuracy=share_of(accuracy), points=points)
-        name = short_labels(contenders)[contenders.index(won.winner)]
-        if unfinished:
-            words.append(say(sentence, name=name))
-        else:
-            result = html.escape(say(sentence, name="\0")).replace("\0", f"<b>{html.escape(name)}</b>")
+            result = verdict_words(contenders, language)
         words += _fairness(won.winner.runs[0], language)
     warnings = {sentence for run in runs for sentence in (run.notice, run.warning) if sentence}
     text = " · ".join(words)
-    return status_line(title, text, share, language, *sorted(reasons), *sorted(warnings), verdict=result)
+    advised = [*sorted(reasons), *sorted(warnings)]
+    return status_line(title, text, share, language, *advised, verdict=result, spoken=spoken)
+
+
+def verdict_words(contenders: Sequence[Contender], language: str) -> str:
+    """Which of the contenders has the best test accuracy after its last epoch, as HTML; "" without a verdict."""
+    won = verdict(contenders)
+    if won is None or (accuracy := won.winner.accuracy) is None:
+        return ""
+    if won.is_tie:
+        sentence = "It is a tie: the best two have the same test accuracy, {accuracy}"
+    elif won.margin is None:
+        sentence = "{name} won with a test accuracy of {accuracy}: all others diverged"
+    elif won.clear:
+        sentence = "{name} won with a test accuracy of {accuracy}, ahead by {points} percentage points"
+    else:
+        # With one seed each, a lead of a point may be chance.
+        sentence = (
+            "{name} leads with a test accuracy of {accuracy}, but only by {points} percentage points, which may be "
+            "due to chance; train with more seeds to find out"
+        )
+    points = f"{100 * (won.margin or 0):.1f}"
+    name = short_labels(contenders)[contenders.index(won.winner)]
+    words = html.escape(translate(sentence, language, accuracy=share_of(accuracy), points=points, name="\0"))
+    return words.replace("\0", f"<b>{html.escape(name)}</b>")
 
 
 def _ago(ended: float | None, language: str) -> list[str]:
@@ -353,12 +365,12 @@ def legend(contenders: Sequence[Contender], language: str, source: str = "") -> 
             *([translate(source, language)] if source else []),
         ]
         more = f"<span class='quiet'>{html.escape(' · '.join(words))}</span>"
-    return f"<div class='legend'>{keys(named)}{more}</div>"
+    return f"<div class='legend'>{keys(named, winner=index_of_winner(contenders))}{more}</div>"
 
 
 def table(contenders: Sequence[Contender], language: str) -> str:
     """The contenders with their distinguishing settings and results, as an HTML table that highlights the winner."""
-    won = verdict(contenders)
+    winner = index_of_winner(contenders)
     heads = ("settings", "epochs", "train loss", "test loss", "test accuracy", "best epoch", "seconds")
     rows = []
     for index, one in enumerate(contenders):
@@ -376,8 +388,13 @@ def table(contenders: Sequence[Contender], language: str) -> str:
             f"{seconds:.1f}",
         ]
         rows.append(cells)
-    winner = next((i for i, one in enumerate(contenders) if won and won.winner is one and not won.is_tie), None)
     return markup.table(heads, rows, language, highlighted=winner)
+
+
+def index_of_winner(contenders: Sequence[Contender]) -> int | None:
+    """The index of the contender that won; None without a verdict, and for a tie."""
+    won = verdict(contenders)
+    return next((index for index, one in enumerate(contenders) if won and won.winner is one and not won.is_tie), None)
 
 
 def epochs_table(runs: Sequence[Run], language: str) -> str:

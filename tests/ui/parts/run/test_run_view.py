@@ -40,7 +40,7 @@ def test_why_a_race_has_not_ended():
         for lr, accuracy in ((1.0, 0.6), (0.1, 0.5))
     ]
     line = run_view.status(runs, "en")
-    assert line.startswith("<div class='status'><b>Interrupted</b>")
+    assert line.startswith("<div class='status' data-spoken='epoch 1 of 3'><b>Interrupted</b>")
     for words in (killed, "Resume continues from there", "so far lr 1 leads with a test accuracy of 60.00%"):
         assert line.count(words) == 1
     assert "won" not in line
