@@ -7,6 +7,7 @@ import pytest
 from labs import bare
 
 from trainer.errors import UserError
+from trainer.jobs.pace import Pace
 from trainer.settings.lessons import LESSONS
 from ui.parts.form import fields
 from ui.tabs.train.setup import lessons
@@ -18,9 +19,21 @@ SETTINGS = fields.Panel(widgets={}, powers={}, moved=[], abouts={}, paper=gr.Mar
 @pytest.mark.parametrize(("language", "time"), [("en", r"\d+ min"), ("zh", r"\d+ 分钟")])
 def test_every_lesson_has_a_card(language, time):
     """In their order, with their titles and how long they take; a recorded sweep takes no time."""
-    cards = lessons.cards(language)
+    cards = lessons.cards(language, {})
     assert re.findall(r"data-lesson='([^']+)'", cards) == list(LESSONS)
     assert len(re.findall(f"<span>{time}", cards)) == sum(not lesson.vary for lesson in LESSONS.values())
+
+
+def test_the_minutes_follow_from_the_pace_of_the_machine():
+    """Of the lesson's own optimizer if it is known, otherwise of another one."""
+
+    def minutes(**paces):
+        measured = {name: Pace(batch_seconds=seconds, test_seconds=0.0) for name, seconds in paces.items()}
+        return [int(number) for number in re.findall(r"<span>(\d+) min", lessons.cards("en", measured))]
+
+    assert minutes(sgd=10) == minutes(sgd=10, adam=10, adamw=10, muon=10)
+    assert all(slow > fast for slow, fast in zip(minutes(sgd=10), minutes(sgd=1), strict=True))
+    assert minutes(muon=10, sgd=1) != minutes(sgd=1)
 
 
 def test_the_ends_of_the_path():

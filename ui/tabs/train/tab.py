@@ -188,7 +188,7 @@ def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None, displayed
     displayed.race = run if run in lab.runs.races_of(visitor) else None
     return {
         shared.visitor: visitor,
-        tab.lessons.cards: lessons.cards(current_language()),
+        tab.lessons.cards: lessons.cards(current_language(), lab.paces),
         tab.clock: gr.update(active=True),  # only now, as watching needs the visitor's key
         **live.show(lab, tab.live, visitor, displayed),
         **open_link(tab, shared.notice, lab.shown_images(visitor), query),

@@ -1,7 +1,7 @@
 """The lessons: a path of cards, and for the chosen one what to look for and the button that trains it."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -10,14 +10,17 @@ import gradio as gr
 from gradio.events import Dependency
 
 from trainer.errors import UserError
+from trainer.jobs.pace import Pace
 from trainer.networks.files import read_json
 from trainer.networks.pretrained import BUNDLED
 from trainer.palette import COLORS, PLAN
+from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS, Lesson
 from trainer.settings.optimizers import OPTIMIZERS
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.parts.form import fields
+from ui.parts.markup import english
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run.run_view import RunView
 from ui.parts.shared import AT_ONCE, components
@@ -28,7 +31,8 @@ _MOST_BYTES = 1_000_000
 _WIDTH, _HEIGHT = 132, 46  # pixels of a card's picture
 _LEAST_SPAN = 0.01  # of the loss: in a smaller one a plateau would look like a descent
 _HIGHEST = 1.25  # times the first loss: what is above is cut off
-_IMAGES_PER_SECOND = 2500  # of the network `quick` on two cores
+# Of the network `quick` on two cores, while the machine's own pace is not known.
+_TYPICAL = Pace(batch_seconds=SETTINGS["batch_size"].default / 2500, test_seconds=0.0)
 _NAMES = list(LESSONS)
 
 # The browser remembers the lessons whose end it has seen.
@@ -119,13 +123,14 @@ class Lessons:
 
 def build_cards() -> gr.HTML:
     """Adds the path of cards to the page being built."""
-    return gr.HTML(cards("en"), js_on_load=_CARDS_SCRIPT, elem_id="lessons")
+    return gr.HTML(english(cards("en", {})), js_on_load=_CARDS_SCRIPT, elem_id="lessons")
 
 
-def cards(language: str) -> str:
-    """The path of cards, as HTML."""
+def cards(language: str, paces: Mapping[str, Pace]) -> str:
+    """The path of cards, as HTML, with the minutes that follow from the machine's paces of optimizers, by name."""
     title = html.escape(translate("Lessons", language), quote=True)
-    return f"<nav class='path' aria-label='{title}'>{''.join(_card(each, language) for each in LESSONS.values())}</nav>"
+    path = "".join(_card(each, paces, language) for each in LESSONS.values())
+    return f"<nav class='path' aria-label='{title}'>{path}</nav>"
 
 
 def build(path: gr.HTML) -> Lessons:
@@ -198,9 +203,10 @@ def _words(lesson: Lesson, language: str) -> str:
     return f"<div class='lesson-words'><b>{title}</b><p>{before}</p></div>"
 
 
-def _card(lesson: Lesson, language: str) -> str:
+def _card(lesson: Lesson, paces: Mapping[str, Pace], language: str) -> str:
     """The card of a lesson, as HTML."""
-    minutes = translate("{number} min", language, number=_minutes(lesson))
+    seconds = sum(_seconds(config, paces) for config in (lesson.config, *lesson.compared))
+    minutes = translate("{number} min", language, number=max(1, round(seconds / 60)))
     time = translate("recorded", language) if lesson.vary else minutes
     return (
         f"<button class='card' data-lesson='{lesson.name}' aria-current='false'>{_picture(lesson.name)}"
@@ -209,13 +215,14 @@ def _card(lesson: Lesson, language: str) -> str:
     )
 
 
-def _minutes(lesson: Lesson) -> int:
-    """How long the lesson trains on two cores, with its comparison runs."""
-    images = 0
-    for config in (lesson.config, *lesson.compared):
-        per_epoch = config.num_images or (10_000 if config.train_split == "test" else 50_000)
-        images += config.epochs * per_epoch * (2 if OPTIMIZERS[config.optimizer].is_sharpness_aware else 1)
-    return max(1, round(images / _IMAGES_PER_SECOND / 60))
+def _seconds(config: TrainConfig, paces: Mapping[str, Pace]) -> float:
+    """How long a run trains, at the pace of its optimizer or, if that is not known, at about that of another one."""
+    per_epoch = config.num_images or (10_000 if config.train_split == "test" else 50_000)
+    batches = config.epochs * per_epoch / SETTINGS["batch_size"].default
+    if own := paces.get(config.optimizer):
+        return batches * own.batch_seconds
+    steps = 2 if OPTIMIZERS[config.optimizer].is_sharpness_aware else 1
+    return batches * steps * next(iter(paces.values()), _TYPICAL).batch_seconds
 
 
 def _picture(name: str) -> str:
