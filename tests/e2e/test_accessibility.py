@@ -52,3 +52,39 @@ def test_help_is_shown_by_the_keyboard(app, new_page):
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('#settings') !== null")
+
+
+def test_arrows_move_between_tabs(app, new_page):
+    """With the focus, also around the ends; Home and End go there."""
+    page = new_page
+    visit(page, app.url)
+    page.locator("[role=tab][data-tab-id=train]").focus()
+    for key, tab in (("ArrowRight", "sweep"), ("ArrowLeft", "train"), ("ArrowLeft", "gallery"), ("Home", "train")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"[role=tab][data-tab-id={tab}][aria-selected=true]")
+        page.wait_for_function("tab => document.activeElement.dataset.tabId === tab", arg=tab)
+
+
+# Records each sentence that a screen reader reads.
+_LISTEN = """() => {
+  window.heard = [];
+  const region = document.querySelector(".spoken");
+  new MutationObserver(() => heard.push(region.textContent)).observe(region, { childList: true });
+}"""
+
+
+def test_a_training_is_read_aloud_and_keeps_the_focus(app, new_page):
+    """Each epoch once, and the end; Stop has the focus meanwhile, and Train after the end."""
+    page = new_page
+    visit(page, f"{app.url}/?num_images=4096&epochs=3&scheduler=constant")
+    page.wait_for_selector(".spoken", state="attached")
+    page.evaluate(_LISTEN)
+    page.locator("#train:enabled").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement.id === 'stop'")
+    status_says(page, "^Done epoch 3 of 3")
+    page.wait_for_function("document.activeElement.id === 'train'")
+    heard = page.evaluate("heard")
+    assert len(heard) == len(set(heard)) <= 6
+    assert "Done" in heard[-1]
+    assert "of the test pictures right" in heard[-1]

@@ -64,7 +64,8 @@ def refuse_beside(place: gr.HTML, handler: Callable[..., Updates]) -> Callable[.
         try:
             return {place: gr.update(visible=False), **handler(**values)}
         except Exception as error:
-            return {place: gr.update(value=advice(translate(sentence_of(error), current_language())), visible=True)}
+            words = advice(translate(sentence_of(error), current_language()))
+            return {place: gr.update(value=f"<div role='alert'>{words}</div>", visible=True)}
 
     return refusing
 
