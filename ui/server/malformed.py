@@ -21,6 +21,7 @@ _logger = logging.getLogger(__name__)
 
 _UNREADABLE = "The app could not read this request; reload the page and try again."
 _LONGEST = 200  # characters of an error in the log, and in an answer
+_OUT_OF_RANGE = re.compile(r"Value (?P<number>\S+) is \w+ than (?P<end>minimum|maximum) value (?P<limit>\S+)\.")
 _SURROGATE = re.compile(rb"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 
 
@@ -37,15 +38,12 @@ class Page(gr.Blocks):
         except gr.Error as error:
             if error.print_exception:  # it is Gradio's own
                 error.print_exception = False
-                error.message = html.escape(_shortened(error.message), quote=False)
                 _logger.warning("An event was refused: %s", _shortened(error.message))
+                error.message = html.escape(_in_words(error.message, _language(options)), quote=False)
             raise
         except Exception as error:
             _logger.warning("An event failed: %s", brief(error))
-            request = options.get("request")
-            if isinstance(request, list):  # of a call that says it is one of a batch
-                request = request[0]
-            language = "en" if request is None else language_of(request)
+            language = _language(options)
             title = translate("That did not work", language)
             raise gr.Error(translate(_UNREADABLE, language), title=title, print_exception=False) from None
 
@@ -120,6 +118,24 @@ def brief(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {_shortened(str(error))}{place}"
+
+
+def _language(options: dict[str, Any]) -> str:
+    request = options.get("request")
+    if isinstance(request, list):  # of a call that says it is one of a batch
+        request = request[0]
+    return "en" if request is None else language_of(request)
+
+
+def _in_words(message: str, language: str) -> str:
+    """Returns Gradio's own sentence, in the words of the page if a number was out of range."""
+    found = _OUT_OF_RANGE.fullmatch(message)
+    if found is None:
+        return _shortened(message)
+    sentence = "{number} is too large here: choose at most {limit}."
+    if found["end"] == "minimum":
+        sentence = "{number} is too small here: choose at least {limit}."
+    return translate(sentence, language, number=_shortened(found["number"]), limit=found["limit"])
 
 
 def _shortened(text: str) -> str:

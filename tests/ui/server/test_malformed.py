@@ -97,6 +97,14 @@ def test_a_call_that_says_it_is_a_batch(page):
         anyio.run(functools.partial(page.process_api, function, [], state=SessionState(page), request=[request]))
 
 
+@pytest.mark.parametrize(("number", "sentence"), [(500, "500 太大：这里最多 100。"), (0, "0 太小：这里最少 1。")])
+def test_a_number_out_of_range_is_explained_in_the_language_of_the_page(number, sentence):
+    """Gradio's own sentence, for any field, is English and says what it compared."""
+    with pytest.raises(gr.Error) as raised:
+        gr.Number(minimum=1, maximum=100, precision=0).preprocess(number)
+    assert malformed._in_words(raised.value.message, "zh") == sentence
+
+
 @pytest.fixture
 def client():
     """A server with one path that returns the body's text, behind the same limits as the app."""

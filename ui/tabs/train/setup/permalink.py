@@ -29,7 +29,8 @@ def copy_script() -> str:
     page = repr(f"https://huggingface.co/spaces/{space}") if space else "location.origin + location.pathname"
     return f"""async (query, plan) => {{
   const tab = window.selectedTab === "sweep" ? "tab=sweep" : "";
-  query = [query, plan && "plan=" + encodeURIComponent(plan), tab].filter(Boolean).join("&");
+  const language = new URL(location.href).searchParams.get("lang") === "zh" ? "lang=zh" : "";
+  query = [query, plan && "plan=" + encodeURIComponent(plan), tab, language].filter(Boolean).join("&");
   const link = {page} + (query ? "?" + query : "");
   const button = document.querySelector("#copy-link"), label = button.dataset.label ??= button.textContent;
   try {{
