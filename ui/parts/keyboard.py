@@ -24,15 +24,19 @@ _SPEAK = """() => {
   const region = Object.assign(document.createElement("div"), { className: "spoken", role: "status" });
   document.body.append(region);
   let focused = null;
+  addEventListener("pointerdown", () => { focused = null; });
   addEventListener("focusin", ({ target }) => { focused = target; });
+  // A button that has become disabled has lost the focus.
+  const refocus = () => {
+    if (document.activeElement === document.body && focused?.matches(".starts, #stop, #first-train"))
+      document.querySelector("#stop:enabled, #train:enabled")?.focus({ preventScroll: true });
+  };
   new MutationObserver(() => {
     const line = document.querySelector("#status .status");
     const parts = [line?.querySelector("b"), line?.querySelector("h2"), ...(line?.querySelectorAll(".advice") ?? [])];
     const words = [line?.dataset.spoken, ...parts.map((part) => part?.textContent)].filter(Boolean).join(". ");
     if (words !== region.textContent) region.textContent = words;
-    // Stop, which had the focus, is disabled at the end of a training.
-    if (document.activeElement === document.body && focused?.id === "stop")
-      document.querySelector("#train:enabled")?.focus({ preventScroll: true });
+    setTimeout(refocus, 200);
   }).observe(document.querySelector("#status"), { childList: true, subtree: true, characterData: true });
 }"""
 

@@ -26,11 +26,8 @@ _WAIT_ON_CLICK = """() => addEventListener("click", ({ target }) => {
   const button = target.closest(".starts");
   if (button && !button.disabled) button.classList.add("waiting");
 })"""
-# A button that has become disabled has lost the focus of the keyboard.
-_ANSWERED = """() => {
-  document.querySelectorAll(".starts.waiting").forEach((button) => button.classList.remove("waiting"));
-  if (document.activeElement === document.body) document.querySelector("#stop:enabled")?.focus();
-}"""
+_ANSWERED = """() =>
+  document.querySelectorAll(".starts.waiting").forEach((button) => button.classList.remove("waiting"))"""
 
 
 @dataclass(frozen=True, kw_only=True)
