@@ -21,6 +21,8 @@ from trainer.insight.landscape import (
     empty_map,
     evaluate,
     grid_over,
+    mean_loss,
+    mean_losses,
     read_cache,
     sample,
     visit,
@@ -60,7 +62,12 @@ def test_the_landscape_of_a_quadratic():
     flat = Plane(config=config, origin=origin, directions=directions, paths=((Stop(epoch=0, x=0, y=0),),), share=share)
     ticks = (-2.0, -1.0, 0.0, 1.0, 2.0)
     grid = Grid(plane=flat, xs=ticks, ys=ticks)
-    losses = {(e.row, e.column): e.loss for e in visit(grid, lambda w: 0.5 * (w @ matrix @ w).item())}
+
+    def losses_at(weights):
+        assert len(weights) <= 4
+        return [0.5 * (w @ matrix @ w).item() for w in weights]
+
+    losses = {(e.row, e.column): e.loss for e in visit(grid, losses_at, at_once=4)}
     across = losses[2, 3] - 2 * losses[2, 2] + losses[2, 1]
     up = losses[3, 2] - 2 * losses[2, 2] + losses[1, 2]
     mixed = (losses[3, 3] - losses[3, 1] - losses[1, 3] + losses[1, 1]) / 4
@@ -100,6 +107,19 @@ def test_batch_normalisation_sees_the_pictures_at_each_point(tiny):
     measured = loss_of(model, tiny.train)
     assert event.loss == pytest.approx(measured, rel=0.1)  # the variances of training are not unbiased
     assert abs(measured - unmeasured) > 0.2 * measured
+
+
+@pytest.mark.parametrize("architecture", ["quick", "fast"])
+def test_losses_at_several_points_at_once(architecture, tiny):
+    """A GPU computes them; each is the loss at that point alone."""
+    model = build_model(TrainConfig(model=architecture), tiny, tiny.train).train()
+    random = around(model, 0)
+    points = torch.stack([random.origin, *(random.origin + step * random.directions[0] for step in (-0.5, 0.7))])
+    together = mean_losses(model, points, tiny.train)
+    for point, loss in zip(points, together.tolist(), strict=True):
+        plane.set_vector(model, point)
+        assert loss == pytest.approx(mean_loss(model, tiny.train), abs=1e-5)
+    assert len(set(together.tolist())) == 3
 
 
 def test_random_directions_have_the_norms_of_the_filters(trained_once):

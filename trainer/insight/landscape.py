@@ -8,16 +8,18 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, Split, select, to_device
-from trainer.insight.plane import Plane, Stop, set_vector
+from trainer.insight.plane import Plane, Stop, parts_of, set_vector
 from trainer.learning.device import explain_out_of_memory
 from trainer.learning.learner import frozen_statistics
 from trainer.learning.training_set import training_split
@@ -39,6 +41,9 @@ _RADIUS = 1.0  # of random directions, in norms of the network's filters
 
 # Small parts stay in a CPU's cache; batch normalisation needs all pictures at once.
 _IMAGES_AT_ONCE = 250
+
+# On a GPU. On a CPU, several at once take longer than one after another.
+_POINTS_AT_ONCE = 8
 
 _CACHE_FORMAT = 1
 _LARGEST_CACHE = 1 << 20  # bytes; 101 × 101 points take a fifth of it
@@ -183,19 +188,22 @@ def evaluate(grid: Grid, split: Split, *, device: str | torch.device = "cpu") ->
     """Yields the mean cross-entropy on the pictures of `split` at each point of the grid, coarse first.
 
     The pictures are not augmented. Batch normalisation uses the statistics of these pictures at each point: those that
-    were measured along the training would be wrong everywhere else. Raises UserError if the device has too little
-    memory.
+    were measured along the training would be wrong everywhere else. A CUDA GPU computes several points at a time.
+
+    Raises UserError if the device has too little memory.
     """
     device = torch.device(device)
     model = OptimizerLabModel(**grid.plane.config)
     model.to(device, memory_format=memory_format(device)).train()  # type: ignore[call-overload]
     on_device = to_device(split, device)
 
-    def loss_at(weights: Tensor) -> float:
-        set_vector(model, weights)
-        return mean_loss(model, on_device)
+    def losses_at(weights: Tensor) -> list[float]:
+        if len(weights) > 1:
+            return mean_losses(model, weights.to(device), on_device).tolist()
+        set_vector(model, weights[0])
+        return [mean_loss(model, on_device)]
 
-    return visit(grid, loss_at)
+    return visit(grid, losses_at, at_once=_POINTS_AT_ONCE if device.type == "cuda" else 1)
 
 
 def revisit(grid: Grid, losses: Losses) -> Iterator[PointEvaluated]:
@@ -204,14 +212,20 @@ def revisit(grid: Grid, losses: Losses) -> Iterator[PointEvaluated]:
         yield PointEvaluated(row=row, column=column, loss=losses[row, column], fraction=number / len(losses))
 
 
-def visit(grid: Grid, loss_at: Callable[[Tensor], float]) -> Iterator[PointEvaluated]:
-    """Yields the loss at each point of the grid, coarse first; `loss_at` takes the weights, float32 [n]."""
+def visit(grid: Grid, losses_at: Callable[[Tensor], Sequence[float]], *, at_once: int = 1) -> Iterator[PointEvaluated]:
+    """Yields the loss at each point of the grid, coarse first.
+
+    `losses_at` takes the weights of up to `at_once` points, float32 [points, n].
+    """
     origin, (across, up) = grid.plane.origin, grid.plane.directions
-    num_points = len(grid.xs)
-    for number, (row, column) in enumerate(coarse_to_fine(num_points), 1):
-        loss = loss_at(origin + grid.xs[column] * across + grid.ys[row] * up)
-        loss = loss if math.isfinite(loss) else math.inf
-        yield PointEvaluated(row=row, column=column, loss=loss, fraction=number / num_points**2)
+    num_points, number = len(grid.xs), 0
+    places = coarse_to_fine(num_points)
+    while some := list(islice(places, at_once)):
+        weights = torch.stack([origin + grid.xs[column] * across + grid.ys[row] * up for row, column in some])
+        for (row, column), loss in zip(some, losses_at(weights), strict=True):
+            number += 1
+            loss = loss if math.isfinite(loss) else math.inf
+            yield PointEvaluated(row=row, column=column, loss=loss, fraction=number / num_points**2)
 
 
 @torch.inference_mode()
@@ -224,6 +238,19 @@ def mean_loss(model: OptimizerLabModel, split: Split) -> float:
         for images, labels in zip(split.images.split(step), split.labels.split(step), strict=True):
             total += functional.cross_entropy(model(images), labels, reduction="sum").item()
     return total / len(split.labels)
+
+
+@torch.inference_mode()
+def mean_losses(model: OptimizerLabModel, weights: Tensor, split: Split) -> Tensor:
+    """Returns the `mean_loss` with each of several vectors of weights, float32 [points, n], as float32 [points]."""
+    parameters = dict(model.named_parameters())
+
+    def loss_with(vector: Tensor) -> Tensor:
+        parts = dict(zip(parameters, parts_of(vector, list(parameters.values())), strict=True))
+        return functional.cross_entropy(functional_call(model, parts, (split.images,)), split.labels)
+
+    with explain_out_of_memory(), frozen_statistics(model):
+        return vmap(loss_with)(weights)
 
 
 def point_row(grid: Grid, event: PointEvaluated) -> dict[str, Any]:
