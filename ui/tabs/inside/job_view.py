@@ -117,71 +117,68 @@ class JobView(Generic[J]):
         return status_line("Not computed", "", job.share, language, job.failure)
 
 
-def connect(view: JobView[J], lab: Lab, shared: Shared, choice: Choice) -> None:
+def connect(job_view: JobView[J], lab: Lab, shared: Shared, choice: Choice) -> None:
     """Adds the events of a view to the page being built."""
-    controls = view.controls
+    controls = job_view.controls
     clock = gr.Timer(_SECONDS_BETWEEN_TICKS, active=False)
-    shown = components(controls, view.outputs)
+    shown = components(controls, job_view.outputs)
 
     @with_page_errors
-    def open_view(*, visitor: Any, names: Any, view_name: Any) -> Updates:
-        if view_name != view.name:
-            job = lab.jobs.of(visitor, view.kind) if is_key(visitor) else None
+    def open_view(*, visitor: Any, names: Any, view: Any) -> Updates:
+        if view != job_view.name:
+            job = lab.jobs.of(visitor, job_view.kind) if is_key(visitor) else None
             return {clock: gr.update(active=job is not None and job.is_active)}  # it counts as watched
-        return {clock: gr.update(active=True), **view.show(lab, visitor)}
+        return {clock: gr.update(active=True), **job_view.show(lab, visitor)}
 
-    def open_chosen(*, visitor: Any, names: Any, view: Any) -> Updates:
-        return open_view(visitor=visitor, names=names, view_name=view)
-
-    choice.on_change(open_chosen, {}, [clock, *shown], api_name=f"_{view.name}")
+    choice.on_change(open_view, {}, [clock, *shown], api_name=f"_{job_view.name}")
     # `once`: while the page watches, ticks are ignored.
     clock.tick(
-        partial(_watch, view, lab),
+        partial(_watch, job_view, lab),
         inputs_kwargs={"visitor": choice.visitor},
         outputs=shown,
         trigger_mode="once",
-        api_name=f"_watch_{view.name}",
+        api_name=f"_watch_{job_view.name}",
         **AT_ONCE,
     )
 
     def start(*, visitor: Any, names: Any, **inputs: Any) -> Updates:
-        view.begin(checked_visitor(visitor), chosen_runs(lab, visitor, names), **inputs)
-        return {clock: gr.update(active=True), **view.show(lab, visitor)}
+        job_view.begin(checked_visitor(visitor), chosen_runs(lab, visitor, names), **inputs)
+        return {clock: gr.update(active=True), **job_view.show(lab, visitor)}
 
     started = controls.start.click(
         refuse_beside(controls.refused, start),
-        inputs_kwargs={"visitor": choice.visitor, "names": choice.runs, **view.inputs},
+        inputs_kwargs={"visitor": choice.visitor, "names": choice.runs, **job_view.inputs},
         outputs=[clock, *shown],
-        api_name=f"_start_{view.name}",
+        api_name=f"_start_{job_view.name}",
         **AT_ONCE,
     )
     answered(started)
 
     @with_page_errors
     def stop(visitor: str) -> Any:
-        lab.jobs.stop(checked_visitor(visitor), view.kind)
+        lab.jobs.stop(checked_visitor(visitor), job_view.kind)
         return gr.update(value=translate("Stopping …", current_language()), interactive=False)
 
-    controls.stop.click(stop, choice.visitor, controls.stop, api_name=f"_stop_{view.name}", **AT_ONCE)
+    controls.stop.click(stop, choice.visitor, controls.stop, api_name=f"_stop_{job_view.name}", **AT_ONCE)
 
     @with_page_errors
     def save(suffix: str, content: Callable[[J], str], *, visitor: Any) -> str:
-        job = lab.jobs.of(checked_visitor(visitor), view.kind)
-        if job is None or not view.has_results(job):
+        job = lab.jobs.of(checked_visitor(visitor), job_view.kind)
+        if job is None or not job_view.has_results(job):
             raise UserError("There is nothing to save yet.")
-        path = download_path(f"optimizer-lab-{view.name}.{suffix}")
+        path = download_path(f"optimizer-lab-{job_view.name}.{suffix}")
         path.write_text(content(job), encoding="utf-8")
         return str(path)
 
     def draw(job: J) -> str:
-        return view.draw(job, current_language())
+        return job_view.draw(job, current_language())
 
-    for button, suffix, content in ((controls.csv, "csv", view.to_csv), (controls.svg, "svg", draw)):
+    for button, suffix, content in ((controls.csv, "csv", job_view.to_csv), (controls.svg, "svg", draw)):
         shared.download_on_click(
             button,
             partial(save, suffix, content),
             {"visitor": choice.visitor},
-            api_name=f"_{view.name}_{suffix}",
+            api_name=f"_{job_view.name}_{suffix}",
         )
 
 
