@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from functools import partial
 
 import anyio
 import gradio as gr
@@ -13,20 +14,23 @@ from torchvision.io import write_png
 
 from trainer.images.image_data import facts
 from trainer.images.picture import read_picture
+from trainer.insight import timeline
 from trainer.learning.loop import train
 from trainer.runs import run_folder
 from trainer.runs.reader import read_run
 from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
+from ui.parts.pictures import sample_picture
 from ui.tabs.inside.choice import Picture
-from ui.tabs.inside.time_machine import frames
-from ui.tabs.inside.time_machine import view as time_machine
-from ui.tabs.inside.time_machine.view import Walks
+from ui.tabs.inside.time_machine import frames, view
+from ui.tabs.inside.time_machine import walk as walking
+from ui.tabs.inside.time_machine.journey import build_journey
+from ui.tabs.inside.time_machine.walk import Walks, stop, walk
 from ui.visitors import new_visitor
 
 VISITOR = new_visitor()
-JOURNEY = time_machine._build_journey()
+JOURNEY = build_journey()
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +59,17 @@ def key_of(lab) -> str:
     return lab.runs.of(VISITOR)[0].name
 
 
+def walk_of(lab, name, picture, walks, visitor=VISITOR):
+    """A walk through a run."""
+    return walk(lab, JOURNEY, visitor=visitor, names=[name], run=None, picture=picture, walks=walks)
+
+
 def walked(lab, visitor, name, picture) -> list:
     """The last values that a walk gives to the components."""
 
     async def collect():
-        walk = time_machine.walk(lab, JOURNEY, visitor=visitor, names=[name], run=None, picture=picture, walks=Walks())
         last = {}
-        async for updates in walk:
+        async for updates in walk_of(lab, name, picture, Walks(), visitor):
             last |= updates
         return last
 
@@ -142,10 +150,7 @@ def test_only_the_latest_walk_of_a_page_is_shown(lab, picture):
 
     async def overtaken():
         walks, first = Walks(), []
-        walk = time_machine.walk(
-            lab, JOURNEY, visitor=VISITOR, names=[key_of(lab)], run=None, picture=picture, walks=walks
-        )
-        async for updates in walk:
+        async for updates in walk_of(lab, key_of(lab), picture, walks):
             first.append(updates)
             walks.latest += 1  # another walk has begun
         return first
@@ -161,10 +166,8 @@ def test_the_mistakes_of_each_epoch(lab, picture, tiny, monkeypatch):
     walks = Walks()
 
     async def collect():
-        walk = time_machine.walk(
-            lab, JOURNEY, visitor=VISITOR, names=[key_of(lab)], run=None, picture=picture, walks=walks
-        )
-        return [updates[JOURNEY.scores] async for updates in walk if JOURNEY.scores in updates]
+        steps = walk_of(lab, key_of(lab), picture, walks)
+        return [updates[JOURNEY.scores] async for updates in steps if JOURNEY.scores in updates]
 
     rows = anyio.run(collect)[-1]["value"]["data"]["scores"]
     folder = lab.runs.folder / key_of(lab)
@@ -173,8 +176,33 @@ def test_the_mistakes_of_each_epoch(lab, picture, tiny, monkeypatch):
         right = sum(row["accuracy"] * count[row["class"]] for row in rows if row["epoch"] == epoch)
         expected = read_run(folder).history[epoch].test_accuracy
         assert right / len(tiny.test.labels) == pytest.approx(expected)
-    monkeypatch.setattr(time_machine.timeline, "walk_mistakes", lambda *_: iter(()))
+    monkeypatch.setattr(timeline, "walk_mistakes", lambda *_: iter(()))
     assert anyio.run(collect)[-1]["value"]["data"]["scores"] == rows
+
+
+@pytest.mark.parametrize(("sentence", "last_epoch"), [("Classifying the picture", 1), ("some test pictures", 0)])
+def test_stop_ends_a_walk(lab, picture, tiny, monkeypatch, sentence, last_epoch):
+    """After the epoch in work, of the picture or of the test pictures; a new walk is complete."""
+    monkeypatch.setattr(lab, "images", tiny)
+    monkeypatch.setattr(walking, "_SECONDS_BETWEEN_UPDATES", 0.0)
+    walks = Walks()
+
+    async def collect(*, stops):
+        found = []
+        async for updates in walk_of(lab, key_of(lab), picture, walks):
+            found.append(updates)
+            if stops and f"{sentence}: epoch 0 of 2" in updates[JOURNEY.says]:
+                assert updates[JOURNEY.stop]["visible"]
+                stop(walks)
+        return found
+
+    *_, last = anyio.run(partial(collect, stops=True))
+    assert f"Stopped at epoch {last_epoch} of 2" in last[JOURNEY.says]
+    assert not last[JOURNEY.stop]["visible"]
+    *_, last = anyio.run(partial(collect, stops=False))
+    assert {row["epoch"] for row in last[JOURNEY.scores]["value"]["data"]["scores"]} == {0, 1, 2}
+    assert "Stopped" not in last[JOURNEY.says]
+    assert not last[JOURNEY.stop]["visible"]
 
 
 def opened(lab, **inputs):
@@ -183,45 +211,41 @@ def opened(lab, **inputs):
 
     async def collect():
         given = {"visitor": VISITOR, "run": None, "picture": None, "walks": Walks(), **inputs}
-        opening = time_machine.open_view(lab, JOURNEY, runs, chosen, gallery, **given)
+        opening = view.open_view(lab, JOURNEY, runs, chosen, gallery, **given)
         return [updates async for updates in opening]
 
     return anyio.run(collect), runs, chosen
 
 
-def test_opening_the_view_chooses_a_picture_or_walks(lab, images, picture, monkeypatch):
-    """The first picture starts a walk by itself, so that there is one; another view opens nothing."""
+def test_opening_the_view_walks(lab, images, picture, monkeypatch):
+    """Without a picture, through the first test picture; another view opens nothing."""
     monkeypatch.setattr(lab, "images", images)
     names = [key_of(lab)]
-    (updates,), runs, chosen = opened(lab, names=names, view=time_machine.NAME)
-    assert chosen in updates
-    assert updates[runs]["value"] == names[0]
-    updates, _, chosen = opened(lab, names=names, view=time_machine.NAME, picture=picture)
+    updates, runs, chosen = opened(lab, names=names, view=view.NAME)
+    assert torch.equal(read_picture(updates[0][chosen]), torch.from_numpy(sample_picture(lab, 0)).permute(2, 0, 1))
+    assert updates[0][runs]["value"] == names[0]
+    assert any(each.get(JOURNEY.machine, {}).get("frames") for each in updates)
+    updates, _, chosen = opened(lab, names=names, view=view.NAME, picture=picture)
     assert not any(chosen in each for each in updates)
     assert any(each.get(JOURNEY.machine, {}).get("frames") for each in updates)
     assert opened(lab, names=names, view="layers")[0] == [gr.skip()]
 
 
 def test_a_requested_picture_is_chosen_with_its_run(lab, images, monkeypatch):
-    """Each request has a file of its own, whose change starts the walk even if the picture is the same."""
+    """Its file holds the picture with that index."""
     monkeypatch.setattr(lab, "images", images)
     runs, chosen, gallery = gr.Dropdown(), gr.Image(), gr.Gallery()
-    key, paths = key_of(lab), []
-    for token in ("one", "two"):
-        requested = Picture(run=key, index=5, token=token)
-        updates = time_machine.open_picture(
-            lab, runs, chosen, gallery, visitor=VISITOR, names=[key], requested=requested
-        )
-        assert updates[runs]["value"] == key
-        paths.append(updates[chosen])
-        assert torch.equal(read_picture(paths[-1]), images.test.images[5])
-    assert paths[0] != paths[1]
+    key = key_of(lab)
+    requested = Picture(run=key, index=5, token="one")
+    updates = view.open_picture(lab, runs, chosen, gallery, visitor=VISITOR, names=[key], requested=requested)
+    assert updates[runs]["value"] == key
+    assert torch.equal(read_picture(updates[chosen]), images.test.images[5])
 
 
 @pytest.mark.parametrize(("names", "sentence"), [([], "Train a network first"), (["quick"], "as weights only")])
 def test_without_a_run_a_sentence_says_so(lab, picture, names, sentence):
     """Also for a network that comes with the app."""
-    (_, updates), _, _ = opened(lab, names=names, view=time_machine.NAME, picture=picture)
+    (_, updates), _, _ = opened(lab, names=names, view=view.NAME, picture=picture)
     assert sentence in updates[JOURNEY.says]
 
 

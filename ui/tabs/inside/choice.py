@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from trainer.errors import UserError
+from trainer.images.image_data import ImageData
 from trainer.runs.layers import read_layers
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
@@ -16,6 +17,7 @@ from ui.parts.run import run_list
 from ui.parts.run.checkpoints import in_hub_thread, in_thread, open_layers, open_run
 from ui.parts.run.run_list import MOST_COMPARED
 from ui.parts.shared import AT_ONCE, Inputs, components
+from ui.run_index import is_key
 from ui.stored_runs import bundled
 
 
@@ -80,6 +82,14 @@ def single(lab: Lab, visitor: Any, names: Sequence[str], chosen: Any) -> tuple[s
     titles = {key: title for title, key in run_list.single_runs(lab, visitor)}
     choices = [(titles.get(each, each), each) for each in names]
     return name, gr.update(choices=choices, value=name, visible=len(names) > 1)
+
+
+def images_of(lab: Lab, visitor: Any, name: str) -> ImageData:
+    """Returns the images that a run was trained on, if they are the visitor's, or else the app's own.
+
+    Raises UserError if these have not loaded.
+    """
+    return (lab.images_of_run(visitor, name) if is_key(name) else None) or lab.ready_images()
 
 
 def check_is_run(name: str) -> None:

@@ -32,7 +32,7 @@ from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Inputs, Shared, components
 from ui.run_index import is_key
 from ui.stored_runs import bundled
-from ui.tabs.inside.choice import Choice, Picture, checked, single
+from ui.tabs.inside.choice import Choice, Picture, checked, images_of, single
 from ui.tabs.inside.job_view import build_downloads, chosen_runs
 from ui.tabs.inside.time_machine.view import NAME as TIME_MACHINE
 from ui.visitors import checked_visitor
@@ -234,7 +234,7 @@ async def show(
         run, list_of_runs = single(lab, visitor, names, run)
         others = [name for name in names if name != run]
         other = other if other in others else next(iter(others), None)
-        images = await in_thread(_test_images, lab, visitor, run)
+        images = await in_thread(images_of, lab, visitor, run)
         async for step in _answering(lab, visitor, run):
             if turn[0] != own_turn:
                 yield gr.skip()  # Gradio sends the last update again at the end
@@ -282,7 +282,7 @@ async def show_field(lab: Lab, components: MistakesView, visitor: Any, names: An
         taken=answers.class_names[taken],
     )
     captions = [_probabilities(answers, index) for index in indices[:_MOST_PICTURES]]
-    images = await in_thread(_test_images, lab, visitor, name)
+    images = await in_thread(images_of, lab, visitor, name)
     return _gallery(images, components, name, indices, captions, sentence)
 
 
@@ -311,7 +311,7 @@ async def show_differences(
         f"{one.class_names[one.labels[index]]}: {_probabilities(one, index, 1)} / {_probabilities(two, index, 1)}"
         for index in indices[:_MOST_PICTURES]
     ]
-    images = await in_thread(_test_images, lab, visitor, run)
+    images = await in_thread(images_of, lab, visitor, run)
     return _gallery(images, components, run, indices, captions, sentence)
 
 
@@ -366,11 +366,6 @@ async def _answers(lab: Lab, visitor: Any, name: str) -> Answers:
     return answers
 
 
-def _test_images(lab: Lab, visitor: Any, name: str) -> ImageData:
-    """Returns the images that a run was trained on, if they are the visitor's, or else the app's own."""
-    return (lab.images_of_run(visitor, name) if is_key(name) else None) or lab.ready_images()
-
-
 async def _answering(lab: Lab, visitor: Any, name: str) -> AsyncIterator[MistakesJob | Answers]:
     """Yields the job that computes the answers of a network, again and again until it has ended; then the answers.
 
@@ -378,7 +373,7 @@ async def _answering(lab: Lab, visitor: Any, name: str) -> AsyncIterator[Mistake
     """
     if is_key(name):
         lab.runs.own_run(visitor, name)
-    images, model = await in_thread(_test_images, lab, visitor, name), await open_model(lab, name)
+    images, model = await in_thread(images_of, lab, visitor, name), await open_model(lab, name)
     digest, answers = _known.get(model, ("", None))
     if answers is None or digest != images.digest:
         job = lab.jobs.of(visitor, MistakesJob) if is_key(visitor) else None
