@@ -28,10 +28,13 @@ from ui.charts.inside.mistakes import draw, matrix_chart
 from ui.parts.run import first_sight
 from ui.parts.run.checkpoints import open_kept
 from ui.picture_sets import DEFAULT
-from ui.tabs.inside import layers, mistakes
+from ui.tabs.inside import layers
 from ui.tabs.inside.choice import Choice
 from ui.tabs.inside.layers import LayersView
-from ui.tabs.inside.mistakes import MistakesView
+from ui.tabs.inside.mistakes import answers as answering
+from ui.tabs.inside.mistakes import pictures as shown_pictures
+from ui.tabs.inside.mistakes import view as mistakes
+from ui.tabs.inside.mistakes.view import MistakesView
 from ui.visitors import new_visitor
 
 VISITOR = new_visitor()
@@ -160,14 +163,14 @@ def test_the_mistakes_of_a_run_and_its_pictures(lab, pictures):
     assert not updates[MISTAKES.run]["visible"]
     assert not updates[DIFFERENCES]["visible"]
     largest = max(fields, key=lambda field: field["count"])
-    shown = anyio.run(mistakes.show_field, lab, MISTAKES, VISITOR, [key], key, largest["press"])
-    gallery = shown[MISTAKES.pictures]["value"]
+    shown = anyio.run(shown_pictures.show_field, lab, MISTAKES.pictures, VISITOR, [key], key, largest["press"])
+    gallery = shown[MISTAKES.pictures.gallery]["value"]
     assert len(gallery) == largest["count"]
     sure = [float(re.findall(r"([\d.]+)%", caption)[0]) for _, caption in gallery]
     assert sure == sorted(sure, reverse=True)
     for pressed in (None, "", "1", "0 9", "-1 0", "a b"):
         with pytest.raises(UserError, match="no such field"):
-            anyio.run(mistakes.show_field, lab, MISTAKES, VISITOR, [key], key, pressed)
+            anyio.run(shown_pictures.show_field, lab, MISTAKES.pictures, VISITOR, [key], key, pressed)
 
 
 def test_the_mistakes_of_a_run_on_own_pictures(lab, tmp_path):
@@ -185,8 +188,11 @@ def test_the_mistakes_of_a_run_on_own_pictures(lab, tmp_path):
     assert MISTAKES.matrix not in walked(lab, [key], visitor=new_visitor())[-1]
 
 
-def test_where_two_runs_disagree(lab, pictures):
-    """The gallery has the pictures to which they give different answers, as many as the sentence says."""
+def test_where_two_runs_disagree(lab, pictures, monkeypatch):
+    """The gallery has the pictures to which they give different answers, as many as the sentence says.
+
+    Of runs on different pictures there are none.
+    """
     one, two = trained_in(lab, pictures, CONFIG, CONFIG.changed({"seed": 3}))
     updates = walked(lab, [one, two])[-1]
     assert updates[DIFFERENCES]["visible"]
@@ -194,13 +200,16 @@ def test_where_two_runs_disagree(lab, pictures):
 
     async def differ():
         chosen = {"visitor": VISITOR, "names": [one, two], "run": one, "other": two}
-        answers = [await mistakes._answers(lab, VISITOR, name) for name in (one, two)]
-        return answers, await mistakes.show_differences(lab, MISTAKES, **chosen)
+        answers = [await answering.answers_of(lab, VISITOR, name) for name in (one, two)]
+        return answers, await shown_pictures.show_differences(lab, MISTAKES.pictures, **chosen)
 
     answers, shown = anyio.run(differ)
     differing = (answers[0].predicted != answers[1].predicted).sum()
-    assert f"disagree on {differing} pictures" in shown[MISTAKES.field]
-    assert len(shown[MISTAKES.pictures]["value"]) == differing
+    assert f"disagree on {differing} pictures" in shown[MISTAKES.pictures.says]
+    assert len(shown[MISTAKES.pictures.gallery]["value"]) == differing
+    monkeypatch.setattr(shown_pictures, "images_of", lambda lab, visitor, name: replace(pictures, digest=name))
+    with pytest.raises(gr.Error, match="trained on different pictures"):
+        anyio.run(differ)
 
 
 def test_other_pictures_than_the_runs(lab, tiny):
@@ -265,12 +274,12 @@ def test_a_picture_leads_to_the_time_machine(lab, pictures):
     (key,) = trained_in(lab, pictures, CONFIG)
     visitor, runs, view, picture = gr.BrowserState(), gr.Dropdown(), gr.Radio(), gr.State()
     choice = Choice(opened=None, chosen=None, visitor=visitor, runs=runs, view=view, picture=picture)
-    updates = mistakes.travel_with(lab, choice, [key], None, [7, 5], 1)
+    updates = shown_pictures.travel_with(lab, choice, [key], None, [7, 5], 1)
     assert updates[choice.view] == "time-machine"
     requested = updates[choice.picture]
     assert (requested.run, requested.index) == (key, 5)
     for names, place in (([key], 2), ([key], -1), ([key], None), (["quick"], 1)):
-        assert mistakes.travel_with(lab, choice, names, None, [7, 5], place) == gr.skip()
+        assert shown_pictures.travel_with(lab, choice, names, None, [7, 5], place) == gr.skip()
 
 
 @pytest.mark.parametrize("count", [2, 100])

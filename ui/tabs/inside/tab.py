@@ -9,8 +9,9 @@ from ui.lab import Lab
 from ui.parts.messages import Updates
 from ui.parts.run import run_list
 from ui.parts.shared import AT_ONCE, Shared
-from ui.tabs.inside import landscape, layers, mistakes, sharpness
+from ui.tabs.inside import landscape, layers, sharpness
 from ui.tabs.inside.choice import Choice
+from ui.tabs.inside.mistakes import view as mistakes
 from ui.tabs.inside.time_machine import view as time_machine
 
 # The views by name: the title of each, and the function that adds it to the page being built.
