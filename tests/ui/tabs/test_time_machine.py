@@ -231,6 +231,20 @@ def test_opening_the_view_walks(lab, images, picture, monkeypatch):
     assert opened(lab, names=names, view="layers")[0] == [gr.skip()]
 
 
+def test_a_run_that_is_listed_while_the_view_opens(lab, picture):
+    """The view that opened without it does not take its place, though its lists took longer."""
+
+    async def collect():
+        walks, components = Walks(), (gr.Dropdown(), gr.Image(), gr.Gallery())
+        given = {"visitor": VISITOR, "view": view.NAME, "run": None, "picture": picture, "walks": walks}
+        early, late = (view.open_view(lab, JOURNEY, *components, names=names, **given) for names in ([], [key_of(lab)]))
+        await anext(early)
+        assert len([updates async for updates in late]) > 2
+        return [updates async for updates in early]
+
+    assert anyio.run(collect) == [gr.skip()]
+
+
 def test_a_requested_picture_is_chosen_with_its_run(lab, images, monkeypatch):
     """Its file holds the picture with that index."""
     monkeypatch.setattr(lab, "images", images)

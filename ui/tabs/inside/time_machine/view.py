@@ -85,6 +85,7 @@ async def open_view(
     if view != NAME:
         yield gr.skip()
         return
+    number = walks.begin()  # before the page gets the lists, which takes time: the choice may change meanwhile
     updates: Updates = {gallery: samples(lab.images)}
     if isinstance(names, list) and names:
         updates[runs] = single(lab, visitor, names, run)[1]
@@ -92,7 +93,8 @@ async def open_view(
     if first is not None:
         picture = updates[chosen_picture] = _picture_file(torch.from_numpy(first).permute(2, 0, 1))
     yield updates
-    async for epochs in walk(lab, journey, visitor=visitor, names=names, run=run, picture=picture, walks=walks):
+    chosen = {"visitor": visitor, "names": names, "run": run, "picture": picture}
+    async for epochs in walk(lab, journey, **chosen, walks=walks, number=number):
         yield epochs
 
 

@@ -51,6 +51,11 @@ class Walks:
     scored: tuple[Any, ...] = ()
     scores: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
+    def begin(self) -> int:
+        """Returns the number of a new walk, which ends the others."""
+        self.latest += 1
+        return self.latest
+
     @property
     def is_stopped(self) -> bool:
         """Whether the visitor has stopped the latest walk."""
@@ -63,15 +68,22 @@ def stop(walks: Walks) -> None:
 
 
 async def walk(
-    lab: Lab, journey: Journey, *, visitor: Any, names: Any, run: Any, picture: Any, walks: Walks
+    lab: Lab,
+    journey: Journey,
+    *,
+    visitor: Any,
+    names: Any,
+    run: Any,
+    picture: Any,
+    walks: Walks,
+    number: int | None = None,
 ) -> AsyncIterator[Updates]:
     """Yields updates that show what each epoch's network predicts for the picture; each update adds epochs.
 
     A UserError is explained in place of the epochs. All inputs are checked, as a handcrafted request may send anything.
-    An earlier walk of the same page ends without another update.
+    An earlier walk of the same page ends without another update; `number` is that of a walk that has begun already.
     """
-    walks.latest += 1
-    own = walks.latest
+    own = number or walks.begin()
     async for updates in _walk(lab, journey, visitor, names, run, picture, walks):
         if walks.latest != own:
             yield gr.skip()  # Gradio sends the last update again at the end
