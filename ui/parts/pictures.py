@@ -6,7 +6,6 @@ from typing import Any
 import gradio as gr
 import torch
 from anyio import CapacityLimiter
-from gradio.events import Dependency
 from torch import Tensor
 
 from trainer.images import picture
@@ -37,13 +36,8 @@ def picture_input(*, height: int, elem_id: str) -> gr.Image:
     )
 
 
-def samples_gallery(
-    lab: Lab, chosen: gr.Image, *, columns: int, elem_id: str, api_name: str
-) -> tuple[gr.Gallery, Dependency]:
-    """Adds the gallery of test pictures to the page being built; a click makes one of them the chosen picture.
-
-    Returns the gallery, and the event after which the picture is chosen.
-    """
+def samples_gallery(lab: Lab, chosen: gr.Image, *, columns: int, elem_id: str, api_name: str) -> gr.Gallery:
+    """Adds the gallery of test pictures to the page being built; a click makes one of them the chosen picture."""
     gallery = gr.Gallery(
         show_label=False,
         columns=columns,
@@ -58,7 +52,8 @@ def samples_gallery(
     def press(event: gr.SelectData) -> Any:
         return sample_picture(lab, event.index)
 
-    return gallery, gallery.select(press, None, chosen, api_name=api_name, **AT_ONCE)
+    gallery.select(press, None, chosen, api_name=api_name, **AT_ONCE)
+    return gallery
 
 
 def sample_picture(lab: Lab, index: int) -> Any:

@@ -55,7 +55,7 @@ def build(lab: Lab, shared: Shared) -> None:
             )
     or_a_sample = i18n("Or pick a test picture (only runs with train_split = test were trained on these):")
     gr.HTML("<div class='note'>" + or_a_sample + "</div>")
-    gallery, _ = samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
+    gallery = samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
     several.build(lab, shared)
 
     def load() -> Iterator[Updates]:

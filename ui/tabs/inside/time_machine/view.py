@@ -5,8 +5,6 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-import torch
-from torch import Tensor
 
 from trainer.images.picture import torchvision
 from ui.i18n.words import i18n
@@ -29,9 +27,7 @@ def build(lab: Lab, shared: Shared, choice: Choice) -> None:
             run = gr.Dropdown([], label=i18n("Run"), visible=False, elem_id="travelled")
             picture = picture_input(height=220, elem_id="travel-picture")
             gr.HTML("<div class='note'>" + i18n("Or a test picture:") + "</div>")
-            gallery, pressed = samples_gallery(
-                lab, picture, columns=5, elem_id="travel-samples", api_name="_travel_sample"
-            )
+            gallery = samples_gallery(lab, picture, columns=5, elem_id="travel-samples", api_name="_travel_sample")
         with gr.Column(scale=7, min_width=320, elem_id="journey"):
             journey = build_journey()
     walks = gr.State(Walks())
@@ -39,28 +35,23 @@ def build(lab: Lab, shared: Shared, choice: Choice) -> None:
     outputs = [journey, run, picture, gallery]
     opening = partial(open_view, lab, journey, run, picture, gallery)
     choice.on_change(opening, inputs, outputs, api_name="_travel", preprocess=False, trigger_mode="multiple")
-    requested = choice.picture.change(
+    choice.picture.change(
         partial(open_picture, lab, run, picture, gallery),
         inputs_kwargs={"visitor": choice.visitor, "names": choice.runs, "requested": choice.picture},
         outputs=[run, picture, gallery],
         api_name="_travel_with",
         **AT_ONCE,
     )
-    for api_name, event in {
-        "_walk": run.input,
-        "_walk_with_own": picture.input,
-        "_walk_with_sample": pressed.success,
-        "_walk_with_requested": requested.success,
-    }.items():
-        event(
-            partial(walk, lab, journey),
-            inputs_kwargs={"visitor": choice.visitor, "names": choice.runs, **inputs},
-            outputs=components(journey),
-            preprocess=False,
-            trigger_mode="multiple",
-            api_name=api_name,
-            **AT_ONCE,
-        )
+    gr.on(
+        [run.input, picture.change],
+        partial(walk, lab, journey),
+        inputs_kwargs={"visitor": choice.visitor, "names": choice.runs, **inputs},
+        outputs=components(journey),
+        preprocess=False,
+        trigger_mode="multiple",
+        api_name="_walk",
+        **AT_ONCE,
+    )
     journey.stop.click(stop, walks, None, api_name="_stop_walk", **AT_ONCE)
 
 
@@ -80,7 +71,7 @@ async def open_view(
 ) -> AsyncIterator[Updates]:
     """Yields updates that fill the view's lists and, as `walk` does, the epochs.
 
-    A page without a picture gets the first test picture.
+    A page without a picture gets the first test picture, whose event starts the walk.
     """
     if view != NAME:
         yield gr.skip()
@@ -91,7 +82,8 @@ async def open_view(
         updates[runs] = single(lab, visitor, names, run)[1]
     first = None if picture else sample_picture(lab, 0)
     if first is not None:
-        picture = updates[chosen_picture] = _picture_file(torch.from_numpy(first).permute(2, 0, 1))
+        yield {**updates, chosen_picture: first}
+        return
     yield updates
     chosen = {"visitor": visitor, "names": names, "run": run, "picture": picture}
     async for epochs in walk(lab, journey, **chosen, walks=walks, number=number):
@@ -108,17 +100,12 @@ def open_picture(
     names: Any,
     requested: Picture | None,
 ) -> Updates:
-    """Updates that choose a run and a test picture of the app."""
+    """Updates that choose a run and one of its test pictures, whose event starts the walk."""
     if requested is None:
         return gr.skip()
     list_of_runs = single(lab, visitor, checked(names), requested.run)[1]
     images = images_of(lab, visitor, requested.run)
-    file = _picture_file(images.test.images[requested.index])
-    return {runs: list_of_runs, chosen_picture: file, gallery: samples(lab.images)}
-
-
-def _picture_file(picture: Tensor) -> str:
-    """The path of a PNG with a picture, uint8 [3, height, width]."""
+    # A path of its own, so that the component has changed even if it shows this picture already.
     path = download_path("picture.png")
-    torchvision().io.write_png(picture.contiguous(), str(path))
-    return str(path)
+    torchvision().io.write_png(images.test.images[requested.index].contiguous(), str(path))
+    return {runs: list_of_runs, chosen_picture: str(path), gallery: samples(lab.images)}

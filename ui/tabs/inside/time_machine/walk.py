@@ -1,5 +1,6 @@
 """A walk through the epochs of a run: what each network predicts for a picture, and what it mistakes."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +29,8 @@ from ui.server.uploads import uploaded
 from ui.tabs.inside.choice import check_is_run, checked, images_of
 from ui.tabs.inside.time_machine.journey import Journey
 
+# A picture that the app chooses changes twice: the browser adds its address.
+_SECONDS_BEFORE_START = 0.3
 _SECONDS_BETWEEN_UPDATES = 0.4
 _NUM_PICTURES = 300  # test pictures that each epoch's network classifies
 
@@ -84,6 +87,10 @@ async def walk(
     An earlier walk of the same page ends without another update; `number` is that of a walk that has begun already.
     """
     own = number or walks.begin()
+    await asyncio.sleep(_SECONDS_BEFORE_START)
+    if walks.latest != own:
+        yield gr.skip()
+        return
     async for updates in _walk(lab, journey, visitor, names, run, picture, walks):
         if walks.latest != own:
             yield gr.skip()  # Gradio sends the last update again at the end
