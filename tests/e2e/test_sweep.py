@@ -124,17 +124,17 @@ def test_the_plan_follows_its_widgets_into_the_address(app, new_page):
     page = new_page
     visit(page, app, PLAN)
     page.wait_for_function("document.querySelector('#sweep-images input').value === '512'")
-    page.fill("#sweep-images input", "256")
-    page.wait_for_function("/plan=[^&]*num_images%3D256/.test(location.search)")
+    page.fill("#sweep-images input", "640")
+    page.wait_for_function("/plan=[^&]*num_images%3D640/.test(location.search)")
     page.locator("#power-sweep-across-high input[type=range]").fill("0")
-    page.wait_for_function("/plan=lr%3D0.003..1%3A2[^&]*num_images%3D256/.test(location.search)")
+    page.wait_for_function("/plan=lr%3D0.003..1%3A2[^&]*num_images%3D640/.test(location.search)")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#copy-link")
     page.wait_for_selector("#copy-link >> text=Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     page.goto(copied)
     tab_is(page, "sweep")
-    page.wait_for_function("document.querySelector('#sweep-images input').value === '256'")
+    page.wait_for_function("document.querySelector('#sweep-images input').value === '640'")
 
 
 def test_every_text_of_the_tab_is_chinese(app, visitor_page):
