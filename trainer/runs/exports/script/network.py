@@ -76,7 +76,7 @@ def _block(config: TrainConfig) -> list[str]:
 def _statistics(config: TrainConfig, source: ImageSource) -> list[str]:
     if config.pretrained != "none":
         trained = bundled_network(config.model).config
-        return [f"mean, std = {trained['mean']}, {trained['std']}"]
+        return [f"mean = {trained['mean']}", f"std = {trained['std']}"]
     # In float64 because the app computes them exactly: a difference in the last digit grows with every step.
     lines = ["std, mean = torch.std_mean(train_images.double(), (0, 2, 3), correction=0)  # of each colour"]
     if source.can_be_uniform:
