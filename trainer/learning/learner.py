@@ -74,7 +74,7 @@ def build_model(config: TrainConfig, data: ImageData, split: Split) -> Optimizer
     Raises UserError if no such network is bundled.
     """
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if config.normalize:
+    if config.normalize and config.pretrained == "none":
         mean, std = training_statistics(config, data)
     with _INITIALIZING, torch.random.fork_rng(devices=[]):
         trained = None if config.pretrained == "none" else bundled_network(config.model)
