@@ -93,18 +93,21 @@ async def walk(
     if walks.latest != own:
         yield gr.skip()
         return
-    whole: Updates = {}
-    async for updates in _walk(lab, journey, visitor, names, run, picture, walks):
+    async for updates in _repeated(_walk(lab, journey, visitor, names, run, picture, walks)):
         if walks.latest != own:
             yield gr.skip()  # Gradio sends the last update again at the end
             return
+        yield updates
+
+
+async def _repeated(steps: AsyncIterator[Updates]) -> AsyncIterator[Updates]:
+    """Yields the updates, and then all of them at once after each of the _PAUSES."""
+    whole: Updates = {}
+    async for updates in steps:
         whole |= updates
         yield updates
     for pause in _PAUSES:
         await asyncio.sleep(pause)
-        if walks.latest != own:
-            yield gr.skip()
-            return
         yield whole
 
 
