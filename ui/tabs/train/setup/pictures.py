@@ -18,6 +18,7 @@ from trainer.errors import UserError
 from trainer.images.image_data import OWN, ImageData
 from trainer.images.mirror import why_unflipped
 from trainer.progress import Steps, ignore_progress, run_in_thread
+from trainer.settings.presets import FIRST
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
@@ -143,9 +144,9 @@ def suited_settings(images: ImageData) -> dict[str, Any]:
     few = len(images.train.labels) < FEW
     return {
         "flip": not why_unflipped(images),
-        "batch_size": BATCH_OF_FEW if few else 128,
-        "epochs": 30 if few else 3,
-        "pretrained": _FOR_FEW if few else "none",
+        "batch_size": BATCH_OF_FEW if few else FIRST.batch_size,
+        "epochs": 30 if few else FIRST.epochs,
+        "pretrained": _FOR_FEW if few else FIRST.pretrained,
     }
 
 
