@@ -37,7 +37,7 @@ def main() -> None:
         _animate(page, DOCS / "first-sight.webp")
         page.click(f"[data-lesson={LESSON}]")
         page.wait_for_selector("#lesson-panel")
-        page.click("#twin")
+        page.click("#train-lesson")
         page.wait_for_function(_TRAINED)
         page.wait_for_timeout(2000)
         _save(page, "train")

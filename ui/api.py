@@ -55,7 +55,7 @@ class Guess(TypedDict):
 class Experiment(TypedDict):
     """A lesson: its settings, what its comparison runs change, what to look for, what happens, the notebook's values.
 
-    `mended` is the first of the comparisons. A lesson that is a sweep has none, but axes for /sweep in `vary`.
+    `mended` is the first of the comparisons. A lesson that is a sweep has none; its `vary` has axes for /sweep.
     """
 
     name: str

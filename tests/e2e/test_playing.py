@@ -102,7 +102,7 @@ def test_a_lesson_is_trained_together_with_its_fix(app, page, screenshots):
     page.click("#previous-lesson")
     page.wait_for_selector("#lesson-words >> text=zero_grad is never called")
     page.wait_for_function("document.querySelector('#setting-lr input').value === '0.01'")
-    page.click("#twin")
+    page.click("#train-lesson")
     status_says(page, "^Done")
     page.wait_for_selector("#happened >> text=What happens on CIFAR-10:")
     page.wait_for_selector(".card.ended[data-lesson=zero-grad-never]")

@@ -196,7 +196,7 @@ def commit(folder: Path, files: Mapping[str, bytes]) -> None:
         _sync_folder(folder.parent)  # the folder may be new itself
     staging = folder / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
-    # Without parents: a run that somebody has deleted must not come back as a folder without its other files.
+    # parents=True would bring back the folder of a deleted run, without its other files.
     staging.mkdir()
     try:
         for name, content in files.items():

@@ -78,7 +78,7 @@ class Lesson:
         """Returns the lesson as the public JSON object. Its keys must not change.
 
         `settings` are those that differ from the tutorial's, or in a lesson that is not the tutorial's all that differ
-        from the defaults; `mended` is what the first of the `comparisons` changes, and empty if the lesson is a sweep.
+        from the defaults. `mended` has the changes of the first of the `comparisons`, and is empty if there are none.
         """
         return {
             "name": self.name,

@@ -117,8 +117,8 @@ class Jobs:
         """Begins a job, or lets it wait if as many run as may.
 
         The job keeps the context of the caller, which contains the visitor's request: a borrowed GPU is charged to it.
-        Raises UserError if too many jobs wait, or if the owner has too many, or another one beside a job that must be
-        alone.
+        Raises UserError if too many jobs wait, if the owner has too many, or if the job must be the owner's only one of
+        its kind and is not.
         """
         with self._lock:
             own = [other for other in self._active() if other.owner == job.owner]

@@ -88,7 +88,7 @@ def start_job(
     num_images: int = landscape.NUM_IMAGES,
     **options: Any,
 ) -> LandscapeJob:
-    """Starts the job of a landscape and returns it. Raises UserError if it cannot be drawn of so many runs."""
+    """Starts a job that computes a landscape and returns it. Raises UserError for more runs than it can show."""
     if is_random and len(runs) > 1:
         raise UserError("Random directions are those around one network: choose a single run.")
     if len(runs) > len(COLORS):

@@ -143,7 +143,8 @@ def _start_on_click(lab: Lab, tab: TrainTab, shared: Shared) -> None:
     lesson = {"lesson": tab.lessons.lesson, **widgets}
     on_click(tab.buttons.train, "train", training.train, tab.refused, widgets)
     on_click(tab.race.start, "race", partial(training.train, configs=side_by_side), tab.race.refused, contenders)
-    on_click(tab.lessons.start, "twin", partial(training.train, configs=with_comparisons), tab.lessons.refused, lesson)
+    of_lesson = partial(training.train, configs=with_comparisons)
+    on_click(tab.lessons.start, "train_lesson", of_lesson, tab.lessons.refused, lesson)
     on_click(finder.search, "find_lr", lr_finder.find_lr, finder.refused, widgets)
     own_runs.resume_on_click(lab, own, tab.live, shared, widgets)
 

@@ -28,7 +28,7 @@ def test_the_lead_of_a_winner():
 
 
 def test_why_a_race_has_not_ended():
-    """The reason, that it can be resumed, and who leads so far: nobody has won yet."""
+    """It gives the reason, says that the race can be resumed, and names a leader but no winner."""
     killed = Message("The process that trains was ended by the system, probably because the memory ran out.")
     runs = [
         Run(

@@ -137,9 +137,9 @@ def build(path: gr.HTML) -> Lessons:
     """Adds the panel of the chosen lesson to the page being built; `path` are the cards."""
     with gr.Column(visible=False, elem_id="lesson-panel") as panel:
         words = gr.HTML(elem_id="lesson-words")
-        start = gr.Button(_button(None), variant="primary", size="md", elem_id="twin", **STARTS)
+        start = gr.Button(_button(None), variant="primary", size="md", elem_id="train-lesson", **STARTS)
         sweep = gr.Button(i18n("Show the recorded sweep"), visible=False, size="md", elem_id="lesson-sweep")
-        refused = refusal("refused-twin")
+        refused = refusal("refused-lesson")
         with gr.Row(elem_id="lesson-steps"):
             previous = gr.Button(i18n("← Previous"), size="sm", min_width=60, elem_id="previous-lesson")
             following = gr.Button(i18n("Next →"), size="sm", min_width=60, elem_id="next-lesson")
