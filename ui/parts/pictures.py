@@ -12,7 +12,7 @@ from trainer.images import picture
 from trainer.images.image_data import ImageData
 from ui.i18n.words import i18n
 from ui.lab import Lab
-from ui.parts.shared import AT_ONCE
+from ui.parts.shared import AT_ONCE, sent_with
 
 # How many pictures are decoded and classified at a time: a large one takes memory. Waiting for the Hub does not count.
 AT_A_TIME = CapacityLimiter(4)
@@ -49,17 +49,17 @@ def samples_gallery(lab: Lab, chosen: gr.Image, *, columns: int, elem_id: str, a
         elem_id=elem_id,
     )
 
-    def press(event: gr.SelectData) -> Any:
-        return sample_picture(lab, event.index)
+    def press(event: gr.EventData) -> Any:
+        return sample_picture(lab, sent_with(event, "index"))
 
     gallery.select(press, None, chosen, api_name=api_name, **AT_ONCE)
     return gallery
 
 
-def sample_picture(lab: Lab, index: int) -> Any:
+def sample_picture(lab: Lab, index: Any) -> Any:
     """The test picture at an index of the gallery, uint8 [size, size, 3]; None if there is none."""
     pictures = samples(lab.images)
-    return pictures[index][0] if index in range(len(pictures)) else None
+    return pictures[index][0] if type(index) is int and 0 <= index < len(pictures) else None
 
 
 def samples(images: ImageData | None) -> list[tuple[Any, str]]:

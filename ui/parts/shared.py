@@ -81,6 +81,11 @@ def components(*parts: Any) -> list[Block]:
     return found
 
 
+def sent_with(event: gr.EventData, name: str) -> Any:
+    """Returns what a browser sent with an event under this name; None without it, as in a handcrafted request."""
+    return event._data.get(name) if isinstance(event._data, dict) else None
+
+
 def code_panel(name: str) -> tuple[gr.Button, gr.Code]:
     """Adds a panel for a plain PyTorch script; returns the button that writes the script, and its component."""
     with gr.Accordion(i18n("As PyTorch code"), open=False, elem_id=f"{name}-panel"):

@@ -26,7 +26,7 @@ from ui.parts.run import run_list
 from ui.parts.run.checkpoints import in_hub_thread, in_thread, open_run
 from ui.parts.run.run_list import RunLists
 from ui.parts.run.run_view import RunView
-from ui.parts.shared import AT_ONCE, Displayed, Shared, components
+from ui.parts.shared import AT_ONCE, Displayed, Shared, components, sent_with
 from ui.tabs import compare
 
 _logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def _note(sentence: str) -> str:
 
 
 def _repo_id(event: gr.EventData) -> str:
-    repo_id = event._data.get("repo_id") if isinstance(event._data, dict) else None
+    repo_id = sent_with(event, "repo_id")
     return repositories.check_repo_id(repo_id if isinstance(repo_id, str) else "")
 
 

@@ -1,6 +1,7 @@
 """Requests that no page sends get a sentence, leave little in the log, and do not end other visitors' streams."""
 
 import functools
+import itertools
 import json
 import logging
 
@@ -18,6 +19,7 @@ from ui.page import build_page
 from ui.server import malformed, uploads
 
 LONG = "x" * 100_000
+PRESSED = [None, "lesson", ["lesson"], 3, {}, {"lesson": 3}, {"index": 0.0}, {"index": [0]}]
 VALUES = [LONG, {"path": LONG}, 1e308]
 
 
@@ -26,10 +28,10 @@ def page(lab):
     return in_event_loop(lambda: build_page(lab))
 
 
-def send(page, function, data):
-    """Calls a function of the page with raw inputs, as the queue does."""
-    call = functools.partial(page.process_api, function, data, state=SessionState(page))
-    return anyio.run(call)
+def send(page, function, data, pressed=None):
+    """Calls a function of the page with raw inputs, and what was pressed, as the queue does."""
+    event = gr.EventData(None, pressed)
+    return anyio.run(functools.partial(page.process_api, function, data, state=SessionState(page), event_data=event))
 
 
 @pytest.mark.slow
@@ -49,6 +51,20 @@ def test_every_event_answers_malformed_inputs_in_a_sentence(page, caplog):
         assert 0 < len(error.message.strip()) < 1000, name
         assert not error.print_exception, name
     assert max(len(line) for record in caplog.records for line in record.getMessage().splitlines()) < 1000
+
+
+def test_an_event_without_what_was_pressed_is_answered(page, caplog):
+    """An event that no browser sends: it names no lesson, field, picture or repo, or not as text or number."""
+    functions, sentences = [one for one in page.fns.values() if one.collects_event_data], []
+    assert len(functions) > 8
+    for function, pressed in itertools.product(functions, PRESSED):
+        try:
+            send(page, function, [getattr(one, "value", None) for one in function.inputs], pressed)
+        except gr.Error as error:
+            sentences.append(error.message)
+    assert sentences
+    assert all(sentences)
+    assert [record for record in caplog.records if "failed" in record.message or "Traceback" in record.message] == []
 
 
 def test_an_error_of_gradio_has_words_and_little_log(page, caplog):

@@ -278,7 +278,7 @@ def test_a_picture_leads_to_the_time_machine(lab, pictures):
     assert updates[choice.view] == "time-machine"
     requested = updates[choice.picture]
     assert (requested.run, requested.index) == (key, 5)
-    for names, place in (([key], 2), ([key], -1), ([key], None), (["quick"], 1)):
+    for names, place in (([key], 2), ([key], -1), ([key], None), ([key], 1.0), (["quick"], 1)):
         assert shown_pictures.travel_with(lab, choice, names, None, [7, 5], place) == gr.skip()
 
 

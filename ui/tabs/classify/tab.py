@@ -20,7 +20,7 @@ from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.pictures import AT_A_TIME, picture_input, samples, samples_gallery
 from ui.parts.run.checkpoints import open_model
-from ui.parts.shared import AT_ONCE, PRIVATE, Inputs, Shared, components
+from ui.parts.shared import AT_ONCE, PRIVATE, Inputs, Shared, components, sent_with
 from ui.server.uploads import uploaded
 from ui.tabs.classify import several
 from ui.tabs.classify.why import seen_only, why
@@ -80,8 +80,8 @@ def build(lab: Lab, shared: Shared) -> None:
         partial(explain, lab, answer), inputs_kwargs=dict(given), outputs=answer.looks, api_name="_why", **AT_ONCE
     )
 
-    async def press(given: Any, event: gr.SelectData) -> Updates:
-        return await explain(lab, answer, given=given, label=event.value)
+    async def press(given: Any, event: gr.EventData) -> Updates:
+        return await explain(lab, answer, given=given, label=sent_with(event, "value"))
 
     answer.label.select(
         press,

@@ -20,7 +20,7 @@ from ui.lab import Lab
 from ui.parts.markup import advice
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run.run_list import download_path
-from ui.parts.shared import AT_ONCE, Inputs, Shared, components
+from ui.parts.shared import AT_ONCE, Inputs, Shared, components, sent_with
 from ui.run_index import is_key
 from ui.tabs.sweep import live, panel, plan, results
 from ui.tabs.sweep.live import RECORDED, Displayed, SweepPage
@@ -251,7 +251,7 @@ def _show_on_choice(lab: Lab, page: SweepPage, visit: Inputs) -> None:
 
     @with_page_errors
     def press(visitor: str, displayed: Displayed, event: gr.EventData) -> Updates:
-        pressed = event._data.get("press") if isinstance(event._data, dict) else None
+        pressed = sent_with(event, "press")
         displayed.picked = pressed if isinstance(pressed, str) else None
         return live.show(lab, page, visitor, displayed)
 

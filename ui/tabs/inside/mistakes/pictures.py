@@ -107,7 +107,7 @@ async def show_differences(lab: Lab, pictures: Pictures, *, visitor: Any, names:
 def travel_with(lab: Lab, choice: Choice, names: Any, run: Any, indices: list[int], place: Any) -> Updates:
     """Updates that open the time machine with a displayed picture and its run."""
     name = chosen_run(lab, names, run)
-    if name in bundled() or place not in range(len(indices)):
+    if name in bundled() or type(place) is not int or not 0 <= place < len(indices):
         return gr.skip()
     picture = Picture(run=name, index=indices[place], token=secrets.token_hex(4))
     return {choice.view: TIME_MACHINE, choice.picture: picture}

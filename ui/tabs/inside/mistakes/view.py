@@ -23,7 +23,7 @@ from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run.checkpoints import in_thread
 from ui.parts.run.job_words import Standing, sharing_words, waiting_words
 from ui.parts.run.run_list import download_path
-from ui.parts.shared import AT_ONCE, Inputs, Shared, components
+from ui.parts.shared import AT_ONCE, Inputs, Shared, components, sent_with
 from ui.run_index import is_key
 from ui.stored_runs import bundled
 from ui.tabs.inside.choice import Choice, images_of, single
@@ -125,8 +125,7 @@ def build(lab: Lab, shared: Shared, choice: Choice) -> None:
 
     @with_page_errors
     async def press(visitor: Any, names: Any, run: Any, event: gr.EventData) -> Updates:
-        pressed = event._data.get("press") if isinstance(event._data, dict) else None
-        return await show_field(lab, pictures, visitor, names, run, pressed)
+        return await show_field(lab, pictures, visitor, names, run, sent_with(event, "press"))
 
     of_run: Inputs = {"visitor": choice.visitor, "names": choice.runs, "run": run}
     outputs = components(pictures)
@@ -140,8 +139,8 @@ def build(lab: Lab, shared: Shared, choice: Choice) -> None:
     )
 
     @with_page_errors
-    def travel(names: Any, run: Any, indices: list[int], event: gr.SelectData) -> Updates:
-        return travel_with(lab, choice, names, run, indices, event.index)
+    def travel(names: Any, run: Any, indices: list[int], event: gr.EventData) -> Updates:
+        return travel_with(lab, choice, names, run, indices, sent_with(event, "index"))
 
     pictures.gallery.select(
         travel,

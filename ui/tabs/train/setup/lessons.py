@@ -23,7 +23,7 @@ from ui.parts.form import fields
 from ui.parts.markup import english
 from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run.run_view import RunView
-from ui.parts.shared import AT_ONCE, components
+from ui.parts.shared import AT_ONCE, components, sent_with
 from ui.tabs.train.buttons import STARTS, refusal
 
 _CURVES = BUNDLED / "lessons.json"
@@ -164,7 +164,7 @@ def show_on_choice(lessons: Lessons, panel: fields.Panel) -> list[Dependency]:
 
     @with_page_errors
     def choose(event: gr.EventData) -> Updates:
-        return show(lessons, panel, getattr(event, "lesson", None))
+        return show(lessons, panel, sent_with(event, "lesson"))
 
     @with_page_errors
     def step(name: Any, by: int) -> Updates:
