@@ -10,7 +10,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.utils import are_progress_bars_disabled
 
-from trainer.cli.progress import saying
+from trainer.cli import progress
+from trainer.cli.progress import progress_bar, saying
 from trainer.progress import quiet, repeating, run_with_timeout
 
 
@@ -82,7 +83,7 @@ def test_repeating():
 
 
 def test_words_while_the_command_line_loads(monkeypatch):
-    """A terminal displays them until the block ends; a file gets none."""
+    """A terminal displays them until the block ends; a file gets none of a block that ends at once."""
     for is_terminal in (True, False):
         stderr = io.StringIO()
         monkeypatch.setattr(sys, "stderr", stderr)
@@ -91,3 +92,21 @@ def test_words_while_the_command_line_loads(monkeypatch):
             during = stderr.getvalue()
         assert during == ("Loading" if is_terminal else "")
         assert stderr.getvalue().rpartition("\r")[0].strip("\r ") == during
+
+
+def test_a_file_gets_a_line_every_few_seconds(monkeypatch, capsys):
+    """Of a long wait: while PyTorch loads, and while the images do, with what is being done."""
+
+    def await_lines(expected):
+        deadline, printed = time.monotonic() + 10, ""
+        while printed.count(expected) < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+            printed += capsys.readouterr().err
+        assert set(printed.splitlines(keepends=True)) == {expected}
+
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.01)
+    with saying("Loading PyTorch"):
+        await_lines("Loading PyTorch …\n")
+    with progress_bar() as report:
+        report(0.25, "Reading the folder")
+        await_lines("Reading the folder: 25%\n")

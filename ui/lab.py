@@ -40,7 +40,7 @@ from ui.visitors import checked_visitor, digest_of
 
 _logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.5  # while the images load
+_POLL_SECONDS, _SECONDS_BETWEEN_LINES = 0.5, 4.0  # on the page and in the log, while the images load
 
 J = TypeVar("J", bound=Job)
 
@@ -339,8 +339,12 @@ class Lab:
 
     def _load(self) -> None:
         self.runs.refresh()
+
+        def say() -> None:
+            _logger.info("%s: %.0f %%", self.loading[1], 100 * self.loading[0])
+
         try:
-            with repeating(lambda: _logger.info("%s: %.0f %%", self.loading[1], 100 * self.loading[0]), 5.0):
+            with repeating(say, _SECONDS_BETWEEN_LINES):
                 self.images = load_images(progress=lambda fraction, doing: setattr(self, "loading", (fraction, doing)))
         except ValueError as error:
             self.failure = str(error)
