@@ -1,13 +1,17 @@
 """The app's entry point: chooses where trainings run, builds the page and serves it."""
 
 import os
-import re
 import sys
 
-from ui.server.starting import end_starting, say_starting  # imports nothing that takes long
+# These import nothing that takes long.
+from trainer.environment import check_numbers
+from trainer.errors import UserError, first_line
+from ui.server.starting import NUMBERS, end_starting, say_starting
 
-if not re.fullmatch("[0-9]{1,5}", os.environ.get("GRADIO_SERVER_PORT", "7860")):  # Gradio reads it when imported
-    sys.exit("error: GRADIO_SERVER_PORT must be the number of a port, such as 7860.")
+try:
+    check_numbers(NUMBERS)
+except UserError as error:
+    sys.exit(f"error: {error}")
 
 if __name__ == "__main__":
     say_starting()
@@ -33,7 +37,6 @@ from typing import Any
 import torch
 from spaces.config import Config
 
-from trainer.errors import UserError, first_line
 from trainer.jobs.cluster import LOCAL, check_place, connect
 from trainer.jobs.process import Workers
 from trainer.jobs.slices import Job, gpu_seconds, run_job
@@ -48,7 +51,7 @@ from ui.lab import Lab
 from ui.limits import find_limits
 from ui.look.theme import STYLE, build_theme
 from ui.page import build_page
-from ui.server import malformed, rendering, sessions, uploads
+from ui.server import malformed, proxies, rendering, sessions, uploads
 
 _MAX_THREADS = 2000  # of handlers, and events that run at a time: each open page has one that mostly sleeps
 _MAX_SESSIONS = 1000  # whose state Gradio keeps, about 0.1 MB each; the least recently used is dropped first
@@ -104,18 +107,11 @@ def log_to_stderr() -> None:
         logging.getLogger(package).setLevel(logging.INFO)
 
 
-def reach_itself() -> None:
-    """Excludes the app's own address from the proxies: Gradio requests it at the start, and a proxy cannot reach it."""
-    excluded = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    own = ("localhost", "127.0.0.1", "::1", os.environ.get("GRADIO_SERVER_NAME"))
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (excluded, *own)))
-
-
 def main() -> None:
     """Builds the page and serves it, on http://127.0.0.1:7860 unless Gradio's environment variables say otherwise."""
     log_to_stderr()
-    reach_itself()
     try:
+        proxies.reach_itself()
         uploads.prepare_folder()
         static_path()
         lab = build_lab()
@@ -145,7 +141,7 @@ def main() -> None:
             state_session_capacity=_MAX_SESSIONS,
             show_error=False,
         )
-    except OSError as error:  # there is no such address, or its ports are taken
+    except (OSError, UnicodeError, OverflowError) as error:  # there is no such address, or its ports are taken
         sys.exit(f"error: {first_line(error)}")
 
 

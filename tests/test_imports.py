@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[1]
 MODULES = modules_of(trainer)
 # Each module imports only from its own layer and from those before it.
 LAYERS = (
-    ("disk", "errors", "palette", "progress"),
+    ("disk", "environment", "errors", "palette", "progress"),
     ("settings",),
     ("runs.events", "runs.run", "runs.comparison"),
     ("cache",),

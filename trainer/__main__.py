@@ -8,6 +8,14 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from trainer.cli.progress import saying
+from trainer.environment import OF_THE_HUB, check_numbers
+from trainer.errors import UserError
+
+try:
+    check_numbers(OF_THE_HUB)
+except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 with saying("Loading PyTorch"):
     from trainer.cli.main import main

@@ -23,7 +23,7 @@ def busy(launched, tmp_path):
     Its locale is not UTF-8, and its proxies reach nothing.
     """
     around = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    around |= {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": ""}
+    around |= {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "[::1],fd00::/8"}
     with launched(tmp_path, OPTIMIZER_LAB_MAX_AT_ONCE="1", OPTIMIZER_LAB_MAX_QUEUE="1", **around) as app:
         running = Client(app.url, verbose=False).submit(LONG, api_name="/train")
         while not running.outputs():

@@ -64,6 +64,18 @@ def checked_token(token: str | None) -> str | Literal[False]:
     return token or False
 
 
+def open_session() -> Any:
+    """Returns the HTTP client of the Hub's client. Raises UserError if it refuses the environment's proxies."""
+    try:
+        return get_session()
+    except Exception as error:
+        raise UserError(
+            "The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used ({reason}): write it as http://HOST:PORT "
+            "or socks5://HOST:PORT.",
+            reason=first_line(error),
+        ) from None
+
+
 @contextmanager
 def short_timeouts() -> Iterator[None]:
     """Limits calls inside to SHORT_TIMEOUT_SECONDS and one retry, for a visitor who waits for the page."""
@@ -148,7 +160,7 @@ def call_once(
 def _in_thread(function: Callable[[], T]) -> T:
     """Calls the function; answers with Retry-After become errors. This thread must run this call alone."""
     # All threads share the session. The hook checks `_is_call`, so that other callers' requests stay as they are.
-    session = get_session()
+    session = open_session()
     if _raise_retry_after not in session.event_hooks["response"]:
         session.event_hooks = {
             **session.event_hooks,

@@ -1,17 +1,31 @@
-"""Tells the terminal that the app is starting: on a slow disk the imports alone can take minutes."""
+"""The start of the app: what is checked first, and words for the terminal: on a slow disk imports can take minutes."""
 
 import sys
 from contextlib import ExitStack
 
+from trainer.environment import OF_THE_HUB
 from trainer.progress import repeating
 
-_SECONDS_BETWEEN_WORDS = 5.0
+NUMBERS = {
+    "GRADIO_SERVER_PORT": 65535,
+    "GRADIO_NUM_PORTS": 65535,
+    "GRADIO_NODE_NUM_PORTS": 65535,
+    "GRADIO_NUM_WORKERS": 1000,
+    "GRADIO_DEBUG": 1,
+    "GRADIO_ANALYTICS_MAX_EVENTS": 10**9,
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": 10**9,
+    "WEB_CONCURRENCY": 1000,
+    **OF_THE_HUB,
+}
+"""The variables that the app's libraries read as whole numbers, each with the largest value that makes sense."""
+
+_SECONDS_BETWEEN_WORDS = 4.0
 
 _saying = ExitStack()
 
 
 def say_starting() -> None:
-    """Prints on stderr that the app is starting, now and every five seconds until `end_starting` is called."""
+    """Prints on stderr that the app is starting, now and every few seconds until `end_starting` is called."""
 
     def say() -> None:
         print("Optimizer Lab is starting …", file=sys.stderr, flush=True)

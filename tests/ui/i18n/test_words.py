@@ -31,6 +31,7 @@ CODE = [*(REPOSITORY / "ui").rglob("*.py"), *(REPOSITORY / "trainer").rglob("*.p
 # Sentences outside of trainer/cli that only a command prints; they stay English.
 COMMAND_LINE = {
     "{variable} must be a number above 0, or inf for no limit, not {text}.",
+    "{variable} must be a whole number from 0 to {most}, not {text}.",
     "There is no run in {folder}.",
     "The device must be one of {devices}, not {name}.",
     "There is no {name} device here that PyTorch can use; cpu always works.",

@@ -1,0 +1,45 @@
+"""Variables that libraries read as whole numbers: any other text is one sentence, in place of a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer.environment import check_numbers
+from trainer.errors import UserError
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("text", ["abc", "", "-1", "1.5", "65536", "9" * 5000, "٣", " 1", "1_0", "\n", "1\n"])
+def test_what_is_no_such_number_is_refused(text, monkeypatch):
+    """The sentence quotes its beginning."""
+    monkeypatch.setenv("GRADIO_SERVER_PORT", text)
+    with pytest.raises(UserError, match="GRADIO_SERVER_PORT must be a whole number from 0 to 65535, not ") as raised:
+        check_numbers({"GRADIO_SERVER_PORT": 65535})
+    assert len(str(raised.value)) < 120
+
+
+def test_numbers_are_accepted(monkeypatch):
+    """Also a variable that is not set."""
+    for text in ("0", "7860", "65535"):
+        monkeypatch.setenv("GRADIO_SERVER_PORT", text)
+        check_numbers({"GRADIO_SERVER_PORT": 65535, "GRADIO_NUM_PORTS": 1})
+
+
+@pytest.mark.parametrize(
+    ("program", "variable", "status"),
+    [
+        (["app.py"], "GRADIO_SERVER_PORT", 1),
+        (["app.py"], "WEB_CONCURRENCY", 1),
+        (["-m", "trainer", "lessons"], "HF_HUB_DOWNLOAD_TIMEOUT", 2),
+    ],
+)
+def test_the_programs_end_before_they_load_anything(program, variable, status):
+    environment = {**os.environ, variable: "abc"}
+    ended = subprocess.run([sys.executable, *program], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert ended.returncode == status
+    assert ended.stderr.startswith(f"error: {variable} must be a whole number from 0 to ")
+    assert ended.stderr.count("\n") == 1

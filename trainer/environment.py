@@ -1,0 +1,26 @@
+"""Variables of the environment that libraries read as whole numbers, most of them when they are imported.
+
+Any other text would end in a traceback.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+
+from trainer.errors import UserError
+
+OF_THE_HUB = {"HF_HUB_ETAG_TIMEOUT": 10**6, "HF_HUB_DOWNLOAD_TIMEOUT": 10**6}
+"""The variables of the Hub's client, each with the largest value that makes sense."""
+
+
+def check_numbers(variables: Mapping[str, int]) -> None:
+    """Raises UserError if one of the variables is set to anything but a whole number from 0 to its largest value."""
+    for name, most in variables.items():
+        text = os.environ.get(name, "0")
+        if not re.fullmatch("[0-9]{1,9}", text) or int(text) > most:
+            raise UserError(
+                "{variable} must be a whole number from 0 to {most}, not {text}.",
+                variable=name,
+                most=most,
+                text=f"{text[:40]!r}",
+            )
