@@ -1,6 +1,7 @@
 """The component that shows a Vega-Lite chart and updates its data in place."""
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,15 @@ def _as_text(value: dict[str, Any]) -> str:
     return orjson.dumps(value).decode()
 
 
-def sized(layers: alt.LayerChart, height: int) -> dict[str, Any]:
-    """Returns the Vega-Lite spec of a chart as wide as its container and `height` pixels high, axes included."""
-    spec: dict[str, Any] = layers.properties(
-        height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding")
-    ).to_dict(validate=False)
-    return spec
+def sized(layers: Sequence[alt.Chart], height: int) -> dict[str, Any]:
+    """Returns the Vega-Lite spec of the layers, as wide as its container and `height` pixels high, axes included."""
+    # LayerChart would copy each layer several times, which took 0.27 s instead of 0.07 s for the chart of the loss.
+    return {
+        "$schema": alt.SCHEMA_URL,
+        "height": height,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "layer": [layer.to_dict(validate=False, context={"top_level": False}) for layer in layers],
+    }
 
 
 @cache

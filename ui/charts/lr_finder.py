@@ -76,24 +76,24 @@ def _finder_spec(language: str) -> dict[str, Any]:
     diverging = alt.Chart(alt.Data(name="diverging", values=[]))
     suggested = alt.Chart(alt.Data(name="suggested", values=[]))
     planned = alt.Chart(alt.Data(name="planned", values=[]))
-    layers = (
+    layers = [
         # Invisible points that set the range of the axes; a domain in the spec would redraw the chart when it changes.
-        alt.Chart(alt.Data(name="frame", values=[])).mark_point(opacity=0).encode(x, raw)
-        + diverging.mark_rect(color=_BAD, opacity=0.12).encode(x, x2="end:Q")
-        + diverging.mark_text(color=_BAD, align="right", dx=-3, fontSize=11).encode(
+        alt.Chart(alt.Data(name="frame", values=[])).mark_point(opacity=0).encode(x, raw),
+        diverging.mark_rect(color=_BAD, opacity=0.12).encode(x, x2="end:Q"),
+        diverging.mark_text(color=_BAD, align="right", dx=-3, fontSize=11).encode(
             alt.X("end:Q"), text="text:N", y=alt.value(24)
-        )
-        + trials.mark_point(filled=True, size=14, opacity=0.35, color=TRAIN).encode(x, raw)
-        + trials.mark_line(strokeWidth=2.5, color=TRAIN).encode(x, smoothed, tooltip=tip)
-        + suggested.mark_rule(color=TEST, strokeWidth=2).encode(x)
-        + suggested.mark_text(color=TEST, align="right", dx=-5, fontSize=12, fontWeight="bold").encode(
+        ),
+        trials.mark_point(filled=True, size=14, opacity=0.35, color=TRAIN).encode(x, raw),
+        trials.mark_line(strokeWidth=2.5, color=TRAIN).encode(x, smoothed, tooltip=tip),
+        suggested.mark_rule(color=TEST, strokeWidth=2).encode(x),
+        suggested.mark_text(color=TEST, align="right", dx=-5, fontSize=12, fontWeight="bold").encode(
             x, text="text:N", y=alt.value(10)
-        )
-        + planned.mark_rule(color=PLAN, strokeWidth=7, opacity=0.7).encode(x, x2="end:Q", y=alt.value(LARGE - 44))
-        + planned.mark_text(color=PLAN, align="left", baseline="bottom", dy=-6, fontSize=11).encode(
+        ),
+        planned.mark_rule(color=PLAN, strokeWidth=7, opacity=0.7).encode(x, x2="end:Q", y=alt.value(LARGE - 44)),
+        planned.mark_text(color=PLAN, align="left", baseline="bottom", dy=-6, fontSize=11).encode(
             x, text="text:N", y=alt.value(LARGE - 44)
-        )
-    )
+        ),
+    ]
     return sized(layers, LARGE)
 
 

@@ -35,7 +35,7 @@ _NAME_WIDTH = 84  # pixels to the right of the loss chart, for the names at the 
 
 _AXIS_FORMATS = {"test_accuracy": ".0%"}
 
-# Altair takes about 25 ms to build and validate a spec, and a live page needs several at each update.
+# Altair takes about 60 ms to build a spec, and a live page needs several at each update.
 _CACHED = functools.lru_cache(maxsize=256)
 
 
@@ -194,42 +194,42 @@ def _spec(
 
     ended, steps, guess, plan = data("epochs"), data("steps"), data("guess"), data("planned")
     broken = alt.Chart(alt.Data(name="diverged", values=[]))
-    layers = (
-        guess.mark_rule(strokeDash=[3, 4], color=PLAN).encode(y=y)
-        + guess.mark_text(align="left", dx=4, dy=-6, color=PLAN, fontSize=11).encode(y=y, text="text:N", x=alt.value(0))
-        + plan.mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN, interpolate="step-after").encode(x, y)
-        + plan.mark_point(opacity=0, size=60).encode(x, y, tooltip=tip[1:])
-        + data("printed")
+    layers = [
+        guess.mark_rule(strokeDash=[3, 4], color=PLAN).encode(y=y),
+        guess.mark_text(align="left", dx=4, dy=-6, color=PLAN, fontSize=11).encode(y=y, text="text:N", x=alt.value(0)),
+        plan.mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN, interpolate="step-after").encode(x, y),
+        plan.mark_point(opacity=0, size=60).encode(x, y, tooltip=tip[1:]),
+        data("printed")
         .mark_line(strokeDash=[1, 4], strokeWidth=2.5, strokeCap="round", color=PLAN)
-        .encode(x, y, alt.Detail("part:N"))
-        + data("printed").mark_point(opacity=0, size=60).encode(x, y, tooltip=tip)
-        + steps.mark_line(
+        .encode(x, y, alt.Detail("part:N")),
+        data("printed").mark_point(opacity=0, size=60).encode(x, y, tooltip=tip),
+        steps.mark_line(
             strokeWidth=2.2 if measures == ("lr",) else 1.2,
             opacity=1 if measures == ("lr",) else 0.55,
             interpolate="step-before" if measures == ("lr",) else "linear",
-        ).encode(x, y, color, run)
-    )
+        ).encode(x, y, color, run),
+    ]
     if view.y != "sum":
         low, high = ("log_low", "log_high") if view.log else ("low", "high")
-        layers += (
+        layers += [
             ended.transform_filter(f"datum.{high} > datum.{low}")
             .mark_area(opacity=0.18)
-            .encode(x, alt.Y(f"{low}:Q"), alt.Y2(f"{high}:Q"), color, run)
-        )
-    layers += (
-        ended.mark_line(strokeWidth=2.5).encode(x, y, color, dash, run)
-        + ended.mark_point(filled=True, size=45, opacity=1).encode(x, y, color, shape, run, tooltip=tip)
-        + ended.transform_filter("datum.best").mark_text(text="★", dy=-11, fontSize=14).encode(x, y, color, tooltip=tip)
-        + broken.mark_rule(strokeDash=[2, 2]).encode(x, color)
-        + broken.mark_text(text="✕ NaN", align="left", dx=4, fontWeight="bold").encode(x, color, y=alt.value(8))
-        + alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=1.5, color=PLAN).encode(x)
-    )
+            .encode(x, alt.Y(f"{low}:Q"), alt.Y2(f"{high}:Q"), color, run),
+        ]
+    layers += [
+        ended.mark_line(strokeWidth=2.5).encode(x, y, color, dash, run),
+        ended.mark_point(filled=True, size=45, opacity=1).encode(x, y, color, shape, run, tooltip=tip),
+        ended.transform_filter("datum.best").mark_text(text="★", dy=-11, fontSize=14).encode(x, y, color, tooltip=tip),
+        broken.mark_rule(strokeDash=[2, 2]).encode(x, color),
+        broken.mark_text(text="✕ NaN", align="left", dx=4, fontWeight="bold").encode(x, color, y=alt.value(8)),
+        alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=1.5, color=PLAN).encode(x),
+    ]
     if measures[0] != "train_loss":
         return sized(layers, height)
     names = data("ends").mark_text(align="left", dx=8, fontSize=12, fontWeight=600, limit=_NAME_WIDTH)
-    layers += names.encode(x, y, color, text="label:N") + data("frame").mark_point(opacity=0).encode(y=y)
+    layers += [names.encode(x, y, color, text="label:N"), data("frame").mark_point(opacity=0).encode(y=y)]
     if not view.log:
         cut = data("cut").mark_text(align="left", dx=4, dy=-7, fontSize=11, fontWeight=600)
-        layers += cut.encode(x, y, color, text="text:N")
+        layers.append(cut.encode(x, y, color, text="text:N"))
     spec = sized(layers, height)
     return {**spec, "padding": {"left": 2, "top": 8, "bottom": 2, "right": _NAME_WIDTH + 10}}

@@ -288,19 +288,19 @@ def _line_spec(
     ]
     note = [alt.Tooltip("label:N", title=translate("settings", language)), alt.Tooltip("note:N", title=" ")]
     points, running, edge = _data("points"), _data("running"), _data("edge")
-    layers = (
-        _data("room").mark_point(opacity=0).encode(y)
-        + points.mark_area(opacity=0.16).encode(x, alt.Y(f"{field}_low:Q"), alt.Y2(f"{field}_high:Q"), color)
-        + points.mark_line(strokeWidth=2).encode(x, y, color, dash)
-        + running.mark_point(filled=False, size=50, strokeDash=[2, 2]).encode(x, y, color, shape)
-        + points.mark_point(filled=True, size=70, opacity=1, cursor="pointer").encode(x, y, color, shape, tooltip=tip)
-        + points.transform_filter("datum.best")
+    layers = [
+        _data("room").mark_point(opacity=0).encode(y),
+        points.mark_area(opacity=0.16).encode(x, alt.Y(f"{field}_low:Q"), alt.Y2(f"{field}_high:Q"), color),
+        points.mark_line(strokeWidth=2).encode(x, y, color, dash),
+        running.mark_point(filled=False, size=50, strokeDash=[2, 2]).encode(x, y, color, shape),
+        points.mark_point(filled=True, size=70, opacity=1, cursor="pointer").encode(x, y, color, shape, tooltip=tip),
+        points.transform_filter("datum.best")
         .mark_point(shape="diamond", size=420, filled=False, strokeWidth=2, cursor="pointer")
-        .encode(x, y, color, tooltip=tip)
-        + edge.mark_text(text="✕", fontSize=13, fontWeight="bold", cursor="pointer").encode(
+        .encode(x, y, color, tooltip=tip),
+        edge.mark_text(text="✕", fontSize=13, fontWeight="bold", cursor="pointer").encode(
             x, color, y=alt.value(8), tooltip=note
-        )
-    )
+        ),
+    ]
     return sized(layers, HEIGHT)
 
 
@@ -318,11 +318,11 @@ def _tuning_spec(series: tuple[Series, ...], trials: int, title: str, language: 
         alt.Tooltip("tuned:Q", title=translate("expected best", language), format=".1%"),
     ]
     points = _data("points")
-    layers = (
-        _data("room").mark_point(opacity=0).encode(y)
-        + points.mark_line(strokeWidth=2).encode(x, y, color, dash)
-        + points.mark_point(filled=True, size=60, opacity=1).encode(x, y, color, shape, tooltip=tip)
-    )
+    layers = [
+        _data("room").mark_point(opacity=0).encode(y),
+        points.mark_line(strokeWidth=2).encode(x, y, color, dash),
+        points.mark_point(filled=True, size=60, opacity=1).encode(x, y, color, shape, tooltip=tip),
+    ]
     return sized(layers, HEIGHT)
 
 
@@ -395,12 +395,12 @@ def _field_spec(name: str, across: Axis, down: Axis, title: str, form: str, lang
     def words(fields: alt.Chart, color: str) -> alt.Chart:
         return fields.mark_text(fontSize=11, color=color, cursor="pointer").encode(x, y, text="text:N", tooltip=tip)
 
-    layers = (
-        known.mark_rect(cursor="pointer").encode(x, y, color, tooltip=tip)
-        + unknown.mark_rect(color=PLAN, opacity=0.2, cursor="pointer").encode(x, y, tooltip=tip[:1])
-        + own.transform_filter("datum.is_best").mark_rect(filled=False, stroke=TEST, strokeWidth=3).encode(x, y)
-        + words(dark, "white")
-        + words(light, "black")
-        + words(unknown, PLAN)
-    )
+    layers = [
+        known.mark_rect(cursor="pointer").encode(x, y, color, tooltip=tip),
+        unknown.mark_rect(color=PLAN, opacity=0.2, cursor="pointer").encode(x, y, tooltip=tip[:1]),
+        own.transform_filter("datum.is_best").mark_rect(filled=False, stroke=TEST, strokeWidth=3).encode(x, y),
+        words(dark, "white"),
+        words(light, "black"),
+        words(unknown, PLAN),
+    ]
     return sized(layers, HEIGHT)

@@ -195,16 +195,17 @@ def _spec(name: str, lines: tuple[Line, ...], epochs: int, height: int, language
     is_drawable = f"datum.{name} > 0" if shown.scale == "log" else f"isValid(datum.{name})"
     rows = alt.Chart(alt.Data(name="layers", values=[])).transform_filter(is_drawable)
     broken = alt.Chart(alt.Data(name="diverged", values=[]))
-    layers = (
-        rows.mark_line(strokeWidth=2).encode(x, y, color, dash, alt.Detail("run:N"))
-        + rows.mark_point(filled=True, size=28, opacity=1).encode(x, y, color, tooltip=tip)
-        + broken.mark_rule(strokeDash=[2, 2], color=PLAN).encode(x)
-        + broken.mark_text(text="✕ NaN", align="left", dx=4, fontWeight="bold", color=PLAN).encode(x, y=alt.value(8))
-    )
+    layers = [
+        rows.mark_line(strokeWidth=2).encode(x, y, color, dash, alt.Detail("run:N")),
+        rows.mark_point(filled=True, size=28, opacity=1).encode(x, y, color, tooltip=tip),
+        broken.mark_rule(strokeDash=[2, 2], color=PLAN).encode(x),
+        broken.mark_text(text="✕ NaN", align="left", dx=4, fontWeight="bold", color=PLAN).encode(x, y=alt.value(8)),
+    ]
     if name == "update_ratio":
         rule = alt.Chart(alt.Data(name="rule", values=[]))
-        layers += rule.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN).encode(y=y)
-        layers += rule.mark_text(align="right", dx=-4, dy=-6, color=PLAN, fontSize=11).encode(
-            y=y, text="text:N", x=alt.value("width")
-        )
+        text = rule.mark_text(align="right", dx=-4, dy=-6, color=PLAN, fontSize=11)
+        layers += [
+            rule.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN).encode(y=y),
+            text.encode(y=y, text="text:N", x=alt.value("width")),
+        ]
     return sized(layers, height)

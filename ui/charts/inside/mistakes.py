@@ -81,7 +81,7 @@ def _matrix_spec(names: tuple[str, ...], field: str, language: str) -> dict[str,
     ink = alt.condition("datum.share > 0.3", alt.value("white"), alt.value(PLAN))
     texts = rows.mark_text(fontSize=11, cursor="pointer").encode(x, y, text=f"{field}_text:N", color=ink, tooltip=tip)
     has_numbers = len(names) <= _MOST_WITH_NUMBERS
-    return sized(alt.LayerChart(layer=[fields, texts] if has_numbers else [fields]), HEIGHT)
+    return sized([fields, texts] if has_numbers else [fields], HEIGHT)
 
 
 @functools.lru_cache(maxsize=8)
@@ -97,7 +97,8 @@ def _reliability_spec(language: str) -> dict[str, Any]:
     ]
     diagonal = alt.Chart(alt.Data(values=[{"low": share, "accuracy": share} for share in (0, 1)]))
     bars = alt.Chart(alt.Data(name="bins", values=[]))
-    layers = bars.mark_bar(color=TRAIN, opacity=0.75).encode(
-        x, y, x2="high:Q", y2=alt.Y2Datum(0), tooltip=tip
-    ) + diagonal.mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN).encode(x, y)
+    layers = [
+        bars.mark_bar(color=TRAIN, opacity=0.75).encode(x, y, x2="high:Q", y2=alt.Y2Datum(0), tooltip=tip),
+        diagonal.mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN).encode(x, y),
+    ]
     return sized(layers, RELIABILITY_HEIGHT)

@@ -105,19 +105,20 @@ def _spec(name: str, is_log: bool, num_runs: int, epochs: int, height: int, lang
     is_drawable = f"datum.{name} > 0" if is_log else f"isValid(datum.{name})"
     rows = alt.Chart(alt.Data(name="rows", values=[])).transform_filter(is_drawable)
     broken = alt.Chart(alt.Data(name="broken", values=[]))
-    layers = (
-        rows.mark_line(strokeWidth=2).encode(x, y, color)
-        + rows.mark_point(filled=True, size=34, opacity=1).encode(x, y, color, tooltip=tip)
-        + broken.mark_rule(strokeDash=[2, 2], color=PLAN).encode(x)
-        + broken.mark_text(align="left", dx=4, fontWeight="bold", color=PLAN).encode(x, text="text:N", y=alt.value(8))
-    )
+    layers = [
+        rows.mark_line(strokeWidth=2).encode(x, y, color),
+        rows.mark_point(filled=True, size=34, opacity=1).encode(x, y, color, tooltip=tip),
+        broken.mark_rule(strokeDash=[2, 2], color=PLAN).encode(x),
+        broken.mark_text(align="left", dx=4, fontWeight="bold", color=PLAN).encode(x, text="text:N", y=alt.value(8)),
+    ]
     if name == "sharpness":
         limits, labels = (
             alt.Chart(alt.Data(name=each, values=[])).transform_filter("true" if is_log else "datum.is_near")
             for each in ("limits", "labels")
         )
-        layers += limits.mark_line(strokeDash=[5, 4], strokeWidth=1.5).encode(x, y, color)
-        layers += labels.mark_text(align="right", dy=-8, fontSize=12, fontWeight="bold").encode(
-            x, y, color, text="text:N"
-        )
+        text = labels.mark_text(align="right", dy=-8, fontSize=12, fontWeight="bold")
+        layers += [
+            limits.mark_line(strokeDash=[5, 4], strokeWidth=1.5).encode(x, y, color),
+            text.encode(x, y, color, text="text:N"),
+        ]
     return sized(layers, height)

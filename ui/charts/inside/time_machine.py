@@ -99,21 +99,21 @@ def _lines_spec(last: int, language: str) -> dict[str, Any]:
     ]
     rows, now = alt.Chart(alt.Data(name="shares", values=[])), alt.Chart(alt.Data(name="now", values=[]))
     name = now.transform_filter(f"datum.share > {_LINE_THRESHOLD}")
-    layers = (
-        alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=2, color=PLAN).encode(x)
-        + rows.mark_line(strokeWidth=2.5).encode(x, y, color, detail="class:N")
-        + rows.mark_point(opacity=0, size=60).encode(x, y, tooltip=tip)
-        + now.transform_filter(f"datum.share > {_LINE_THRESHOLD / 4}")
+    layers = [
+        alt.Chart(alt.Data(name="mark", values=[])).mark_rule(strokeWidth=2, color=PLAN).encode(x),
+        rows.mark_line(strokeWidth=2.5).encode(x, y, color, detail="class:N"),
+        rows.mark_point(opacity=0, size=60).encode(x, y, tooltip=tip),
+        now.transform_filter(f"datum.share > {_LINE_THRESHOLD / 4}")
         .mark_point(filled=True, size=70, opacity=1)
-        .encode(x, y, color, tooltip=tip)
+        .encode(x, y, color, tooltip=tip),
         # Labels lie towards the middle, where there is room.
-        + name.transform_filter(f"datum.epoch <= {last / 2}")
+        name.transform_filter(f"datum.epoch <= {last / 2}")
         .mark_text(align="left", dx=8, dy=-9, fontSize=12, fontWeight="bold")
-        .encode(x, y, color, text="class:N")
-        + name.transform_filter(f"datum.epoch > {last / 2}")
+        .encode(x, y, color, text="class:N"),
+        name.transform_filter(f"datum.epoch > {last / 2}")
         .mark_text(align="right", dx=-8, dy=-9, fontSize=12, fontWeight="bold")
-        .encode(x, y, color, text="class:N")
-    )
+        .encode(x, y, color, text="class:N"),
+    ]
     return sized(layers, HEIGHT)
 
 
@@ -132,15 +132,15 @@ def _bars_spec(names: tuple[str, ...], language: str) -> dict[str, Any]:
     x, y = _bar_axes("share", translate("probability", language), names)
     bars = alt.Chart(alt.Data(name="now", values=[]))
     likely = "datum.share > 0.85"
-    layers = (
-        bars.mark_bar(cornerRadiusEnd=2).encode(x, y, alt.Color("color:N", scale=None))
-        + bars.transform_filter(f"!({likely})")
+    layers = [
+        bars.mark_bar(cornerRadiusEnd=2).encode(x, y, alt.Color("color:N", scale=None)),
+        bars.transform_filter(f"!({likely})")
         .mark_text(align="left", dx=5, color=PLAN)
-        .encode(x, y, text=alt.Text("share:Q", format=".1%"))
-        + bars.transform_filter(likely)
+        .encode(x, y, text=alt.Text("share:Q", format=".1%")),
+        bars.transform_filter(likely)
         .mark_text(align="right", dx=-5, color="white", fontWeight="bold")
-        .encode(x, y, text=alt.Text("share:Q", format=".1%"))
-    )
+        .encode(x, y, text=alt.Text("share:Q", format=".1%")),
+    ]
     return sized(layers, HEIGHT)
 
 
@@ -163,16 +163,14 @@ def _scores_spec(names: tuple[str, ...], language: str) -> dict[str, Any]:
         translate("Mistakes: the share of some test pictures", language),
         translate("recognised, and the most frequent mistake", language),
     ]
-    layers = (
-        rows.mark_bar(cornerRadiusEnd=2, color=TRAIN).encode(x, y, tooltip=tip)
-        + rows.transform_filter(inside)
+    layers = [
+        rows.mark_bar(cornerRadiusEnd=2, color=TRAIN).encode(x, y, tooltip=tip),
+        rows.transform_filter(inside)
         .mark_text(align="right", dx=-5, color="white")
-        .encode(x, y, text="mistake:N", tooltip=tip)
-        + rows.transform_filter(f"!({inside})")
+        .encode(x, y, text="mistake:N", tooltip=tip),
+        rows.transform_filter(f"!({inside})")
         .mark_text(align="left", dx=5, color=TEST)
-        .encode(x, y, text="mistake:N", tooltip=tip)
-    )
-    return sized(
-        layers.properties(title=alt.TitleParams(title, anchor="start", color=PLAN, fontSize=12, fontWeight="normal")),
-        HEIGHT,
-    )
+        .encode(x, y, text="mistake:N", tooltip=tip),
+    ]
+    heading = {"text": title, "anchor": "start", "color": PLAN, "fontSize": 12, "fontWeight": "normal"}
+    return {**sized(layers, HEIGHT), "title": heading}
