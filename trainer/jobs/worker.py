@@ -29,6 +29,8 @@ from trainer.settings.config import TrainConfig
 
 READY = "ready"  # the first message
 
+_NICENESS = 10  # of 19
+
 _logger = logging.getLogger(__name__)
 
 # The key of some work, and the work to begin; None ends the one that was begun.
@@ -45,6 +47,7 @@ def main() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     _volunteer_for_oom_kill()
+    _yield_processor()
     device = torch.device(sys.argv[1])
     set_up_process(device)
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
@@ -102,6 +105,12 @@ def _volunteer_for_oom_kill() -> None:
     """Makes Linux end this process before the app when memory runs out."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="utf-8")
+
+
+def _yield_processor() -> None:
+    """Lets the app go first where both want a processor, so that pages and classification stay quick."""
+    if sys.platform != "win32":
+        os.nice(_NICENESS)
 
 
 if __name__ == "__main__":
