@@ -229,6 +229,16 @@ def test_a_mistake_is_one_line_and_exit_2(case, image_folder, tmp_path, capsys, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_in_what_is_no_folder(tmp_path, capsys, monkeypatch):
+    """Is not looked for on the Hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("file/run", "loop/run"):
+        assert main(["classify", name, "x.png"]) == 2
+        assert assert_one_line(capsys.readouterr().err) == f"error: There is no checkpoint in {name}.\n"
+
+
 def test_data_in_a_folder_whose_name_is_not_utf8(image_folder, at, tmp_path, capsys):
     """Is refused before training, because no file of the run could contain the path."""
     folder = shutil.copytree(image_folder, tmp_path / os.fsdecode(b"caf\xe9"))

@@ -12,6 +12,7 @@ from fake_hub import OWNER, STRANGER, Fault, Repo, point_to, silent_server
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save
 
+from trainer.errors import UserError
 from trainer.hub import retry
 from trainer.hub.publish import publish
 from trainer.hub.repositories import (
@@ -151,6 +152,17 @@ def test_load_overwrites_nothing(name, hub, published, tmp_path):
         run_folder.create(tmp_path, {name: b"theirs"})
     assert hub.requests == []
     assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "file/in", "loop"])
+def test_load_into_a_folder_that_cannot_be(place, hub, published, tmp_path):
+    """It is refused before any request."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    hub.requests.clear()
+    with pytest.raises(UserError, match="cannot be written: "):
+        load(ID, tmp_path / place)
+    assert hub.requests == []
 
 
 @pytest.mark.quick

@@ -204,6 +204,8 @@ def load(
     """
     check_repo_id(repo_id)
     run_folder.check_free(folder, FILES)
+    with run_folder.writing(folder):  # a folder that cannot be written is refused before the download
+        pass
     progress(0.0, f"Asking for {repo_id}")
     commit = find_commit(repo_id, revision, token=token)
     api = HfApi(token=retry.checked_token(token))

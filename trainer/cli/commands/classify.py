@@ -59,7 +59,7 @@ def open_model(name: str) -> OptimizerLabModel:
     """Returns the network in a folder or on the Hub; without a network connection, the Hub's from the cache."""
     if os.path.isdir(name):
         return OptimizerLabModel.from_pretrained(name)
-    if name.partition("@")[0].count("/") != 1 or name.startswith((".", "/")) or os.path.isdir(Path(name).parent):
+    if name.partition("@")[0].count("/") != 1 or name.startswith((".", "/")) or os.path.lexists(Path(name).parent):
         raise UserError("There is no checkpoint in {place}.", place=name)
     repo_id, revision = repositories.split_revision(name)
     token = retry.checked_token(huggingface_hub.get_token())
