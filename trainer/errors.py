@@ -77,9 +77,10 @@ def first_line(error: object) -> str:
     return message.partition("\n")[0].rstrip(".")[:200] or type(error).__name__
 
 
-def shortened(text: str) -> str:
-    """Returns a text without its middle if it is long, as one is that quotes what a user gave."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+def for_terminal(text: str) -> str:
+    """Returns a text, which may quote what a user gave, as one line; without its middle if it is long."""
+    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in short)
 
 
 def as_clause(sentence: object, *, capital: bool = False) -> str:

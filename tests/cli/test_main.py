@@ -187,6 +187,7 @@ MISTAKES = {
     "a run too long to be": (["resume", "a" * 300], "There is no run in aaa"),
     "a checkpoint too long to be": (["classify", "a" * 300, "x.png"], "There is no checkpoint in aaa"),
     "a place too long to be": (["train", *TRAIN, "--checkpoints", "a" * 300], "cannot be written: file name too long"),
+    "a line break": (["resume", "a\nb\x1b[31m"], "There is no run in a\\nb\\x1b[31m"),
     "a preview too short": (
         ["preview-lr", "--scheduler", "onecycle", "--scheduler-unit", "epoch", "--epochs", "1"],
         "onecycle",

@@ -25,7 +25,7 @@ from trainer.cli.commands import (
     train,
 )
 from trainer.cli.options import Parser
-from trainer.errors import UserError, shortened
+from trainer.errors import UserError, for_terminal
 from trainer.learning import distributed
 from trainer.learning.distributed import ALONE, LostRankError, World
 
@@ -78,7 +78,7 @@ def _run(arguments: list[str], world: World) -> int:
             raise UserError("Only train and resume take several processes; start this command without torchrun.")
         return options.command(options)
     except UserError as error:
-        print(f"error: {shortened(str(error))}", file=sys.stderr)
+        print(f"error: {for_terminal(str(error))}", file=sys.stderr)
         return 2
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from trainer.cli.progress import progress_bar
-from trainer.errors import UserError, shortened
+from trainer.errors import UserError, for_terminal
 from trainer.images.image_data import ImageData, load_images
 from trainer.learning.device import DEVICES, choose_device, set_up_process
 from trainer.learning.distributed import ALONE, World, own_device
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         return list(self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {shortened(message)}\n")
+        self.exit(2, f"{self.prog}: {for_terminal(message)}\n")
 
 
 def add_command(

@@ -11,7 +11,7 @@ import huggingface_hub
 
 from trainer.cli.options import add_command, add_device, add_json, device_of
 from trainer.cli.progress import progress_bar
-from trainer.errors import UserError, shortened
+from trainer.errors import UserError, for_terminal
 from trainer.hub import repositories, retry
 from trainer.networks.model import OptimizerLabModel
 from trainer.networks.predict import classify
@@ -43,7 +43,7 @@ def classify_command(options: argparse.Namespace) -> int:
             prediction = classify(model, image)
         except UserError as error:
             failed = True
-            print(shortened(f"error: {image}: {error}"), file=sys.stderr)
+            print(for_terminal(f"error: {image}: {error}"), file=sys.stderr)
             continue
         if options.json:
             row = {"image": image, "label": prediction.label, "confidences": prediction.confidences}
