@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from trainer.errors import UserError
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 LARGEST_CONFIG = 1 << 20  # bytes
 
+_DEEPEST = 50  # levels of a JSON file
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # perhaps half a character, which no file could hold as UTF-8
 _WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -74,11 +77,28 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
     """Returns the JSON object in the content of the file `name`. Raises UserError if it is damaged."""
     try:
         content = json.loads(data.decode(), parse_int=_whole, parse_float=_finite, parse_constant=_finite)
-    except (RecursionError, ValueError):  # ValueError: no UTF-8, no JSON, or a number that no file of this app has
+        _check_depth(content)
+        if _SURROGATE.search(data):
+            json.dumps(content, ensure_ascii=False).encode()
+    except (RecursionError, ValueError):  # no UTF-8, no JSON, or numbers, text or a depth that no file of this app has
         raise UserError("{file} is damaged: it cannot be read as JSON.", file=name) from None
     if not isinstance(content, dict):
         raise UserError("{file} is damaged: it is not a JSON object.", file=name)
     return content
+
+
+def _check_depth(content: Any) -> None:
+    """Raises RecursionError if lists and objects are nested deeper than in any file of this app."""
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise RecursionError
 
 
 def _whole(text: str) -> int:
