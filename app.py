@@ -1,17 +1,16 @@
 """The app's entry point: chooses where trainings run, builds the page and serves it."""
 
 import os
-import sys
 
 # These import nothing that takes long.
 from trainer.environment import check_numbers
 from trainer.errors import UserError, first_line
-from ui.server.starting import NUMBERS, end_starting, say_starting
+from ui.server.starting import NUMBERS, end_starting, refuse, say_starting
 
 try:
     check_numbers(NUMBERS)
 except UserError as error:
-    sys.exit(f"error: {error}")
+    refuse(error)
 
 if __name__ == "__main__":
     say_starting()
@@ -31,7 +30,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,6 +50,7 @@ from ui.limits import find_limits
 from ui.look.theme import STYLE, build_theme
 from ui.page import build_page
 from ui.server import malformed, proxies, rendering, sessions, uploads
+from ui.stored_runs import find_folder
 
 _MAX_THREADS = 2000  # of handlers, and events that run at a time: each open page has one that mostly sleeps
 _MAX_SESSIONS = 1000  # whose state Gradio keeps, about 0.1 MB each; the least recently used is dropped first
@@ -69,10 +68,9 @@ def run_on_gpu(job: Job) -> Iterator[Any]:
 def build_lab() -> Lab:
     """Returns the lab, which trains in a process for each device or, on ZeroGPU, on a borrowed GPU.
 
-    Raises UserError if an environment variable has an invalid value.
+    Raises UserError if an environment variable has an invalid value, OSError if no folder can be written.
     """
-    folder = os.environ.get("OPTIMIZER_LAB_CHECKPOINTS")
-    limits, share_machine, parallel = find_limits(), False, 1
+    limits, folder, share_machine, parallel = find_limits(), find_folder(), False, 1
     place = check_place(os.environ.get("OPTIMIZER_LAB_WORKERS") or LOCAL)
     # Classifying a picture takes a millisecond on the CPU; on ZeroGPU it would cost seconds of the visitor's GPU quota.
     device = torch.device("cpu")
@@ -88,14 +86,14 @@ def build_lab() -> Lab:
         device, run, parallel, share_machine = choose_device(), Workers(devices).run, len(devices), True
         allow_tf32(device)
     return Lab(
-        checkpoints=Path(folder or "checkpoints"),
+        checkpoints=folder,
         device=device,
         run=run,
         parallel=parallel,
         limits=limits,
         share_machine=share_machine,
         is_public=bool(os.environ.get("SPACE_ID")),
-        forgets=bool(os.environ.get("SPACE_ID")) and not folder,
+        forgets=bool(os.environ.get("SPACE_ID")) and not os.environ.get("OPTIMIZER_LAB_CHECKPOINTS"),
     )
 
 
@@ -116,7 +114,7 @@ def main() -> None:
         static_path()
         lab = build_lab()
     except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+        refuse(error)
     keep_clean(lab)
     page = build_page(lab)
     # With api_open, requests could bypass the queue, in which Gradio notices that their client has gone.
@@ -142,7 +140,7 @@ def main() -> None:
             show_error=False,
         )
     except (OSError, UnicodeError, OverflowError) as error:  # there is no such address, or its ports are taken
-        sys.exit(f"error: {first_line(error)}")
+        refuse(first_line(error))
 
 
 if __name__ == "__main__":

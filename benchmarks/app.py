@@ -40,9 +40,9 @@ class App:
 
 @contextmanager
 def running_app(
-    data: str | None, checkpoints: Path, *, checkout: Path = REPOSITORY, **environment: str
+    data: str | None, checkpoints: Path, *, checkout: Path = REPOSITORY, program: str = "app.py", **environment: str
 ) -> Iterator[App]:
-    """Runs `python app.py` on a free port with the pictures of `data`; None leaves the choice to the environment.
+    """Runs a program on a free port with the pictures of `data`; None leaves the choice to the environment.
 
     Loads the pictures beforehand, so that the app finds them in the cache. Raises UserError if that fails.
     """
@@ -55,7 +55,7 @@ def running_app(
         settings["OPTIMIZER_LAB_DATA"] = data
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=checkout, env={**os.environ, **settings}, stdout=subprocess.DEVNULL
+        [sys.executable, program], cwd=checkout, env={**os.environ, **settings}, stdout=subprocess.DEVNULL
     )
     try:
         url = f"http://127.0.0.1:{port}"

@@ -50,7 +50,7 @@ def main() -> None:
                 return _classified(app.url, picture, args.checkpoint, clients, args.pictures, pace, errors)
 
             rows["classify, idle app, seconds"] = classify(math.inf, clients=1)
-            with _training(app.url, errors) as steps:
+            with training(app.url, errors) as steps:
                 rows["classify as fast as they can, seconds"] = classify(math.inf)
                 time.sleep(_SECONDS_TO_SETTLE)
                 alone = [_speed(steps, lambda: time.sleep(_SECONDS_ALONE))[0]]
@@ -88,7 +88,7 @@ def _client(url: str) -> Client:
 
 
 @contextmanager
-def _training(url: str, errors: list[str]) -> Iterator[list[int]]:
+def training(url: str, errors: list[str]) -> Iterator[list[int]]:
     """Trains in the background; yields a list with the number of the latest batch."""
     steps, is_wanted = [0], True
     job = _client(url).submit(_LONG, api_name="/train")

@@ -1,7 +1,8 @@
 """Measures requests without a browser: pages opened at the same time, and pictures classified by many clients.
 
-A page is opened once it has been sent and its load events have ended. With --against, the same is measured in turns
-with another checkout of this repository.
+A page is opened once it has been sent and its load events have ended. Pictures are classified by the app and by a bare
+Gradio app that returns the same answer to all, first idle, then during a training of the app. With --against, the same
+is measured in turns with another checkout of this repository.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torchvision.io import write_png
 
 from benchmarks.app import REPOSITORY, running_app
+from benchmarks.load import training
 from benchmarks.report import in_turns, machine, options, percentile, report, run
 from trainer.runs import run_folder
 from ui.stored_runs import BUNDLED
@@ -46,23 +48,30 @@ def main() -> None:
         picture = Path(folder, "picture.png")
         write_png(torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), str(picture))
         open_pages = {name: lambda _, url=app.url: _opened(url, args.pages) for name, app in apps.items()}
+        bare = stack.enter_context(running_app(args.data, runs, program="benchmarks/bare.py"))
         classify = {
             name: lambda _, url=app.url: _classified(url, picture, args.clients, args.pictures)
-            for name, app in apps.items()
+            for name, app in {**apps, " (bare Gradio)": bare}.items()
         }
         rows: dict[str, list[float]] = {}
+        errors: list[str] = []
         for name, app in apps.items():
             rows[f"first page{name}, seconds"] = _opened(app.url, 1)
             rows[f"second page{name}, seconds"] = _opened(app.url, 1)
             rows[f"idle app{name}, MiB"] = [app.own_memory_mib()]
-        for name, rounds in in_turns(open_pages, args.rounds, args.seed).items():
+        for name, rounds in in_turns(open_pages if args.pages else {}, args.rounds, args.seed).items():
             rows[f"last of {args.pages} pages{name}, seconds"] = [max(seconds) for seconds in rounds]
             rows[f"memory of a session{name}, MiB"] = [
                 (apps[name].own_memory_mib() - rows[f"idle app{name}, MiB"][0]) / (args.pages * args.rounds)
             ]
-        for name, rounds in in_turns(classify, args.rounds, args.seed).items():
-            rows[f"classify{name}, p99, seconds"] = [percentile(seconds, 0.99) for seconds, _ in rounds]
-            rows[f"classify{name}, answers a second"] = [rate for _, rate in rounds]
+        for when, begun in ((", idle", nullcontext()), (", during a training", training(apps[""].url, errors))):
+            with begun:
+                for name, rounds in in_turns(classify, args.rounds, args.seed).items():
+                    for share in (0.5, 0.99):
+                        values = [percentile(seconds, share) for seconds, _ in rounds]
+                        rows[f"classify{name}{when}, p{100 * share:.0f}, seconds"] = values
+                    rows[f"classify{name}{when}, answers a second"] = [rate for _, rate in rounds]
+    print("\n".join(errors))
     report("opening", rows, on=machine(), to=args.json, pages=args.pages, clients=args.clients, runs=args.runs)
 
 

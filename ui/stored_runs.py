@@ -1,8 +1,12 @@
 """StoredRuns: the runs and sweeps in the app's folder, each with the visitor who owns it."""
 
+import errno
+import logging
+import os
 from pathlib import Path
 
-from trainer.errors import UserError
+from trainer.cache import check_folder, writable_folder
+from trainer.errors import UserError, first_line
 from trainer.networks.pretrained import BUNDLED
 from trainer.runs import run_folder
 from trainer.sweeps import folder as sweep_folder
@@ -10,6 +14,32 @@ from ui.jobs.queue import Jobs
 from ui.jobs.trainings import Training
 from ui.run_index import OWNER, RACE, OwnRun, RunIndex, is_key, read
 from ui.visitors import checked_visitor, digest_of
+
+_logger = logging.getLogger(__name__)
+
+
+def find_folder() -> Path:
+    """Returns the folder of runs: OPTIMIZER_LAB_CHECKPOINTS or, by default, `checkpoints` where the app was started.
+
+    If the default cannot be written, as in many containers, it is a folder of the app's cache. Raises UserError if a
+    folder that was chosen cannot be written, OSError if none can. A full disk is no reason: old runs are deleted.
+    """
+    chosen = os.environ.get("OPTIMIZER_LAB_CHECKPOINTS")
+    folder = Path(chosen or "checkpoints")
+    try:
+        return check_folder(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and os.path.isdir(folder):
+            return folder
+        if chosen:
+            raise UserError(
+                "Runs cannot be stored in {folder}: {reason}. Set OPTIMIZER_LAB_CHECKPOINTS to another folder.",
+                folder=chosen,
+                reason=first_line(error),
+            ) from None
+        folder = writable_folder("runs")
+        _logger.warning("checkpoints cannot be written (%s): runs are stored in %s.", first_line(error), folder)
+        return folder
 
 
 class StoredRuns:

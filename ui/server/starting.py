@@ -2,8 +2,10 @@
 
 import sys
 from contextlib import ExitStack
+from typing import NoReturn
 
 from trainer.environment import OF_THE_HUB
+from trainer.errors import for_terminal
 from trainer.progress import repeating
 
 NUMBERS = {
@@ -22,6 +24,12 @@ NUMBERS = {
 _SECONDS_BETWEEN_WORDS = 4.0
 
 _saying = ExitStack()
+
+
+def refuse(reason: object) -> NoReturn:
+    """Ends the app before it has started, with the reason as one line on stderr and the status of a user's error."""
+    print(f"error: {for_terminal(str(reason))}", file=sys.stderr)
+    sys.exit(2)
 
 
 def say_starting() -> None:
