@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.i18n.language import language_of
 from ui.i18n.words import translate
+from ui.server.streams import WholeValues
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _OUT_OF_RANGE = re.compile(r"Value (?P<number>\S+) is \w+ than (?P<end>minimum|m
 _SURROGATE = re.compile(rb"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 
 
-class Page(gr.Blocks):
+class Page(WholeValues):
     """A page whose events end with a sentence, also when Gradio cannot read their inputs.
 
     Gradio would answer with no words, and write the error to the log with the whole value.

@@ -32,12 +32,6 @@ VISITOR = new_visitor()
 JOURNEY = build_journey()
 
 
-@pytest.fixture(autouse=True)
-def _send_once(monkeypatch):
-    """Sends nothing again, which takes ten seconds."""
-    monkeypatch.setattr(walking, "_PAUSES", ())
-
-
 @pytest.fixture(scope="module")
 def lab(tiny, tmp_path_factory):
     """A lab in which VISITOR has a run of two epochs."""

@@ -32,8 +32,6 @@ from ui.tabs.inside.time_machine.journey import Journey
 # A picture that the app chooses changes twice: the browser adds its address.
 _SECONDS_BEFORE_START = 0.3
 _SECONDS_BETWEEN_UPDATES = 0.4
-# Seconds after the walk until all of it is sent again: a browser loses what it gets while it is opening the view.
-_PAUSES = (1.0, 3.0, 6.0)
 _NUM_PICTURES = 300  # test pictures that each epoch's network classifies
 
 _CLASSIFYING = "Classifying the picture: epoch {epoch} of {epochs}"
@@ -93,22 +91,11 @@ async def walk(
     if walks.latest != own:
         yield gr.skip()
         return
-    async for updates in _repeated(_walk(lab, journey, visitor, names, run, picture, walks)):
+    async for updates in _walk(lab, journey, visitor, names, run, picture, walks):
         if walks.latest != own:
             yield gr.skip()  # Gradio sends the last update again at the end
             return
         yield updates
-
-
-async def _repeated(steps: AsyncIterator[Updates]) -> AsyncIterator[Updates]:
-    """Yields the updates, and then all of them at once after each of the _PAUSES."""
-    whole: Updates = {}
-    async for updates in steps:
-        whole |= updates
-        yield updates
-    for pause in _PAUSES:
-        await asyncio.sleep(pause)
-        yield whole
 
 
 async def _walk(
