@@ -188,7 +188,8 @@ def test_evaluate(images):
         outputs = model(split.images)
         expected = nn.functional.cross_entropy(outputs, split.labels).item()
         accuracy = (outputs.argmax(1) == split.labels).float().mean().item()
-    assert finish(evaluate(model, split)) == pytest.approx((expected, accuracy), rel=1e-5)
+    results = finish(evaluate(model, split))
+    assert (results.loss, results.accuracy) == pytest.approx((expected, accuracy), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -197,14 +198,14 @@ def test_evaluation_does_not_change_fast(images):
     config = TrainConfig(model="fast")
     model = build_model(config, images, images.train)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    loss, accuracy = finish(evaluate(model, images.test))
+    results = finish(evaluate(model, images.test))
     assert distance(before, model.state_dict()) == 0
     outputs = torch.cat([model(images.test.images[place : place + 1]) for place in range(20)])
-    assert finish(evaluate(model, subset(images.test, 20)))[0] == pytest.approx(
+    assert finish(evaluate(model, subset(images.test, 20))).loss == pytest.approx(
         nn.functional.cross_entropy(outputs, images.test.labels[:20]).item(), rel=1e-4
     )
-    assert 0 <= accuracy <= 1
-    assert math.isfinite(loss)
+    assert 0 <= results.accuracy <= 1
+    assert math.isfinite(results.loss)
 
 
 @pytest.fixture
@@ -228,8 +229,27 @@ def test_a_part_of_the_test_images_is_enough_while_training(few):
         strict=True,
     ):
         network.load_state_dict(saved)
-        loss, accuracy = finish(evaluate(network, split))
-        assert (row.test_loss, row.test_accuracy) == (pytest.approx(loss, rel=1e-6), pytest.approx(accuracy))
+        results = finish(evaluate(network, split))
+        assert row.test_loss == pytest.approx(results.loss, rel=1e-6)
+        assert row.test_accuracy == pytest.approx(results.accuracy)
+    predicted = network.eval()(few.test.images).argmax(1)  # the last epoch's
+    assert [row.class_accuracy for row in epochs(events)[:2]] == [None, None]
+    assert epochs(events)[2].class_accuracy == {
+        name: (predicted == few.test.labels)[few.test.labels == label].double().mean().item()
+        for label, name in enumerate(few.class_names)
+    }
+
+
+def test_the_accuracy_of_unequal_classes():
+    """A class without test pictures has none; the mean over the pictures says little about a class that has few."""
+    (images, _), (tests, _) = (draw_arrows(num, seed=num) for num in (20, 11))
+    labels, tested = torch.tensor([0] * 18 + [1, 2]), torch.tensor([0] * 10 + [1])
+    pictures = Pictures("unequal", ("often", "rarely", "never tested"), (images, labels), (tests, tested))
+    data = from_pictures(pictures, source="unequal", revision=None)
+    *_, last = epochs(train(TrainConfig(epochs=1, batch_size=10, lr=1e-9, scheduler="constant"), data))
+    (often, rarely, never) = last.class_accuracy.values()
+    assert last.test_accuracy == pytest.approx((10 * often + rarely) / 11)
+    assert never is None
 
 
 def test_the_untrained_network_is_evaluated_on_a_thousand_images():

@@ -26,9 +26,9 @@ def test_every_bundled_checkpoint_loads():
 @pytest.mark.parametrize("name", bundled())
 def test_the_accuracy_on_the_card_is_true(name, real_images):
     """Measured on the real test pictures; the weights may have been rounded after the card was written."""
-    _, accuracy = finish(evaluate(OptimizerLabModel.from_pretrained(BUNDLED / name), real_images.test))
+    results = finish(evaluate(OptimizerLabModel.from_pretrained(BUNDLED / name), real_images.test))
     claim = re.search(
         r"classified ([\d.]+)% of the test pictures", (BUNDLED / name / "README.md").read_text(encoding="utf-8")
     )
-    assert accuracy == pytest.approx(float(claim[1]) / 100, abs=5e-4)
-    assert accuracy >= LEAST_ACCURACY[name]
+    assert results.accuracy == pytest.approx(float(claim[1]) / 100, abs=5e-4)
+    assert results.accuracy >= LEAST_ACCURACY[name]

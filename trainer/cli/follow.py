@@ -14,7 +14,7 @@ from trainer.cli.progress import BAR_FORMAT
 from trainer.learning.distributed import World
 from trainer.runs import run_folder
 from trainer.runs.events import EpochEnded, Event, row
-from trainer.runs.run import Run
+from trainer.runs.run import Run, by_class
 
 _HEADER = "epoch  train loss  test loss  test accuracy        lr  seconds  images/s"
 
@@ -91,7 +91,11 @@ def _summary(run: Run, folder: Path) -> str:
         return f"Stopped after epoch {run.epoch} of {run.config.epochs}. {go_on}"
     best = run.best
     assert best is not None, "a completed run has epochs"
-    return (
-        f"Done: {run.history[-1].test_accuracy:.2%} of the test pictures right, best {best.test_accuracy:.2%} "
-        f"in epoch {best.epoch}. Try it: python -m trainer classify {folder} PICTURE"
+    last = run.history[-1]
+    sentences = (
+        f"Done: {last.test_accuracy:.2%} of the test pictures right, best {best.test_accuracy:.2%} in epoch "
+        f"{best.epoch}.",
+        by_class(last),
+        f"Try it: python -m trainer classify {folder} PICTURE",
     )
+    return " ".join(filter(None, sentences))

@@ -1,9 +1,11 @@
 """train() and evaluate(): training as a generator of events."""
 
+import functools
 import hashlib
 import itertools
 import json
 import math
+import operator
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,10 +48,38 @@ from trainer.settings.optimizers import OPTIMIZERS
 SECONDS_BETWEEN_YIELDS = 0.4
 _EVALUATION_BATCH = 500
 
-# The loss and accuracy of untrained networks, and the seconds that the evaluation took, by `_Training._key`. Many runs
-# start from the same one, in a race or in a class that keeps the seed, and evaluating it takes a third of a short run's
-# time on a CPU.
-_untrained: dict[bytes, tuple[float, float, float]] = {}
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The results on some images: the sum of their losses, and how many each class has and are recognised, int64."""
+
+    loss_sum: float
+    seen: Tensor
+    recognised: Tensor
+
+    def __add__(self, other: "Evaluated") -> "Evaluated":
+        return Evaluated(self.loss_sum + other.loss_sum, self.seen + other.seen, self.recognised + other.recognised)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss per image."""
+        return self.loss_sum / int(self.seen.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the images that are recognised, 0–1."""
+        return int(self.recognised.sum()) / int(self.seen.sum())
+
+    def class_accuracy(self, class_names: Sequence[str]) -> dict[str, float | None]:
+        """Returns the accuracy within each class, 0–1; None without an image of it."""
+        counts = zip(class_names, self.seen.tolist(), self.recognised.tolist(), strict=True)
+        return {name: recognised / seen if seen else None for name, seen, recognised in counts}
+
+
+# The results of untrained networks, and the seconds that the evaluation took, by `_Training._key`. Many runs start
+# from the same one, in a race or in a class that keeps the seed, and evaluating it takes a third of a short run's time
+# on a CPU.
+_untrained: dict[bytes, tuple[Evaluated, float]] = {}
 _MOST_UNTRAINED = 200
 
 
@@ -145,30 +175,30 @@ def evaluate(
     epoch: int = 0,
     world: World = ALONE,
     progress: tuple[float, float] = (0.0, 1.0),
-) -> Generator[EvaluationLogged, None, tuple[float, float]]:
-    """Yields the progress of an evaluation; returns (mean loss per image, accuracy 0–1) of the model on a split.
+) -> Generator[EvaluationLogged, None, Evaluated]:
+    """Yields the progress of an evaluation; returns the results of the model on a split.
 
     The model stays in evaluation mode. Each rank of `world` evaluates its share of the images; the results are those of
     the whole split on every rank. The progress goes from the first to the second number of `progress`. Raises UserError
     if the device has too little memory.
     """
-    num_images, images, labels = len(split.labels), world.share(split.images), world.share(split.labels)
+    images, labels = world.share(split.images), world.share(split.labels)
     count, last_yield = len(labels), time.perf_counter()
     loss = torch.zeros((), device=labels.device)
-    correct = torch.zeros((), device=labels.device, dtype=torch.int64)
+    is_right = torch.zeros_like(labels, dtype=torch.bool)
     model.eval()
     for start in range(0, count, _EVALUATION_BATCH):
         with explain_out_of_memory(), torch.inference_mode():
             wanted = labels[start : start + _EVALUATION_BATCH]
             outputs = model(images[start : start + _EVALUATION_BATCH])
             loss += functional.cross_entropy(outputs, wanted, reduction="sum")
-            correct += (outputs.argmax(1) == wanted).sum()
+            is_right[start : start + _EVALUATION_BATCH] = outputs.argmax(1) == wanted
         if time.perf_counter() - last_yield > SECONDS_BETWEEN_YIELDS:
             fraction = min(1.0, (start + _EVALUATION_BATCH) / count)
             yield EvaluationLogged(epoch=epoch, fraction=progress[0] + fraction * (progress[1] - progress[0]))
             last_yield = time.perf_counter()
-    losses, corrects = zip(*world.gather((loss.item(), correct.item())), strict=True)
-    return sum(losses) / num_images, sum(corrects) / num_images
+    counts = [torch.bincount(each.cpu(), minlength=len(model.class_names)) for each in (labels, labels[is_right])]
+    return functools.reduce(operator.add, world.gather(Evaluated(loss.item(), *counts)))
 
 
 class _Step(NamedTuple):
@@ -227,37 +257,33 @@ class _Training:
             while len(_untrained) >= _MOST_UNTRAINED:
                 _untrained.pop(next(iter(_untrained)), None)
             results = yield from self._evaluate(few, 0, progress[0])
-            _untrained[key] = (*results, self.clock() - started)
-        test_loss, test_accuracy, seconds = _untrained[key]
+            _untrained[key] = results, self.clock() - started
+        tested, seconds = _untrained[key]
         held_out = yield from self._evaluate_holdout(0, progress[1])
         yield EpochEnded(
             epoch=0,
             train_loss=None,
             train_loss_sum=None,
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
+            test_loss=tested.loss,
+            test_accuracy=tested.accuracy,
             lr=None,
             grad_norm=None,
             seconds=seconds,
             images_per_second=None,
             test_share=self._share * len(few.labels) / len(self.tests[0].labels),
-            holdout_loss=held_out[0],
-            holdout_accuracy=held_out[1],
+            holdout_loss=held_out.loss if held_out else None,
+            holdout_accuracy=held_out.accuracy if held_out else None,
         )
         yield checkpoint
 
-    def _evaluate(
-        self, split: Split, epoch: int, progress: tuple[float, float]
-    ) -> Generator[Event, None, tuple[float, float]]:
-        """Returns loss and accuracy on a split."""
+    def _evaluate(self, split: Split, epoch: int, progress: tuple[float, float]) -> Generator[Event, None, Evaluated]:
+        """Returns the results on a split."""
         return (yield from evaluate(self.learner.model, split, epoch=epoch, world=self.world, progress=progress))
 
-    def _evaluate_holdout(
-        self, epoch: int, progress: tuple[float, float]
-    ) -> Generator[Event, None, tuple[float, float] | tuple[None, None]]:
-        """Returns loss and accuracy on the images that are kept aside; None for both without any."""
+    def _evaluate_holdout(self, epoch: int, progress: tuple[float, float]) -> Generator[Event, None, Evaluated | None]:
+        """Returns the results on the images that are kept aside; None without any."""
         if self.holdout is None:
-            return None, None
+            return None
         return (yield from self._evaluate(self.holdout, epoch, progress))
 
     @property
@@ -289,33 +315,30 @@ class _Training:
             scheduler.step()
         part, rest = self.tests if epoch == config.epochs else (self.tests[0], None)
         progress = _progress(part, rest, self.holdout)
-        test_loss, test_accuracy = yield from self._evaluate(part, epoch, progress[0])
+        tested = yield from self._evaluate(part, epoch, progress[0])
         # The epoch's last step can break the network, and its loss was computed before that.
-        if not math.isfinite(test_loss):
+        if not math.isfinite(tested.loss):
             return _diverged(config, epoch)
         if config.scheduler == "plateau":
-            scheduler.step(test_loss)  # type: ignore[arg-type]
-        share = self._share
+            scheduler.step(tested.loss)  # type: ignore[arg-type]
         if rest:
-            others = yield from self._evaluate(rest, epoch, progress[1])
-            test_loss = share * test_loss + (1 - share) * others[0]
-            test_accuracy = share * test_accuracy + (1 - share) * others[1]
-            share = 1.0
+            tested += yield from self._evaluate(rest, epoch, progress[1])
         held_out = yield from self._evaluate_holdout(epoch, progress[2])
         yield EpochEnded(
             epoch=epoch,
             train_loss=trained.loss_sum / self.batches_per_epoch,
             train_loss_sum=trained.loss_sum,
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
+            test_loss=tested.loss,
+            test_accuracy=tested.accuracy,
             lr=trained.lr,
             grad_norm=trained.grad_norm,
             seconds=self.clock() - started,
             images_per_second=self.images_per_epoch / training_seconds,
             continued_with=continued_with,
-            test_share=share,
-            holdout_loss=held_out[0],
-            holdout_accuracy=held_out[1],
+            test_share=1.0 if rest else self._share,
+            class_accuracy=tested.class_accuracy(self.learner.model.class_names) if epoch == config.epochs else None,
+            holdout_loss=held_out.loss if held_out else None,
+            holdout_accuracy=held_out.accuracy if held_out else None,
         )
         yield self._checkpoint(epoch)
         return None

@@ -187,7 +187,7 @@ def to_csv(runs: Sequence[Run], repo_ids: Sequence[str] = (), titles: Sequence[s
     titles = [run.name for run in runs] if titles is None else titles
     all_differences = differences([run.config for run in runs])
     names = [name for name in SETTINGS if any(name in own for own in all_differences)]
-    measures = [name for name in EpochEnded.__dataclass_fields__ if name != "continued_with"]
+    measures = [name for name in EpochEnded.__dataclass_fields__ if name not in ("continued_with", "class_accuracy")]
     known = {"name": [_as_cell(title) for title in titles], "repo_id": list(repo_ids)}
     known = {column: texts for column, texts in known.items() if any(texts)}
     text = io.StringIO()

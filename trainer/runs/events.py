@@ -60,6 +60,8 @@ class EpochEnded:
     holdout_loss: float | None = None  # on the training images that are kept aside; None without any
     holdout_accuracy: float | None = None  # 0–1
     test_share: float = 1.0  # above 0, up to 1: the part of the test images that was evaluated
+    # 0–1, by class, after the run's last epoch; None for a class without test images, and after other epochs
+    class_accuracy: dict[str, float | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from trainer.errors import UserError
+from trainer.errors import Message, UserError
 from trainer.runs.events import (
     REASONS,
     EpochEnded,
@@ -30,6 +30,7 @@ LONGEST_NAME = 60  # characters
 _MOST_POINTS = 800  # a plot has no pixels for more
 _SMOOTHING = 0.96
 _SECONDS_TO_WARM_UP = 0.5
+_MOST_NAMED = 12  # classes in a sentence
 
 
 class Point(NamedTuple):
@@ -175,6 +176,18 @@ def checked_name(name: Any) -> str:
     if len(text) > LONGEST_NAME or not text.isprintable():
         raise UserError("A run's name has up to {most} visible characters.", most=LONGEST_NAME)
     return text
+
+
+def by_class(ended: EpochEnded) -> str:
+    """Returns a sentence on the test accuracy of each class, or of the lowest ones; "" after an epoch without it."""
+    shares = [(name, share) for name, share in (ended.class_accuracy or {}).items() if share is not None]
+    if not shares:
+        return ""
+    template = "Accuracy of each class: {classes}."
+    if len(shares) > _MOST_NAMED:
+        template = "Accuracy of the weakest classes: {classes}."
+        shares = sorted(shares, key=lambda named: named[1])[:_MOST_NAMED]
+    return Message(template, classes=", ".join(f"{name} {share:.0%}" for name, share in shares))
 
 
 def is_training(runs: Iterable[Run]) -> bool:

@@ -21,6 +21,7 @@ FORMAT = 1
 # Limits on what is read. A run of this app stays far below them.
 _LONGEST_ADVICE = 1000
 _MOST_POINTS = 10_000
+_MOST_CLASSES = 1000
 _LARGEST_STRIDE = 2**31
 
 
@@ -204,6 +205,12 @@ def _is_valid(name: str, value: Any) -> bool:
     """Returns whether a field of EpochEnded may have this value."""
     if name == "continued_with":
         return value is None or (isinstance(value, dict) and value.keys() <= SETTINGS.keys())
+    if name == "class_accuracy":
+        return value is None or (
+            isinstance(value, dict)
+            and len(value) <= _MOST_CLASSES
+            and all(share is None or (_is_number(share) and 0 <= share <= 1) for share in value.values())
+        )
     if value is None:
         return name not in ("epoch", "test_loss", "test_accuracy", "seconds", "test_share")
     return _is_number(value) and (name not in _SHARES or 0 <= value <= 1)

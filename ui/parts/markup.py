@@ -7,16 +7,23 @@ from ui.i18n.words import translate
 
 
 def status_line(
-    title: str, text: str, share: float, language: str, *sentences: str, verdict: str = "", spoken: str = ""
+    title: str,
+    text: str,
+    share: float,
+    language: str,
+    *sentences: str,
+    verdict: str = "",
+    more: str = "",
+    spoken: str = "",
 ) -> str:
     """The status of a job as HTML: its state, details, a progress bar filled to `share` (0–1), and advice.
 
-    Once there is a `verdict`, which is HTML, it takes the place of the bar. `spoken` is the part of the details that a
-    screen reader reads whenever it changes.
+    Once there is a `verdict`, which is HTML, it takes the place of the bar, with a quiet line of `more` below. `spoken`
+    is the part of the details that a screen reader reads whenever it changes.
     """
     advised = "".join(advice(translate(sentence, language)) for sentence in sentences if sentence)
     title, text = html.escape(translate(title, language)), html.escape(translate(text, language))
-    result = f"<h2>{verdict}</h2>" if verdict else bar(share, title)
+    result = f"<h2>{verdict}</h2>{note(more) if more else ''}" if verdict else bar(share, title)
     said = f" data-spoken='{html.escape(spoken, quote=True)}'" if spoken else ""
     return f"<div class='status'{said}><b>{title}</b> {text}{result}{advised}</div>"
 

@@ -36,6 +36,13 @@ def card(data_name="CIFAR-10", class_names=("cat", "dog"), **settings):
     return model_card(run, {**DATA, "name": data_name}, {**CONFIG, "class_names": list(class_names)})
 
 
+def test_the_accuracy_of_each_class():
+    """Next to the mean, with the names escaped."""
+    last = replace(TRAINED, class_accuracy={"cat": 1.0, "*dog*": 0.25, "absent": None})
+    text = model_card(Run(config=TrainConfig(), history=[UNTRAINED, last]), DATA, CONFIG)
+    assert "(loss 1.5000). Accuracy of each class\\: cat 100%, \\*dog\\* 25%." in text
+
+
 def test_the_card_of_a_repo():
     """It includes the picture of the curves, loads from its own repo, and holds the settings that lists display."""
     run = Run(config=TrainConfig(optimizer="adam"), history=[UNTRAINED, TRAINED])

@@ -12,7 +12,7 @@ from trainer.images.address import DatasetAddress, parse
 from trainer.images.image_data import OWN
 from trainer.images.readers import CIFAR10_JPEG_NAME, CIFAR10_NAME, CIFAR10_REPO
 from trainer.networks.model import TAG
-from trainer.runs.run import Run
+from trainer.runs.run import Run, by_class
 
 CARD_FILE, CURVE_FILE = "README.md", "curve.png"
 
@@ -39,7 +39,7 @@ A small convolutional network (`{architecture}`), trained with Optimizer Lab.{st
 It distinguishes {num_classes} classes: {class_names}.
 It assigns every picture to one of them, whatever the picture shows.
 
-After epoch {epoch} of {epochs} it classified {accuracy:.2%} of {tested} of {data} correctly (loss {loss:.4f}).
+After epoch {epoch} of {epochs} it classified {accuracy:.2%} of {tested} of {data} correctly (loss {loss:.4f}).{classes}
 {curve}
 ## Use it
 
@@ -130,6 +130,7 @@ def model_card(
         accuracy=last.test_accuracy,
         tested="the test pictures" if last.test_share == 1 else f"{last.test_share:.0%} of the test pictures",
         loss=last.test_loss,
+        classes=f" {_escape(sentence)}" if (sentence := by_class(last)) else "",
         curve=f"\n![Loss and test accuracy over the epochs]({CURVE_FILE})\n" if has_curves else "",
         address=repo_id or ".",
         remark=remark,

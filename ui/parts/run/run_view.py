@@ -14,7 +14,7 @@ from trainer.images.image_data import ImageData
 from trainer.palette import COLORS, TEST, TRAIN
 from trainer.runs.comparison import Contender, Spread, compare, short_labels, verdict
 from trainer.runs.events import EpochEnded
-from trainer.runs.run import Run
+from trainer.runs.run import Run, by_class
 from trainer.settings.lessons import Lesson, lesson_of
 from trainer.settings.presets import FIRST
 from ui.charts import run_charts
@@ -220,14 +220,15 @@ def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, 
             words.append(say("on {share} of the test pictures", share=f"{best.test_share:.0%}"))
         words += _fairness(run, language)
     text = " · ".join([*words, *([say(more)] if more else [])])
-    result = ""
+    result, classes = "", ""
     if run.status == "completed" and run.config.train_split != "test":
         sentence = "After {epochs} epochs the network gets {accuracy} of the test pictures right."
         accuracy = f"{run.history[-1].test_accuracy:.1%}"
         result = html.escape(say(sentence, epochs=run.epoch, accuracy=accuracy))
+        classes = say(by_class(run.history[-1]))
     share = run.epochs_passed / run.config.epochs
     advised = (run.advice, run.notice, run.warning)
-    return status_line(title, text, share, language, *advised, verdict=result, spoken=spoken)
+    return status_line(title, text, share, language, *advised, verdict=result, more=classes, spoken=spoken)
 
 
 def _race_status(runs: Sequence[Run], language: str, *, live: Standing | None, ended: float | None) -> str:

@@ -55,3 +55,16 @@ def test_the_table_has_the_figures_of_a_holdout():
     assert "<th>holdout accuracy</th>" in table
     assert "<td>1.2345</td><td>43.21%</td>" in table
     assert "holdout" not in run_view.epochs_table([Run(config=TrainConfig(), history=[ended(1, 0.5)])], "en")
+
+
+def test_the_accuracy_of_each_class():
+    """Of many classes, of the weakest; the names, which a stranger may have chosen, are text."""
+    shares = {"<b>cat</b>": 1.0, "dog": 0.5, "absent": None}
+    done = Run(
+        config=TrainConfig(epochs=1), history=[replace(ended(1, 0.9), class_accuracy=shares)], status="completed"
+    )
+    assert "Accuracy of each class: &lt;b&gt;cat&lt;/b&gt; 100%, dog 50%." in run_view.status([done], "en")
+    assert "各类别的准确率" in run_view.status([done], "zh")
+    many = {f"class {number}": 1 - number / 100 for number in range(13)}
+    done.history[-1] = replace(done.history[-1], class_accuracy=many)
+    assert "Accuracy of the weakest classes: class 12 88%, class 11 89%," in run_view.status([done], "en")
