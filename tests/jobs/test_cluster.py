@@ -21,7 +21,7 @@ from trainer.jobs.cluster import _check_nodes, connect
 from trainer.jobs.process import NoWorkersError, Served
 from trainer.jobs.work import Race, Search
 from trainer.learning.lr_finder import find_lr
-from trainer.runs.events import Finished
+from trainer.runs.events import EpochEnded, Finished
 from trainer.runs.reader import read_run
 from trainer.settings.config import TrainConfig
 from trainer.sweeps import folder
@@ -153,6 +153,17 @@ def test_a_search_and_a_refusal(cluster, pictures):
     trials.close()
     with pytest.raises(UserError, match="num_images"):
         run(cluster, of(SHORT.changed({"num_images": 50_000}), pictures))
+
+
+def test_a_pretrained_network_goes_with_its_images(cluster, pictures):
+    """The nodes have only the library, without the bundled networks; the results are those of this machine."""
+    config = SHORT.changed({"pretrained": "frozen"})
+    epochs = [
+        [(row.test_loss, row.train_loss) for _, row in events if isinstance(row, EpochEnded)]
+        for events in (run(cluster, of(config, pictures)), of(config, pictures).run(torch.device("cpu")))
+    ]
+    assert len(epochs[0]) == 3
+    assert epochs[0] == epochs[1]
 
 
 def test_a_node_with_another_version_is_refused(cluster, pictures):

@@ -52,9 +52,9 @@ def test_finetuned_convolutions_are_trained_too(model, tiny):
     assert all(torch.equal(first[name], random[name]) for name in first if "linear" in name)
 
 
-def test_pixels_are_normalised_as_in_the_bundled_training(tiny):
+def test_pixels_are_normalised_as_in_the_bundled_training(tiny, monkeypatch):
     """The convolutions expect its mean and deviation, and torch's global random state stays as it was."""
-    bundled_network.cache_clear()
+    monkeypatch.setattr(pretrained, "_networks", {})
     state = torch.get_rng_state()
     model = build_model(TrainConfig(pretrained="frozen"), tiny, tiny.train)
     assert torch.equal(state, torch.get_rng_state())
@@ -66,7 +66,7 @@ def test_pixels_are_normalised_as_in_the_bundled_training(tiny):
 def test_a_copy_without_bundled_networks_refuses(tiny, tmp_path, monkeypatch):
     """In one sentence, on the call."""
     monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
-    bundled_network.cache_clear()
+    monkeypatch.setattr(pretrained, "_networks", {})
     with pytest.raises(UserError, match="set pretrained to none"):
         train(TrainConfig(pretrained="frozen", batch_size=8), tiny)
 

@@ -12,9 +12,10 @@ from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts, from_pictures, to_pictures
 from trainer.images.readers import Pictures
 from trainer.jobs.schedule import Schedule, Turn
-from trainer.jobs.work import Work
+from trainer.jobs.work import Race, Work
 from trainer.jobs.worker import explained
 from trainer.learning.device import set_up_process
+from trainer.networks.pretrained import bundled_network, receive_networks
 from trainer.settings.config import SPLITS
 
 
@@ -48,8 +49,14 @@ def storable(images: ImageData) -> Any:
 
 
 def packed(work: Work) -> bytes:
-    """Returns the work for `turns_of`, without the place of its images on this machine."""
-    return pickle.dumps(replace(work, images=StoredImages(digest=work.images.digest)))
+    """Returns the work for `turns_of`, without the place of its images on this machine.
+
+    It includes the networks from whose convolutions it starts, because a node has only the library. Raises UserError if
+    there are none here.
+    """
+    configs = [state.config for state in work.states] if isinstance(work, Race) else [work.config]
+    networks = {config.model: bundled_network(config.model) for config in configs if config.pretrained != "none"}
+    return pickle.dumps((replace(work, images=StoredImages(digest=work.images.digest)), networks))
 
 
 def turns_of(work: bytes, images: Any, device: str) -> Iterator[Turn]:
@@ -60,7 +67,9 @@ def turns_of(work: bytes, images: Any, device: str) -> Iterator[Turn]:
     if device == "cpu":
         torch.set_num_threads(1)
     set_up_process(torch.device(device))
-    unpacked: Work = pickle.loads(work)  # noqa: S301 - from the process that started the task
+    unpacked: Work
+    unpacked, networks = pickle.loads(work)  # noqa: S301 - from the process that started the task
+    receive_networks(networks)
     stored = StoredImages(digest=unpacked.images.digest, reference=images)
     schedule = Schedule()
     schedule.add(0, replace(unpacked, images=stored).run(torch.device(device)))

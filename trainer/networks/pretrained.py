@@ -1,6 +1,6 @@
 """The convolutions of the networks that come with the app, for a training to start from."""
 
-import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
@@ -13,20 +13,28 @@ BUNDLED = Path(__file__).parents[2] / "checkpoints"
 
 _HEAD = "linear"  # the name of a network's last layers begins so
 
+_networks: dict[str, OptimizerLabModel] = {}  # those that this process has used or received, by architecture
 
-@functools.cache
+
 def bundled_network(architecture: str) -> OptimizerLabModel:
     """Returns the network of an architecture that comes with the app, trained on CIFAR-10. It is not to be changed.
 
     Raises UserError if there is none.
     """
-    folder = BUNDLED / architecture
-    if not folder.is_dir():
-        raise UserError(
-            "No trained {architecture} comes with this copy of Optimizer Lab: set pretrained to none.",
-            architecture=architecture,
-        )
-    return OptimizerLabModel.from_pretrained(folder)
+    if architecture not in _networks:
+        folder = BUNDLED / architecture
+        if not folder.is_dir():
+            raise UserError(
+                "No trained {architecture} comes with this copy of Optimizer Lab: set pretrained to none.",
+                architecture=architecture,
+            )
+        _networks[architecture] = OptimizerLabModel.from_pretrained(folder)
+    return _networks[architecture]
+
+
+def receive_networks(networks: Mapping[str, OptimizerLabModel]) -> None:
+    """Makes networks, by architecture, those of `bundled_network`: this process may have only the library."""
+    _networks.update(networks)
 
 
 def copy_convolutions(network: nn.Module, trained: nn.Module, *, frozen: bool) -> None:
