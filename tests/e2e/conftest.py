@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+FAKE_WEBCAM = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a moving test picture
 
 
 @dataclass
@@ -104,7 +105,7 @@ def browser():
         pytest.skip("install chromium to run the page's tests")
     with playwright.sync_playwright() as driver:
         launched = driver.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking"]
+            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking", *FAKE_WEBCAM]
         )
         yield launched
         launched.close()

@@ -282,7 +282,8 @@ def test_a_checkpoint_holds_the_weights_that_were_evaluated(optimizer, model, ti
     events = list(train(TrainConfig(optimizer=optimizer, model=model, epochs=1, batch_size=4), tiny))
     network = OptimizerLabModel(**next(event.model_config for event in events if isinstance(event, CheckpointReady)))
     network.load_state_dict(weights(events)[-1])
-    assert finish(evaluate(network, tiny.test)) == (epochs(events)[-1].test_loss, epochs(events)[-1].test_accuracy)
+    results, last = finish(evaluate(network, tiny.test)), epochs(events)[-1]
+    assert (results.loss, results.accuracy) == (last.test_loss, last.test_accuracy)
 
 
 @pytest.mark.parametrize(("optimizer", "model"), first_is_quick(EVERY))

@@ -87,7 +87,8 @@ def test_it_is_evaluated_after_each_epoch(images):
     for row, ready in zip(rows, [event for event in events if isinstance(event, CheckpointReady)], strict=True):
         network = OptimizerLabModel(**ready.model_config)
         network.load_state_dict(load(ready.model))
-        assert (row.holdout_loss, row.holdout_accuracy) == finish(evaluate(network, holdout_split(config, images)))
+        results = finish(evaluate(network, holdout_split(config, images)))
+        assert (row.holdout_loss, row.holdout_accuracy) == (results.loss, results.accuracy)
     without = [event for event in train(CONFIG, images) if isinstance(event, EpochEnded)]
     assert {(row.holdout_loss, row.holdout_accuracy) for row in without} == {(None, None)}
 

@@ -183,11 +183,14 @@ def by_class(ended: EpochEnded) -> str:
     shares = [(name, share) for name, share in (ended.class_accuracy or {}).items() if share is not None]
     if not shares:
         return ""
-    template = "Accuracy of each class: {classes}."
-    if len(shares) > _MOST_NAMED:
-        template = "Accuracy of the weakest classes: {classes}."
-        shares = sorted(shares, key=lambda named: named[1])[:_MOST_NAMED]
-    return Message(template, classes=", ".join(f"{name} {share:.0%}" for name, share in shares))
+    if len(shares) <= _MOST_NAMED:
+        return Message("Accuracy of each class: {classes}.", classes=_listed(shares))
+    lowest = sorted(shares, key=lambda named: named[1])[:_MOST_NAMED]
+    return Message("Accuracy of the weakest classes: {classes}.", classes=_listed(lowest))
+
+
+def _listed(shares: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares)
 
 
 def is_training(runs: Iterable[Run]) -> bool:

@@ -30,6 +30,7 @@ from ui.parts.run import run_view
 from ui.parts.shared import AT_ONCE, Shared, components
 from ui.picture_sets import BATCH_OF_FEW, DATASETS, DEFAULT, FEW, FEWEST_CLASSES, FEWEST_PICTURES, TOO_FEW, Draft
 from ui.server.uploads import uploaded
+from ui.tabs.train.setup import webcam
 from ui.visitors import checked_visitor
 
 Suited = Mapping[str, Block]  # the widgets of the settings that depend on the pictures, by name
@@ -48,7 +49,7 @@ class PicturesView:
     own: gr.Column
     class_name: gr.Textbox
     files: gr.File
-    camera: gr.Image
+    webcam: gr.HTML
     delete: gr.Button
     note: gr.HTML
 
@@ -72,22 +73,13 @@ def build(note: gr.HTML) -> PicturesView:
                 label=i18n("Class"), placeholder=i18n("such as cat"), max_lines=1, max_length=100, elem_id="class-name"
             )
             files = gr.File(
-                label=i18n("Pictures of this class, or a zip with a folder for each class"),
+                label=i18n("Drop or paste pictures of this class, or a zip with a folder for each class"),
                 file_count="multiple",
                 file_types=["image", ".zip"],
                 height=140,
                 elem_id="class-files",
             )
-            camera = gr.Image(
-                label=i18n("Webcam or clipboard"),
-                sources=["webcam", "clipboard"],
-                type="filepath",
-                format="png",
-                image_mode=None,
-                height=220,
-                buttons=[],
-                elem_id="class-camera",
-            )
+            recorder = webcam.build()
             gr.HTML(
                 "<div class='note'>"
                 + i18n(
@@ -97,7 +89,14 @@ def build(note: gr.HTML) -> PicturesView:
             )
             delete = gr.Button(i18n("Delete my pictures"), size="sm", elem_id="delete-pictures")
     return PicturesView(
-        choice=choice, about=about, own=own, class_name=class_name, files=files, camera=camera, delete=delete, note=note
+        choice=choice,
+        about=about,
+        own=own,
+        class_name=class_name,
+        files=files,
+        webcam=recorder,
+        delete=delete,
+        note=note,
     )
 
 
@@ -116,17 +115,26 @@ def wire(lab: Lab, view: PicturesView, shared: Shared, panel: fields.Panel) -> l
         api_name="_choose_pictures",
         **AT_ONCE,
     )
-    added = [
-        event(
-            partial(add, lab, view, suited),
-            inputs_kwargs={**visitor, "class_name": view.class_name, "files": files},
-            outputs=outputs,
-            preprocess=False,
-            api_name="_add_pictures",
-            **AT_ONCE,
-        )
-        for event, files in ((view.files.upload, view.files), (view.camera.input, view.camera))
-    ]
+    added = view.files.upload(
+        partial(add, lab, view, suited),
+        inputs_kwargs={**visitor, "class_name": view.class_name, "files": view.files},
+        outputs=outputs,
+        preprocess=False,
+        api_name="_add_pictures",
+        **AT_ONCE,
+    )
+
+    def add_uploaded(visitor: str, class_name: Any, event: gr.EventData) -> Any:
+        files = event._data.get("files") if isinstance(event._data, dict) else None
+        return add(lab, view, suited, visitor=visitor, class_name=class_name, files=files)
+
+    recorded = webcam.on_upload(
+        view.webcam,
+        add_uploaded,
+        inputs={**visitor, "class_name": view.class_name},
+        outputs=outputs,
+        api_name="_record_pictures",
+    )
     deleted = view.delete.click(
         partial(delete, lab, view, suited),
         inputs_kwargs=visitor,
@@ -134,7 +142,7 @@ def wire(lab: Lab, view: PicturesView, shared: Shared, panel: fields.Panel) -> l
         api_name="_delete_pictures",
         **AT_ONCE,
     )
-    return [chosen, *added, deleted]
+    return [chosen, added, recorded, deleted]
 
 
 def suited_settings(images: ImageData) -> dict[str, Any]:
@@ -193,7 +201,7 @@ def choose(lab: Lab, view: PicturesView, suited: Suited, *, visitor: str, choice
 def add(lab: Lab, view: PicturesView, suited: Suited, *, visitor: str, class_name: Any, files: Any) -> Any:
     """Adds pictures to a class of the visitor's own, or takes all of them from a zip."""
     language = current_language()
-    empty: Updates = {view.files: None, view.camera: None}
+    empty: Updates = {view.files: None}
     if not files:
         return gr.skip()
     owner = lab.owner(checked_visitor(visitor))
