@@ -18,11 +18,12 @@ from torchvision.io import write_png
 from zerogpu import PATIENCE, serve_scheduler
 
 from tests.e2e.test_page import status_says
-from trainer.images.image_data import load_images
+from tests.e2e.test_pictures import choose_own
+from trainer.images.image_data import OWN, load_images
 from trainer.learning.loop import train
 from trainer.learning.race import race
 from trainer.runs.events import EpochEnded
-from trainer.runs.reader import read_checkpoint, read_run
+from trainer.runs.reader import read_checkpoint, read_run, read_settings
 from trainer.settings.config import TrainConfig
 
 PROGRAM = "tests/zerogpu_app.py"
@@ -229,6 +230,23 @@ def test_the_page_reports_gpu_time_and_a_spent_quota(app, scheduler, new_page, s
     assert not scheduler.leases[-1].killed
     new_page.click("#resume")
     status_says(new_page, r"^Done[^]*GPU time: .* used")
+
+
+def test_a_visitors_own_pictures_train_there(app, scheduler, new_page, tmp_path):
+    """The worker maps them from their file; the seconds are those of the visitor."""
+    token = "a.e30.owner"
+    new_page.context.set_extra_http_headers({"x-ip-token": token})
+    new_page.goto(app.url)
+    new_page.wait_for_selector("#note >> text=Training on")
+    choose_own(new_page, tmp_path, 20)
+    before = len(scheduler.leases)
+    new_page.click("#train")
+    status_says(new_page, r"^Done[^]*GPU time: .* used")
+    scheduler.settle()
+    assert {lease.token for lease in scheduler.leases[before:]} == {token}
+    newest = max(app.checkpoints.glob("*/training.json"), key=lambda file: file.stat().st_mtime)
+    config, data = read_settings(newest.parent)
+    assert (config.pretrained, data["source"]) == ("frozen", OWN)
 
 
 # Runs in a new process, because the ZeroGPU mode of `spaces` patches torch.

@@ -284,5 +284,8 @@ def _is_less(wanted: Job, refused: Job, refusal: GpuUnavailableError) -> bool:
 
 def _kind(config: TrainConfig) -> _Kind:
     """The settings that a pace depends on."""
-    is_augmented = config.flip or config.shift > 0
-    return (config.model, config.optimizer, config.batch_size, is_augmented, config.precision, config.zero_grad_every)
+    is_augmented, is_frozen = config.flip or config.shift > 0, config.pretrained == "frozen"
+    return (
+        *(config.model, config.optimizer, config.batch_size, config.precision, config.zero_grad_every),
+        *(is_augmented, is_frozen),
+    )

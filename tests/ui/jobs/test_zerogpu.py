@@ -69,6 +69,9 @@ def test_the_pace_is_measured_only_once(cached):
     count = len(lender.jobs)
     list(gpu.race([(CONFIG.changed({"lr": 1e-3}), None)], cached))
     assert isinstance(lender.jobs[count], Slice)
+    count = len(lender.jobs)
+    list(gpu.race([(CONFIG.changed({"pretrained": "frozen"}), None)], cached))
+    assert isinstance(lender.jobs[count], Measurement), "a step without the convolutions' gradients takes less time"
 
 
 def test_used_seconds_grow_and_remaining_seconds_shrink(cached):
