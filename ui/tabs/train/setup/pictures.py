@@ -73,7 +73,7 @@ def build(note: gr.HTML) -> PicturesView:
                 label=i18n("Class"), placeholder=i18n("such as cat"), max_lines=1, max_length=100, elem_id="class-name"
             )
             files = gr.File(
-                label=i18n("Drop or paste pictures of this class, or a zip with a folder for each class"),
+                label=i18n("Drop or paste pictures, or a zip of folders"),
                 file_count="multiple",
                 file_types=["image", ".zip"],
                 height=140,
