@@ -73,7 +73,7 @@ def build(note: gr.HTML) -> PicturesView:
                 label=i18n("Class"), placeholder=i18n("such as cat"), max_lines=1, max_length=100, elem_id="class-name"
             )
             files = gr.File(
-                label=i18n("Drop or paste pictures, or a zip of folders"),
+                label=i18n("Drop or paste pictures, or a zip"),
                 file_count="multiple",
                 file_types=["image", ".zip"],
                 height=140,
@@ -83,7 +83,8 @@ def build(note: gr.HTML) -> PicturesView:
             gr.HTML(
                 "<div class='note'>"
                 + i18n(
-                    "Nobody else can see them. They are stored as 32×32 pixels, and are not published with a network."
+                    "A zip has a folder for each class. Nobody else can see your pictures. They are stored as 32×32 "
+                    "pixels, and are not published with a network."
                 )
                 + "</div>"
             )
