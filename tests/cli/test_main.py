@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from image_sets import noise, png, write_image_folder
 
 from trainer.cli import options
 from trainer.cli.main import main
@@ -108,6 +109,15 @@ def test_a_table(at, tmp_path, capsys):
     assert f"classify {tmp_path / 'run'}" in lines[-1]
     assert re.search(r"Accuracy of each class: ([\w ]+ \d+%, ){2}[\w ]+ \d+%\. Try it", lines[-1])
     assert "drawn" in output.err
+
+
+def test_unequal_classes_are_pointed_out(tmp_path, capsys):
+    """Before the training, as on the page."""
+    few, many = ([png(picture) for picture in noise(num)] for num in (2, 18))
+    folder = write_image_folder(tmp_path / "set", {"cat": few, "dog": many})
+    short = ["--epochs", "1", "--batch-size", "4", "--scheduler", "constant", "--checkpoints", str(tmp_path)]
+    assert main(["train", *short, "--data", str(folder)]) == 0
+    assert "The largest class has 94% of the pictures" in capsys.readouterr().err
 
 
 def test_settings_reach_the_run(at, tmp_path, capsys):

@@ -23,6 +23,7 @@ from trainer.settings.config import SPLITS
 # The sources that `auto` tries, in this order, before it draws shapes.
 _REAL = ("hub", "torchvision")
 _METADATA = "optimizer-lab"
+_UNBALANCED = 1.8  # times the mean class, for the largest one
 _ORIGINS = {
     "synthetic": "drawn shapes (synthetic)",
     "torchvision": "{name} from torchvision",
@@ -140,6 +141,19 @@ def from_pictures(pictures: Pictures, *, source: str, revision: str | None) -> I
 def facts(data: ImageData) -> dict[str, Any]:
     """Returns what a run records of its images, ready for JSON: name, source, revision and digest."""
     return {"name": data.name, "source": data.source, "revision": data.revision, "digest": data.digest}
+
+
+def imbalance(data: ImageData) -> str:
+    """Returns a sentence on what the accuracy is worth if one class has most of the training images; else ""."""
+    counts = torch.bincount(data.train.labels)
+    largest, total = int(counts.max()), int(counts.sum())
+    if largest < _UNBALANCED * total / int((counts > 0).sum()):
+        return ""
+    return Message(
+        "The largest class has {share} of the pictures, so that guessing it is right as often: look at the accuracy of "
+        "each class, too.",
+        share=f"{largest / total:.0%}",
+    )
 
 
 def to_device(split: Split, device: str | torch.device) -> Split:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from trainer.errors import Message, UserError
@@ -95,6 +95,8 @@ class Run:
             case EvaluationLogged():
                 self.evaluated = event.fraction
             case EpochEnded():
+                if self.history:  # so that a run that is resumed after its last epoch equals a longer one
+                    self.history[-1] = replace(self.history[-1], class_accuracy=None)
                 self.history.append(event)
                 self.evaluated = 0.0
             case GpuTime():

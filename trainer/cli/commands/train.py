@@ -26,7 +26,7 @@ from trainer.cli.options import (
 )
 from trainer.errors import UserError
 from trainer.images import image_data
-from trainer.images.image_data import ImageData
+from trainer.images.image_data import ImageData, imbalance
 from trainer.images.mirror import suited
 from trainer.learning.checkpoint import Checkpoint, continued, resumed, thread_notice
 from trainer.learning.distributed import LostRankError, World
@@ -77,7 +77,7 @@ def train_command(options: argparse.Namespace, world: World) -> int:
     device = device_of(options, world)
     _check_no_run(folder, world)
     images = images_of(options.data, world)
-    note = images.sentences
+    note = " ".join(filter(None, (images.sentences, imbalance(images))))
     if not options.lesson:
         settings, reason = suited(settings, images)
         config, note = config.changed(settings), f"{note} {reason}".rstrip()

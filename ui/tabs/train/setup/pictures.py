@@ -15,7 +15,7 @@ from gradio.events import Dependency
 from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.images.image_data import OWN, ImageData
+from trainer.images.image_data import OWN, ImageData, imbalance
 from trainer.images.mirror import why_unflipped
 from trainer.progress import Steps, ignore_progress, run_in_thread
 from trainer.settings.presets import FIRST
@@ -37,7 +37,6 @@ Suited = Mapping[str, Block]  # the widgets of the settings that depend on the p
 
 _MOST_SAMPLES = 12
 _FOR_FEW = "frozen"  # of `pretrained`
-_UNBALANCED = 1.8  # times the mean class, for the largest one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +255,7 @@ def _about(view: PicturesView, content: str) -> Updates:
 
 
 def _set(images: ImageData, language: str) -> str:
-    sentences = [*_imbalance(images.train.labels, language), translate(why_unflipped(images), language)]
+    sentences = [translate(sentence, language) for sentence in (imbalance(images), why_unflipped(images))]
     return _remarks(sentences) + _samples(
         images.class_names, images.train.images.permute(0, 2, 3, 1), images.train.labels
     )
@@ -266,23 +265,10 @@ def _own(draft: Draft, images: ImageData | None, remarks: Sequence[str], languag
     """What is in a visitor's own pictures; `images` is the set to train on, None if they are too few."""
     sentences = list(remarks)
     if images:
-        sentences += [*_imbalance(draft.labels, language), translate(why_unflipped(images), language)]
+        sentences += [translate(sentence, language) for sentence in (imbalance(images), why_unflipped(images))]
     else:
         sentences.append(translate(TOO_FEW, language, classes=FEWEST_CLASSES, pictures=FEWEST_PICTURES))
     return _remarks(sentences) + _samples(draft.class_names, draft.images, draft.labels)
-
-
-def _imbalance(labels: Tensor, language: str) -> list[str]:
-    """A sentence on what the accuracy is worth if one class has most of the pictures."""
-    counts = torch.bincount(labels)
-    share = int(counts.max()) / len(labels)
-    if int(counts.max()) < _UNBALANCED * len(labels) / int((counts > 0).sum()):
-        return []
-    sentence = (
-        "The largest class has {share} of the pictures, so that guessing it is right as often: look at the accuracy of "
-        "each class, in Inside, Mistakes."
-    )
-    return [translate(sentence, language, share=f"{share:.0%}")]
 
 
 def _remarks(sentences: Sequence[str]) -> str:
