@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waits import without_waits
 
 # Set before huggingface_hub is imported, because it reads HF_HOME only once. Child processes inherit the environment.
 _HOME = tempfile.mkdtemp(prefix="optimizer-lab-tests-")
@@ -26,6 +28,9 @@ os.environ.pop("OPTIMIZER_LAB_CHECKPOINTS", None)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Most networks here are so small that a second thread slows them down.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell starts what runs in the background without Ctrl-C, and the programs that the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -201,7 +206,7 @@ def command_line() -> Callable:
     """A function that runs `python -m trainer …` in a new process and returns the CompletedProcess."""
 
     def run(*arguments, **options) -> subprocess.CompletedProcess:
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "trainer", *map(str, arguments)],
             cwd=REPOSITORY,
             capture_output=True,
@@ -209,5 +214,7 @@ def command_line() -> Callable:
             timeout=600,
             **options,
         )
+        done.stderr = without_waits(done.stderr)
+        return done
 
     return run

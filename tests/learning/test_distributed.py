@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from waits import without_waits
 
 from trainer.cli.commands.train import _record
 from trainer.cli.main import main
@@ -116,7 +117,7 @@ def trainer(*arguments, **options):
 def finish(process):
     """Waits for a process, and returns (exit status, rows on stdout, stderr)."""
     out, err = process.communicate(timeout=300)
-    return process.returncode, [json.loads(line) for line in out.splitlines()], err
+    return process.returncode, [json.loads(line) for line in out.splitlines()], without_waits(err)
 
 
 def read_until(process, epoch):
