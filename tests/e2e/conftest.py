@@ -105,7 +105,8 @@ def browser():
         pytest.skip("install chromium to run the page's tests")
     with playwright.sync_playwright() as driver:
         launched = driver.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking", *FAKE_WEBCAM]
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu", *FAKE_WEBCAM],
         )
         yield launched
         launched.close()
