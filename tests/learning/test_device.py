@@ -104,6 +104,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is set up")
 def test_freed_memory_is_used_again():
     """Twenty tensors of 40 MB, one after the other: by default the system maps each one's memory anew, page by page."""

@@ -215,6 +215,7 @@ def few():
     return replace(data, train=subset(data.train, 64))
 
 
+@pytest.mark.slow
 def test_a_part_of_the_test_images_is_enough_while_training(few):
     """If all would take most of the time, they are evaluated after the last epoch only; each row says how many."""
     config = TrainConfig(epochs=2, batch_size=32, scheduler="constant")
@@ -262,6 +263,7 @@ def test_the_untrained_network_is_evaluated_on_a_thousand_images():
     assert untrained.test_loss == pytest.approx(math.log(10), abs=0.05)
 
 
+@pytest.mark.slow
 def test_plateau_follows_the_same_images_in_every_epoch(few):
     """So that a longer run is the continuation of a shorter one."""
     config = TrainConfig(epochs=2, batch_size=32, scheduler="plateau", patience=0, threshold=10.0)
@@ -318,6 +320,7 @@ def test_every_optimizer_accumulates_gradients(optimizer, tiny):
     assert epochs(train(cleared, tiny))[-1].test_loss != pytest.approx(rows[1], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_fast_tells_left_from_right_without_flip():
     """Arrows that point left or right: averaging over mirror images would confuse them."""
     splits = (draw_arrows(num, seed=num) for num in (240, 160))

@@ -79,6 +79,7 @@ def test_what_is_kept_aside_is_never_trained_on(images, monkeypatch):
     assert training_statistics(config, images) == pixel_statistics(training_split(config, images))
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_after_each_epoch(images):
     """Loss and accuracy are those of the images kept aside; without a holdout they are None."""
     config = replace(CONFIG, holdout=0.2)

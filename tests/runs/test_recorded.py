@@ -27,6 +27,7 @@ def recorded(images, path, **settings):
     return runs
 
 
+@pytest.mark.slow
 def test_a_race_comes_back(tiny, tmp_path):
     """Settings and epochs are the same; the curves have fewer points."""
     runs = recorded(tiny, tmp_path / "race.json")
@@ -52,6 +53,7 @@ def test_a_damaged_race_is_explained(content, tmp_path):
         read_race(tmp_path / "race.json")
 
 
+@pytest.mark.slow
 def test_the_command_names_no_path(tmp_path, monkeypatch, capsys):
     """The script trains, prints the results, and writes the command without the folder of the images."""
     arguments = ["--data", "synthetic", "--num-images", "64", "--epochs", "6", "--optimizers", "sgd", "lion"]

@@ -158,6 +158,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         build_optimizer(TrainConfig(optimizer="lion"), [torch.nn.Parameter(torch.zeros(1))])
 
 
+@pytest.mark.slow
 def test_packages_are_imported_only_when_chosen():
     """timm loads all its models, which takes seconds."""
     code = (

@@ -123,6 +123,7 @@ def test_the_parts_of_a_sweep_count_as_one_job(lab):
     assert job.seconds == works[-1] + (works[-1] - works[-2])
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_at_the_time_limit(lab):
     """The sentence says so, and Resume goes on with a new one."""
     lab.time_limit = TimeLimit(seconds=10.0, advice=UserError("That is all.").args[0], too_slow=STOPPED)
