@@ -76,15 +76,17 @@ _LISTEN = """() => {
 }"""
 
 
-def test_a_training_is_read_aloud(app, new_page):
-    """Each epoch once, and the end with its result."""
+def test_a_training_is_read_aloud_and_keeps_the_focus(app, new_page):
+    """Each epoch is read once, and the end with its result. Enter on Train leads to Stop, and the end back to Train."""
     page = new_page
     visit(page, f"{app.url}/?num_images=4096&epochs=3&scheduler=constant")
     page.wait_for_selector(".spoken", state="attached")
     page.evaluate(_LISTEN)
     page.locator("#train:enabled").focus()
     page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement.id === 'stop'")
     status_says(page, "^Done epoch 3 of 3")
+    page.wait_for_function("document.activeElement.id === 'train'")
     page.wait_for_function("/Done/.test(heard.at(-1))")
     heard = page.evaluate("heard")
     assert len(heard) == len(set(heard)) <= 6

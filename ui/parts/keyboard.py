@@ -1,4 +1,4 @@
-"""The page for people who use a keyboard or a screen reader: arrows between tabs, and a status that is read aloud."""
+"""The page for people who use a keyboard or a screen reader: arrows, the focus, and a status that is read aloud."""
 
 import gradio as gr
 
@@ -23,25 +23,29 @@ _ARROWS = """() => addEventListener("keydown", (event) => {
 _SPEAK = """() => {
   const region = Object.assign(document.createElement("div"), { className: "spoken", role: "status" });
   document.body.append(region);
-  let focused = null;
-  addEventListener("pointerdown", () => { focused = null; });
-  addEventListener("focusin", ({ target }) => { focused = target; });
-  // A button that has become disabled has lost the focus.
-  const refocus = () => {
-    if (document.activeElement === document.body && focused?.matches(".starts, #stop, #first-train"))
-      document.querySelector("#stop:enabled, #train:enabled")?.focus({ preventScroll: true });
-  };
   new MutationObserver(() => {
     const line = document.querySelector("#status .status");
     const parts = [line?.querySelector("b"), line?.querySelector("h2"), ...(line?.querySelectorAll(".advice") ?? [])];
     const words = [line?.dataset.spoken, ...parts.map((part) => part?.textContent)].filter(Boolean).join(". ");
     if (words !== region.textContent) region.textContent = words;
-    setTimeout(refocus, 200);
   }).observe(document.querySelector("#status"), { childList: true, subtree: true, characterData: true });
+}"""
+
+# A button that a training disables or hides loses the focus, without an event. The mouse needs no focus: with Stop
+# focused, a space that is to scroll would end the training.
+_KEEP_FOCUS = """() => {
+  let focused = null;
+  addEventListener("focusin", ({ target }) => { focused = target.matches(":focus-visible") ? target : null; });
+  addEventListener("pointerdown", () => { focused = null; });
+  new MutationObserver(() => setTimeout(() => {
+    if (focused && (focused.disabled || !focused.isConnected))
+      document.querySelector("#stop:enabled, #train:enabled")?.focus({ preventScroll: true });
+  })).observe(document.querySelector("#buttons"), { attributes: true, attributeFilter: ["disabled"], subtree: true });
 }"""
 
 
 def wire(page: gr.Blocks) -> None:
-    """Makes the page move between its tabs by arrows, and tell screen readers how a training goes."""
+    """Makes the page move between its tabs by arrows, keep the focus, and tell screen readers how a training goes."""
     page.load(None, None, None, js=_ARROWS, api_name="_arrows", **AT_ONCE)
     page.load(None, None, None, js=_SPEAK, api_name="_speak", **AT_ONCE)
+    page.load(None, None, None, js=_KEEP_FOCUS, api_name="_keep_focus", **AT_ONCE)
