@@ -306,8 +306,11 @@ class Lab:
                     self.paces[optimizer] = event
 
     def learn_pace(self, run: Run, images: ImageData) -> None:
-        """Puts the pace of a run that has ended into `paces`: it tells more than the few batches of a measurement."""
-        if run.status == "completed":
+        """Puts the pace of a run that has ended into `paces`: it tells more than the few batches of a measurement.
+
+        Not that of another network than the default one, of which `paces` are.
+        """
+        if run.status == "completed" and run.config.model == SETTINGS["model"].default:
             pace = pace_of(run.history[-1], run.config, images)
             size = images_per_batch(num_training_images(run.config, images), run.config)
             batches = SETTINGS["batch_size"].default / size

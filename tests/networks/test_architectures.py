@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.networks.architectures import FAST_LAYERS, cosine_filters, memory_format
+from trainer.networks.architectures import FAST_LAYERS, cosine_filters, memory_format, num_parameters
 from trainer.networks.model import OptimizerLabModel
 
 NAMES = [f"class {number}" for number in range(10)]
@@ -103,6 +103,13 @@ def test_the_first_filters_decorrelate_pictures(images):
 
     random = nn.init.normal_(torch.empty_like(filters), generator=torch.Generator().manual_seed(0))
     assert correlation(filters[:16]) < correlation(random[:16]) / 2
+
+
+def test_parameters_are_counted_without_a_network():
+    """Those of the sizes in the docstrings, and of another size as a network has them."""
+    assert [num_parameters(name, 10, 32) for name in ("quick", "fast")] == [145_578, 1_166_506]
+    model = quick(class_names=NAMES[:2], image_size=16)
+    assert num_parameters("quick", 2, 16) == sum(weights.numel() for weights in model.parameters())
 
 
 def test_the_other_pictures_of_a_batch_have_no_effect():

@@ -1,5 +1,6 @@
 """The networks `quick` and `fast`, and the memory layout of their weights and pictures."""
 
+import functools
 from collections import OrderedDict
 
 import torch
@@ -88,6 +89,14 @@ def cosine_filters() -> Tensor:
 
 
 ARCHITECTURES = {"quick": quick, "fast": fast}
+
+
+@functools.cache
+def num_parameters(name: str, num_classes: int, image_size: int) -> int:
+    """Returns the number of parameters of an architecture, one of ARCHITECTURES."""
+    with torch.device("meta"):  # computes nothing, and draws no random numbers
+        network = ARCHITECTURES[name](num_classes, image_size, "none")
+    return sum(weights.numel() for weights in network.parameters())
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

@@ -8,9 +8,11 @@ from labs import bare
 
 from trainer.errors import UserError
 from trainer.jobs.pace import Pace
+from trainer.settings.config import TrainConfig
 from trainer.settings.lessons import LESSONS
 from ui.parts.form import fields
 from ui.tabs.train.setup import lessons
+from ui.tabs.train.setup.estimate import seconds_of
 
 PANEL = bare(lessons.Lessons)
 SETTINGS = fields.Panel(widgets={}, powers={}, moved=[], abouts={}, paper=gr.Markdown())
@@ -34,6 +36,14 @@ def test_the_minutes_follow_from_the_pace_of_the_machine():
     assert minutes(sgd=10) == minutes(sgd=10, adam=10, adamw=10, muon=10)
     assert all(slow > fast for slow, fast in zip(minutes(sgd=10), minutes(sgd=1), strict=True))
     assert minutes(muon=10, sgd=1) != minutes(sgd=1)
+
+
+def test_a_training_of_the_larger_network_takes_seven_times_as_long():
+    """At the pace of the smaller one, of which the machine's paces are; it grows with the epochs and the pictures."""
+    paces = {"sgd": Pace(batch_seconds=0.01, test_seconds=0.0)}
+    config = TrainConfig(epochs=2, batch_size=64, num_images=6400)
+    assert seconds_of(config, paces) == pytest.approx(2 * 100 * 0.01)
+    assert seconds_of(config.changed({"model": "fast"}), paces) == pytest.approx(7 * seconds_of(config, paces))
 
 
 def test_the_ends_of_the_path():

@@ -8,11 +8,13 @@ import pytest
 from labs import live_view
 
 from trainer.errors import BROKEN, UserError
+from trainer.jobs.pace import Pace
 from trainer.learning.checkpoint import SpentScheduleError
 from trainer.runs import run_folder
 from trainer.runs.reader import read_checkpoint, read_run
 from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS
+from trainer.settings.presets import FIRST
 from ui import api
 from ui.limits import Limits
 from ui.parts.form.fields import value_of
@@ -169,6 +171,13 @@ def test_a_race_of_schedules_cannot_be_resumed_with_one_schedule(lab):
     with pytest.raises(UserError, match="would become the same"):
         resumed(lab, visitor, folders, 2, True, scheduler="cosine")
     assert [read_checkpoint(folder).config.scheduler for folder in folders] == ["constant", "step"]
+
+
+def test_the_size_of_a_training_is_known_before_it():
+    """The weights of its network, its batches, and its duration, of CIFAR-10 as long as no pictures are loaded."""
+    changed = FIRST.changed({"epochs": 2, "num_images": 1280, "batch_size": 128})
+    paces = {changed.optimizer: Pace(batch_seconds=0.5, test_seconds=0.0)}
+    assert "145,578 parameters · 20 batches · about 20 s<" in settings._draw(None, changed, paces, "en")[1]
 
 
 def test_settings_that_cannot_be_trained_give_no_script(lab):

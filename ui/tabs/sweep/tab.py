@@ -292,7 +292,7 @@ def _train_longer_on_click(lab: Lab, page: SweepPage, shared: Shared, train: Tra
         return {
             shared.tabs: gr.Tabs(selected="train"),
             **train.settings.panel.show(config),
-            **train.settings.preview.show(lab.shown_images(visitor), config),
+            **train.settings.preview.show(lab.shown_images(visitor), config, lab.paces),
             **train.lessons.show(None),
         }
 

@@ -161,9 +161,7 @@ def token_to_publish() -> str:
             raise UserError("Sign in with Hugging Face first: a run is published under your own name.")
         raise UserError("This Space has no login, so you cannot publish from it: download the checkpoint instead.")
     if is_local_browser():
-        raise UserError(
-            "Publishing needs a token for the Hub: run hf auth login, or set HF_TOKEN, and open this panel again."
-        )
+        raise UserError("To publish, run hf auth login or set HF_TOKEN, then open this panel again.")
     raise UserError("Only a browser on the computer that runs the app can publish: download the checkpoint instead.")
 
 

@@ -9,6 +9,7 @@ import gradio as gr
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData
+from trainer.jobs.pace import Pace
 from trainer.settings.lessons import lesson_of
 from trainer.settings.presets import FIRST
 from ui.address import current_query
@@ -192,11 +193,13 @@ def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None, displayed
         tab.lessons.cards: lessons.cards(current_language(), lab.paces),
         tab.clock: gr.update(active=True),  # only now, as watching needs the visitor's key
         **live.show(lab, tab.live, visitor, displayed),
-        **open_link(tab, shared.notice, lab.shown_images(visitor), query),
+        **open_link(tab, shared.notice, lab.shown_images(visitor), lab.paces, query),
     }
 
 
-def open_link(tab: TrainTab, notice: gr.HTML, images: ImageData | None, query: Mapping[str, str]) -> Updates:
+def open_link(
+    tab: TrainTab, notice: gr.HTML, images: ImageData | None, paces: Mapping[str, Pace], query: Mapping[str, str]
+) -> Updates:
     """Updates that show the settings and the race of a link, or a notice that explains what is wrong with it."""
     language = current_language()
     preview = tab.settings.preview
@@ -204,14 +207,15 @@ def open_link(tab: TrainTab, notice: gr.HTML, images: ImageData | None, query: M
         link = permalink.read(query)
         if link is None:
             config = FIRST.changed(pictures.suited_settings(images)) if images else FIRST
-            return {**preview.show(images, config), **(tab.settings.panel.show(config) if config != FIRST else {})}
+            changed = tab.settings.panel.show(config) if config != FIRST else {}
+            return {**preview.show(images, config, paces), **changed}
         tab.settings.panel.check_fits(link.config)
     except UserError as error:
         wrong = gr.update(value=advice(translate(str(error), language)), visible=True)
-        return {notice: wrong, **preview.show(images, FIRST)}
+        return {notice: wrong, **preview.show(images, FIRST, paces)}
     lesson = lesson_of(link.config)
     updates: Updates = {
-        **preview.show(images, link.config, link.race, link.num_seeds),
+        **preview.show(images, link.config, paces, link.race, link.num_seeds),
         **tab.settings.panel.show(link.config),
         **tab.lessons.show(lesson),
         tab.race.num_seeds: link.num_seeds,

@@ -14,9 +14,7 @@ from trainer.jobs.pace import Pace
 from trainer.networks.files import read_json
 from trainer.networks.pretrained import BUNDLED
 from trainer.palette import COLORS, PLAN
-from trainer.settings.config import SETTINGS, TrainConfig
 from trainer.settings.lessons import LESSONS, Lesson
-from trainer.settings.optimizers import OPTIMIZERS
 from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.parts.form import fields
@@ -25,14 +23,13 @@ from ui.parts.messages import Updates, with_page_errors
 from ui.parts.run.run_view import RunView
 from ui.parts.shared import AT_ONCE, components, sent_with
 from ui.tabs.train.buttons import STARTS, refusal
+from ui.tabs.train.setup.estimate import seconds_of
 
 _CURVES = BUNDLED / "lessons.json"
 _MOST_BYTES = 1_000_000
 _WIDTH, _HEIGHT = 132, 46  # pixels of a card's picture
 _LEAST_SPAN = 0.01  # of the loss: in a smaller one a plateau would look like a descent
 _HIGHEST = 1.25  # times the first loss: what is above is cut off
-# Of the network `quick` on two cores, while the machine's own pace is not known.
-_TYPICAL = Pace(batch_seconds=SETTINGS["batch_size"].default / 2500, test_seconds=0.0)
 _NAMES = list(LESSONS)
 
 # The browser remembers the lessons whose end it has seen.
@@ -205,7 +202,7 @@ def _words(lesson: Lesson, language: str) -> str:
 
 def _card(lesson: Lesson, paces: Mapping[str, Pace], language: str) -> str:
     """The card of a lesson, as HTML."""
-    seconds = sum(_seconds(config, paces) for config in (lesson.config, *lesson.compared))
+    seconds = sum(seconds_of(config, paces) for config in (lesson.config, *lesson.compared))
     minutes = translate("{number} min", language, number=max(1, round(seconds / 60)))
     time = translate("recorded", language) if lesson.vary else minutes
     return (
@@ -213,16 +210,6 @@ def _card(lesson: Lesson, paces: Mapping[str, Pace], language: str) -> str:
         f"<b>{html.escape(translate(lesson.title, language))}</b>"
         f"<span>{html.escape(time)}<i aria-hidden='true'>✓</i></span></button>"
     )
-
-
-def _seconds(config: TrainConfig, paces: Mapping[str, Pace]) -> float:
-    """How long a run trains, at the pace of its optimizer or, if that is not known, at about that of another one."""
-    per_epoch = config.num_images or (10_000 if config.train_split == "test" else 50_000)
-    batches = config.epochs * per_epoch / SETTINGS["batch_size"].default
-    if own := paces.get(config.optimizer):
-        return batches * own.batch_seconds
-    steps = 2 if OPTIMIZERS[config.optimizer].is_sharpness_aware else 1
-    return batches * steps * next(iter(paces.values()), _TYPICAL).batch_seconds
 
 
 def _picture(name: str) -> str:

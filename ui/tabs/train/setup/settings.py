@@ -12,8 +12,10 @@ from gradio.events import Dependency
 
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts
+from trainer.jobs.pace import Pace
 from trainer.learning.schedulers import MOST_BATCHES, planned_lrs
-from trainer.learning.training_set import training_split
+from trainer.learning.training_set import batches_per_epoch, training_split
+from trainer.networks.architectures import num_parameters
 from trainer.runs.comparison import differences, label
 from trainer.runs.exports.script import as_code
 from trainer.settings.config import TrainConfig
@@ -26,10 +28,12 @@ from ui.i18n.language import current_language
 from ui.i18n.words import i18n, translate
 from ui.lab import Lab
 from ui.parts.form import fields, powers
-from ui.parts.markup import advice
+from ui.parts.markup import advice, duration, english
 from ui.parts.messages import Updates, with_page_errors
+from ui.parts.run.run_view import NUM_CLASSES
 from ui.parts.shared import AT_ONCE, code_panel, components
 from ui.tabs.train.setup import lr_finder, permalink
+from ui.tabs.train.setup.estimate import seconds_of
 from ui.tabs.train.setup.lessons import Lessons
 from ui.tabs.train.setup.race import Race, read_contenders
 
@@ -50,14 +54,19 @@ class Preview:
     reset: gr.Button
 
     def show(
-        self, images: ImageData | None, config: TrainConfig, contenders: Sequence[TrainConfig] = (), num_seeds: int = 1
+        self,
+        images: ImageData | None,
+        config: TrainConfig,
+        paces: Mapping[str, Pace],
+        contenders: Sequence[TrainConfig] = (),
+        num_seeds: int = 1,
     ) -> Updates:
         """Updates for a config on these images, and for the race in the link; a note explains a schedule that does not
-        fit. Images of None stand for CIFAR-10.
+        fit. `paces` are those of the machine, by optimizer. Images of None stand for CIFAR-10.
         """
         language = current_language()
         try:
-            chart, note = _draw(images, config, language)
+            chart, note = _draw(images, config, paces, language)
         except UserError as error:
             return self.explain(error)
         own, _ = differences([config, _with_defaults(config)])
@@ -101,9 +110,9 @@ def build(lab: Lab, query: gr.Textbox) -> Settings:
         _add(panel, ["optimizer"])
         _add_with_powers(panel, "lr")
         _add(panel, ["scheduler"])
-        drawn, remark = _draw(None, FIRST, "en")
+        drawn, remark = _draw(None, FIRST, {}, "en")
         chart = live_chart(drawn, height=_PREVIEW_HEIGHT, label="Planned learning rate", elem_id="preview")
-        note = gr.HTML(remark, elem_id="preview-word")
+        note = gr.HTML(english(remark), elem_id="preview-word")
         _add(panel, ["epochs"])
     with gr.Row(elem_id="presets"):
         presets = {
@@ -220,7 +229,7 @@ def draw(
     """Updates of the preview for the widgets' values and the visitor's pictures; a note explains invalid ones."""
     try:
         config, images = fields.read_config(settings), lab.shown_images(visitor)
-        return preview.show(images, config, read_contenders(contenders), int(num_seeds or 1))
+        return preview.show(images, config, lab.paces, read_contenders(contenders), int(num_seeds or 1))
     except UserError as error:
         return preview.explain(error)
 
@@ -282,8 +291,10 @@ def _differs(own: Mapping[str, Any], language: str) -> str:
     return f"<div class='note'>{html.escape(title)} <b>{html.escape(label(dict(own)))}</b></div>"
 
 
-def _draw(images: ImageData | None, config: TrainConfig, language: str) -> tuple[dict[str, Any], str]:
-    """The chart of a config's schedule, and a note on it, as HTML."""
+def _draw(
+    images: ImageData | None, config: TrainConfig, paces: Mapping[str, Pace], language: str
+) -> tuple[dict[str, Any], str]:
+    """The chart of a config's schedule, and as HTML the size and duration of the training with a note on the chart."""
     planned = planned_lrs(config, images)
     note = ""
     if config.scheduler == "plateau":
@@ -293,7 +304,21 @@ def _draw(images: ImageData | None, config: TrainConfig, language: str) -> tuple
         )
     elif not planned:
         note = translate("Too long to draw: over {count} batches.", language, count=f"{MOST_BATCHES:,}")
-    return _chart(planned, config.epochs, language), f"<div class='note'>{note}</div>"
+    size = f"<div class='note'>{_size(images, config, paces, language)}</div>"
+    return _chart(planned, config.epochs, language), size + (f"<div class='note'>{note}</div>" if note else "")
+
+
+def _size(images: ImageData | None, config: TrainConfig, paces: Mapping[str, Pace], language: str) -> str:
+    """The parameters of the network, the batches of a training, and how long it is likely to take."""
+    classes = len(images.class_names) if images else NUM_CLASSES
+    parameters = num_parameters(config.model, classes, images.train.images.shape[-1] if images else 32)
+    batches = config.epochs * batches_per_epoch(config, images)
+    words = [
+        translate("{count} parameters", language, count=f"{parameters:,}"),
+        translate("{count} batches", language, count=f"{batches:,}"),
+        translate("about {duration}", language, duration=duration(seconds_of(config, paces, images), language)),
+    ]
+    return " · ".join(words)
 
 
 def _chart(planned: list[tuple[float, float]], epochs: int, language: str) -> dict[str, Any]:
