@@ -23,9 +23,11 @@ SGD, ADAM = TrainConfig(), TrainConfig(optimizer="adam")
 
 
 def test_a_label_has_only_what_differs():
-    """Equal settings are left out, and so are defaults of settings that the other does not have."""
+    """Equal settings are left out and, if the optimizers or schedulers differ, those with their row's default."""
     labels = [one.label for one in compare([run(SGD), run(ADAM)])]
-    assert labels == ["sgd · lr 0.02 · weight_decay 0.0005", "adam · lr 0.003 · weight_decay 0"]
+    assert labels == ["sgd · lr 0.02", "adam · lr 0.003"]
+    labels = [one.label for one in compare([run(SGD), run(SGD.changed({"momentum": 0.5})), run(ADAM)])]
+    assert labels == ["sgd · lr 0.02", "sgd · lr 0.02 · momentum 0.5", "adam · lr 0.003"]
     labels = [one.label for one in compare([run(SGD), run(SGD.changed({"lr": 0.1})), run(SGD.changed({"lr": 1}))])]
     assert labels == ["lr 0.02", "lr 0.1", "lr 1"]
     betas = ADAM.changed({"betas": (0.5, 0.9), "lr": 0.02, "weight_decay": 5e-4})

@@ -113,7 +113,7 @@ def _labels(groups: Sequence[tuple[TrainConfig, str, str]], all_differences: Seq
     for (config, repo_id, title), differs in zip(groups, all_differences, strict=True):
         alike = [index for index, (_, *names) in enumerate(groups) if names == [repo_id, title]]
         if len(alike) > 1:
-            own = differences([groups[index][0] for index in alike])
+            own = fewest_differences([groups[index][0] for index in alike])
             differs = own[alike.index(len(labels))]
         elif repo_id or title:
             differs = {}
@@ -141,6 +141,23 @@ def differences(configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
 
     names = [name for name in SETTINGS if differs(name)]
     return [{name: own[name] for name in names if name in own} for own in settings]
+
+
+def fewest_differences(configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
+    """Returns those of the `differences` that are needed to tell the configs apart, and lr.
+
+    If the optimizers or the schedulers differ, the settings that have the default of their row are left out.
+    """
+    found = differences(configs)
+    needed = []
+    for config, own in zip(configs, found, strict=True):
+        defaults: dict[str, Any] = {}
+        if any("optimizer" in other for other in found):
+            defaults |= OPTIMIZERS[config.optimizer].defaults
+        if any("scheduler" in other for other in found):
+            defaults |= SCHEDULERS[config.scheduler].defaults
+        needed.append({name: value for name, value in own.items() if name == "lr" or value != defaults.get(name, ...)})
+    return needed
 
 
 def label(differs: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from trainer.errors import UserError
-from trainer.runs.comparison import compare, differences, label
+from trainer.runs.comparison import compare, fewest_differences, label
 from trainer.runs.reader import read_run
 from trainer.runs.run import Run
 from trainer.settings.fields import label_of
@@ -174,7 +174,7 @@ def _race_title(runs: Sequence[Run | None], language: str) -> str:
 
 def _titles(race: Sequence[tuple[Path, Run | None]], language: str) -> list[tuple[str, str]]:
     """The title of each run of a race, which says how it differs from the others, and its key."""
-    own_settings = iter(differences([run.config for _, run in race if run]))
+    own_settings = iter(fewest_differences([run.config for _, run in race if run]))
     return [
         (_title(folder, run, label(next(own_settings)) if run else "", language), folder.name) for folder, run in race
     ]

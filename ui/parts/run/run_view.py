@@ -338,9 +338,10 @@ def _results(runs: Sequence[Run], language: str) -> str:
     """What the train loss of each run did so far, in one sentence."""
     say = partial(translate, language=language)
     sentences = []
-    for one in compare(runs):
+    contenders = compare(runs)
+    for one, label in zip(contenders, short_labels(contenders), strict=True):
         points = one.runs[0].curve.points
-        name = one.label or say("the loss")
+        name = label or say("the loss")
         if one.diverged:
             sentences.append(say("{name}: became NaN", name=name))
         elif points:

@@ -11,7 +11,7 @@ from gradio.events import Dependency
 
 from trainer.errors import UserError
 from trainer.learning.race import MAX_SEEDS, MAX_SETTINGS
-from trainer.runs.comparison import differences, label
+from trainer.runs.comparison import fewest_differences, label
 from trainer.settings.config import TrainConfig
 from trainer.settings.fields import label_of
 from trainer.settings.lessons import zero_grad_lab
@@ -133,7 +133,7 @@ def fill_zero_grad_lab(every: float | None, **settings: Any) -> Any:
 
 def list_contenders(configs: list[TrainConfig]) -> Any:
     """The update of the list for these settings, each named by what distinguishes it from the others."""
-    names = [label(own) for own in differences(configs)]
+    names = [label(own) for own in fewest_differences(configs)]
     if len(configs) == 1:
         names = [f"{configs[0].optimizer}, {configs[0].scheduler}, lr {label_of(configs[0].lr)}"]
     # As JSON, so that the list's value contains the settings and the server stores none.
