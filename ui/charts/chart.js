@@ -102,7 +102,8 @@ function epochAt(event) {
 // Shows the values of all curves at the epoch under the pointer.
 function compare(event) {
   const epoch = epochAt(event), {epochs = [], steps = []} = latest?.data ?? {};
-  const rows = epochs.length ? epochs : steps;
+  const isSum = latest?.specs[chosen]?.layer?.[0].encoding.y?.field === 'sum';
+  const rows = (epochs.length ? epochs : steps).filter(row => !isSum || row.sum);
   const distance = row => Math.abs(row.epoch - epoch);
   const nearest = epoch === null || !rows.length ? null : rows.reduce((best, row) => distance(row) < distance(best) ? row : best);
   tip.hidden = nearest === null;
@@ -119,7 +120,7 @@ function compare(event) {
   const lines = [...kept.values()].filter(row => Math.abs(row.epoch - nearest.epoch) < 1).map(row => {
     const line = document.createElement('div'), swatch = document.createElement('i');
     swatch.style.background = colors(row.series);
-    const number = row.curve === 'test_accuracy' ? `${(100 * row.value).toFixed(1)}%` : `${+row.value.toPrecision(4)}`;
+    const number = row.curve === 'test_accuracy' ? `${(100 * row.value).toFixed(1)}%` : `${+(isSum ? row.sum : row.value).toPrecision(isSum ? 7 : 4)}`;
     line.append(swatch, row.label ? `${row.label}  ` : '', Object.assign(document.createElement('b'), {textContent: number}));
     return line;
   });

@@ -162,7 +162,7 @@ def end_rows(contenders: Sequence[Contender], cap: float, height: int, language:
     place = -math.inf
     for loss, one, series, name in sorted(ends, key=lambda end: end[0]):
         place, batches = max(loss, place + gap), batches_per_epoch(one.runs[0])
-        total = place * batches if batches else None
+        total = place * batches if batches and series != "test_loss" else None  # of which there is no curve of sums
         rows.append({"epoch": one.epoch, "value": loss, "drawn": place, "sum": total, "series": series, "label": name})
     return rows
 

@@ -31,6 +31,8 @@ from ui.i18n.words import translate
 
 _STEPS_PER_PIXEL = 3  # points at batches, of all runs together, for each pixel of the chart's height
 
+_LEAST_TITLED = 120  # pixels: a lower chart has no room for the title of its vertical axis
+
 _NAME_WIDTH = 84  # pixels to the right of the loss chart, for the names at the ends of its curves
 
 _AXIS_FORMATS = {"test_accuracy": ".0%"}
@@ -173,7 +175,8 @@ def _spec(
         scale=alt.Scale(domain=[0, epochs], nice=False),
         axis=alt.Axis(tickMinStep=1, tickCount=min(epochs, 12), format="d", labelFlush=False),
     )
-    y = alt.Y(f"{view.y}:Q", title=translate(title, language), scale=scale, axis=axis)
+    shown_title = translate(title, language) if height >= _LEAST_TITLED else None
+    y = alt.Y(f"{view.y}:Q", title=shown_title, scale=scale, axis=axis)
     names, colors = zip(*series, strict=True)
     color = alt.Color("series:N", scale=alt.Scale(domain=list(names), range=list(colors)), legend=None)
     shapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
@@ -196,7 +199,9 @@ def _spec(
     broken = alt.Chart(alt.Data(name="diverged", values=[]))
     layers = [
         guess.mark_rule(strokeDash=[3, 4], color=PLAN).encode(y=y),
-        guess.mark_text(align="left", dx=4, dy=-6, color=PLAN, fontSize=11).encode(y=y, text="text:N", x=alt.value(0)),
+        guess.mark_text(align="right", dx=-4, dy=-6, color=PLAN, fontSize=11).encode(
+            y=y, text="text:N", x=alt.value("width")
+        ),
         plan.mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=PLAN, interpolate="step-after").encode(x, y),
         plan.mark_point(opacity=0, size=60).encode(x, y, tooltip=tip[1:]),
         data("printed")

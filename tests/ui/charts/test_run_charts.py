@@ -49,6 +49,12 @@ def test_the_names_at_the_ends_of_the_curves_do_not_cover_each_other():
     assert min(gaps) >= 18 / 360 * span - 1e-9
 
 
+def test_the_sums_of_an_epoch_are_those_of_the_train_loss():
+    """They have no curve of the test loss, and so no name for one."""
+    ends = lesson_data(2.3, 2.2)["ends"]
+    assert {row["label"]: row["sum"] is None for row in ends} == {"train": False, "test": True}
+
+
 def lesson_data(*losses: float) -> dict[str, list]:
     """The rows of the loss chart of a run with these smoothed losses at its batches."""
     run = Run(config=TrainConfig(epochs=1), history=[replace(ended(n), test_loss=losses[-1]) for n in range(2)])
