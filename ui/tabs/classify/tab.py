@@ -46,6 +46,9 @@ def build(lab: Lab, shared: Shared) -> None:
         with gr.Column(min_width=300):
             network.render()
             picture = picture_input(height=300, elem_id="picture")
+            or_a_sample = i18n("Or pick a test picture (only runs with train_split = test were trained on these):")
+            gr.HTML("<div class='note'>" + or_a_sample + "</div>")
+            gallery = samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
         with gr.Column(min_width=300):
             answer = Answer(
                 says=gr.HTML(invitation("en"), elem_id="says"),
@@ -53,9 +56,6 @@ def build(lab: Lab, shared: Shared) -> None:
                 looks=gr.HTML(elem_id="looks"),
                 given=gr.State(None),
             )
-    or_a_sample = i18n("Or pick a test picture (only runs with train_split = test were trained on these):")
-    gr.HTML("<div class='note'>" + or_a_sample + "</div>")
-    gallery = samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
     several.build(lab, shared)
 
     def load() -> Iterator[Updates]:
