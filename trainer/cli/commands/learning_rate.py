@@ -88,7 +88,7 @@ def preview_lr_command(options: argparse.Namespace) -> int:
     if images:
         print(images.sentences, file=sys.stderr)
     if config.scheduler == "plateau":
-        print("plateau lowers lr by the loss, which only training tells; this is where it begins.", file=sys.stderr)
+        print("plateau lowers lr when the test loss stalls, so only its first lr is known here.", file=sys.stderr)
     for step, lr in preview(config, batches_per_epoch=per_epoch):
         print(json.dumps({"step": step, "lr": lr}) if options.json else f"{step}\t{lr:g}")
     return 0

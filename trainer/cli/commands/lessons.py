@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_lessons(commands: "Commands") -> None:
     """Adds the command `lessons`."""
-    about = "list the lessons: experiments, some of them instructive mistakes"
+    about = "list the lessons: ready-made experiments, some with a classic mistake"
     add_json(add_command(commands, "lessons", lessons_command, about))
 
 
