@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 from huggingface_hub.utils import are_progress_bars_disabled
 
 from trainer.cli import progress
-from trainer.cli.progress import progress_bar, saying
+from trainer.cli.progress import bar_of, progress_bar, saying
 from trainer.progress import quiet, repeating, run_with_timeout
 
 
@@ -83,7 +84,7 @@ def test_repeating():
 
 
 def test_words_while_the_command_line_loads(monkeypatch):
-    """A terminal displays them until the block ends; a file gets none of a block that ends at once."""
+    """A terminal displays them until the block ends; a file gets none."""
     for is_terminal in (True, False):
         stderr = io.StringIO()
         monkeypatch.setattr(sys, "stderr", stderr)
@@ -95,18 +96,30 @@ def test_words_while_the_command_line_loads(monkeypatch):
 
 
 def test_a_file_gets_a_line_every_few_seconds(monkeypatch, capsys):
-    """Of a long wait: while PyTorch loads, and while the images do, with what is being done."""
-
-    def await_lines(expected):
-        deadline, printed = time.monotonic() + 10, ""
-        while printed.count(expected) < 3 and time.monotonic() < deadline:
-            time.sleep(0.005)
-            printed += capsys.readouterr().err
-        assert set(printed.splitlines(keepends=True)) == {expected}
-
+    """Of a long wait, with what is being done."""
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.01)
-    with saying("Loading PyTorch"):
-        await_lines("Loading PyTorch …\n")
     with progress_bar() as report:
         report(0.25, "Reading the folder")
-        await_lines("Reading the folder: 25%\n")
+        deadline, printed = time.monotonic() + 10, ""
+        while printed.count("Reading the folder: 25%\n") < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+            printed += capsys.readouterr().err
+    assert set(printed.splitlines()) - {"Starting …"} == {"Reading the folder: 25%"}
+
+
+def test_a_terminal_without_a_width_displays_bars(monkeypatch):
+    """As one has that no window draws; tqdm would write nothing."""
+    pty = pytest.importorskip("pty", reason="Windows has none")
+    ours, theirs = pty.openpty()  # of 0 columns
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress_bar() as report:
+            report(0.25, "Reading the folder")
+        with bar_of(2.0, is_hidden=False) as bar:
+            bar.update(1)
+            bar.refresh()
+        os.set_blocking(ours, False)
+        drawn = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "Reading the folder  25%" in drawn
+    assert " 50% |" in drawn

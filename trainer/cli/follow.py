@@ -8,9 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from trainer.cli.progress import BAR_FORMAT
+from trainer.cli.progress import bar_of
 from trainer.learning.distributed import World
 from trainer.runs import run_folder
 from trainer.runs.events import EpochEnded, Event, row
@@ -38,7 +36,7 @@ def follow(
     # torchrun forwards the signals that it receives, and sends SIGTERM after another rank has failed.
     signals = [signal.SIGINT] if world.size == 1 else [signal.SIGINT, signal.SIGTERM]
     previous = {number: signal.signal(number, stop) for number in signals}
-    bar = tqdm(total=run.config.epochs, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT)
+    bar = bar_of(run.config.epochs, is_hidden=options.json)
     said = {""}
     try:
         print(note, file=sys.stderr)

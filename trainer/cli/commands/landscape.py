@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from trainer.cli.options import (
     add_command,
     add_data,
@@ -21,7 +19,7 @@ from trainer.cli.options import (
     save_text,
     to_count,
 )
-from trainer.cli.progress import BAR_FORMAT
+from trainer.cli.progress import bar_of
 from trainer.errors import UserError
 from trainer.insight import contours, plane, timeline
 from trainer.insight.landscape import (
@@ -78,7 +76,7 @@ def landscape_command(options: argparse.Namespace) -> int:
     config, images = images_of_runs(options.runs, options.data)
     split = training_sample(config, images, num_images)
     found = empty_map(grid, _names(options.runs), len(split.labels))
-    with tqdm(total=1.0, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT) as bar:
+    with bar_of(1.0, is_hidden=options.json) as bar:
         cached = read_cache(options.runs[0], grid, split)
         for event in revisit(grid, cached) if cached else evaluate(grid, split, device=device):
             found.losses[event.row, event.column] = event.loss

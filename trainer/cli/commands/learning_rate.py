@@ -6,8 +6,6 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from trainer.cli.options import (
     add_command,
     add_data,
@@ -18,7 +16,7 @@ from trainer.cli.options import (
     images_of,
     settings_of,
 )
-from trainer.cli.progress import BAR_FORMAT
+from trainer.cli.progress import bar_of
 from trainer.images.mirror import suited
 from trainer.learning import lr_finder
 from trainer.learning.schedulers import preview
@@ -51,7 +49,7 @@ def find_lr_command(options: argparse.Namespace) -> int:
     search = lr_finder.find_lr(TrainConfig.from_settings(settings), images, device=device)
     print(f"{images.sentences} {reason}".rstrip(), file=sys.stderr)
     trials: list[lr_finder.Trial] = []
-    with tqdm(total=1.0, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT) as bar:
+    with bar_of(1.0, is_hidden=options.json) as bar:
         for result in search:
             if options.json:
                 print(json.dumps(lr_finder.row(result), allow_nan=False), flush=True)

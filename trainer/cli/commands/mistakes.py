@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from trainer.cli.commands.classify import open_model
 from trainer.cli.options import (
     add_command,
@@ -21,7 +19,7 @@ from trainer.cli.options import (
     images_of,
     save_text,
 )
-from trainer.cli.progress import BAR_FORMAT
+from trainer.cli.progress import bar_of
 from trainer.images.image_data import ImageData
 from trainer.insight.mistakes import Answers, answer, bin_rows, check_fits, class_rows, total_row, unfair_because
 from trainer.progress import Steps
@@ -80,7 +78,7 @@ def mistakes_command(options: argparse.Namespace) -> int:
     if unfair := unfair_because(folder, images) if is_run(folder) else "":
         print(unfair, file=sys.stderr)
     steps = Steps(answer(model, images))
-    with tqdm(total=1.0, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT) as bar:
+    with bar_of(1.0, is_hidden=options.json) as bar:
         for bar.n in steps:
             bar.refresh()
     answers = steps.value

@@ -6,10 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from trainer.cli.options import add_command, add_data, add_device, add_json, device_of, images_of_runs, to_count
-from trainer.cli.progress import BAR_FORMAT
+from trainer.cli.progress import bar_of
 from trainer.insight import timeline
 from trainer.insight.landscape import training_sample
 from trainer.insight.plane import read_snapshots
@@ -47,7 +45,7 @@ def sharpness_command(options: argparse.Namespace) -> int:
     split = training_sample(config, images, num_images)
     if not options.json:
         print("epoch  sharpness      2/lr      loss", flush=True)
-    with tqdm(total=1.0, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT) as bar:
+    with bar_of(1.0, is_hidden=options.json) as bar:
         for event in measure(measured, split, device=device):
             bar.n = event.fraction
             bar.refresh()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
 from trainer.cli.options import (
     add_command,
@@ -28,7 +27,7 @@ from trainer.cli.options import (
     settings_of,
     to_count,
 )
-from trainer.cli.progress import BAR_FORMAT
+from trainer.cli.progress import bar_of
 from trainer.errors import UserError
 from trainer.images.image_data import ImageData, facts
 from trainer.jobs.cluster import LOCAL, check_place, connect
@@ -151,7 +150,7 @@ def _run(sweep: Sweep, grid: Grid, images: ImageData, workers: Workers, options:
     with (
         _stopped_by_signals(stopping),
         workers(len(left)) as started,
-        tqdm(total=total, disable=True if options.json else None, leave=False, bar_format=BAR_FORMAT) as bar,
+        bar_of(total, is_hidden=options.json) as bar,
     ):
         for report in run_sweep(sweep, left, images, started, stopping):
             if report:
