@@ -28,6 +28,6 @@ def _can_be_excluded(host: str) -> bool:
         return True
     try:
         httpx.URL(f"all://*{host}")
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, UnicodeError):
         return False
     return host != ""
