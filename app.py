@@ -3,12 +3,13 @@
 import os
 
 # These import nothing that takes long.
-from trainer.environment import check_numbers
+from trainer.environment import check_numbers, name_user
 from trainer.errors import UserError, first_line
 from ui.server.starting import NUMBERS, end_starting, refuse, say_starting
 
 try:
     check_numbers(NUMBERS)
+    name_user()
 except UserError as error:
     refuse(error)
 

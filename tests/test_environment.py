@@ -1,5 +1,6 @@
 """Variables that libraries read as whole numbers: any other text is one sentence, in place of a traceback."""
 
+import getpass
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.environment import check_numbers
+from trainer.environment import check_numbers, name_user
 from trainer.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -43,3 +44,28 @@ def test_the_programs_end_before_they_load_anything(program, variable):
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"error: {variable} must be a whole number from 0 to ")
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_user_that_the_system_does_not_know_has_a_name_and_a_home(monkeypatch):
+    """As in a container that runs as a number; torch asks for the name of the user when an optimizer is built."""
+    pwd = pytest.importorskip("pwd", reason="Windows has none")
+
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.setenv(name, "")  # restored at the end, also if `name_user` sets it
+        monkeypatch.delenv(name)
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
+    name_user()
+    assert getpass.getuser() == "user"
+    assert Path.home() == Path("/")
+
+
+def test_a_known_user_keeps_name_and_home(monkeypatch):
+    monkeypatch.setenv("USER", "someone")
+    monkeypatch.setenv("HOME", "/some/where")
+    name_user()
+    assert (os.environ["USER"], os.environ["HOME"]) == ("someone", "/some/where")

@@ -8,7 +8,7 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from trainer.cli.progress import saying
-from trainer.environment import OF_THE_HUB, check_numbers
+from trainer.environment import OF_THE_HUB, check_numbers, name_user
 from trainer.errors import UserError
 
 try:
@@ -16,6 +16,7 @@ try:
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+name_user()
 
 with saying("Loading PyTorch"):
     from trainer.cli.main import main

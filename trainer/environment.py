@@ -1,8 +1,6 @@
-"""Variables of the environment that libraries read as whole numbers, most of them when they are imported.
+"""What libraries need of the environment when they are imported, where they would otherwise end in a traceback."""
 
-Any other text would end in a traceback.
-"""
-
+import getpass
 import os
 import re
 from collections.abc import Mapping
@@ -10,7 +8,7 @@ from collections.abc import Mapping
 from trainer.errors import UserError
 
 OF_THE_HUB = {"HF_HUB_ETAG_TIMEOUT": 10**6, "HF_HUB_DOWNLOAD_TIMEOUT": 10**6}
-"""The variables of the Hub's client, each with the largest value that makes sense."""
+"""The variables that the Hub's client reads as whole numbers, each with the largest value that makes sense."""
 
 
 def check_numbers(variables: Mapping[str, int]) -> None:
@@ -24,3 +22,13 @@ def check_numbers(variables: Mapping[str, int]) -> None:
                 most=most,
                 text=f"{text[:40]!r}",
             )
+
+
+def name_user() -> None:
+    """Gives the user a name and a home if the system knows none, as in a container: torch and `spaces` need them."""
+    try:
+        getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        os.environ["USER"] = "user"
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path.home raises
+        os.environ["HOME"] = os.sep

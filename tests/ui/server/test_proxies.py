@@ -29,7 +29,9 @@ def goes_through_a_proxy(client, url):
     return client._transport_for_url(type(client.build_request("GET", url).url)(url)) is not client._transport
 
 
-@pytest.mark.parametrize("excluded", ["", ".example, 10.0.0.0/8", "localhost,[::1]", "fd00::/8,::1/128", "📈", "\udcff", " , "])
+@pytest.mark.parametrize(
+    "excluded", ["", ".example, 10.0.0.0/8", "localhost,[::1]", "fd00::/8,::1/128", "📈", "\udcff", " , "]
+)
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
 def test_only_the_app_itself_is_excluded(environment, variable, excluded):
     """Also if NO_PROXY has what Gradio's HTTP client cannot read; what it can stays excluded."""
