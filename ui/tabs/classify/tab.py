@@ -48,7 +48,7 @@ def build(lab: Lab, shared: Shared) -> None:
             picture = picture_input(height=300, elem_id="picture")
             or_a_sample = i18n("Or pick a test picture (only runs with train_split = test were trained on these):")
             gr.HTML("<div class='note'>" + or_a_sample + "</div>")
-            gallery = samples_gallery(lab, picture, columns=10, elem_id="samples", api_name="_sample")
+            gallery = samples_gallery(lab, picture, columns=5, elem_id="samples", api_name="_sample")
         with gr.Column(min_width=300):
             answer = Answer(
                 says=gr.HTML(invitation("en"), elem_id="says"),
@@ -95,7 +95,7 @@ def build(lab: Lab, shared: Shared) -> None:
 
 def invitation(language: str) -> str:
     """The sentence to show without a picture, as HTML."""
-    choose = translate("Choose a picture: a file, the webcam, the clipboard, or a test picture below.", language)
+    choose = translate("Choose a picture: a file, the webcam, the clipboard, or a test picture.", language)
     only = translate(
         "A network knows only the classes it was trained on, and takes every picture for one of them.", language
     )

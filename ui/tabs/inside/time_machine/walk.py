@@ -107,7 +107,7 @@ async def _walk(
         name = run if run in names else names[0]
         check_is_run(name)
         if picture is None:
-            choose = "Choose a picture: a file, the webcam, the clipboard, or a test picture below."
+            choose = "Choose a picture: a file, the webcam, the clipboard, or a test picture."
             yield journey.explain(note(translate(choose, language)))
             return
         yield {
