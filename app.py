@@ -5,11 +5,13 @@ import os
 # These import nothing that takes long.
 from trainer.environment import check_numbers, name_user
 from trainer.errors import UserError, first_line
+from ui.server.proxies import reach_itself
 from ui.server.starting import NUMBERS, end_starting, refuse, say_starting
 
 try:
     check_numbers(NUMBERS)
     name_user()
+    reach_itself()
 except UserError as error:
     refuse(error)
 
@@ -50,7 +52,7 @@ from ui.lab import Lab
 from ui.limits import find_limits
 from ui.look.theme import STYLE, build_theme
 from ui.page import build_page
-from ui.server import malformed, proxies, rendering, sessions, uploads
+from ui.server import malformed, rendering, sessions, uploads
 from ui.stored_runs import find_folder
 
 _MAX_THREADS = 2000  # of handlers, and events that run at a time: each open page has one that mostly sleeps
@@ -110,7 +112,6 @@ def main() -> None:
     """Builds the page and serves it, on http://127.0.0.1:7860 unless Gradio's environment variables say otherwise."""
     log_to_stderr()
     try:
-        proxies.reach_itself()
         uploads.prepare_folder()
         static_path()
         lab = build_lab()

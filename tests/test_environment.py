@@ -31,18 +31,19 @@ def test_numbers_are_accepted(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("program", "variable"),
+    ("program", "variable", "sentence"),
     [
-        (["app.py"], "GRADIO_SERVER_PORT"),
-        (["app.py"], "WEB_CONCURRENCY"),
-        (["-m", "trainer", "lessons"], "HF_HUB_DOWNLOAD_TIMEOUT"),
+        (["app.py"], "GRADIO_SERVER_PORT", "GRADIO_SERVER_PORT must be a whole number from 0 to 65535, not 'a:b'"),
+        (["app.py"], "WEB_CONCURRENCY", "WEB_CONCURRENCY must be a whole number from 0 to 1000, not 'a:b'"),
+        (["app.py"], "ALL_PROXY", "The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used"),
+        (["-m", "trainer", "lessons"], "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT must be a whole number"),
     ],
 )
-def test_the_programs_end_before_they_load_anything(program, variable):
-    environment = {**os.environ, variable: "abc"}
+def test_the_programs_end_before_they_load_anything(program, variable, sentence):
+    environment = {**os.environ, variable: "a:b"}
     ended = subprocess.run([sys.executable, *program], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"error: {variable} must be a whole number from 0 to ")
+    assert ended.stderr.startswith(f"error: {sentence}")
     assert ended.stderr.count("\n") == 1
 
 

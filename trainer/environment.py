@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from trainer.errors import UserError
+from trainer.errors import UserError, first_line
 
 OF_THE_HUB = {"HF_HUB_ETAG_TIMEOUT": 10**6, "HF_HUB_DOWNLOAD_TIMEOUT": 10**6}
 """The variables that the Hub's client reads as whole numbers, each with the largest value that makes sense."""
@@ -22,6 +22,15 @@ def check_numbers(variables: Mapping[str, int]) -> None:
                 most=most,
                 text=f"{text[:40]!r}",
             )
+
+
+def unusable_proxy(error: Exception) -> UserError:
+    """Returns the error for proxies in the environment that an HTTP client refuses, as `error` says."""
+    return UserError(
+        "The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used ({reason}): write it as http://HOST:PORT or "
+        "socks5://HOST:PORT.",
+        reason=first_line(error),
+    )
 
 
 def name_user() -> None:

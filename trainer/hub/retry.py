@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session, hf_raise_for_status
 
+from trainer.environment import unusable_proxy
 from trainer.errors import Message, UserError, first_line
 from trainer.progress import Report, ignore_progress, run_with_timeout
 
@@ -69,11 +70,7 @@ def open_session() -> Any:
     try:
         return get_session()
     except Exception as error:
-        raise UserError(
-            "The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used ({reason}): write it as http://HOST:PORT "
-            "or socks5://HOST:PORT.",
-            reason=first_line(error),
-        ) from None
+        raise unusable_proxy(error) from None
 
 
 @contextmanager
