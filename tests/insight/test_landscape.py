@@ -43,7 +43,7 @@ def trained_once(record_once) -> Path:
 
 def loss_of(model, split):
     """Returns the loss of a network in evaluation mode, as the training loop measures it."""
-    return finish(loop.evaluate(model, split))[0]
+    return finish(loop.evaluate(model, split)).loss
 
 
 def test_the_landscape_of_a_quadratic():
