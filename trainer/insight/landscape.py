@@ -40,7 +40,7 @@ _FLATTEST = 0.25  # the height of the grid relative to its width, or the other w
 _RADIUS = 1.0  # of random directions, in norms of the network's filters
 
 # Small parts stay in a CPU's cache; batch normalisation needs all pictures at once.
-_IMAGES_AT_ONCE = 250
+_IMAGES_AT_ONCE = 100
 
 # On a GPU. On a CPU, several at once take longer than one after another.
 _POINTS_AT_ONCE = 8
