@@ -64,6 +64,8 @@ def main() -> None:
             rows[f"memory of a session{name}, MiB"] = [
                 (apps[name].own_memory_mib() - rows[f"idle app{name}, MiB"][0]) / (args.pages * args.rounds)
             ]
+        for call in classify.values():
+            call(0)  # the first classification waits for imports
         for when, begun in ((", idle", nullcontext()), (", during a training", training(apps[""].url, errors))):
             with begun:
                 for name, rounds in in_turns(classify, args.rounds, args.seed).items():
