@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.images.address import parse
-from trainer.images.class_names import check_class_names
+from trainer.images.class_names import check_class_name
 from trainer.images.image_data import OWN, ImageData, find_images, from_pictures, load_images, open_images, save_images
 from trainer.images.image_folder import open_zip
 from trainer.images.picture import decode_picture, file_bytes, fit
@@ -152,7 +152,7 @@ class PictureSets:
         Raises UserError if the class name is not valid, or if there would be more pictures or classes than allowed.
         """
         name = " ".join(class_name.split())
-        check_class_names([name, name + "."])
+        check_class_name(name)
         images, skipped = [], []
         for file in files:
             try:

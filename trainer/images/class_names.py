@@ -17,12 +17,17 @@ def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence) or not 2 <= len(names) <= _MOST_CLASSES:
         raise UserError("There must be from 2 to {most} class names.", most=f"{_MOST_CLASSES:,}")
     for name in names:
-        printable = isinstance(name, str) and not any(unicodedata.category(letter)[0] == "C" for letter in name)
-        if not printable or not name.strip() or len(name) > _LONGEST_NAME:
-            raise UserError("A class name must be printable and have from 1 to {most} letters.", most=_LONGEST_NAME)
+        check_class_name(name)
     if len(set(names)) < len(names):
         raise UserError("Two classes have the same name.")
     return tuple(names)
+
+
+def check_class_name(name: str) -> None:
+    """Raises UserError unless the name is a printable string of 1 to 100 characters."""
+    printable = isinstance(name, str) and not any(unicodedata.category(letter)[0] == "C" for letter in name)
+    if not printable or not name.strip() or len(name) > _LONGEST_NAME:
+        raise UserError("A class name must be printable and have from 1 to {most} letters.", most=_LONGEST_NAME)
 
 
 _DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
