@@ -10,6 +10,7 @@ import pytest
 
 from trainer.environment import check_numbers, name_user
 from trainer.errors import UserError
+from ui.server.starting import NUMBERS
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -28,6 +29,8 @@ def test_numbers_are_accepted(monkeypatch):
     for text in ("0", "7860", "65535"):
         monkeypatch.setenv("GRADIO_SERVER_PORT", text)
         check_numbers({"GRADIO_SERVER_PORT": 65535, "GRADIO_NUM_PORTS": 1})
+    monkeypatch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")  # as the app itself sets it
+    check_numbers(NUMBERS)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def check_numbers(variables: Mapping[str, int]) -> None:
     """Raises UserError if one of the variables is set to anything but a whole number from 0 to its largest value."""
     for name, most in variables.items():
         text = os.environ.get(name, "0")
-        if not re.fullmatch("[0-9]{1,9}", text) or int(text) > most:
+        if not re.fullmatch("[0-9]{1,10}", text) or int(text) > most:
             raise UserError(
                 "{variable} must be a whole number from 0 to {most}, not {text}.",
                 variable=name,

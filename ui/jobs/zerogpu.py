@@ -231,7 +231,7 @@ class BorrowedGpu:
             raise
         except gr.Error as error:
             raise _refusal(job, str(error.message)) from None
-        except (BrokenPipeError, EOFError):
+        except (OSError, EOFError, TypeError):  # the last one if `spaces` closes the pipe while it writes to it
             _logger.exception("The process on the GPU was killed between two slices.")
             raise GpuUnavailableError(_TAKEN_BACK, pace_is_suspect=True) from None
         except (httpx.HTTPError, RuntimeError):

@@ -182,6 +182,7 @@ class Breaking(Lender):
         (RuntimeError("ZeroGPU API /schedule error: 500"), "does not answer"),
         (httpx.ConnectError("refused"), "does not answer"),
         (BrokenPipeError(32, "Broken pipe"), "taken back"),  # the process was killed between two slices
+        (TypeError("'NoneType' object cannot be interpreted as an integer"), "taken back"),  # while it was sent one
     ],
 )
 def test_a_failing_gpu_service_is_reported(cached, error, sentence, caplog):
