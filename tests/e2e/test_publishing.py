@@ -231,7 +231,7 @@ def test_any_run_of_a_race_can_be_published(hub, home, local, page):
 @pytest.mark.parametrize(
     ("token", "english", "chinese"),
     [
-        (None, "run hf auth login, or set HF_TOKEN", "请运行 hf auth login"),
+        (None, "To publish, run hf auth login or set HF_TOKEN", "请运行 hf auth login"),
         ("hf_nobody", "The Hub does not accept the token: log in again.", None),
         ("hf_née", "The token is malformed", None),
     ],
