@@ -60,7 +60,7 @@ def test_events_travel_between_processes(event):
         (
             EPOCH,
             "event epoch train_loss train_loss_sum test_loss test_accuracy lr grad_norm seconds images_per_second "
-            "continued_with holdout_loss holdout_accuracy test_share",
+            "continued_with holdout_loss holdout_accuracy test_share class_accuracy",
         ),
         (READY, "event epoch checkpoint"),
         (FINISHED, "event reason advice checkpoint"),

@@ -234,7 +234,7 @@ class _Publisher:
         published = self._published(remote)
         if published is None:
             return
-        rows, local_rows = published["history"], local.content["history"]
+        rows, local_rows = (_lasting(content["history"]) for content in (published, local.content))
         is_same_data = published["data"]["digest"] == local.data["digest"]
         if not is_same_data or rows[: len(local_rows)] != local_rows[: len(rows)]:
             raise UserError("{repo} contains another run; choose another name.", repo=self.repo_id)
@@ -411,3 +411,8 @@ def _read_run(folder: Path) -> _LocalRun:
         weights=weights,
         sweep=sweep_results.card_text(sweep) if (sweep := sweep_of(folder)) else "",
     )
+
+
+def _lasting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows of a run without what only its last epoch has, and loses when the run is resumed."""
+    return [{name: value for name, value in row.items() if name != "class_accuracy"} for row in rows]
