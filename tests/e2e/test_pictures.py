@@ -30,6 +30,7 @@ def test_own_pictures(app, new_page, visitor_page, tmp_path, screenshots):
     new_page.wait_for_selector("#pictures-about >> text=flip is off")
     new_page.wait_for_selector("#note >> text=Training on your own pictures, 54 training and 6 test images.")
     new_page.click("#class-webcam .turn")
+    new_page.wait_for_selector("#class-webcam .hold:visible")
     new_page.fill("#class-name textarea, #class-name input", "")
     new_page.locator("#class-webcam .hold").press("Enter")
     new_page.wait_for_selector("#class-webcam >> text=Name the class first.")
