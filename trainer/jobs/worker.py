@@ -29,7 +29,7 @@ from trainer.settings.config import TrainConfig
 
 READY = "ready"  # the first message
 
-_NICENESS = 10  # of 19
+_NICENESS = 4  # of 19
 
 _logger = logging.getLogger(__name__)
 
