@@ -12,7 +12,7 @@ import orjson
 import vl_convert
 
 from trainer.cache import cached, write_cached
-from ui.i18n.words import i18n, in_browser
+from ui.i18n.words import i18n, in_browser, script_with
 
 LARGE, SMALL = 300, 190  # pixels: the height of a chart that has the width of its tab, and of one that shares it
 
@@ -51,8 +51,7 @@ def _script() -> str:
         "ZOOM": in_browser("drag to zoom"),
         "ZOOM_OUT": in_browser("double-click to zoom out"),
     }
-    names = "".join(f"const {name} = {word};\n" for name, word in words.items())
-    return names + (Path(__file__).parent / "chart.js").read_text(encoding="utf-8")
+    return script_with(words, Path(__file__).parent / "chart.js")
 
 
 def _as_text(value: dict[str, Any]) -> str:

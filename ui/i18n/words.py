@@ -38,6 +38,11 @@ def in_browser(sentence: str) -> str:
     return f"(document.documentElement.lang.startsWith('zh') ? {json.dumps(STATIC[sentence])} : {json.dumps(sentence)})"
 
 
+def script_with(words: Mapping[str, str], path: Path) -> str:
+    """Returns the script in a file after a constant for each of the words, which are expressions of `in_browser`."""
+    return "".join(f"const {name} = {word};\n" for name, word in words.items()) + path.read_text(encoding="utf-8")
+
+
 def _in_chinese(message: Message) -> str:
     chinese = _ALL.get(message.template)
     if chinese is None:

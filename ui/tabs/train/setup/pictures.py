@@ -255,8 +255,7 @@ def _about(view: PicturesView, content: str) -> Updates:
 
 
 def _set(images: ImageData, language: str) -> str:
-    sentences = [translate(sentence, language) for sentence in (imbalance(images), why_unflipped(images))]
-    return _remarks(sentences) + _samples(
+    return _remarks(_about_classes(images, language)) + _samples(
         images.class_names, images.train.images.permute(0, 2, 3, 1), images.train.labels
     )
 
@@ -265,10 +264,15 @@ def _own(draft: Draft, images: ImageData | None, remarks: Sequence[str], languag
     """What is in a visitor's own pictures; `images` is the set to train on, None if they are too few."""
     sentences = list(remarks)
     if images:
-        sentences += [translate(sentence, language) for sentence in (imbalance(images), why_unflipped(images))]
+        sentences += _about_classes(images, language)
     else:
         sentences.append(translate(TOO_FEW, language, classes=FEWEST_CLASSES, pictures=FEWEST_PICTURES))
     return _remarks(sentences) + _samples(draft.class_names, draft.images, draft.labels)
+
+
+def _about_classes(images: ImageData, language: str) -> list[str]:
+    """What to know of the classes before training, in sentences; "" where there is nothing."""
+    return [translate(sentence, language) for sentence in (imbalance(images), why_unflipped(images))]
 
 
 def _remarks(sentences: Sequence[str]) -> str:

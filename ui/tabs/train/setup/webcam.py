@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.events import Dependency
 
-from ui.i18n.words import in_browser
+from ui.i18n.words import in_browser, script_with
 from ui.parts.shared import AT_ONCE, Inputs
 
 _ID = "class-webcam"
@@ -46,5 +46,4 @@ def _script() -> str:
         "NO_NAME": in_browser("Name the class first."),
         "NO_WEBCAM": in_browser("The browser gives no access to a webcam."),
     }
-    names = "".join(f"const {name} = {word};\n" for name, word in words.items())
-    return names + (Path(__file__).parent / "webcam.js").read_text(encoding="utf-8")
+    return script_with(words, Path(__file__).parent / "webcam.js")
