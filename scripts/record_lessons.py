@@ -1,4 +1,4 @@
-"""Trains every lesson with its comparison runs on a few pictures, and writes the small curves of the lessons' cards.
+"""Trains every lesson with its comparison runs, and writes the small curves of the lessons' cards.
 
 Example: python -m scripts.record_lessons --data FOLDER
 """
@@ -23,8 +23,6 @@ from trainer.sweeps.recorded import read_recording
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 _NUM_POINTS = 40  # of each curve
-_MOST_IMAGES = 2500  # enough for a picture of a curve
-_NEED_ALL = ("softmax-plateau",)  # its fixed version learns nothing from so few
 
 
 def main() -> None:
@@ -36,9 +34,8 @@ def main() -> None:
         images = load_images(options.data)
         curves = {}
         for name, lesson in tqdm(LESSONS.items()):
-            most = 0 if name in _NEED_ALL else _MOST_IMAGES
             configs = [lesson.config, *lesson.compared]
-            curves[name] = _valleys() if lesson.vary else [_curve(config, images, most) for config in configs]
+            curves[name] = _valleys() if lesson.vary else [_curve(config, images) for config in configs]
         recorded = {"command": "python -m scripts.record_lessons --data FOLDER", "curves": curves}
         options.output.write_text(json.dumps(recorded, separators=(",", ":")) + "\n", encoding="utf-8")
     except UserError as error:
@@ -46,14 +43,11 @@ def main() -> None:
         sys.exit(2)
 
 
-def _curve(config: TrainConfig, images: ImageData, most: int) -> list[list[float]]:
-    """Returns the smoothed train loss of a run as [epochs passed, loss] pairs, as long as it is finite.
-
-    The run sees up to `most` of its pictures; 0: all.
-    """
-    few = replace(images, train=getattr(images, config.train_split), test=subset(images.test, 100))
-    run = Run(config=config.changed({"train_split": "train", "num_images": min(config.num_images, most) or most}))
-    for event in train(run.config, few):
+def _curve(config: TrainConfig, images: ImageData) -> list[list[float]]:
+    """Returns the smoothed train loss of a run as [epochs passed, loss] pairs, as long as it is finite."""
+    few_tested = replace(images, train=getattr(images, config.train_split), test=subset(images.test, 100))
+    run = Run(config=config.changed({"train_split": "train"}))
+    for event in train(run.config, few_tested):
         run.apply(event)
     points = [point for point in run.curve.points if math.isfinite(point.smoothed)]
     stride = -(-len(points) // _NUM_POINTS) or 1

@@ -52,12 +52,14 @@ def loss_chart(
 ) -> dict[str, Any]:
     """Train and test loss, as the mean per batch or the sum per epoch that the tutorial prints.
 
-    A line marks the loss of random guessing; the values that a lesson's notebook printed are dotted.
+    The train loss within an epoch is smoothed, except in the view of every batch. A line marks the loss of random
+    guessing; the values that a lesson's notebook printed are dotted.
     """
     measures = ("train_loss", "test_loss")
     views = {
         "mean per batch": _View(y="drawn"),
         "sum per epoch": _View(y="sum", title="loss, sum per epoch"),
+        "every batch": _View(y="drawn", steps="unsmoothed"),
         "logarithmic": _View(log=True),
     }
     sums = lesson is not None and lesson.printed_unit == "epoch" and bool(lesson.printed)
@@ -112,7 +114,8 @@ def lr_chart(
 
 
 class _View(NamedTuple):
-    y: str = "value"
+    y: str = "value"  # the field to draw
+    steps: str = ""  # the one of the rows of batches, if it is another
     log: bool = False
     title: str = ""
 
@@ -176,7 +179,9 @@ def _spec(
         axis=alt.Axis(tickMinStep=1, tickCount=min(epochs, 12), format="d", labelFlush=False),
     )
     shown_title = translate(title, language) if height >= _LEAST_TITLED else None
-    y = alt.Y(f"{view.y}:Q", title=shown_title, scale=scale, axis=axis)
+    y, step_y = (
+        alt.Y(f"{field}:Q", title=shown_title, scale=scale, axis=axis) for field in (view.y, view.steps or view.y)
+    )
     names, colors = zip(*series, strict=True)
     color = alt.Color("series:N", scale=alt.Scale(domain=list(names), range=list(colors)), legend=None)
     shapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
@@ -212,7 +217,7 @@ def _spec(
             strokeWidth=2.2 if measures == ("lr",) else 1.2,
             opacity=1 if measures == ("lr",) else 0.55,
             interpolate="step-before" if measures == ("lr",) else "linear",
-        ).encode(x, y, color, run),
+        ).encode(x, step_y, color, run),
     ]
     if view.y != "sum":
         low, high = ("log_low", "log_high") if view.log else ("low", "high")

@@ -22,11 +22,13 @@ Inputs = Mapping[str, Block]  # the inputs of a handler, by the names of its par
 class Displayed:
     """What one open page displays; a gr.State keeps it, and the handlers of the page change it.
 
-    `race` is the key of the race that the visitor chose, None to follow the latest. `job` identifies the last job that
-    the page displayed, `listed` what the lists were filled from.
+    `race` is the key of the race that the visitor chose, None to follow the latest. `lesson` is the name of the lesson
+    that they chose since, "" without one: until it is trained, no other result is displayed. `job` identifies the last
+    job that the page displayed, `listed` what the lists were filled from.
     """
 
     race: str | None = None
+    lesson: str = ""
     job: int | None = None
     listed: tuple[Any, ...] | None = None
 

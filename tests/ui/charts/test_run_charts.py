@@ -71,6 +71,20 @@ def test_a_plateau_looks_like_one():
     assert lesson_data(2.303, 1.3)["frame"] == []
 
 
+def test_every_batch_can_be_seen_without_smoothing():
+    """In a view of its own, on the same axis and cut off at the same height."""
+    run = Run(config=TrainConfig(epochs=1), history=[ended(0), ended(1)])
+    points = [Point(0.5, 2.5, 2.3, 0.1, 1.0), Point(1.0, 900.0, 2.2, 0.1, 1.0)]
+    chart = run_charts.loss_chart(
+        compare([replace(run, curve=Curve(points=points))]), epochs=1, num_classes=10, lesson=None, language="en"
+    )
+    first, second = chart["data"]["steps"]
+    assert (first["drawn"], first["unsmoothed"]) == (2.3, 2.5)
+    assert second["drawn"] == 2.2 < second["unsmoothed"] < 10
+    fields = [str(layer["encoding"].get("y", "")) for layer in chart["specs"]["every batch"]["layer"]]
+    assert sum("unsmoothed" in field for field in fields) == 1
+
+
 def test_a_loss_that_leaves_the_chart_is_marked():
     """Where it is cut off, and how far it went."""
     (mark,) = lesson_data(2.3, 50.0, 70.0, 2.3)["cut"]

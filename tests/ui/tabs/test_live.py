@@ -1,6 +1,7 @@
 """The live view of an open page, without a browser: what it shows of the visitor's jobs, and when."""
 
 import asyncio
+import json
 import re
 import threading
 import time
@@ -10,7 +11,9 @@ import pytest
 from labs import live_view, make_lab, run_here
 
 from trainer.errors import UserError
+from trainer.runs import run_folder
 from trainer.settings.config import TrainConfig
+from trainer.settings.lessons import LESSONS
 from ui.jobs.queue import UNWATCHED
 from ui.parts.run import watching
 from ui.parts.shared import Displayed
@@ -195,6 +198,54 @@ def test_a_chosen_run_stays_displayed_while_another_trains(lab, paused):
     assert status(updates).startswith("Done epoch 2 of 2")
     assert updates[PAGE.buttons.stop]["interactive"]
     assert status(shown(lab, visitor)).startswith("Training epoch 1 of 7")
+
+
+def test_a_chosen_lesson_takes_the_place_of_another_result(lab, paused):
+    """Until it is trained, and again when it is left."""
+    visitor, displayed = new_visitor(), Displayed()
+    paused.go_on.set()
+    finish(lab.train(visitor, [CONFIG]))
+    lesson = LESSONS["one-epoch"]
+    live.choose_lesson(displayed=displayed, lesson=lesson.name)
+    updates = shown(lab, visitor, displayed)
+    assert status(updates).startswith(f"{lesson.title} not trained yet")
+    assert not updates[PAGE.view.first]["visible"]
+    assert updates[PAGE.view.loss]["data"]["epochs"] == []
+    assert updates[PAGE.view.loss]["data"]["printed"]
+    live.choose_lesson(displayed=displayed, lesson="")
+    assert status(shown(lab, visitor, displayed)).startswith("Done epoch 2 of 2")
+
+
+@pytest.mark.parametrize("nonsense", [None, 3, [], {}, "no-lesson"])
+def test_what_is_no_lesson_clears_nothing(lab, nonsense):
+    """As a handcrafted request may send it."""
+    displayed = Displayed(race="chosen")
+    live.choose_lesson(displayed=displayed, lesson=nonsense)
+    assert displayed == Displayed(race="chosen")
+
+
+def test_the_result_of_a_lesson_stays_when_the_lesson_is_opened_again(lab, paused):
+    """Also when its link is opened."""
+    visitor = new_visitor()
+    paused.go_on.set()
+    job = finish(lab.train(visitor, [CONFIG]))
+    lesson, file = LESSONS["softmax-plateau"], lab.runs.folder / job.race / run_folder.HISTORY_FILE
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**content, "config": lesson.config.settings()}), encoding="utf-8")
+    assert status(shown(lab, visitor, Displayed(lesson=lesson.name))).startswith("Done epoch 2 of")
+    assert status(shown(lab, visitor, Displayed(lesson="one-epoch"))).startswith("One epoch is not enough not trained")
+
+
+def test_a_training_is_displayed_whatever_lesson_is_open(lab, paused):
+    """As is a run that was chosen from the list since."""
+    visitor = new_visitor()
+    job = lab.train(visitor, [CONFIG])
+    assert paused.paused.wait(60)
+    assert status(shown(lab, visitor, Displayed(lesson="one-epoch"))).startswith("Training")
+    paused.go_on.set()
+    finish(job)
+    chosen = Displayed(race=job.race, lesson="one-epoch")
+    assert status(shown(lab, visitor, chosen)).startswith("Done epoch 2 of 2")
 
 
 def test_a_failure_is_shown_once_to_a_page_that_is_opened_later(lab):

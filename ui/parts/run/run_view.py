@@ -86,14 +86,17 @@ class RunView:
         planned: Sequence[tuple[float, float]] = (),
         live: Standing | None = None,
         ended: float | None = None,
+        waiting: Lesson | None = None,
     ) -> Updates:
         """Updates that show the runs of a race, or an empty view.
 
-        `live` says how the job stands that trains them, `ended` when they ended, in seconds of `time.time`.
+        `live` says how the job stands that trains them, `ended` when they ended, in seconds of `time.time`. `waiting`
+        is a lesson that has not been trained yet, whose empty charts are shown instead of the recorded race.
         """
-        values = _contents(runs, images, language, planned=planned, live=live, ended=ended)
+        values = _contents(runs, images, language, planned=planned, live=live, ended=ended, waiting=waiting)
         updates: Updates = {getattr(self, name): value for name, value in values.items()}
-        return {**updates, self.first: gr.update(visible=not runs and bool(first_sight.contenders()))}
+        is_first = not runs and not waiting and bool(first_sight.contenders())
+        return {**updates, self.first: gr.update(visible=is_first)}
 
 
 def build() -> RunView:
@@ -156,17 +159,20 @@ def _contents(
     planned: Sequence[tuple[float, float]] = (),
     live: Standing | None = None,
     ended: float | None = None,
+    waiting: Lesson | None = None,
 ) -> dict[str, Any]:
     """The values of a RunView's components, by their names."""
-    contenders = compare(runs) if runs else first_sight.contenders()
-    epochs = max((run.config.epochs for one in contenders for run in one.runs), default=FIRST.epochs)
+    is_first = not runs and not waiting
+    contenders = first_sight.contenders() if is_first else compare(runs)
+    planned_epochs = (waiting.config if waiting else FIRST).epochs
+    epochs = max((run.config.epochs for one in contenders for run in one.runs), default=planned_epochs)
     num_classes = len(images.class_names) if images else NUM_CLASSES
-    lesson = taught_lesson(runs)
+    lesson = waiting or taught_lesson(runs)
     small: dict[str, Any] = {"epochs": epochs, "height": _SMALL_HEIGHT, "language": language}
-    plays = {"plays": not runs}  # the recorded race is drawn as it happened
+    plays = {"plays": is_first}  # the recorded race is drawn as it happened
     return {
-        "status": status(runs, language, live=live, ended=ended),
-        "legend": legend(contenders, language, source="" if runs else "recorded on CIFAR-10"),
+        "status": status(runs, language, live=live, ended=ended, waiting=waiting),
+        "legend": legend(contenders, language, source="recorded on CIFAR-10" if is_first else ""),
         "loss": plays
         | run_charts.loss_chart(
             contenders, epochs=epochs, num_classes=num_classes, lesson=lesson, height=_LOSS_HEIGHT, language=language
@@ -184,8 +190,17 @@ def taught_lesson(runs: Sequence[Run]) -> Lesson | None:
     return next(filter(None, (lesson_of(run.config) for run in runs)), None)
 
 
-def status(runs: Sequence[Run], language: str, *, live: Standing | None = None, ended: float | None = None) -> str:
+def status(
+    runs: Sequence[Run],
+    language: str,
+    *,
+    live: Standing | None = None,
+    ended: float | None = None,
+    waiting: Lesson | None = None,
+) -> str:
     """The state of the runs and their progress bar, as HTML."""
+    if waiting:
+        return status_line(waiting.title, "not trained yet: press the lesson's button", 0, language)
     if not runs and first_sight.contenders():
         return f"<div class='status'><h2>{html.escape(first_sight.headline(language))}</h2></div>"
     if not runs:

@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import gradio as gr
 
 from trainer.runs import run_folder
 from trainer.runs.run import Run, is_training
+from trainer.settings.lessons import LESSONS
 from ui.i18n.language import current_language
 from ui.jobs.queue import Job
 from ui.jobs.trainings import LrSearch, Training
@@ -18,8 +20,8 @@ from ui.parts.messages import Updates
 from ui.parts.run import run_list, watching
 from ui.parts.run.job_words import Standing, waiting_words
 from ui.parts.run.run_list import RunLists
-from ui.parts.run.run_view import RunView
-from ui.parts.shared import Displayed
+from ui.parts.run.run_view import RunView, taught_lesson
+from ui.parts.shared import AT_ONCE, Displayed
 from ui.run_index import is_key
 from ui.tabs.train.buttons import Buttons
 from ui.tabs.train.setup.lr_finder import Finder
@@ -43,12 +45,14 @@ class LiveView:
 def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) -> Updates:
     """Updates that show the race that the page displays, the visitor's search, and the buttons.
 
-    Without a choice of the visitor's, the page displays the job that trains, else the latest race.
+    Without a choice of the visitor's, the page displays the job that trains, else the latest race, unless that is not
+    of the lesson that they chose.
     """
     language = current_language()
     visitor = visitor if is_key(visitor) else None
     job = lab.jobs.of(visitor, Training) if visitor else None
     race, runs = _displayed_runs(lab, visitor, displayed, job)
+    waiting = LESSONS[displayed.lesson] if race is None and displayed.lesson else None
     search = lab.jobs.of(visitor, LrSearch) if visitor else None
     updates: Updates = {
         page.chosen: displayed.race or "",
@@ -62,9 +66,11 @@ def show(lab: Lab, page: LiveView, visitor: str | None, displayed: Displayed) ->
         if status := _not_begun(lab, job, runs, language):
             updates[page.view.status] = status
     else:
-        updates |= page.view.show(runs, lab.shown_images(visitor), language, ended=_ended(lab, race, runs))
+        updates |= page.view.show(
+            runs, lab.shown_images(visitor), language, ended=_ended(lab, race, runs), waiting=waiting
+        )
         if job and not job.is_active:
-            if job.failure and (displayed.job == id(job) or not job.is_end_seen):
+            if job.failure and not waiting and (displayed.job == id(job) or not job.is_end_seen):
                 updates[page.view.status] = status_line("Not trained", "", 0, language, job.failure)
             job.is_end_seen = True
             updates[page.ended] = id(job)
@@ -86,7 +92,7 @@ async def watch(lab: Lab, page: LiveView, *, visitor: str | None, displayed: Dis
         lab.jobs,
         visitor,
         (Training, LrSearch),
-        state=lambda: (displayed.race, None if lab.images else lab.loading),
+        state=lambda: (displayed.race, displayed.lesson, None if lab.images else lab.loading),
         show=partial(show, lab, page, visitor, displayed),
     )
     async with aclosing(updates) as changes:  # type: ignore[type-var]
@@ -94,15 +100,35 @@ async def watch(lab: Lab, page: LiveView, *, visitor: str | None, displayed: Dis
             yield change
 
 
+def clear_on_lesson(lesson: gr.Textbox, displayed: gr.State) -> None:
+    """Makes the choice of a lesson, or of none, display what belongs to it; `lesson` holds its name or ""."""
+    lesson.change(
+        choose_lesson,
+        inputs_kwargs={"displayed": displayed, "lesson": lesson},
+        outputs=None,
+        api_name="_clear_for_lesson",
+        **AT_ONCE,
+    )
+
+
+def choose_lesson(*, displayed: Displayed, lesson: Any) -> None:
+    """Makes a page display what belongs to a lesson, or for any other name the latest race."""
+    name = lesson if isinstance(lesson, str) and lesson in LESSONS else ""
+    if displayed.lesson != name:  # else the page was opened with it
+        displayed.race, displayed.lesson = None, name
+
+
 def _displayed_runs(
     lab: Lab, visitor: str | None, displayed: Displayed, job: Training | None
 ) -> tuple[str | None, list[Run]]:
-    """The key and the runs of the race that a page displays; None and [] if the visitor has none."""
+    """The key and the runs of the race that a page displays; None and [] without one."""
     race = displayed.race or (job.race if job and job.is_active else None)
     if job and job.is_active and race == job.race:
         return race, job.runs
     folders = lab.runs.races_of(visitor).get(race) if race else None
     race, runs = (race, run_list.read_all(folders)) if folders else run_list.latest(lab, visitor)
+    if displayed.lesson and not folders and taught_lesson(runs) is not LESSONS[displayed.lesson]:
+        return None, []
     # Those of the job also have the batches since the last epoch, and the epochs that the disk refused.
     if job and race == job.race and (_state_of(runs) == _state_of(job.runs) or any(run.warning for run in job.runs)):
         return race, job.runs

@@ -104,6 +104,7 @@ def build(lab: Lab, shared: Shared) -> TrainTab:
     run_view.act_on_click(view)
     lesson_chosen = lessons.show_on_choice(lesson_panel, panel.panel)
     lessons.mark_cards(lesson_panel, view)
+    live.clear_on_lesson(lesson_panel.lesson, shared.displayed)
     preset_chosen = settings.show_preset_on_click(lesson_panel, panel)
     reset = settings.reset_on_click(panel)
     pictures_chosen = pictures.wire(lab, picture_choice, shared, panel.panel)
@@ -128,7 +129,7 @@ def _start_on_click(lab: Lab, tab: TrainTab, shared: Shared) -> None:
     def on_click(button: gr.Button, name: str, start: Callable[..., None], place: gr.HTML, inputs: Inputs) -> None:
         def begin(*, visitor: str, displayed: Displayed, **values: Any) -> Updates:
             start(lab, visitor=visitor, **values)
-            displayed.race = None
+            displayed.race, displayed.lesson = None, ""
             return live.show(lab, tab.live, visitor, displayed)
 
         click = button.click(
@@ -187,13 +188,15 @@ def load(lab: Lab, tab: TrainTab, shared: Shared, visitor: str | None, displayed
     visitor = visitor if is_key(visitor) else new_visitor()
     query = current_query()
     run = query.get("run")
+    linked = open_link(tab, shared.notice, lab.shown_images(visitor), lab.paces, query)
     displayed.race = run if run in lab.runs.races_of(visitor) else None
+    displayed.lesson = linked.get(tab.lessons.lesson, "")
     return {
         shared.visitor: visitor,
         tab.lessons.cards: lessons.cards(current_language(), lab.paces),
         tab.clock: gr.update(active=True),  # only now, as watching needs the visitor's key
         **live.show(lab, tab.live, visitor, displayed),
-        **open_link(tab, shared.notice, lab.shown_images(visitor), lab.paces, query),
+        **linked,
     }
 
 
