@@ -388,7 +388,7 @@ def legend(contenders: Sequence[Contender], language: str, source: str = "") -> 
 def table(contenders: Sequence[Contender], language: str) -> str:
     """The contenders with their distinguishing settings and results, as an HTML table that highlights the winner."""
     winner = index_of_winner(contenders)
-    heads = ("settings", "epochs", "train loss", "test loss", "test accuracy", "best epoch", "seconds")
+    heads = ("settings", "epochs", "train loss", "test loss", "final test accuracy", "best epoch", "seconds")
     rows = []
     for index, one in enumerate(contenders):
         end = one.epoch
@@ -401,7 +401,8 @@ def table(contenders: Sequence[Contender], language: str) -> str:
             _spread(one.at(end, "train_loss"), ".4f"),
             _spread(one.at(end, "test_loss"), ".4f"),
             share_of(one.accuracy) if one.accuracy else "–",
-            f"{one.best_epoch} ★ {share_of(best)}" if best else "–",
+            # Without a star, which beside a loser's higher accuracy would look like a prize: the last epoch decides.
+            f"{one.best_epoch} <span class='quiet'>({share_of(best)})</span>" if best else "–",
             f"{seconds:.1f}",
         ]
         rows.append(cells)
