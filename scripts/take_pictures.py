@@ -1,6 +1,7 @@
 """Takes the pictures of the README from a running app: python -m scripts.take_pictures http://127.0.0.1:7860.
 
-The app should train on CIFAR-10. The pictures are those of a new visitor, who trains one lesson.
+The app should train on CIFAR-10, and reach a Hub on which something is published. The pictures are those of a new
+visitor, who trains one lesson.
 """
 
 import argparse
@@ -45,6 +46,8 @@ def main() -> None:
             ("sweep", "#sweep-chart svg"),
             ("inside", "#layers-chart svg"),
             ("classify", "#samples img"),
+            ("compare", "#comparison svg"),
+            ("gallery", "#published li"),
         ):
             page.click(f"[role=tab][data-tab-id={tab}]")
             page.wait_for_selector(ready)
