@@ -46,10 +46,12 @@ def main() -> None:
         write_png(torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), str(picture))
         with running_app(args.data, Path(folder, "checkpoints")) as app:
 
-            def classify(pace: float, clients: int = args.clients) -> list[float]:
-                return _classified(app.url, picture, args.checkpoint, clients, args.pictures, pace, errors)
+            def classify(pace: float, clients: int = args.clients, pictures: int = args.pictures) -> list[float]:
+                return _classified(app.url, picture, args.checkpoint, clients, pictures, pace, errors)
 
+            rows["the first picture, seconds"] = classify(math.inf, clients=1, pictures=1)
             rows["classify, idle app, seconds"] = classify(math.inf, clients=1)
+            rows["classify at the rate, idle app, seconds"] = classify(args.rate)
             with training(app.url, errors) as steps:
                 rows["classify as fast as they can, seconds"] = classify(math.inf)
                 time.sleep(_SECONDS_TO_SETTLE)

@@ -43,11 +43,14 @@ TUTORIAL = "conv5x5(3→32) pool2 conv5x5(32→32) pool2 conv5x5(32→64) pool2 
 
 
 def test_the_network_is_the_tutorials():
-    """It has 145,578 parameters and the tutorial's layers in their order; settings add relu and softmax."""
+    """It has 145,578 parameters and the tutorial's layers in their order; settings add relu and softmax.
+
+    ReLU after a max-pooling gives what it gives before it: tests/networks/test_predict.py computes that.
+    """
     assert sum(parameter.numel() for parameter in quick().parameters()) == 145_578
     assert layers(quick(activation="none")) == TUTORIAL
     assert layers(quick(activation="none", softmax=True)) == TUTORIAL + " softmax"
-    with_relu = TUTORIAL.replace(" pool2", " relu pool2").replace("1024→64)", "1024→64) relu")
+    with_relu = TUTORIAL.replace(" pool2", " pool2 relu").replace("1024→64)", "1024→64) relu")
     assert layers(quick()) == with_relu
 
 

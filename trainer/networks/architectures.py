@@ -14,20 +14,21 @@ def quick(num_classes: int, image_size: int, activation: str) -> nn.Sequential:
     """Returns the tutorial's network, known as Caffe's cifar10_quick.
 
     It maps float [n, 3, image_size, image_size] to logits [n, num_classes], and has 145,578 parameters for ten classes
-    of 32×32 pictures. `activation` is one of ACTIVATIONS.
+    of 32×32 pictures. `activation` is one of ACTIVATIONS. ReLU comes after the pooling: a maximum passes through it
+    either way, so that every value and gradient stays the same, with a quarter of the work.
     """
     act = {"none": nn.Identity, "relu": nn.ReLU}[activation]
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(3, 32, 5, padding=2),
-            act1=act(),
             pool1=nn.MaxPool2d(2),
+            act1=act(),
             conv2=nn.Conv2d(32, 32, 5, padding=2),
-            act2=act(),
             pool2=nn.MaxPool2d(2),
+            act2=act(),
             conv3=nn.Conv2d(32, 64, 5, padding=2),
-            act3=act(),
             pool3=nn.MaxPool2d(2),
+            act3=act(),
             flatten=nn.Flatten(),
             linear1=nn.Linear(64 * (image_size // 8) ** 2, 64),
             act4=act(),

@@ -50,12 +50,12 @@ def make_loss(config: TrainConfig) -> list[str]:
 
 # Layers with random weights are created in the order of trainer.networks.architectures, so that they are the same.
 def _quick(config: TrainConfig, num_classes: str) -> list[str]:
-    act = {"none": "", "relu": "nn.ReLU(), "}[config.activation]
+    act = {"none": "", "relu": ", nn.ReLU()"}[config.activation]
     return [
-        f"nn.Sequential(nn.Conv2d(3, 32, 5, padding=2), {act}nn.MaxPool2d(2))",
-        f"nn.Sequential(nn.Conv2d(32, 32, 5, padding=2), {act}nn.MaxPool2d(2))",
-        f"nn.Sequential(nn.Conv2d(32, 64, 5, padding=2), {act}nn.MaxPool2d(2))",
-        f"nn.Sequential(nn.Flatten(), nn.Linear({64 * (SIZE // 8) ** 2}, 64), {act}nn.Linear(64, {num_classes}))",
+        f"nn.Sequential(nn.Conv2d(3, 32, 5, padding=2), nn.MaxPool2d(2){act})",
+        f"nn.Sequential(nn.Conv2d(32, 32, 5, padding=2), nn.MaxPool2d(2){act})",
+        f"nn.Sequential(nn.Conv2d(32, 64, 5, padding=2), nn.MaxPool2d(2){act})",
+        f"nn.Sequential(nn.Flatten(), nn.Linear({64 * (SIZE // 8) ** 2}, 64){act}, nn.Linear(64, {num_classes}))",
     ]
 
 
