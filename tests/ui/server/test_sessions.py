@@ -16,9 +16,14 @@ def build_page():
     with gr.Blocks() as page:
         choice, count, text, button = gr.Dropdown(["old"]), gr.State(0), gr.Textbox(), gr.Button()
         button.click(
-            lambda chosen, count: (gr.update(choices=["old", "new"]), count + 1, f"{chosen} {count}"),
+            lambda chosen, count: (
+                gr.update(choices=["old", "new"]),
+                count + 1,
+                f"{chosen} {count}",
+                gr.update(visible=False),
+            ),
             [choice, count],
-            [choice, count, text],
+            [choice, count, text, button],
         )
     return page
 
@@ -49,6 +54,14 @@ def test_each_session_has_its_own_choices_and_states(page, holder):
     with pytest.raises(gr.Error, match="not in the list of choices"):
         press(page, holder["two"], "new")
     assert press(page, holder["two"], "old") == "old 0"
+
+
+def test_a_session_keeps_only_its_lists(page, holder):
+    """An event has changed the button as well, and Gradio would keep a copy of it."""
+    session = holder["one"]
+    press(page, session, "old")
+    own = [part for key, part in session.blocks_config.blocks.items() if part is not page.blocks[key]]
+    assert [type(part).__name__ for part in own] == ["Dropdown"]
 
 
 def test_no_session_keeps_configurations(page, holder):
