@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import gradio as gr
 import pytest
@@ -123,6 +124,27 @@ def test_a_deleted_run_is_removed_from_the_comparison(lab):
     assert updates[LIVE.lists.races]["value"] == other
     assert displayed.race is None
     assert list(lab.runs.races_of(visitor)) == [other]
+
+
+def test_a_run_is_deleted_while_another_trains_its_first_epoch(lab, monkeypatch):
+    """The lists lose it at once, though the new run is not listed yet."""
+    visitor = new_visitor()
+    (first,) = trained(lab, visitor, {"lr": 0.01})
+    go_on = threading.Event()
+    run = lab.run
+
+    def wait(work, stopping):
+        assert go_on.wait(60)
+        yield from run(work, stopping)
+
+    monkeypatch.setattr(lab, "run", wait)
+    training.train(lab, visitor=visitor, **page_settings(**SMALL))
+    updates = own_runs.delete(
+        lab, LIVE, visitor=visitor, displayed=Displayed(race=first.name), race=first.name, compared=[first.name]
+    )
+    go_on.set()
+    ended(lab)
+    assert updates[LIVE.lists.compared]["value"] == updates[LIVE.lists.races]["choices"] == []
 
 
 def test_a_chosen_run_is_displayed(lab):

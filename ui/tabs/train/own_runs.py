@@ -246,7 +246,8 @@ def delete(
     for folder in deleted:
         run_folder.delete(folder)
     displayed.race, displayed.listed = None, None
-    updates = show_live(lab, live, visitor, displayed)
+    # `show_live` leaves out the lists while a race trains its first epoch.
+    updates = {**live.lists.offer(lab, visitor, None), **show_live(lab, live, visitor, displayed)}
     names = [folder.name for folder in deleted]
     updates[live.lists.compared]["value"] = (
         [name for name in compared if name not in names] if isinstance(compared, list) else []
