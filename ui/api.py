@@ -142,6 +142,8 @@ def add_endpoints(lab: Lab) -> None:
         "synthetic", or a dataset on the Hub, if the app's owner allows it. `checkpoint` in the rows is the run's key.
         Closing the stream stops the run. The call fails if the run could not be saved.
         """
+        if data is not None and not isinstance(data, str):
+            raise UserError("data must be a text, such as the name of a dataset on the Hub.")
         TrainConfig.from_settings(config)  # refuses them before the images are loaded
         images = await to_thread.run_sync(lab.sets.load, data, ignore_progress) if data else await _images(lab)
         settings = TrainConfig.from_settings(suited(config, images)[0])

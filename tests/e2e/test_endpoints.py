@@ -264,6 +264,12 @@ def ended_within(seconds: float, folder: Path) -> None:
     assert saved["status"] == "stopped"
 
 
+def test_pictures_are_named_by_a_text(app):
+    """Any other value than a text or null is refused in a sentence."""
+    for data in ({}, {"a": 1}, [], ["synthetic"], 0, 1, True, 0.5):
+        assert "data must be a text" in call(app, "train", [SMALL, data]), data
+
+
 def test_the_server_answers_wrong_shapes_without_dying(app):
     """Missing and extra arguments are refused, and the app keeps running."""
     for data in ([], [None], [1, 2, 3, 4], [{}, {}]):

@@ -216,3 +216,45 @@ def test_dataset_without_features_is_refused(tmp_path):
         datasets.Dataset.from_dict({"x": [1, 2]}).to_parquet(tmp_path / "set" / f"{split}.parquet")
     with pytest.raises(ValueError, match="The folder set has no column of the type Image"):
         load_images(str(tmp_path / "set"))
+
+
+def _write_rows(folder, image, label, pictures, labels):
+    """Writes the train split of a dataset with these features and values."""
+    import datasets
+
+    folder.mkdir()
+    features = datasets.Features({"image": image, "label": label})
+    rows = datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features)
+    rows.to_parquet(folder / "train.parquet")
+    return folder
+
+
+def test_columns_of_other_types_are_refused(tmp_path):
+    """A column of labels or pictures that has the usual name, and values of another type, is refused in a sentence."""
+    import datasets
+
+    pictures = [{"bytes": png(picture), "path": None} for picture in noise(4)]
+    whole, text = datasets.Value("int64"), datasets.Value("string")
+    for number, (label, values) in enumerate(
+        [(datasets.List(whole), [[1]] * 4), (datasets.Value("float32"), [0.5] * 4), ({"x": text}, [{"x": "a"}] * 4)]
+    ):
+        folder = _write_rows(tmp_path / f"{number}", datasets.Image(), label, pictures, values)
+        with pytest.raises(ValueError, match=r"has labels that are neither texts nor whole numbers\.$"):
+            load_images(str(folder))
+    for name, (image, values) in {
+        "numbers": (whole, [10**15] * 4),
+        "texts": (text, ["a.png"] * 4),
+        "lists": (datasets.List(datasets.Image()), [[one] for one in pictures]),
+    }.items():
+        folder = _write_rows(tmp_path / name, image, whole, values, [0, 1, 0, 1])
+        with pytest.raises(ValueError, match=r"has no column of the type Image\.$"):
+            load_images(str(folder))
+
+
+def test_pictures_as_plain_bytes(tmp_path):
+    """Bytes that are not declared as pictures are read too."""
+    import datasets
+
+    files = [png(picture) for picture in noise(4)]
+    folder = _write_rows(tmp_path / "set", datasets.Value("binary"), datasets.Value("int64"), files, [0, 1, 0, 1])
+    assert len(load_images(str(folder)).train.labels) == 2

@@ -150,6 +150,27 @@ def test_hub(tmp_path):
 
 
 @pytest.mark.slow
+def test_configurations_of_a_dataset(tmp_path):
+    """Without one, or with one that does not exist, the error lists whole names; they may have spaces."""
+    names = ["in the wild", *(f"{'long' * 10}-{number}" for number in range(11))]
+    card = "---\nconfigs:\n"
+    for name in names:
+        write_dataset(tmp_path / "set" / name, {"train": [png(picture) for picture in noise(4)]})
+        card += f"- config_name: {name}\n  data_files: {name}/plain_text/train-*\n"
+    (tmp_path / "set" / "README.md").write_text(card + "---\n")
+    with serve(Hub(repos={"datasets/someone/set": Repo.of(tmp_path / "set")})) as hub:
+        none, wrong, right = load_in_process(
+            hub.endpoint, tmp_path / "home", "someone/set", "someone/set:nothing", "someone/set:in the wild"
+        )
+    listed = ", ".join(names[:10]) + " …"
+    several = "has several configurations: choose one, as in someone/set:in the wild"
+    assert none["error"] == f"The dataset someone/set {several} ({listed})."
+    lacking = "has no configuration 'nothing': choose one of these"
+    assert wrong["error"] == f"The dataset someone/set {lacking}: {listed}."
+    assert right["num"] == 2
+
+
+@pytest.mark.slow
 def test_hub_whose_file_host_is_unreachable(tmp_path, monkeypatch):
     """The Hub counts as unreachable if a firewall swallows requests to the host that it refers to for files."""
     folder = write_dataset(tmp_path / "set", {"train": [png(noise(1)[0])]})

@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 
+_CONFIG = r"(?!\s)[^<>:/\\|?*@\x00-\x1f\x7f\ud800-\udfff]{1,96}(?<!\s)"  # what `datasets` allows; it may have spaces
 # The Hub's rule: neither part begins or ends with a dot or a dash, so ./here is not a repository.
 _PATTERN = re.compile(
     r"(?P<repo_id>\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b)"
-    r"(?::(?P<config>[\w.+-]{1,96}))?"
+    rf"(?::(?P<config>{_CONFIG}))?"
     r"(?:@(?P<revision>[\w./-]{1,250}))?"
     r"(?:\?label=(?P<label>[\w.-]{1,96}))?",
     re.ASCII,

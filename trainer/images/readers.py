@@ -48,6 +48,7 @@ _ABSENT = {
 
 _IMAGE_COLUMNS = ("image", "img", "picture", "pixel_values")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "coarse_label", "class", "category", "target")
+_LABEL_TYPE = re.compile(r"u?int\d+|(large_)?string")
 
 Label = int | str | None
 
@@ -163,15 +164,23 @@ def read_dataset(address: DatasetAddress, what: str, report: Report) -> Pictures
         try:
             return datasets.load_dataset(address.repo_id, address.config, revision=address.revision, **options)
         except ValueError as error:
-            if not address.config and (listed := re.search(r"available configs: \[(.*?)\]", str(error))):
+            names = re.findall("'(.+?)'", "".join(re.findall(r"(?:available configs|Available): (\[.*\])", str(error))))
+            if not names:
+                raise
+            if address.config:
                 raise UserError(
-                    "{what} has several configurations: choose one, as in {repo}:{first} ({names}).",
+                    "{what} has no configuration {name}: choose one of these: {names}.",
                     what=what,
-                    repo=address.repo_id,
-                    first=listed[1].split(",")[0].strip("' "),
-                    names=listed[1].replace("'", "")[:300],
+                    name=repr(address.config),
+                    names=_listed(names),
                 ) from error
-            raise
+            raise UserError(
+                "{what} has several configurations: choose one, as in {repo}:{first} ({names}).",
+                what=what,
+                repo=address.repo_id,
+                first=names[0],
+                names=_listed(names),
+            ) from error
 
     return _read_rows(load, address.repo_id, address.label, what, report)
 
@@ -212,10 +221,13 @@ def _read_rows(load: Callable[..., Any], name: str, label: str | None, what: str
             raise UserError("{what} has no {split} split.", what=what, split="train")
         first = found[chosen["train"]]
         features = first.features or {}  # `datasets` casts the other splits to the same features
-        image = _column(features, datasets.Image, _IMAGE_COLUMNS, what)
+        encoded = [column for column in _IMAGE_COLUMNS if column in features and _holds_bytes(features[column])]
+        image = _column(features, datasets.Image, encoded, what)
         label = label or _column(features, datasets.ClassLabel, _LABEL_COLUMNS, what)
         if label not in features:
             raise UserError("{what} has no column {column}.", what=what, column=repr(label[:100]))
+        if not isinstance(features[label], datasets.ClassLabel) and not _LABEL_TYPE.fullmatch(_type(features[label])):
+            raise UserError("{what} has labels that are neither texts nor whole numbers.", what=what)
         sizes = first.info.splits or {}
         expected = sum(sizes[part].num_examples or 0 for part in chosen.values() if part in sizes)
         reading, splits = _Reading(name, what, expected, report), {}
@@ -225,7 +237,7 @@ def _read_rows(load: Callable[..., Any], name: str, label: str | None, what: str
                 rows = rows.cast_column(image, datasets.Image(decode=False))
             splits[split] = reading.split(_batches(rows, image, label, split, what))
     remarks = reading.remarks()
-    values = getattr(features[label], "names", None) or _distinct(splits, what)
+    values = getattr(features[label], "names", None) or _distinct(splits)
     class_names = _checked([str(value) for value in values], what)
     # Those with names are positions already.
     positions: dict[Label, Label] = {value: position for position, value in enumerate(values)}
@@ -249,12 +261,21 @@ def _batches(rows: Any, image: str, label: str, split: str, what: str) -> Iterat
             yield batch
 
 
-def _distinct(splits: Mapping[str, tuple[bytearray, list[Label]]], what: str) -> list[Any]:
+def _holds_bytes(feature: Any) -> bool:
+    """Whether the values of a column are the bytes of files, alone or next to their paths."""
+    return "binary" in _type(feature.get("bytes") if isinstance(feature, dict) else feature)
+
+
+def _type(feature: Any) -> str:
+    """Returns the name of the type of a column whose values are single ones; "" for others, such as lists."""
+    import datasets
+
+    return feature.dtype if isinstance(feature, datasets.Value) else ""
+
+
+def _distinct(splits: Mapping[str, tuple[bytearray, list[Label]]]) -> list[Any]:
     """Returns the classes of labels that have no names of their own: texts, or numbers that stand for themselves."""
-    values = {value for _, labels in splits.values() for value in labels if value is not None}
-    if not all(type(value) is str for value in values) and not all(type(value) is int for value in values):
-        raise UserError("{what} has labels that are neither texts nor whole numbers.", what=what)
-    return sorted(list[Any](values))
+    return sorted({value for _, labels in splits.values() for value in labels if value is not None})
 
 
 def assembled(
