@@ -133,6 +133,7 @@ def main() -> None:
             theme=build_theme(),
             i18n=i18n,
             app_kwargs={"middleware": middleware},
+            _frontend=False,  # would end if the page took over three seconds to open, as on a busy machine
             ssr_mode=False,  # rendered on the server, the page would not know the browser's language
             footer_links=[],
             run_history=False,

@@ -1,5 +1,6 @@
 """A machine that holds as many trainings as it can: others wait, further ones are refused, everything else works."""
 
+import subprocess
 import time
 
 import pytest
@@ -88,3 +89,14 @@ def test_a_page_that_waits_says_so_and_is_trained_when_there_is_room(busy, new_p
     running.cancel()
     status_says(new_page, "^Done epoch 1 of 1")
     assert len(set(app.checkpoints.iterdir()) - before) == 1
+
+
+def test_a_page_that_opens_late_does_not_end_the_app(launched, tmp_path):
+    """Gradio's check that the page opens within three seconds fails on a busy machine."""
+    program = tmp_path / "late.py"
+    program.write_text(
+        "import runpy, sys\nimport gradio.networking\ngradio.networking.url_ok = lambda url: False\n"
+        "sys.path.insert(0, '.')\nrunpy.run_path('app.py', run_name='__main__')\n"
+    )
+    with launched(tmp_path / "runs", str(program)) as app, pytest.raises(subprocess.TimeoutExpired):
+        app.process.wait(5)
