@@ -35,6 +35,7 @@ from ui.tabs.inside.mistakes import answers as answering
 from ui.tabs.inside.mistakes import pictures as shown_pictures
 from ui.tabs.inside.mistakes import view as mistakes
 from ui.tabs.inside.mistakes.view import MistakesView
+from ui.tabs.inside.tab import latest_race, still_chosen
 from ui.visitors import new_visitor
 
 VISITOR = new_visitor()
@@ -100,6 +101,18 @@ def test_what_cannot_be_shown_is_explained(names, sentence, lab):
     updates = shown(lab, names)
     assert sentence in updates[VIEW.says]
     assert not updates[VIEW.body]["visible"]
+
+
+def test_the_tab_follows_the_latest_race_until_the_visitor_chooses(lab, tiny):
+    """Of the chosen runs, deleted ones are left out; published and bundled ones stay."""
+    (first,) = offered = trained_in(lab, tiny, CONFIG)
+    assert latest_race(lab, VISITOR) == offered
+    assert still_chosen(lab, VISITOR, [], []) == still_chosen(lab, VISITOR, offered, offered) == []
+    second = trained_in(lab, tiny, CONFIG, replace(CONFIG, lr=0.5))
+    assert latest_race(lab, VISITOR) == second
+    assert still_chosen(lab, VISITOR, [first, "owner/name", "quick"], offered) == [first, "owner/name", "quick"]
+    run_folder.delete(lab.runs.own_run(VISITOR, first))
+    assert still_chosen(lab, VISITOR, [first, "owner/name", "quick"], offered) == ["owner/name", "quick"]
 
 
 def test_without_a_run_the_recorded_race_is_shown(lab, tiny, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from ui.lab import Lab
 from ui.parts.messages import Updates
 from ui.parts.run import run_list
 from ui.parts.shared import AT_ONCE, Shared
+from ui.run_index import is_key
 from ui.tabs.inside import landscape, layers, sharpness
 from ui.tabs.inside.choice import Choice
 from ui.tabs.inside.mistakes import view as mistakes
@@ -22,6 +23,20 @@ VIEWS = {
     landscape.NAME: ("Landscape", landscape.build),
     sharpness.NAME: ("Sharpness", sharpness.build),
 }
+
+
+def latest_race(lab: Lab, visitor: Any) -> list[str]:
+    """The keys of the runs of the visitor's latest race; [] without one."""
+    folders = next(iter(lab.runs.races_of(visitor).values()), [])
+    return [folder.name for folder in folders][: run_list.MOST_COMPARED]
+
+
+def still_chosen(lab: Lab, visitor: Any, names: Any, offered: list[str]) -> list[str]:
+    """The runs that the visitor chose, without their deleted ones; [] if they were `offered` instead of chosen."""
+    if not isinstance(names, list) or names == offered:
+        return []
+    own = {folder.name for folders in lab.runs.races_of(visitor).values() for folder in folders}
+    return [name for name in names if not is_key(name) or name in own]
 
 
 def build(lab: Lab, tab: gr.Tab, shared: Shared) -> gr.Radio:
@@ -49,13 +64,19 @@ def build(lab: Lab, tab: gr.Tab, shared: Shared) -> gr.Radio:
         elem_id="inside-view",
     )
 
-    def fill(visitor: Any, names: Any) -> Any:
+    offered = gr.State([])
+
+    def fill(visitor: Any, names: Any, latest: list[str]) -> Any:
         choices = run_list.single_runs(lab, visitor) + run_list.bundled_networks()
-        latest = [folder.name for folders in list(lab.runs.races_of(visitor).values())[:1] for folder in folders]
-        return gr.update(choices=choices, value=names or latest[: run_list.MOST_COMPARED])
+        kept, latest = still_chosen(lab, visitor, names, latest), latest_race(lab, visitor)
+        return gr.update(choices=choices, value=kept or latest), latest
 
     opened = tab.select(
-        fill, inputs_kwargs={"visitor": shared.visitor, "names": runs}, outputs=runs, api_name="_inside", **AT_ONCE
+        fill,
+        inputs_kwargs={"visitor": shared.visitor, "names": runs, "latest": offered},
+        outputs=[runs, offered],
+        api_name="_inside",
+        **AT_ONCE,
     )
     # A typed name is no input to Gradio, but every choice is a selection, which comes before the value has changed.
     chosen = runs.select(lambda: None, None, None, api_name="_inside_chosen", **AT_ONCE)
