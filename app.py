@@ -1,12 +1,13 @@
 """The app's entry point: chooses where trainings run, builds the page and serves it."""
 
 import os
+import sys
 
 # These import nothing that takes long.
 from trainer.environment import check_numbers, name_user
 from trainer.errors import UserError, first_line
 from ui.server.proxies import reach_itself
-from ui.server.starting import NUMBERS, end_starting, refuse, say_starting
+from ui.server.starting import NUMBERS, check_arguments, end_starting, refuse, say_starting
 
 try:
     check_numbers(NUMBERS)
@@ -16,6 +17,7 @@ except UserError as error:
     refuse(error)
 
 if __name__ == "__main__":
+    check_arguments(sys.argv[1:])
     say_starting()
 
 # Torch's threads busy-wait for each other by default, which makes the small steps of these networks many times slower

@@ -36,6 +36,7 @@ def test_numbers_are_accepted(monkeypatch):
 @pytest.mark.parametrize(
     ("program", "variable", "sentence"),
     [
+        (["app.py", "--data", "x"], "OPTIMIZER_LAB_ANY", "app.py takes no arguments"),
         (["app.py"], "GRADIO_SERVER_PORT", "GRADIO_SERVER_PORT must be a whole number from 0 to 65535, not 'a:b'"),
         (["app.py"], "WEB_CONCURRENCY", "WEB_CONCURRENCY must be a whole number from 0 to 1000, not 'a:b'"),
         (["app.py"], "ALL_PROXY", "The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used"),

@@ -1,6 +1,7 @@
 """The start of the app: what is checked first, and words for the terminal: on a slow disk imports can take minutes."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NoReturn
 
@@ -30,6 +31,14 @@ def refuse(reason: object) -> NoReturn:
     """Ends the app before it has started, with the reason as one line on stderr and the status of a user's error."""
     print(f"error: {for_terminal(str(reason))}", file=sys.stderr)
     sys.exit(2)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Ends the app if it was given arguments on its command line, which it would otherwise ignore."""
+    if arguments:
+        refuse(
+            "app.py takes no arguments: set environment variables, such as OPTIMIZER_LAB_DATA. README.md lists them."
+        )
 
 
 def say_starting() -> None:
