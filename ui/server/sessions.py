@@ -21,9 +21,18 @@ class _SmallSession(state_holder.SessionState):
         # For a component that an event has changed.
         self.blocks_config.config_for_block = lambda *_: {}  # type: ignore[method-assign]
 
+        # The last other component that an event has changed: Gradio reads what to send from it, before the next one.
+        self._changed: tuple[int | None, Any] = (None, None)
+
     def __setitem__(self, key: int, value: Any) -> None:
         if not isinstance(value, Block) or hasattr(value, "choices"):
             super().__setitem__(key, value)
+        else:
+            self._changed = key, value
+
+    def __getitem__(self, key: int) -> Any:
+        changed, component = self._changed
+        return component if key == changed else super().__getitem__(key)
 
 
 def keep_small() -> None:
