@@ -20,11 +20,12 @@ class _SmallSession(state_holder.SessionState):
         super().__init__(without_components)
         # For a component that an event has changed.
         self.blocks_config.config_for_block = lambda *_: {}  # type: ignore[method-assign]
-
         # The last other component that an event has changed: Gradio reads what to send from it, before the next one.
         self._changed: tuple[int | None, Any] = (None, None)
 
     def __setitem__(self, key: int, value: Any) -> None:
+        if isinstance(value, Block):
+            value._id = key  # a copy has another one, under which Gradio would keep it once more at each event
         if not isinstance(value, Block) or hasattr(value, "choices"):
             super().__setitem__(key, value)
         else:
