@@ -125,6 +125,13 @@ def build_cards() -> gr.HTML:
 
 def cards(language: str, paces: Mapping[str, Pace]) -> str:
     """The path of cards, as HTML, with the minutes that follow from the machine's paces of optimizers, by name."""
+    return _path(language, tuple(paces.items()))
+
+
+# Every page that opens needs it, and it takes 8 ms to write.
+@lru_cache(maxsize=8)
+def _path(language: str, known: tuple[tuple[str, Pace], ...]) -> str:
+    paces = dict(known)
     title = html.escape(translate("Lessons", language), quote=True)
     path = "".join(_card(each, paces, language) for each in LESSONS.values())
     return f"<nav class='path' aria-label='{title}'>{path}</nav>"
