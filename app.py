@@ -135,7 +135,7 @@ def main() -> None:
             theme=build_theme(),
             i18n=i18n,
             app_kwargs={"middleware": middleware},
-            _frontend=False,  # would end if the page took over three seconds to open, as on a busy machine
+            _frontend=False,  # Gradio would end the app if its page took over three seconds to open
             ssr_mode=False,  # rendered on the server, the page would not know the browser's language
             footer_links=[],
             run_history=False,

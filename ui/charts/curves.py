@@ -92,7 +92,7 @@ def step_rows(measure: str, contenders: Sequence[Contender], cap: float, most: i
                         "epoch": round(point.epochs, 4),
                         "value": float(f"{value:.5g}"),
                         "drawn": float(f"{drawn:.5g}"),
-                        "unsmoothed": float(f"{min(point.loss, cap):.5g}"),
+                        "unsmoothed": float(f"{min(point.loss, cap):.5g}") if measure == "train_loss" else None,
                         "sum": float(f"{drawn * batches:.7g}") if batches and measure == "train_loss" else None,
                         "series": name,
                         "run": f"{index} {number}",

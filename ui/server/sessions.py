@@ -26,10 +26,10 @@ class _SmallSession(state_holder.SessionState):
     def __setitem__(self, key: int, value: Any) -> None:
         if isinstance(value, Block):
             value._id = key  # a copy has another one, under which Gradio would keep it once more at each event
-        if not isinstance(value, Block) or hasattr(value, "choices"):
-            super().__setitem__(key, value)
-        else:
-            self._changed = key, value
+            if not hasattr(value, "choices"):
+                self._changed = key, value
+                return
+        super().__setitem__(key, value)
 
     def __getitem__(self, key: int) -> Any:
         changed, component = self._changed

@@ -401,7 +401,7 @@ def table(contenders: Sequence[Contender], language: str) -> str:
             _spread(one.at(end, "train_loss"), ".4f"),
             _spread(one.at(end, "test_loss"), ".4f"),
             share_of(one.accuracy) if one.accuracy else "–",
-            # Without a star, which beside a loser's higher accuracy would look like a prize: the last epoch decides.
+            # Without a star: the last epoch decides who wins, and others may have been better before it.
             f"{one.best_epoch} <span class='quiet'>({share_of(best)})</span>" if best else "–",
             f"{seconds:.1f}",
         ]
