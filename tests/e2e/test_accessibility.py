@@ -7,11 +7,17 @@ from tests.e2e.test_page import status_says, visit
 # Gradio's own components, whose markup is not ours: an upload box, and a gallery's thumbnails.
 GRADIOS = {"aria-prohibited-attr", "image-redundant-alt", "label-content-name-mismatch"}
 
+# A button that is just being enabled or a theme that is just being changed has colours in between.
+_COLOURS_ARE_STILL = "document.getAnimations().every(change => !(change instanceof CSSTransition))"
+
 
 def violations(page, tab: str) -> list[str]:
     """What axe finds on a tab, as "rule: HTML"."""
     page.click(f"[role=tab][data-tab-id={tab}]")
     page.wait_for_selector(f"[role=tab][data-tab-id={tab}][aria-selected=true]")
+    if tab == "sweep":
+        page.wait_for_selector("#sweep-start:enabled")
+    page.wait_for_function(_COLOURS_ARE_STILL)
     found = Axe().run(page).response["violations"]
     return [
         f"{rule['id']}: {node['html']}"
