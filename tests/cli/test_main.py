@@ -377,6 +377,7 @@ def test_resume_does_not_touch_a_folder_without_a_run(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_resume_of_a_run_in_training(finished, tmp_path, capsys):
     """Is refused while another command writes to the run."""
     folder = shutil.copytree(finished, tmp_path / "run")
@@ -476,6 +477,7 @@ def short_ramp(monkeypatch):
     monkeypatch.setattr(lr_finder, "_MOST_STEPS", 100)
 
 
+@pytest.mark.slow
 def test_find_lr_in_rows(image_folder, tmp_path, monkeypatch, capsys, short_ramp):
     """Prints trials with rising lr and then the suggestion as strict JSON, and creates no run."""
     monkeypatch.chdir(tmp_path)

@@ -109,7 +109,7 @@ def test_the_card_of_a_sweeps_run_shows_the_sweep(hub, run, tmp_path):
         assert re.search(f"<td>{name}</td>.*?<td[^>]*>{accuracy} ± 0.00%</td>", table, re.DOTALL)
 
 
-@pytest.mark.quick
+@pytest.mark.slow
 def test_publishing_again_adds_new_epochs(hub, run, tiny, published):
     """Changes nothing if nothing is new, and otherwise adds commits without touching the earlier ones."""
     before = dict(published.tags)

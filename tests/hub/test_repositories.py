@@ -74,6 +74,7 @@ def test_user_name(hub):
             user_name(token)
 
 
+@pytest.mark.slow
 def test_no_network(one_epoch, short_waits, monkeypatch, tmp_path):
     """Without a connection, and without an answer, every function raises one sentence soon."""
     point_to("http://127.0.0.1:9", monkeypatch, tmp_path / "cache")

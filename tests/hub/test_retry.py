@@ -88,6 +88,7 @@ def test_retry_after():
     assert retry.retry_after(refusal(500, {"Retry-After": "7"})) is None
 
 
+@pytest.mark.slow
 def test_waits_as_long_as_retry_after():
     """The Hub's wait is the minimum; an hour is not waited."""
     began = time.monotonic()
@@ -97,6 +98,7 @@ def test_waits_as_long_as_retry_after():
         retry.call(failing(refusal(429, {"Retry-After": "3600"})))
 
 
+@pytest.mark.slow
 def test_retries_end(monkeypatch):
     """The waits grow and end, even if the Hub asks each time for a retry at once."""
     monkeypatch.setattr(retry, "MAX_WAIT_SECONDS", 0.5)

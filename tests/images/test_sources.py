@@ -264,6 +264,7 @@ def test_auto_behind_a_firewall(monkeypatch):
     assert seconds < 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [

@@ -12,10 +12,10 @@ from trainer.learning.loop import train
 from trainer.runs.events import EpochEnded
 from trainer.settings.config import TrainConfig
 
+pytestmark = pytest.mark.slow  # a pace needs real time
 CONFIG = TrainConfig(epochs=2, batch_size=32)
 
 
-@pytest.mark.slow
 def test_an_epoch_takes_about_as_long_as_was_measured(images):
     """Within a factor of 5, because the machine may be busy; warming up does not count."""
     measured = measure(CONFIG, images).epoch_seconds(CONFIG, images)

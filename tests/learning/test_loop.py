@@ -253,6 +253,7 @@ def test_the_accuracy_of_unequal_classes():
     assert never is None
 
 
+@pytest.mark.slow
 def test_the_untrained_network_is_evaluated_on_a_thousand_images():
     """It guesses: a thousand images show that as well as ten thousand, and the curve begins sooner."""
     data = load_images("synthetic")
@@ -435,6 +436,7 @@ def test_long_parts_are_divided(images, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_progress_of_an_evaluation_never_goes_back(few, monkeypatch):
     """It is that of everything that is evaluated after the epoch: 1,000 or 2,000 test images, and 6 kept aside."""
     monkeypatch.setattr("trainer.learning.loop.SECONDS_BETWEEN_YIELDS", -1.0)

@@ -222,6 +222,7 @@ def test_out_of_time_ends_all_unfinished_runs(tiny):
     assert whole[-1] == (0, Finished(reason="completed"))
 
 
+@pytest.mark.slow
 def test_only_the_time_of_the_race_counts_towards_the_limit(tiny):
     """A race that waits between its events, because others have their turn, has used no time."""
     events = limit_time(race([(CONFIG, None)], tiny), 1, within(2))

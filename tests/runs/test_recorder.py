@@ -282,6 +282,7 @@ def test_a_hostile_name_is_refused(tiny, trained, name):
         read_run(folder)
 
 
+@pytest.mark.slow
 def test_a_run_in_training_cannot_be_renamed(tiny, trained):
     """Its writer would lose the name at the next epoch."""
     folder, _ = trained(CONFIG, tiny, until=1)

@@ -192,6 +192,7 @@ def test_a_disk_that_refuses_a_run_is_reported(tmp_path, monkeypatch, capsys):
         assert error.count(f"seed {seed}: The run could not be saved: no space left on device.") == 1
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_how_many_and_how_long(tmp_path, capsys):
     """Nothing is trained; what the settings refuse is named with its sentence."""
     axes = ("optimizer=sgd,adam", "momentum=0.5,0.9")
@@ -203,6 +204,7 @@ def test_a_dry_run_says_how_many_and_how_long(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_images_is_refused_before_anything_runs(tmp_path, capsys):
     """Such as a batch larger than the pictures that remain."""
     axes = ("batch_size=16,60", "seed=0,1")

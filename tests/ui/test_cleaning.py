@@ -126,6 +126,7 @@ def test_runs_that_disappear_before_they_are_counted(runs, monkeypatch):
     assert not any(folder.exists() for folder in runs)
 
 
+@pytest.mark.slow
 def test_a_run_in_progress_stays(runs):
     """However old and large it is: the next oldest is deleted instead."""
     with run_folder.writing(runs[0]):

@@ -233,6 +233,7 @@ def choose_arrows(lab, visitor, tmp_path):
     return lab.sets.choose(owner, OWN, ignore_progress)
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_mirror_what_a_mirror_makes_wrong(lab, tmp_path):
     """Unless flip is what varies, or has been chosen."""
     anna, axes = new_visitor(), [axis("lr", [0.01, 0.1])]

@@ -158,6 +158,7 @@ def test_lines_can_be_told_apart():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "texts", [ONE, TWO, ("lr=0.1,0.2",), ("lr=0.1,0.2", "batch_size=16,32"), ("optimizer=sgd,adam", "seed=0,1")]
 )

@@ -104,6 +104,7 @@ def test_a_landscape_stops_and_keeps_its_points(lab):
     assert len(limited.found.losses) == 3
 
 
+@pytest.mark.slow
 def test_the_sharpness_of_a_race(lab):
     """One run after another; each has its own limit, and the seconds add up."""
     runs = trained(lab, CONFIG, replace(CONFIG, lr=0.02))

@@ -53,6 +53,7 @@ class Stepwise:
                 self.do()
 
 
+@pytest.mark.slow
 def test_every_cell_is_a_run_in_the_sweeps_folder(lab):
     """One seed after another; the results and the chart are next to them, and the job forgets the batches."""
     reported, visitor = [], new_visitor()
@@ -73,6 +74,7 @@ def test_every_cell_is_a_run_in_the_sweeps_folder(lab):
     assert (job.sweep.folder / sweep_folder.CHART_FILE).read_text(encoding="utf-8").startswith("<svg")
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_resumes_where_it_stopped(lab):
     """No run that has ended is trained again, and one in the middle goes on from its last epoch."""
     visitor = new_visitor()
@@ -105,6 +107,7 @@ def test_a_sweep_that_was_stopped_before_it_saved_anything_leaves_no_folder(lab,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_sweep_count_as_one_job(lab):
     """Each run begins with the time that the job has had before."""
 
@@ -284,6 +287,7 @@ def test_a_sweep_on_other_pictures_is_not_resumed(lab):
         lab.resume_sweep(visitor, job.key)
 
 
+@pytest.mark.slow
 def test_cleaning_keeps_sweeps_and_deletes_old_ones(lab):
     """A sweep is no folder without a run, which goes after an hour; one in training stays, however large."""
     visitor = new_visitor()

@@ -19,6 +19,7 @@ from trainer.settings.config import TrainConfig
 from ui.i18n.words import translate
 from ui.jobs.zerogpu import BorrowedGpu, GpuUnavailableError
 
+pytestmark = pytest.mark.slow  # the borrowed GPU is asked in real time
 CONFIG = TrainConfig(epochs=3, batch_size=8)
 QUOTA = (
     "You have exceeded your free ZeroGPU quota ({requested}s requested vs. {left}s left). "

@@ -53,6 +53,7 @@ def test_every_event_answers_malformed_inputs_in_a_sentence(page, caplog):
     assert max(len(line) for record in caplog.records for line in record.getMessage().splitlines()) < 1000
 
 
+@pytest.mark.slow
 def test_an_event_without_what_was_pressed_is_answered(page, caplog):
     """An event that no browser sends: it names no lesson, field, picture or repo, or not as text or number."""
     functions, sentences = [one for one in page.fns.values() if one.collects_event_data], []

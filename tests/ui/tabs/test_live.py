@@ -118,6 +118,7 @@ def test_a_page_shows_a_training_from_its_start_to_its_end(lab):
     assert received[-1][PAGE.ended] == id(job)
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_while_nothing_changes(lab, paused):
     """Neither without a job, nor while a training does not advance, nor after its end."""
     visitor, displayed = new_visitor(), Displayed()

@@ -229,6 +229,7 @@ def test_the_recorded_sweep_is_shown_until_there_is_one(finished, monkeypatch):
     assert not again[PAGE.delete]["interactive"]
 
 
+@pytest.mark.slow
 def test_a_page_shows_a_sweep_from_its_start_to_its_end(lab):
     """And what it has been sent already, it is not sent again."""
     go_on, paused = threading.Event(), threading.Event()
@@ -346,6 +347,7 @@ def test_others_see_nothing_of_a_sweep(finished):
     assert live.shown_sweep(lab, None, Displayed()) is None
 
 
+@pytest.mark.slow
 def test_a_page_watches_its_sweep(lab):
     """The job counts as watched, and the changes arrive until it has ended."""
     visitor = new_visitor()

@@ -154,6 +154,7 @@ def test_an_unreachable_hub_is_reported_at_once(monkeypatch, tmp_path):
     assert time.monotonic() - start < 1
 
 
+@pytest.mark.slow
 def test_a_silent_hub_does_not_delay_other_visitors(monkeypatch, tmp_path):
     """While fifty requests wait for it, a stored network opens at once; all of them time out."""
     monkeypatch.setattr(retry, "SHORT_TIMEOUT_SECONDS", 1.0)
