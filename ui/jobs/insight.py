@@ -48,6 +48,11 @@ class Inspected:
     open: Callable[[], Opened]
     folder: Path | None = None
 
+    @property
+    def key(self) -> str:
+        """What the run is chosen by: its folder's name if it is kept here."""
+        return self.folder.name if self.folder else self.name
+
 
 @dataclass(kw_only=True, eq=False)
 class InsightJob(MachineJob):

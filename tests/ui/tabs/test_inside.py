@@ -25,11 +25,13 @@ from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.charts.inside.mistakes import draw, matrix_chart
+from ui.jobs.insight import LandscapeJob
 from ui.parts.run import first_sight
 from ui.parts.run.checkpoints import open_kept
 from ui.picture_sets import DEFAULT
-from ui.tabs.inside import layers
+from ui.tabs.inside import landscape, layers
 from ui.tabs.inside.choice import Choice
+from ui.tabs.inside.job_view import Controls, JobView, chosen_runs
 from ui.tabs.inside.layers import LayersView
 from ui.tabs.inside.mistakes import answers as answering
 from ui.tabs.inside.mistakes import pictures as shown_pictures
@@ -256,6 +258,34 @@ def test_stop_ends_the_job(lab, pictures, monkeypatch):
     assert updates[0][MISTAKES.stop]["visible"]
     assert "Stopped" in updates[-1][MISTAKES.says]
     assert not updates[-1][MISTAKES.stop]["visible"]
+
+
+def test_a_landscape_of_other_runs_says_so(lab, pictures):
+    """When the visitor chooses other runs; choosing the same ones in another order is no change."""
+    first, second = trained_in(lab, pictures, *(replace(CONFIG, epochs=2, lr=lr) for lr in (0.01, 0.02)))
+    controls = bare(Controls)
+    view = JobView(
+        name=landscape.NAME,
+        kind=LandscapeJob,
+        hint="Press Draw.",
+        controls=controls,
+        outputs=[],
+        inputs={},
+        begin=landscape.start_job,
+        has_results=lambda job: job.found is not None,
+        progress=lambda job, language: "",
+        display=lambda job, language: {},
+        to_csv=str,
+        draw=lambda job, language: "",
+    )
+    runs = chosen_runs(lab, VISITOR, [first, second])
+    job = landscape.start_job(lab, VISITOR, runs, is_random=False, num_points=3, num_images=20)
+    assert job.ended.wait(60)
+    assert view.show(lab, VISITOR, [second, first])[controls.status] == ""
+    status = view.show(lab, VISITOR, [first])[controls.status]
+    assert f"This is of {runs[0].name}, {runs[1].name}, not of what is chosen now." in status
+    job.found = None
+    assert "Press Draw." in view.show(lab, VISITOR, [first])[controls.status]
 
 
 def test_answers_are_computed_once(lab, pictures, monkeypatch):

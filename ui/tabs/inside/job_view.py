@@ -82,15 +82,15 @@ class JobView(Generic[J]):
     to_csv: Callable[[J], str]
     draw: Callable[[J, str], str]
 
-    def show(self, lab: Lab, visitor: Any) -> Updates:
-        """Updates that show the visitor's latest job of this kind."""
+    def show(self, lab: Lab, visitor: Any, names: Any) -> Updates:
+        """Updates that show the visitor's latest job of this kind, whose runs may be others than the chosen ones."""
         language, controls = current_language(), self.controls
         job = lab.jobs.of(visitor, self.kind) if is_key(visitor) else None
         is_active = job is not None and job.is_active
         updates: Updates = {
             controls.start: gr.update(interactive=not is_active),
             controls.stop: gr.update(value=translate("Stop", language), interactive=is_active),
-            controls.status: self._status(lab, job, language),
+            controls.status: self._status(lab, job, names, language),
         }
         if job is None or not self.has_results(job):
             return {**updates, controls.body: gr.update(visible=False)}
@@ -99,9 +99,14 @@ class JobView(Generic[J]):
         updates[controls.remarks] = gr.update(value=remarks, visible=bool(remarks))
         return {**updates, **self.display(job, language)}
 
-    def _status(self, lab: Lab, job: J | None, language: str) -> str:
+    def _status(self, lab: Lab, job: J | None, names: Any, language: str) -> str:
         if job is None:
             return note(translate(self.hint, language))
+        if not job.is_active and names and not _is_of(job, names):
+            if not self.has_results(job):
+                return note(translate(self.hint, language))
+            runs = ", ".join(run.name for run in job.inspected)
+            return advice(translate("This is of {runs}, not of what is chosen now.", language, runs=runs))
         if job.state == "waiting":
             return status_line("Not started yet", waiting_words(lab.jobs, job, language), 0, language)
         progress = self.progress(job, language)
@@ -128,13 +133,13 @@ def connect(job_view: JobView[J], lab: Lab, shared: Shared, choice: Choice) -> N
         if view != job_view.name:
             job = lab.jobs.of(visitor, job_view.kind) if is_key(visitor) else None
             return {clock: gr.update(active=job is not None and job.is_active)}  # it counts as watched
-        return {clock: gr.update(active=True), **job_view.show(lab, visitor)}
+        return {clock: gr.update(active=True), **job_view.show(lab, visitor, names)}
 
     choice.on_change(open_view, {}, [clock, *shown], api_name=f"_{job_view.name}")
     # `once`: while the page watches, ticks are ignored.
     clock.tick(
         partial(_watch, job_view, lab),
-        inputs_kwargs={"visitor": choice.visitor},
+        inputs_kwargs={"visitor": choice.visitor, "names": choice.runs},
         outputs=shown,
         trigger_mode="once",
         api_name=f"_watch_{job_view.name}",
@@ -143,7 +148,7 @@ def connect(job_view: JobView[J], lab: Lab, shared: Shared, choice: Choice) -> N
 
     def start(*, visitor: Any, names: Any, **inputs: Any) -> Updates:
         job_view.begin(checked_visitor(visitor), chosen_runs(lab, visitor, names), **inputs)
-        return {clock: gr.update(active=True), **job_view.show(lab, visitor)}
+        return {clock: gr.update(active=True), **job_view.show(lab, visitor, names)}
 
     started = controls.start.click(
         refuse_beside(controls.refused, start),
@@ -182,12 +187,18 @@ def connect(job_view: JobView[J], lab: Lab, shared: Shared, choice: Choice) -> N
         )
 
 
-async def _watch(view: JobView[J], lab: Lab, *, visitor: str | None) -> AsyncIterator[Updates]:
+def _is_of(job: InsightJob, names: Any) -> bool:
+    """Whether exactly the runs of these names were inspected."""
+    return isinstance(names, list) and sorted(run.key for run in job.inspected) == sorted(map(str, names))
+
+
+async def _watch(view: JobView[J], lab: Lab, *, visitor: str | None, names: Any) -> AsyncIterator[Updates]:
     """Yields the updates of the view, now and about once a second while its job changes, while the page listens."""
     if not is_key(visitor):  # the page gets one in a moment
         yield gr.skip()  # Gradio would empty the components if there were no updates at all
         return
-    updates = watching.watch(lab.jobs, visitor, (view.kind,), state=lambda: None, show=partial(view.show, lab, visitor))
+    show = partial(view.show, lab, visitor, names)
+    updates = watching.watch(lab.jobs, visitor, (view.kind,), state=lambda: None, show=show)
     async with aclosing(updates) as changes:  # type: ignore[type-var]
         async for change in changes:
             yield change

@@ -86,7 +86,8 @@ def _known(job: SharpnessJob) -> list[RunSharpness]:
 
 
 def _progress(job: SharpnessJob, language: str) -> str:
-    return translate("epoch {epoch}", language, epoch=job.epoch)
+    epoch = translate("epoch {epoch}", language, epoch=job.epoch)
+    return f"{job.runs[-1].name} · {epoch}" if len(job.inspected) > 1 and job.runs else epoch
 
 
 def _sentences(job: SharpnessJob, language: str) -> list[str]:
