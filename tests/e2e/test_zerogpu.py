@@ -102,7 +102,7 @@ def test_a_training_declares_its_duration(scheduler, client):
 def test_a_training_in_slices_equals_an_uninterrupted_one(app, scheduler, client, pictures):
     """It takes several slices in one worker, on the visitor's quota, and gives the numbers of `train` bit for bit."""
     before = len(scheduler.leases)
-    rows = list(client.submit({**SMALL, "epochs": 60}, api_name="/train"))
+    rows = list(client.submit({**SMALL, "epochs": 16}, api_name="/train"))
     scheduler.settle()
     assert rows[-1]["reason"] == "completed"
 
@@ -113,7 +113,7 @@ def test_a_training_in_slices_equals_an_uninterrupted_one(app, scheduler, client
     assert len({lease.pid for lease in leases}) == 1
     assert leases[0].pid != app.process.pid
 
-    config = TrainConfig.from_settings({**SMALL, "epochs": 60})
+    config = TrainConfig.from_settings({**SMALL, "epochs": 16})
     whole = [event for event in train(config, load_images(pictures)) if isinstance(event, EpochEnded)]
     epochs = [row for row in rows if row["event"] == "epoch"]
     assert [row["test_loss"] for row in epochs] == [event.test_loss for event in whole]
@@ -294,8 +294,8 @@ if __name__ == "__main__":
 def test_a_race_in_slices_equals_an_uninterrupted_one_and_leaves_nothing_behind(scheduler, pictures, tmp_path):
     """Each run has the numbers of `race`; the worker, which serves the next visitor, keeps no model or new tensor."""
     configs = [
-        TrainConfig.from_settings({**SMALL, "epochs": 30}),
-        TrainConfig.from_settings({**SMALL, "lr": 1e-4, "epochs": 20}),
+        TrainConfig.from_settings({**SMALL, "epochs": 8}),
+        TrainConfig.from_settings({**SMALL, "lr": 1e-4, "epochs": 5}),
     ]
     before = len(scheduler.leases)
     environment = {**scheduler.environment(str(tmp_path)), **ONE_THREAD, "OPTIMIZER_LAB_DATA": pictures}

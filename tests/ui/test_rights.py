@@ -32,8 +32,10 @@ def folder(lab, owner, small_run):
 
 
 @pytest.fixture
-def handlers(lab):
-    """The page's handlers that take a visitor and a run, by name."""
+def handlers(lab, monkeypatch):
+    """The page's handlers that take a visitor and a run, by name. Those that watch a job soon end."""
+    monkeypatch.setattr("ui.parts.run.watching._SECONDS_OF_A_WATCH", 0.1)
+    monkeypatch.setattr("ui.parts.run.watching._SECONDS_BETWEEN_UPDATES", 0.1)
     page = in_event_loop(lambda: build_page(lab))
     found = {}
     for one in page.fns.values():
