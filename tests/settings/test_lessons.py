@@ -232,7 +232,7 @@ def test_the_sharpness_hovers_at_the_edge_of_stability(real_images):
         losses = [event.train_loss for event in events if isinstance(event, EpochEnded) and event.epoch]
         assert any(after > before for before, after in pairwise(losses))
         assert fmean(losses[-10:]) < losses[0] - 0.1
-        chosen = [0, *range(epochs - 30, epochs + 1, 5)]
+        chosen = [0, *range(epochs - 30, epochs + 1, 10)]
         ready = [event for event in events if isinstance(event, CheckpointReady) and event.epoch in chosen]
         first, *others = sharpness_of(short, ready, training_split(short, few))
         levels.append(fmean(others))

@@ -9,6 +9,7 @@ import gradio as gr
 import pytest
 import torch
 from image_sets import draw_arrows, noise, png
+from labs import bare
 
 from trainer.errors import UserError
 from trainer.images.image_data import OWN, open_images
@@ -26,6 +27,7 @@ from ui.picture_sets import DEFAULT, PictureSets
 from ui.tabs.sweep import panel
 from ui.tabs.sweep.plan import Plan
 from ui.tabs.train.setup import pictures
+from ui.tabs.train.setup.pictures import PicturesView
 from ui.tabs.train.setup.settings import write_code
 from ui.visitors import new_visitor
 
@@ -270,3 +272,16 @@ def test_unequal_classes_are_pointed_out(lab, tmp_path):
     lab.sets.add(owner, "dog", files(tmp_path / "files", 90, first=1))
     images = lab.sets.choose(owner, OWN, ignore_progress)
     assert "The largest class has 90% of the pictures" in pictures._own(lab.sets.draft(owner), images, [], "en")
+
+
+def test_what_is_refused_leaves_the_classes_in_sight(lab, tmp_path, monkeypatch):
+    """Beside the sentence that explains it."""
+    visitor, view = new_visitor(), bare(PicturesView)
+    lab.sets.add(lab.owner(visitor), "cat", files(tmp_path / "files", 10))
+    monkeypatch.setattr("ui.server.uploads.get_upload_folder", lambda: str(tmp_path))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    updates = pictures.add(lab, view, {}, visitor=visitor, class_name="dog", files=[{"path": str(broken)}])
+    about = updates[view.about]["value"]
+    assert "class='advice'" in about
+    assert "cat <b>10</b>" in about

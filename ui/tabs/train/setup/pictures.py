@@ -215,7 +215,8 @@ def add(lab: Lab, view: PicturesView, suited: Suited, *, visitor: str, class_nam
             remarks = [translate("Skipped: {names}.", language, names=", ".join(skipped[:10]))] if skipped else []
         return {**empty, **_use_own(lab, view, suited, owner, draft, remarks)}
     except UserError as error:
-        return {**empty, **_about(view, advice(translate(str(error), language)))}
+        refused = advice(translate(str(error), language))
+        return {**empty, **_about(view, refused + _classes(lab.sets.draft(owner)))}
     finally:
         for path in paths:  # only what the network sees is kept
             with suppress(OSError):
@@ -267,7 +268,11 @@ def _own(draft: Draft, images: ImageData | None, remarks: Sequence[str], languag
         sentences += _about_classes(images, language)
     else:
         sentences.append(translate(TOO_FEW, language, classes=FEWEST_CLASSES, pictures=FEWEST_PICTURES))
-    return _remarks(sentences) + _samples(draft.class_names, draft.images, draft.labels)
+    return _remarks(sentences) + _classes(draft)
+
+
+def _classes(draft: Draft) -> str:
+    return _samples(draft.class_names, draft.images, draft.labels)
 
 
 def _about_classes(images: ImageData, language: str) -> list[str]:
