@@ -118,7 +118,7 @@ def test_names_are_folders():
 @pytest.mark.parametrize(
     ("settings", "axes", "words"),
     [
-        ({}, [], "--vary"),
+        ({}, [], "Vary at least one"),
         ({}, ["lr=1,2", "lr=3,4"], "varies twice"),
         ({"lr": 0.1}, ["lr=1,2"], "leave out one"),
         ({}, ["seed=" + ",".join(map(str, range(400))), "lr=1e-4..1:400"], "160,000 runs"),

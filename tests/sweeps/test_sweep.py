@@ -260,7 +260,7 @@ def test_a_damaged_sweep_is_one_sentence(small, content, capsys):
 
 
 WRONG = {
-    "no axis": (["sweep"], "--vary"),
+    "no axis": (["sweep"], "Vary at least one"),
     "an axis of one value": (["sweep", "--vary", "lr=1"], "two values"),
     "no number at a time": (["sweep", "--vary", "lr=1,2", "--parallel", "0"], "from 1 to 256"),
     "words at a time": (["sweep", "--vary", "lr=1,2", "--parallel", "many"], "from 1 to 256"),

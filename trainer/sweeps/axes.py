@@ -124,11 +124,11 @@ def grid(settings: Mapping[str, Any], axes: Sequence[Axis], *, most: float = MOS
     twice, if there are more than `most` cells, or if the settings refuse all of them.
     """
     if not axes:
-        raise UserError("A sweep needs a setting that varies, such as --vary lr=1e-4..1:9.")
+        raise UserError("Vary at least one setting, such as lr=1e-4..1:9.")
     names = [each.name for each in axes]
     for number, name in enumerate(names):
         if name in names[:number]:
-            raise UserError("{name} varies twice; give all its values in one --vary.", name=name)
+            raise UserError("{name} varies twice; give all its values at once.", name=name)
         if name in settings:
             raise UserError("{name} has a value of its own, and varies too; leave out one of the two.", name=name)
     count = 1
