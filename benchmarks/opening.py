@@ -52,6 +52,7 @@ def main() -> None:
         classify = {
             name: lambda _, url=app.url: _classified(url, picture, args.clients, args.pictures)
             for name, app in {**apps, " (bare Gradio)": bare}.items()
+            if args.clients
         }
         rows: dict[str, list[float]] = {}
         errors: list[str] = []
@@ -136,7 +137,8 @@ async def _at_once(url: str, visits: list[Callable[[httpx.AsyncClient], Awaitabl
             await visit(client)
         return time.perf_counter() - start
 
-    transport = _Shared(limits=httpx.Limits(max_connections=None))
+    # The server closes connections that have been idle for five seconds, perhaps just when one is used again.
+    transport = _Shared(limits=httpx.Limits(max_connections=None, keepalive_expiry=1))
     seconds = await asyncio.gather(*map(measured, visits))
     await transport.close_all()
     return list(seconds)
