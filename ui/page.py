@@ -51,8 +51,8 @@ def build_page(lab: Lab) -> gr.Blocks:
                 sweep.build(lab, sweep_tab, shared, train_tab)
             with gr.Tab(i18n("Inside"), id="inside") as inside_tab:
                 view = inside.build(lab, inside_tab, shared)
-            with gr.Tab(i18n("Classify"), id="classify"):
-                classify.build(lab, shared)
+            with gr.Tab(i18n("Classify"), id="classify") as classify_tab:
+                classify.build(lab, classify_tab, shared)
             with gr.Tab(i18n("Compare"), id="compare") as compare_tab:
                 compare.build(lab, compare_tab, shared)
             with gr.Tab(i18n("Gallery"), id="gallery") as gallery_tab:

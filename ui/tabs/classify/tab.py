@@ -39,8 +39,8 @@ class Answer:
     given: gr.State
 
 
-def build(lab: Lab, shared: Shared) -> None:
-    """Adds the content of the tab and its events to the page being built."""
+def build(lab: Lab, tab: gr.Tab, shared: Shared) -> None:
+    """Adds the content of the tab and its events to the page being built; opening the tab fills its gallery."""
     network = shared.lists.networks
     with gr.Row():
         with gr.Column(min_width=300):
@@ -58,13 +58,14 @@ def build(lab: Lab, shared: Shared) -> None:
             )
     several.build(lab, shared)
 
-    def load() -> Iterator[Updates]:
-        says: Updates = {answer.says: invitation(current_language())}
-        for images in lab.until_loaded():
-            yield {**says, gallery: samples(images)}
-            says = {}  # only once: the visitor may have classified a picture since
+    def invite() -> str:
+        return invitation(current_language())
 
-    shared.page.load(load, None, [answer.says, gallery], api_name="_load_samples", **AT_ONCE)
+    def fill() -> Iterator[Any]:
+        yield from map(samples, lab.until_loaded())
+
+    shared.page.load(invite, None, answer.says, api_name="_load_invitation", **AT_ONCE)
+    tab.select(fill, None, gallery, api_name="_load_samples", **AT_ONCE)
     classified = gr.on(
         [picture.change, network.change],
         partial(classify, lab, answer),
