@@ -13,7 +13,14 @@ from ui.parts.run.run_list import RunLists
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # Events that never wait behind a training. They use the queue all the same: outside of it an error does not reach the
 # visitor.
-AT_ONCE: dict[str, Any] = {**PRIVATE, "concurrency_limit": None, "show_progress": "hidden"}
+# No component shows their progress: the browser would otherwise tell all that ever did so of each message, which takes
+# about a tenth of a second for the outputs of the event that opens the page.
+AT_ONCE: dict[str, Any] = {
+    **PRIVATE,
+    "concurrency_limit": None,
+    "show_progress": "hidden",
+    "show_progress_on": [],
+}
 
 Inputs = Mapping[str, Block]  # the inputs of a handler, by the names of its parameters
 
