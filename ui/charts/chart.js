@@ -78,6 +78,8 @@ async function draw() {
   for (const [name, rows] of Object.entries(shown)) {
     try { view.data(name, rows); } catch (error) { /* this chart has no such data set */ }
   }
+  // Labels of other numbers may need more room; names at the ends of curves have theirs already.
+  if (!value.data.ends?.length) view.resize();
   await view.runAsync();
   pause = isVisible ? 9 * (performance.now() - start) : 4000;
 }

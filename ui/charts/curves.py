@@ -184,20 +184,25 @@ def cut_rows(contenders: Sequence[Contender], cap: float, language: str) -> list
     return rows
 
 
-def frame_rows(contenders: Sequence[Contender], guess: float) -> list[dict[str, Any]]:
-    """The ends of the least span of a loss axis, in which a plateau looks like one; [] before there are losses."""
-    losses = [
+def frame_rows(
+    contenders: Sequence[Contender], printed: Sequence[float], guess: float, batches: float | None
+) -> list[dict[str, Any]]:
+    """The ends of the least span of a loss axis, in which a plateau looks like one; [] before there are losses.
+
+    `printed` are the notebook's losses, `batches` the number of those in an epoch, if it is known.
+    """
+    trained = [
         value
         for one in contenders
         for run in one.runs
         for value in (*(point.smoothed for point in run.curve.points), *(row.test_loss for row in run.history))
         if math.isfinite(value)
     ]
+    losses = [*trained, *printed]
     if not losses:
         return []
     low, high = min(*losses, guess), max(*losses, guess)
     room = max(0.0, _LEAST_SPAN - (high - low)) / 2
-    batches = next((n for one in contenders for run in one.runs if (n := batches_per_epoch(run))), None)
     ends = (low - room, high + room) if room else ()
     return [{"value": end, "drawn": end, "sum": end * batches if batches else None} for end in ends]
 

@@ -13,7 +13,7 @@ import altair as alt
 from trainer.learning.schedulers import thinned
 from trainer.palette import COLORS, PLAN, TEST, TRAIN
 from trainer.runs.comparison import Contender
-from trainer.settings.lessons import Lesson
+from trainer.settings.lessons import NUM_BATCHES, Lesson
 from ui.charts.curves import (
     MEASURES,
     batches_per_epoch,
@@ -64,18 +64,19 @@ def loss_chart(
     }
     sums = lesson is not None and lesson.printed_unit == "epoch" and bool(lesson.printed)
     value = _chart(measures, contenders, views, epochs=epochs, height=height, language=language)
-    batches = next((n for one in contenders for run in one.runs if (n := batches_per_epoch(run))), None)
+    printed = [row for row in printed_rows(lesson, language) if row["epoch"] <= epochs]
+    trained = (n for one in contenders for run in one.runs if (n := batches_per_epoch(run)))
+    batches = next(trained, NUM_BATCHES if printed else None)
     guess = math.log(num_classes)
     text = translate("random guessing: ln {classes}", language, classes=num_classes)
     value["data"]["guess"] = [
         {"drawn": guess, "value": guess, "sum": guess * batches if batches else None, "text": text}
     ]
-    printed = printed_rows(lesson, language)
     cap = clip_level(measures, contenders)
     value["data"]["ends"] = end_rows(contenders, cap, height, language)
     value["data"]["cut"] = cut_rows(contenders, cap, language)
-    value["data"]["frame"] = frame_rows(contenders, guess)
-    value["data"]["printed"] = [row for row in printed if row["epoch"] <= epochs]
+    value["data"]["frame"] = frame_rows(contenders, [row["value"] for row in printed], guess, batches)
+    value["data"]["printed"] = printed
     return {**value, "view": list(value["specs"])[1 if sums else 0]}
 
 

@@ -1,5 +1,6 @@
 """The charts of runs: what reaches a logarithmic axis."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from tests.runs.test_run import ended
 from trainer.runs.comparison import compare
 from trainer.runs.run import Curve, Point, Run
 from trainer.settings.config import TrainConfig
+from trainer.settings.lessons import LESSONS
 from ui.charts import run_charts
 
 
@@ -69,6 +71,16 @@ def test_a_plateau_looks_like_one():
     low, high = (row["value"] for row in lesson_data(2.303, 2.293)["frame"])
     assert high - low == pytest.approx(0.4)
     assert lesson_data(2.303, 1.3)["frame"] == []
+
+
+def test_a_plateau_looks_like_one_before_its_lesson_is_trained():
+    """The notebook's losses alone have the same least span, also as sums over its 156 batches."""
+    lesson = LESSONS["softmax-plateau"]
+    data = run_charts.loss_chart([], epochs=3, num_classes=10, lesson=lesson, language="en")["data"]
+    assert len(data["printed"]) > 1
+    low, high = (row["sum"] for row in data["frame"])
+    assert high - low == pytest.approx(0.4 * 156)
+    assert data["guess"][0]["sum"] == pytest.approx(156 * math.log(10))
 
 
 def test_every_batch_can_be_seen_without_smoothing():
