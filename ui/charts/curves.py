@@ -109,8 +109,8 @@ def diverged_rows(contenders: Sequence[Contender], series: Sequence[tuple[str, s
     ]
 
 
-def printed_rows(lesson: Lesson | None, language: str) -> list[dict[str, Any]]:
-    """The losses that a lesson's notebook printed, as means per batch and as sums per epoch."""
+def printed_rows(lesson: Lesson | None, batches: float, language: str) -> list[dict[str, Any]]:
+    """The losses that a lesson's notebook printed, as means per batch and as sums over an epoch of so many batches."""
     if lesson is None:
         return []
     by_batch = lesson.printed_unit == "batch"
@@ -124,7 +124,7 @@ def printed_rows(lesson: Lesson | None, language: str) -> list[dict[str, Any]]:
                 "epoch": at / NUM_BATCHES if by_batch else at,
                 "value": mean,
                 "drawn": mean,
-                "sum": mean * NUM_BATCHES,
+                "sum": mean * batches,
                 "part": part,
                 "label": translate("the notebook's values", language),
             }
@@ -158,7 +158,7 @@ def end_rows(contenders: Sequence[Contender], cap: float, height: int, language:
         for measure in ("train_loss", "test_loss")
         if (spread := one.at(epoch, measure)) is not None and math.isfinite(spread.mean)
     ]
-    gap = _PIXELS_OF_A_NAME / height * (max(losses) - min(losses)) if losses else 0.0
+    gap = _PIXELS_OF_A_NAME / height * max(_LEAST_SPAN, max(losses) - min(losses)) if losses else 0.0
     rows: list[dict[str, Any]] = []
     place = -math.inf
     for loss, one, series, name in sorted(ends, key=lambda end: end[0]):

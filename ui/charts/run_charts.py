@@ -64,9 +64,9 @@ def loss_chart(
     }
     sums = lesson is not None and lesson.printed_unit == "epoch" and bool(lesson.printed)
     value = _chart(measures, contenders, views, epochs=epochs, height=height, language=language)
-    printed = [row for row in printed_rows(lesson, language) if row["epoch"] <= epochs]
     trained = (n for one in contenders for run in one.runs if (n := batches_per_epoch(run)))
-    batches = next(trained, NUM_BATCHES if printed else None)
+    batches = next(trained, NUM_BATCHES if lesson and lesson.printed else None)
+    printed = [row for row in printed_rows(lesson, batches or 0, language) if row["epoch"] <= epochs]
     guess = math.log(num_classes)
     text = translate("random guessing: ln {classes}", language, classes=num_classes)
     value["data"]["guess"] = [

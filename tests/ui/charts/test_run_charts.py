@@ -51,18 +51,39 @@ def test_the_names_at_the_ends_of_the_curves_do_not_cover_each_other():
     assert min(gaps) >= 18 / 360 * span - 1e-9
 
 
+def test_names_are_moved_apart_on_a_plateau():
+    """Also where the losses are the same: the axis has its least span, of 0.4, and the sums follow the means."""
+    runs = [
+        Run(
+            config=TrainConfig(lr=10.0**-n, epochs=1, num_images=640),
+            history=[replace(ended(epoch), train_loss=2.3, test_loss=2.3) for epoch in range(2)],
+        )
+        for n in range(2)
+    ]
+    chart = run_charts.loss_chart(compare(runs), epochs=1, num_classes=10, lesson=None, height=360, language="en")
+    ends = chart["data"]["ends"]
+    assert ends[1]["drawn"] - ends[0]["drawn"] == pytest.approx(0.4 * 18 / 360)
+
+
+def test_a_notebooks_sums_are_over_the_batches_of_the_run():
+    """So that its curve can be compared with the run's, whatever the number of pictures."""
+    data = lesson_data(2.3, 2.2, lesson=LESSONS["softmax-plateau"])
+    (guess,), printed = data["guess"], data["printed"]
+    assert printed[0]["sum"] / printed[0]["value"] == pytest.approx(guess["sum"] / guess["value"])
+
+
 def test_the_sums_of_an_epoch_are_those_of_the_train_loss():
     """They have no curve of the test loss, and so no name for one."""
     ends = lesson_data(2.3, 2.2)["ends"]
     assert {row["label"]: row["sum"] is None for row in ends} == {"train": False, "test": True}
 
 
-def lesson_data(*losses: float) -> dict[str, list]:
+def lesson_data(*losses: float, lesson=None) -> dict[str, list]:
     """The rows of the loss chart of a run with these smoothed losses at its batches."""
     run = Run(config=TrainConfig(epochs=1), history=[replace(ended(n), test_loss=losses[-1]) for n in range(2)])
     points = [Point(n / len(losses), loss, loss, 0.1, 1.0) for n, loss in enumerate(losses, 1)]
     run = replace(run, curve=Curve(points=points))
-    chart = run_charts.loss_chart(compare([run]), epochs=1, num_classes=10, lesson=None, language="en")
+    chart = run_charts.loss_chart(compare([run]), epochs=1, num_classes=10, lesson=lesson, language="en")
     return chart["data"]
 
 

@@ -300,9 +300,10 @@ def verdict_words(contenders: Sequence[Contender], language: str) -> str:
             "due to chance; train with more seeds to find out"
         )
     points = f"{100 * (won.margin or 0):.1f}"
-    name = short_labels(contenders)[contenders.index(won.winner)]
+    index = contenders.index(won.winner)
     words = html.escape(translate(sentence, language, accuracy=share_of(accuracy), points=points, name="\0"))
-    return words.replace("\0", f"<b>{html.escape(name)}</b>")
+    name = f"{swatch(COLORS[index % len(COLORS)])}<b>{html.escape(short_labels(contenders)[index])}</b>"
+    return words.replace("\0", name)
 
 
 def _ago(ended: float | None, language: str) -> list[str]:

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from tests.runs.test_run import ended
 from trainer.errors import Message
+from trainer.palette import COLORS
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
+from ui.parts.markup import swatch
 from ui.parts.run import run_view
 
 
@@ -16,7 +18,7 @@ def status(*statuses: str) -> str:
         Run(config=TrainConfig(epochs=1, lr=10.0**-n), history=[ended(0, 0.1), ended(1, 0.6 - n / 10)], status=status)
         for n, status in enumerate(statuses)
     ]
-    return re.sub("</?b>", "", run_view.status(runs, "en"))
+    return re.sub("</?b>|<i [^>]*></i>", "", run_view.status(runs, "en"))
 
 
 def test_the_lead_of_a_winner():
@@ -25,6 +27,15 @@ def test_the_lead_of_a_winner():
         "completed", "completed", "diverged"
     )
     assert "lr 1 won with a test accuracy of 60.00%: all others diverged" in status("completed", "diverged", "diverged")
+
+
+def test_a_winner_has_the_colour_of_its_curve():
+    """Beside its name, which is not the first contender's."""
+    runs = [
+        Run(config=TrainConfig(epochs=1, lr=lr), history=[ended(0, 0.1), ended(1, accuracy)], status="completed")
+        for lr, accuracy in ((1.0, 0.5), (0.1, 0.6))
+    ]
+    assert f"{swatch(COLORS[1])}<b>lr 0.1</b> won" in run_view.status(runs, "en")
 
 
 def test_why_a_race_has_not_ended():
