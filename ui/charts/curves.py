@@ -9,6 +9,7 @@ from trainer.runs.run import Run
 from trainer.settings.lessons import NUM_BATCHES, Lesson
 from ui.i18n.words import translate
 
+_MOST_LETTERS = 14  # of a name at the end of a curve
 _LEAST_SPAN = 0.4  # of the loss on an axis, in which a fall by 0.02 looks small
 _PIXELS_OF_A_NAME = 18.0  # from one name at the end of a curve to the next
 
@@ -138,7 +139,7 @@ def end_rows(contenders: Sequence[Contender], cap: float, height: int, language:
     They are moved apart in a chart of a height in pixels, so that none covers another.
     """
     if len(contenders) > 1:
-        labels = short_labels(contenders)
+        labels = _without_shared_setting(short_labels(contenders))
         named = [(one, "train_loss", str(index), labels[index]) for index, one in enumerate(contenders)]
     else:
         named = [
@@ -166,6 +167,13 @@ def end_rows(contenders: Sequence[Contender], cap: float, height: int, language:
         total = place * batches if batches and series != "test_loss" else None  # of which there is no curve of sums
         rows.append({"epoch": one.epoch, "value": loss, "drawn": place, "sum": total, "series": series, "label": name})
     return rows
+
+
+def _without_shared_setting(labels: Sequence[str]) -> Sequence[str]:
+    """Long labels without the name of the setting with which all of them begin, as there is little room for names."""
+    settings, values = zip(*(label.split(" ", 1) if " " in label else (label, "") for label in labels), strict=True)
+    is_shared = len(set(settings)) == 1 and all(values)
+    return values if is_shared and max(map(len, labels)) > _MOST_LETTERS else labels
 
 
 def cut_rows(contenders: Sequence[Contender], cap: float, language: str) -> list[dict[str, Any]]:

@@ -51,6 +51,14 @@ def test_the_names_at_the_ends_of_the_curves_do_not_cover_each_other():
     assert min(gaps) >= 18 / 360 * span - 1e-9
 
 
+def test_long_names_at_the_ends_can_be_told_apart():
+    """Without the setting that all of them begin with; the legend has the whole names."""
+    history = [ended(epoch) for epoch in range(2)]
+    runs = [Run(config=TrainConfig(epochs=1, zero_grad_every=every), history=history) for every in (0, 1)]
+    chart = run_charts.loss_chart(compare(runs), epochs=1, num_classes=10, lesson=None, language="en")
+    assert sorted(row["label"] for row in chart["data"]["ends"]) == ["0", "1"]
+
+
 def test_names_are_moved_apart_on_a_plateau():
     """Also where the losses are the same: the axis has its least span, of 0.4, and the sums follow the means."""
     runs = [
