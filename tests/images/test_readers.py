@@ -1,6 +1,7 @@
 """Reading image folders and Parquet files: pictures, labels and class names, and errors."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -258,3 +259,21 @@ def test_pictures_as_plain_bytes(tmp_path):
     files = [png(picture) for picture in noise(4)]
     folder = _write_rows(tmp_path / "set", datasets.Value("binary"), datasets.Value("int64"), files, [0, 1, 0, 1])
     assert len(load_images(str(folder)).train.labels) == 2
+
+
+def test_large_pictures_are_not_kept(tmp_path):
+    """Of a Parquet file, only the rows that are being read are in memory; the progress counts to their number."""
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    photograph, num = png(noise(1, height=256, width=256)[0]), 200
+    table = pyarrow.table({"image": [{"bytes": photograph, "path": None}] * num, "label": [0, 1] * (num // 2)})
+    (tmp_path / "set").mkdir()
+    write_table(table, tmp_path / "set" / "train.parquet", row_group_size=10, use_dictionary=False)
+    reports = []
+    tracemalloc.start()
+    load_images(str(tmp_path / "set"), progress=lambda *report: reports.append(report))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < num * len(photograph) / 2
+    assert (1.0, "Reading set: 200 of 200 pictures") in reports

@@ -34,7 +34,7 @@ CIFAR10_NAME, CIFAR10_JPEG_NAME = "CIFAR-10", "CIFAR-10 (JPEG)"
 CIFAR10_SIZES = {"train": 50_000, "test": 10_000}
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-_AT_ONCE = 100  # rows or files: a photograph may have megabytes
+_AT_ONCE = 20  # rows or files: a photograph may have megabytes
 _THREADS = 4  # that decode: a large picture takes a gigabyte meanwhile
 _BYTES = SIZE * SIZE * 3
 _MOST_SKIPPED = 0.05  # of a set
@@ -114,12 +114,12 @@ class _Reading:
                 what=self.what,
                 count=f"{len(self.skipped):,}",
                 total=f"{self.done:,}",
-                names=_listed(sorted(self.skipped)),
+                names=listed(sorted(self.skipped)),
             )
         names = sorted([*self.skipped, *outside])
         if not names:
             return []
-        return [Message("Skipped files ({count}): {names}.", count=f"{len(names):,}", names=_listed(names))]
+        return [Message("Skipped files ({count}): {names}.", count=f"{len(names):,}", names=listed(names))]
 
     def _doing(self) -> Message:
         if self.expected:
@@ -172,14 +172,14 @@ def read_dataset(address: DatasetAddress, what: str, report: Report) -> Pictures
                     "{what} has no configuration {name}: choose one of these: {names}.",
                     what=what,
                     name=repr(address.config),
-                    names=_listed(names),
+                    names=listed(names),
                 ) from error
             raise UserError(
                 "{what} has several configurations: choose one, as in {repo}:{first} ({names}).",
                 what=what,
                 repo=address.repo_id,
                 first=names[0],
-                names=_listed(names),
+                names=listed(names),
             ) from error
 
     return _read_rows(load, address.repo_id, address.label, what, report)
@@ -193,14 +193,21 @@ def read_parquet(folder: Path, name: str, what: str, report: Report) -> Pictures
     """
     report(0.0, Message("Opening {name}", name=name))
     import datasets
+    from pyarrow.dataset import ParquetFragmentScanOptions
+    from pyarrow.parquet import read_metadata
 
     files: dict[str, list[str]] = {}
+    num_rows = 0
     for file in sorted(find_tables(folder)):
         words = re.split(r"[^a-z]+", file.relative_to(folder).as_posix().lower().removesuffix(".parquet"))
         for split in split_names(words):
             files.setdefault(split, []).append(glob.escape(str(file)))
-    load = partial(datasets.load_dataset, "parquet", data_files=files)
-    return _read_rows(load, name, None, what, report)
+            with _dataset_errors(what):
+                num_rows += read_metadata(file).num_rows
+    # Arrow would keep all that it has read of a file until its end: gigabytes of photographs.
+    options = ParquetFragmentScanOptions(pre_buffer=False)
+    load = partial(datasets.load_dataset, "parquet", data_files=files, fragment_scan_options=options)
+    return _read_rows(load, name, None, what, report, num_rows)
 
 
 def find_tables(folder: Path) -> list[Path]:
@@ -208,8 +215,13 @@ def find_tables(folder: Path) -> list[Path]:
     return [*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]
 
 
-def _read_rows(load: Callable[..., Any], name: str, label: str | None, what: str, report: Report) -> Pictures:
-    """Returns the pictures of a dataset that `load` opens. `label` is the column of the labels, if it was chosen."""
+def _read_rows(
+    load: Callable[..., Any], name: str, label: str | None, what: str, report: Report, num_rows: int = 0
+) -> Pictures:
+    """Returns the pictures of a dataset that `load` opens. `label` is the column of the labels, if it was chosen.
+
+    `num_rows` is the number of its rows, 0 if only the dataset may know it.
+    """
     import datasets
 
     # Streaming, because a download reports no progress and leaves the set on the disk twice, as files and as Arrow.
@@ -229,7 +241,7 @@ def _read_rows(load: Callable[..., Any], name: str, label: str | None, what: str
         if not isinstance(features[label], datasets.ClassLabel) and not _LABEL_TYPE.fullmatch(_type(features[label])):
             raise UserError("{what} has labels that are neither texts nor whole numbers.", what=what)
         sizes = first.info.splits or {}
-        expected = sum(sizes[part].num_examples or 0 for part in chosen.values() if part in sizes)
+        expected = num_rows or sum(sizes[part].num_examples or 0 for part in chosen.values() if part in sizes)
         reading, splits = _Reading(name, what, expected, report), {}
         for split, part in chosen.items():
             rows = found[part].select_columns([image, label])
@@ -305,7 +317,7 @@ def assembled(
     for split, template in _ABSENT.items():
         counts = torch.bincount(tensors[split][1], minlength=len(class_names))
         if absent := [class_names[label] for label in (counts == 0).nonzero()[:, 0].tolist()]:
-            remarks.append(Message(template, names=_listed(absent)))
+            remarks.append(Message(template, names=listed(absent)))
     return Pictures(name, class_names, tensors["train"], tensors["test"], tuple(remarks))
 
 
@@ -395,7 +407,7 @@ def _accurate_name(name: str, class_names: tuple[str, ...], formats: set[str]) -
     return CIFAR10_NAME if formats == {"PNG"} and not is_other_repo else name
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Returns the first _NAMED of some names, and an ellipsis if there are more."""
     return ", ".join(name[-100:] for name in names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
 
