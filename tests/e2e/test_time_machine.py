@@ -207,6 +207,17 @@ def test_a_removed_machine_stops_playing(page):
     assert page.evaluate("[ticks, cleared]") == [1, 1]
 
 
+def test_another_view_takes_its_place(page):
+    """The page removes the charts and the filters first, and the script runs once more."""
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.locator("#inside-view").get_by_text("Landscape").click()
+    page.wait_for_selector("#landscape-start:visible")
+    open_time_machine(page)
+    wait_until_drawn(page)
+    assert errors == []
+
+
 def test_another_picture_keeps_the_chosen_epoch(page):
     """A new picture changes only the answers."""
     page.locator("#machine input").focus()

@@ -46,7 +46,7 @@ function show() {
   const filters = document.querySelector('#filters'), figures = document.querySelector('#layer-figures');
   part('.machine').hidden = !frame;
   document.querySelector('#moments')?.classList.toggle('here', Boolean(frame));
-  if (!frame) return;
+  if (!frame || !filters) return; // without #filters, the page is just leaving this view
   slider.max = all.length - 1;
   slider.value = index;
   slider.setAttribute('aria-label', words.slider);
