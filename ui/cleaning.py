@@ -68,20 +68,28 @@ def clear(folders: list[Path], limits: Limits) -> None:
 def clear_uploads(folder: Path, limits: Limits) -> None:
     """Deletes uploads and downloads older than a day, then the oldest ones until the rest fits in the disk limit.
 
+    Each upload has a folder, which goes a day after its file.
+
     Gradio's own `delete_cache` knows only the files since its start, and not their size.
     """
-    files = []
+    files, folders = [], []
     with suppress(OSError):
         for path in folder.rglob("*"):
             with suppress(OSError):
                 if path.is_file():
                     files.append((path.stat().st_mtime, path.stat().st_size, path))
+                elif path.is_dir():
+                    folders.append(path)
     total = sum(size for _, size, _ in files)
     for written, size, path in sorted(files):
         if time.time() - written > SECONDS_UPLOADED or total > limits.disk_gb * 1e9:
             with suppress(OSError):
                 path.unlink()
                 total -= size
+    for path in folders:
+        with suppress(OSError):  # it is not empty
+            if time.time() - path.stat().st_mtime > SECONDS_UPLOADED:
+                path.rmdir()
 
 
 def clear_downloads(limits: Limits) -> None:

@@ -65,8 +65,11 @@ def test_uploads_are_deleted_after_a_day_or_to_fit_the_disk_limit(tmp_path):
         path.parent.mkdir()
         path.write_bytes(bytes(1000))
         age(path.parent, days)
+    (tmp_path / "empty").mkdir()
+    age(tmp_path / "empty", 2)
     clear_uploads(tmp_path, Limits())
     assert [path.exists() for path in files] == [False, True, True, True]
+    assert not (tmp_path / "empty").exists()
     clear_uploads(tmp_path, Limits(disk_gb=2500 / 1e9))
     assert [path.exists() for path in files] == [False, False, True, True]
     clear_uploads(tmp_path / "nothing", Limits())
