@@ -178,7 +178,7 @@ def test_sweep_streams_the_rows_of_the_command_line(client):
 @pytest.mark.parametrize(
     ("config", "vary", "words"),
     [
-        ({}, [], "needs a setting that varies"),
+        ({}, [], "Vary at least one setting"),
         ({}, ["lr"], "name=values"),
         ({}, ["lr=1..0:3"], "larger one"),
         ({"lrr": 1}, ["lr=1,2"], "no setting"),

@@ -251,7 +251,7 @@ def test_limits_apply_to_a_sweep(lab, tmp_path):
 def test_a_sweep_that_cannot_be_is_refused_at_once(lab, tmp_path):
     """With one sentence."""
     for settings, axes, words in (
-        (SETTINGS, [], "needs a setting that varies"),
+        (SETTINGS, [], "Vary at least one setting"),
         ({**SETTINGS, "num_images": 41}, AXES, "num_images must not be above the 40"),
         ({"epochs": 0}, AXES, "epochs must be"),
         ({"lrr": 0}, AXES, "no setting"),
