@@ -23,7 +23,7 @@ from trainer.images.class_names import check_class_name
 from trainer.images.image_data import OWN, ImageData, find_images, from_pictures, load_images, open_images, save_images
 from trainer.images.image_folder import open_zip
 from trainer.images.picture import decode_picture, file_bytes, fit
-from trainer.images.readers import SIZE, assembled, read_files
+from trainer.images.readers import SIZE, assembled, listed, read_files
 from trainer.progress import Report
 from ui.limits import Limits
 from ui.run_index import read
@@ -43,7 +43,8 @@ DATASETS = {
 FEWEST_CLASSES, FEWEST_PICTURES = 2, 10
 FEW, BATCH_OF_FEW = 1000, 16
 """Below this number of training pictures smaller batches suit, of this size."""
-TOO_FEW = "Add at least {classes} classes with {pictures} pictures each."
+_TOO_FEW_CLASSES = "Add at least {classes} classes with {pictures} pictures each."
+_TOO_FEW_PICTURES = "Each class needs at least {pictures} pictures; too few have: {names}."
 _MOST_OPEN = 4  # sets in memory; a training keeps its own
 _MOST_KEPT = 5  # versions of a visitor's own pictures: a run can be resumed only with its own
 _DRAFT, _CHOSEN = "draft.safetensors", "chosen"
@@ -66,7 +67,15 @@ class Draft:
     @property
     def is_enough(self) -> bool:
         """Whether it can be trained on."""
-        return len(self.class_names) >= FEWEST_CLASSES and min(self.counts) >= FEWEST_PICTURES
+        return self.lacks is None
+
+    @property
+    def lacks(self) -> UserError | None:
+        """Why it cannot be trained on; None if it can."""
+        small = [name for name, count in zip(self.class_names, self.counts, strict=True) if count < FEWEST_PICTURES]
+        if len(self.class_names) < FEWEST_CLASSES:
+            return UserError(_TOO_FEW_CLASSES, classes=FEWEST_CLASSES, pictures=FEWEST_PICTURES)
+        return UserError(_TOO_FEW_PICTURES, pictures=FEWEST_PICTURES, names=listed(small)) if small else None
 
 
 EMPTY = Draft(images=torch.empty(0, SIZE, SIZE, 3, dtype=torch.uint8), labels=torch.empty(0, dtype=torch.int64))
@@ -117,8 +126,8 @@ class PictureSets:
         if choice == DEFAULT:
             return None
         if choice == OWN:
-            if not self.draft(owner).is_enough:
-                raise self._too_few()
+            if lacks := self.draft(owner).lacks:
+                raise lacks
             return self._opened(self._versions(owner)[0])
         with self._lock:
             if choice in self._open:
@@ -146,8 +155,8 @@ class PictureSets:
         except (OSError, SafetensorError, LookupError, TypeError, ValueError):
             return EMPTY
 
-    def add(self, owner: str, class_name: str, files: Sequence[Path]) -> tuple[Draft, list[str]]:
-        """Adds pictures to a class of the owner's own; returns all of them, and the names of files that are none.
+    def add(self, owner: str, class_name: str, files: Sequence[Path]) -> tuple[Draft, list[Path]]:
+        """Adds pictures to a class of the owner's own; returns all of them, and the files that are none.
 
         Raises UserError if the class name is not valid, or if there would be more pictures or classes than allowed.
         """
@@ -159,7 +168,7 @@ class PictureSets:
                 picture = fit(decode_picture(file_bytes(file)), SIZE, "crop")
                 images.append(picture.permute(1, 2, 0).contiguous())
             except UserError:
-                skipped.append(file.name)
+                skipped.append(file)
         if not images:
             raise UserError("None of these files is a picture that can be read: use JPEG, PNG, WebP or GIF.")
         with self._lock:
@@ -261,9 +270,6 @@ class PictureSets:
         )
         temporary.replace(path)
         return draft
-
-    def _too_few(self) -> UserError:
-        return UserError(TOO_FEW, classes=FEWEST_CLASSES, pictures=FEWEST_PICTURES)
 
     def _too_many(self) -> UserError:
         return UserError(

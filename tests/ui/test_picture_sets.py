@@ -65,7 +65,7 @@ def test_own_pictures_become_a_set(sets, tmp_path):
         sets.images(ANNA)
     (tmp_path / "notes.txt").write_text("no picture")
     draft, skipped = sets.add(ANNA, "dog", [*files(tmp_path / "files", 12, first=1), tmp_path / "notes.txt"])
-    assert (draft.counts, draft.is_enough, skipped) == ([10, 12], True, ["notes.txt"])
+    assert (draft.counts, draft.is_enough, skipped) == ([10, 12], True, [tmp_path / "notes.txt"])
     images = sets.choose(ANNA, OWN, ignore_progress)
     assert images is sets.images(ANNA)
     assert (images.source, images.class_names) == (OWN, ("a cat", "dog"))
@@ -285,3 +285,35 @@ def test_what_is_refused_leaves_the_classes_in_sight(lab, tmp_path, monkeypatch)
     about = updates[view.about]["value"]
     assert "class='advice'" in about
     assert "cat <b>10</b>" in about
+
+
+def test_skipped_files_have_their_own_names(lab, tmp_path, monkeypatch):
+    """Not those under which the app stores them."""
+    monkeypatch.setattr("ui.server.uploads.get_upload_folder", lambda: str(tmp_path))
+    stored = [*files(tmp_path, 1), tmp_path / "upload.png"]
+    stored[1].write_bytes(b"no picture")
+    sent = [{"path": str(path), "orig_name": name} for path, name in zip(stored, ("cat.png", "notes.png"), strict=True)]
+    view = bare(PicturesView)
+    updates = pictures.add(lab, view, {}, visitor=new_visitor(), class_name="cat", files=sent)
+    assert "Skipped: notes.png." in updates[view.about]["value"]
+
+
+def test_a_zip_with_other_files_is_refused(lab, tmp_path, monkeypatch):
+    """The others would be left out without a word."""
+    monkeypatch.setattr("ui.server.uploads.get_upload_folder", lambda: str(tmp_path))
+    sent = [*files(tmp_path, 1), tmp_path / "pictures.zip"]
+    sent[1].write_bytes(b"zip")
+    view = bare(PicturesView)
+    updates = pictures.add(
+        lab, view, {}, visitor=new_visitor(), class_name="cat", files=[{"path": str(p)} for p in sent]
+    )
+    assert "Drop a single zip, with nothing beside it." in updates[view.about]["value"]
+
+
+def test_classes_with_too_few_pictures_are_named(sets, tmp_path):
+    """Two classes that have enough do not make up for them."""
+    choose_own(sets, ANNA, tmp_path)
+    draft, _ = sets.add(ANNA, "cow", files(tmp_path / "files", 1, first=9))
+    assert not draft.is_enough
+    with pytest.raises(UserError, match=r"at least 10 pictures; too few have: cow\.$"):
+        sets.images(ANNA)

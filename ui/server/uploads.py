@@ -29,6 +29,7 @@ _REFUSED = re.compile(r"/file[=/]https?:|/gradio_api/(process_recording|componen
 _LARGEST_REQUEST = 4 << 20  # bytes
 _MOST_FILES = 1000  # in one upload, as many as the page sends at once
 _LARGEST_UPLOAD = 20  # times the largest file, because a visitor may drop many photographs at once
+_LONGEST_NAME = 100  # characters
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,9}\Z", re.ASCII | re.IGNORECASE)  # of which browsers guess a file's type
 # Part of the digest in an upload's path: someone else who has the same picture cannot find out that it was uploaded.
 _SALT = secrets.token_bytes(16)
@@ -59,6 +60,12 @@ def uploaded(value: Any) -> Path:
     if not real.is_relative_to(Path(get_upload_folder()).resolve()) or not real.is_file():
         raise UserError("Send a picture file.")
     return real
+
+
+def name_of(value: Any) -> str:
+    """Returns the name of an uploaded file as the visitor knows it."""
+    name = value.get("orig_name") or value.get("path") if isinstance(value, dict) else value
+    return Path(str(name)).name[:_LONGEST_NAME]
 
 
 def refuse_addresses() -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -24,12 +23,11 @@ from ui.parts.pictures import AT_A_TIME, data_url
 from ui.parts.run.checkpoints import open_model
 from ui.parts.run.run_list import download_path
 from ui.parts.shared import AT_ONCE, Shared, components
-from ui.server.uploads import uploaded
+from ui.server.uploads import name_of, uploaded
 
 MOST_PICTURES = 100
 
 _SECONDS_BETWEEN_UPDATES = 0.4
-_LONGEST_NAME = 100  # characters
 
 Row = tuple[str, Prediction | str]
 """A file's name, and the prediction or the sentence on why there is none."""
@@ -135,7 +133,7 @@ async def classify_all(lab: Lab, several: Several, *, files: Any, name: Any, tur
                 found: Prediction | str = await to_thread.run_sync(classify_picture, model, path, limiter=AT_A_TIME)
             except UserError as error:
                 found = str(error)
-            rows.append((_name_of(file), found))
+            rows.append((name_of(file), found))
     except UserError as error:
         yield several.show([], advice(translate(str(error), language)), language)
         return
@@ -172,9 +170,3 @@ def _cells(name: str, answer: Prediction | str, language: str) -> list[Any]:
     sentence = translate("not sure: {label}", language, label=first) if answer.is_unsure else first
     thumbnail = f"<img class='thumbnail' src='{data_url(answer.seen)}' alt=''>"
     return [thumbnail, sentence, round(share, 4), name, second, round(second_share, 4)]
-
-
-def _name_of(file: Any) -> str:
-    """The name of a file as the visitor knows it."""
-    name = file.get("orig_name") or file.get("path") if isinstance(file, dict) else file
-    return Path(str(name)).name[:_LONGEST_NAME]

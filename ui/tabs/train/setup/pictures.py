@@ -28,8 +28,8 @@ from ui.parts.messages import Updates, with_page_errors
 from ui.parts.pictures import data_url
 from ui.parts.run import run_view
 from ui.parts.shared import AT_ONCE, Shared, components
-from ui.picture_sets import BATCH_OF_FEW, DATASETS, DEFAULT, FEW, FEWEST_CLASSES, FEWEST_PICTURES, TOO_FEW, Draft
-from ui.server.uploads import uploaded
+from ui.picture_sets import BATCH_OF_FEW, DATASETS, DEFAULT, FEW, Draft
+from ui.server.uploads import name_of, uploaded
 from ui.tabs.train.setup import webcam
 from ui.visitors import checked_visitor
 
@@ -205,14 +205,18 @@ def add(lab: Lab, view: PicturesView, suited: Suited, *, visitor: str, class_nam
     if not files:
         return gr.skip()
     owner = lab.owner(checked_visitor(visitor))
-    paths = [uploaded(file) for file in (files if isinstance(files, list) else [files])]
+    sent = files if isinstance(files, list) else [files]
+    paths = [uploaded(file) for file in sent]
     try:
-        zips = [path for path in paths if path.suffix.lower() == ".zip"]
-        if zips:
-            draft, remarks = lab.sets.add_zip(owner, zips[0], ignore_progress)
+        if any(path.suffix.lower() == ".zip" for path in paths):
+            if len(paths) > 1:
+                raise UserError("Drop a single zip, with nothing beside it.")
+            draft, remarks = lab.sets.add_zip(owner, paths[0], ignore_progress)
         else:
             draft, skipped = lab.sets.add(owner, class_name if isinstance(class_name, str) else "", paths)
-            remarks = [translate("Skipped: {names}.", language, names=", ".join(skipped[:10]))] if skipped else []
+            known_as = dict(zip(paths, map(name_of, sent), strict=True))
+            names = ", ".join(known_as[path] for path in skipped[:10])
+            remarks = [translate("Skipped: {names}.", language, names=names)] if skipped else []
         return {**empty, **_use_own(lab, view, suited, owner, draft, remarks)}
     except UserError as error:
         refused = advice(translate(str(error), language))
@@ -266,8 +270,8 @@ def _own(draft: Draft, images: ImageData | None, remarks: Sequence[str], languag
     sentences = list(remarks)
     if images:
         sentences += _about_classes(images, language)
-    else:
-        sentences.append(translate(TOO_FEW, language, classes=FEWEST_CLASSES, pictures=FEWEST_PICTURES))
+    elif draft.lacks:
+        sentences.append(translate(str(draft.lacks), language))
     return _remarks(sentences) + _classes(draft)
 
 
