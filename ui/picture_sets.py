@@ -128,7 +128,8 @@ class PictureSets:
         if choice == OWN:
             if lacks := self.draft(owner).lacks:
                 raise lacks
-            return self._opened(self._versions(owner)[0])
+            versions = self._versions(owner)
+            return self._opened(versions[0]) if versions else self._save_own(owner)
         with self._lock:
             if choice in self._open:
                 self._open.move_to_end(choice)

@@ -317,3 +317,10 @@ def test_classes_with_too_few_pictures_are_named(sets, tmp_path):
     assert not draft.is_enough
     with pytest.raises(UserError, match=r"at least 10 pictures; too few have: cow\.$"):
         sets.images(ANNA)
+
+
+def test_a_choice_that_was_not_saved_is_saved_again(sets, tmp_path):
+    """As after a full disk."""
+    path = choose_own(sets, ANNA, tmp_path).path
+    path.unlink()
+    assert sets.images(ANNA).path == path
