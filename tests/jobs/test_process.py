@@ -262,3 +262,9 @@ def test_parts_of_a_job_begin_with_the_time_of_the_earlier_ones(worker, pictures
 def test_a_pace_is_measured_in_the_worker(worker, pictures):
     (pace,) = run(worker, Timing(images=ImageFile.of(pictures), config=ONE))
     assert 0 < pace.batch_seconds < 10
+
+
+def test_pictures_that_were_deleted_meanwhile_are_reported(tmp_path):
+    """A visitor may delete their own while the work waits for its turn."""
+    with pytest.raises(UserError, match="deleted before they could be read"):
+        images_in(ImageFile(path=tmp_path / "own.safetensors", digest="0" * 64))

@@ -42,7 +42,7 @@ class Images(Protocol):
         """The digest that the images must have."""
 
     def open(self) -> ImageData:
-        """Returns the images, not copied. Raises UserError if they are damaged."""
+        """Returns the images, not copied. Raises UserError if they are damaged or gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +64,10 @@ class ImageFile:
 
     def open(self) -> ImageData:
         """Returns the images, mapped from the file."""
-        return open_images(self.path)
+        try:
+            return open_images(self.path)
+        except FileNotFoundError as error:  # of a visitor's own, while the work has waited for its turn
+            raise UserError("The pictures were deleted before they could be read.") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
