@@ -56,7 +56,7 @@ async function draw() {
   if (text !== drawn) {
     width = box.clientWidth;
     const spec = {...zoom(value.specs[chosen]), width, description};
-    if (isNarrow) delete spec.padding;  // no room for the names at the ends of the curves
+    if (isNarrow && spec.padding) spec.padding = {...spec.padding, right: 12};  // no room for the names at the ends of the curves
     const tooltip = value.data.epochs ? false : {theme: 'custom'};
     const embedded = await vegaEmbed(box, spec, {actions: false, renderer: 'svg', config: theme(), tooltip, logLevel: 1});
     if (view) view.finalize();

@@ -17,6 +17,7 @@ from ui.i18n.words import translate
 HEIGHT = 320
 
 _SVG_WIDTH, _SVG_HEIGHT = 460, 280
+_PADDING = {"left": 2, "right": 12, "top": 20, "bottom": 2}  # a limit at the top of the axis has its label above it
 _MOST_ABOVE = 3.0  # times the largest sharpness: a limit above that is drawn on a logarithmic axis only
 
 
@@ -121,4 +122,4 @@ def _spec(name: str, is_log: bool, num_runs: int, epochs: int, height: int, lang
             limits.mark_line(strokeDash=[5, 4], strokeWidth=1.5).encode(x, y, color),
             text.encode(x, y, color, text="text:N"),
         ]
-    return sized(layers, height)
+    return {**sized(layers, height), "padding": _PADDING}

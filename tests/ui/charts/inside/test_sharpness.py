@@ -39,6 +39,13 @@ def test_each_run_has_its_own_line():
     assert json.dumps([sharpness_chart(runs, "zh"), loss_chart([], "en")], allow_nan=False)
 
 
+def test_a_limit_at_the_top_of_the_axis_has_room_for_its_label():
+    """The label is above the line, and the axis may end at the line."""
+    for spec in sharpness_chart([measured(0.002)], "en")["specs"].values():
+        mark = next(layer["mark"] for layer in spec["layer"] if layer["mark"].get("dy"))
+        assert spec["padding"]["top"] >= mark["fontSize"] - mark["dy"]
+
+
 def test_it_is_saved():
     """The SVG has both charts and the names; the CSV each epoch."""
     runs = [measured(0.5), measured(0.25)]
