@@ -138,7 +138,7 @@ def test_without_a_run_the_recorded_race_is_shown(lab, tiny, tmp_path, monkeypat
 
 def test_without_a_run_the_mistakes_are_those_of_a_bundled_network(lab, images, monkeypatch):
     """If it knows the classes of the pictures."""
-    assert "Train a network first" in walked(lab, [])[-1][MISTAKES.says]
+    assert "train a network first" in walked(lab, [])[-1][MISTAKES.says]
     names = open_kept(lab, "quick").class_names
     monkeypatch.setattr(lab, "images", replace(images, class_names=names))
     answers = Answers(class_names=names, labels=torch.arange(10), probabilities=torch.eye(10))

@@ -254,7 +254,7 @@ def test_a_requested_picture_is_chosen_with_its_run(lab, images, monkeypatch):
     assert torch.equal(read_picture(updates[chosen]), images.test.images[5])
 
 
-@pytest.mark.parametrize(("names", "sentence"), [([], "Train a network first"), (["quick"], "as weights only")])
+@pytest.mark.parametrize(("names", "sentence"), [([], "train a network first"), (["quick"], "as weights only")])
 def test_without_a_run_a_sentence_says_so(lab, picture, names, sentence):
     """Also for a network that comes with the app."""
     (_, updates), _, _ = opened(lab, names=names, view=view.NAME, picture=picture)

@@ -70,7 +70,7 @@ def checked(names: Any) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError("Choose a run first.")
     if not names:
-        raise UserError("Train a network first, or type the name of a published run, to look inside.")
+        raise UserError("Choose a run, or type the name of a published one; without any, train a network first.")
     if len(names) > MOST_COMPARED:
         raise UserError("Compare up to {most} runs at a time.", most=MOST_COMPARED)
     return names
