@@ -29,7 +29,7 @@ from ui.jobs.insight import LandscapeJob
 from ui.parts.run import first_sight
 from ui.parts.run.checkpoints import open_kept
 from ui.picture_sets import DEFAULT
-from ui.tabs.inside import landscape, layers
+from ui.tabs.inside import job_view, landscape, layers
 from ui.tabs.inside.choice import Choice
 from ui.tabs.inside.job_view import Controls, JobView, chosen_runs
 from ui.tabs.inside.layers import LayersView
@@ -260,15 +260,13 @@ def test_stop_ends_the_job(lab, pictures, monkeypatch):
     assert not updates[-1][MISTAKES.stop]["visible"]
 
 
-def test_a_landscape_of_other_runs_says_so(lab, pictures):
-    """When the visitor chooses other runs; choosing the same ones in another order is no change."""
-    first, second = trained_in(lab, pictures, *(replace(CONFIG, epochs=2, lr=lr) for lr in (0.01, 0.02)))
-    controls = bare(Controls)
-    view = JobView(
+def landscape_view():
+    """The view of the landscape, without its chart."""
+    return JobView(
         name=landscape.NAME,
         kind=LandscapeJob,
         hint="Press Draw.",
-        controls=controls,
+        controls=bare(Controls),
         outputs=[],
         inputs={},
         begin=landscape.start_job,
@@ -278,14 +276,57 @@ def test_a_landscape_of_other_runs_says_so(lab, pictures):
         to_csv=str,
         draw=lambda job, language: "",
     )
-    runs = chosen_runs(lab, VISITOR, [first, second])
+
+
+def landscape_of(lab, names):
+    """The ended job of a small landscape of runs of VISITOR."""
+    runs = chosen_runs(lab, VISITOR, names)
     job = landscape.start_job(lab, VISITOR, runs, is_random=False, num_points=3, num_images=20)
     assert job.ended.wait(60)
-    assert view.show(lab, VISITOR, [second, first])[controls.status] == ""
-    status = view.show(lab, VISITOR, [first])[controls.status]
-    assert f"This is of {runs[0].name}, {runs[1].name}, not of what is chosen now." in status
-    job.found = None
-    assert "Press Draw." in view.show(lab, VISITOR, [first])[controls.status]
+    return job
+
+
+def test_a_landscape_of_other_runs_says_so(lab, pictures):
+    """When the visitor chooses other runs, also while it is computed; the same ones in another order are no change."""
+    first, second = trained_in(lab, pictures, *(replace(CONFIG, epochs=2, lr=lr) for lr in (0.01, 0.02)))
+    view = landscape_view()
+    job = landscape_of(lab, [first, second])
+
+    def status(*names):
+        return view.show(lab, VISITOR, list(names))[view.controls.status]
+
+    assert status(second, first) == ""
+    one, two = (run.name for run in job.inspected)
+    other = f"This is of {one}; {two}, not of what is chosen now."
+    assert other in status(first)
+    job.state = "running"
+    assert "Computing" in status(first)
+    assert other in status(first)
+    assert other not in status(first, second)
+    job.state, job.found = "ended", None
+    assert "Press Draw." in status(first)
+
+
+def test_a_watch_follows_the_choice(lab, pictures):
+    """It began with the runs chosen before: when others are chosen, its next update is for these."""
+    names = trained_in(lab, pictures, *(replace(CONFIG, epochs=2, lr=lr) for lr in (0.01, 0.02)))
+    view = landscape_view()
+    landscape_of(lab, names)
+
+    async def statuses():
+        latest, found = [], []
+        updates = job_view._watch(view, lab, visitor=VISITOR, names=names, latest=latest)
+        async for update in updates:
+            found.append(update[view.controls.status])
+            if len(found) == 2:
+                break
+            latest[:] = names[:1]
+        await updates.aclose()
+        return found
+
+    before, after = anyio.run(statuses)
+    assert before == ""
+    assert "not of what is chosen now" in after
 
 
 def test_answers_are_computed_once(lab, pictures, monkeypatch):

@@ -102,19 +102,20 @@ class JobView(Generic[J]):
     def _status(self, lab: Lab, job: J | None, names: Any, language: str) -> str:
         if job is None:
             return note(translate(self.hint, language))
-        if not job.is_active and names and not _is_of(job, names):
-            if not self.has_results(job):
-                return note(translate(self.hint, language))
-            runs = ", ".join(run.name for run in job.inspected)
-            return advice(translate("This is of {runs}, not of what is chosen now.", language, runs=runs))
+        other = ""
+        if names and not _is_of(job, names):
+            runs = "; ".join(run.name for run in job.inspected)
+            other = advice(translate("This is of {runs}, not of what is chosen now.", language, runs=runs))
         if job.state == "waiting":
-            return status_line("Not started yet", waiting_words(lab.jobs, job, language), 0, language)
+            return status_line("Not started yet", waiting_words(lab.jobs, job, language), 0, language) + other
         progress = self.progress(job, language)
         if job.is_active:
             if not self.has_results(job):
-                return status_line("Starting", progress or "reading the epochs", job.share, language)
+                return status_line("Starting", progress or "reading the epochs", job.share, language) + other
             words = [progress, *sharing_words(Standing.of(lab.jobs, job), language)]
-            return status_line("Computing", " · ".join(words), job.share, language)
+            return status_line("Computing", " · ".join(words), job.share, language) + other
+        if other:
+            return other if self.has_results(job) else note(translate(self.hint, language))
         if job.share == 1:
             return ""
         if job.stopping.is_set():
@@ -126,20 +127,22 @@ def connect(job_view: JobView[J], lab: Lab, shared: Shared, choice: Choice) -> N
     """Adds the events of a view to the page being built."""
     controls = job_view.controls
     clock = gr.Timer(_SECONDS_BETWEEN_TICKS, active=False)
+    latest = gr.State([])  # the names of the runs chosen now; a watch began with those chosen before
     shown = components(controls, job_view.outputs)
 
     @with_page_errors
-    def open_view(*, visitor: Any, names: Any, view: Any) -> Updates:
+    def open_view(*, visitor: Any, names: Any, view: Any, latest: list[Any]) -> Updates:
+        _keep(names, latest)
         if view != job_view.name:
             job = lab.jobs.of(visitor, job_view.kind) if is_key(visitor) else None
             return {clock: gr.update(active=job is not None and job.is_active)}  # it counts as watched
         return {clock: gr.update(active=True), **job_view.show(lab, visitor, names)}
 
-    choice.on_change(open_view, {}, [clock, *shown], api_name=f"_{job_view.name}")
+    choice.on_change(open_view, {"latest": latest}, [clock, *shown], api_name=f"_{job_view.name}")
     # `once`: while the page watches, ticks are ignored.
     clock.tick(
         partial(_watch, job_view, lab),
-        inputs_kwargs={"visitor": choice.visitor, "names": choice.runs},
+        inputs_kwargs={"visitor": choice.visitor, "names": choice.runs, "latest": latest},
         outputs=shown,
         trigger_mode="once",
         api_name=f"_watch_{job_view.name}",
@@ -192,13 +195,26 @@ def _is_of(job: InsightJob, names: Any) -> bool:
     return isinstance(names, list) and sorted(run.key for run in job.inspected) == sorted(map(str, names))
 
 
-async def _watch(view: JobView[J], lab: Lab, *, visitor: str | None, names: Any) -> AsyncIterator[Updates]:
-    """Yields the updates of the view, now and about once a second while its job changes, while the page listens."""
+def _keep(names: Any, latest: list[Any]) -> None:
+    latest[:] = names if isinstance(names, list) else []
+
+
+async def _watch(
+    view: JobView[J], lab: Lab, *, visitor: str | None, names: Any, latest: list[Any]
+) -> AsyncIterator[Updates]:
+    """Yields the updates of the view, now and about once a second while its job changes, while the page listens.
+
+    `latest` has the names of the chosen runs, which may change meanwhile.
+    """
+    _keep(names, latest)
     if not is_key(visitor):  # the page gets one in a moment
         yield gr.skip()  # Gradio would empty the components if there were no updates at all
         return
-    show = partial(view.show, lab, visitor, names)
-    updates = watching.watch(lab.jobs, visitor, (view.kind,), state=lambda: None, show=show)
+
+    def show() -> Updates:
+        return view.show(lab, visitor, list(latest))
+
+    updates = watching.watch(lab.jobs, visitor, (view.kind,), state=lambda: repr(latest), show=show)
     async with aclosing(updates) as changes:  # type: ignore[type-var]
         async for change in changes:
             yield change
