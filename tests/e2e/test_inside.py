@@ -48,6 +48,20 @@ def test_a_field_of_the_matrix_shows_its_pictures(page, screenshots):
     page.screenshot(path=screenshots / "inside-mistakes.png", full_page=True)
 
 
+def test_a_chosen_view_keeps_its_mark_under_the_pointer(page):
+    """Where the pointer rests after a click."""
+    box = page.locator("#inside-view input:checked")
+
+    def color():
+        box.evaluate("box => Promise.all(box.getAnimations().map((each) => each.finished))")
+        return box.evaluate("box => getComputedStyle(box).backgroundColor")
+
+    page.mouse.move(0, 0)
+    before = color()
+    box.hover()
+    assert color() == before
+
+
 def test_a_landscape_is_drawn_while_it_is_computed(page, screenshots):
     """Contours and the path appear long before the end; Stop keeps the points so far."""
     page.locator("#inside-view").get_by_text("Landscape").click()
