@@ -238,6 +238,8 @@ def status(
     result, classes = "", ""
     if run.status == "completed" and run.config.train_split != "test":
         sentence = "After {epochs} epochs the network gets {accuracy} of the test pictures right."
+        if run.epoch == 1:
+            sentence = "After one epoch the network gets {accuracy} of the test pictures right."
         accuracy = f"{run.history[-1].test_accuracy:.1%}"
         result = html.escape(say(sentence, epochs=run.epoch, accuracy=accuracy))
         classes = say(by_class(run.history[-1]))

@@ -19,7 +19,9 @@ from ui.tabs.inside.job_view import Controls, JobView, build_controls, build_dow
 
 NAME = "sharpness"
 
-_HINT = "How sharply the training loss curves at each epoch, compared with what the learning rate can bear."
+_HINT = (
+    "How sharply the training loss curves at each epoch, compared with what the learning rate can bear. Press Measure."
+)
 _READING = (
     "The sharpness is the largest eigenvalue of the Hessian of the loss, here on {count} training pictures. Above the "
     "dashed line, gradient descent on all pictures is unstable: the loss swings, and the sharpness falls again (Cohen "

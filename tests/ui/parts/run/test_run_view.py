@@ -29,6 +29,12 @@ def test_the_lead_of_a_winner():
     assert "lr 1 won with a test accuracy of 60.00%: all others diverged" in status("completed", "diverged", "diverged")
 
 
+def test_the_result_of_one_epoch():
+    """Is not that of "1 epochs"."""
+    run = Run(config=TrainConfig(epochs=1), history=[ended(0, 0.1), ended(1, 0.5)], status="completed")
+    assert "After one epoch the network gets 50.0%" in run_view.status([run], "en")
+
+
 def test_a_winner_has_the_colour_of_its_curve():
     """Beside its name, which is not the first contender's."""
     runs = [
