@@ -61,6 +61,7 @@ def test_a_race_is_trained_saved_resumed_and_compared(app, page, tmp_path, scree
     page.wait_for_selector("#race >> text=lr 0.1")
     page.click("#start-race")
     status_says(page, "^Done")
+    assert page.locator("#notice").is_hidden()
     assert "percentage points" in page.locator("#status").inner_text()
     rows = page.locator("#table tbody tr")
     assert rows.count() == 2

@@ -130,12 +130,13 @@ def _start_on_click(lab: Lab, tab: TrainTab, shared: Shared) -> None:
         def begin(*, visitor: str, displayed: Displayed, **values: Any) -> Updates:
             start(lab, visitor=visitor, **values)
             displayed.race, displayed.lesson = None, ""
-            return live.show(lab, tab.live, visitor, displayed)
+            # What it says of the page's link has been done, or no longer matters.
+            return {shared.notice: gr.update(visible=False), **live.show(lab, tab.live, visitor, displayed)}
 
         click = button.click(
             refuse_beside(place, begin),
             inputs_kwargs={"visitor": shared.visitor, "displayed": shared.displayed, **inputs},
-            outputs=components(place, tab.live),
+            outputs=components(place, shared.notice, tab.live),
             api_name=f"_{name}",
             **AT_ONCE,
         )
