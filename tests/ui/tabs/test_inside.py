@@ -16,6 +16,7 @@ from labs import bare
 from trainer.errors import UserError
 from trainer.images.image_data import OWN, facts
 from trainer.insight.mistakes import Answering, Answers, to_csv
+from trainer.insight.sharpness import RunSharpness, SharpnessMeasured
 from trainer.learning.loop import train
 from trainer.progress import ignore_progress
 from trainer.runs import run_folder
@@ -25,11 +26,11 @@ from trainer.runs.recorder import record
 from trainer.runs.run import Run
 from trainer.settings.config import TrainConfig
 from ui.charts.inside.mistakes import draw, matrix_chart
-from ui.jobs.insight import LandscapeJob
+from ui.jobs.insight import LandscapeJob, SharpnessJob
 from ui.parts.run import first_sight
 from ui.parts.run.checkpoints import open_kept
 from ui.picture_sets import DEFAULT
-from ui.tabs.inside import job_view, landscape, layers
+from ui.tabs.inside import job_view, landscape, layers, sharpness
 from ui.tabs.inside.choice import Choice
 from ui.tabs.inside.job_view import Controls, JobView, chosen_runs
 from ui.tabs.inside.layers import LayersView
@@ -327,6 +328,19 @@ def test_a_watch_follows_the_choice(lab, pictures):
     before, after = anyio.run(statuses)
     assert before == ""
     assert "not of what is chosen now" in after
+
+
+@pytest.mark.parametrize(("optimizers", "has_line"), [(("adam",), False), (("adam", "sgd"), True)])
+def test_the_line_of_sharpness_is_explained_where_there_is_one(optimizers, has_line):
+    """Only gradient descent's limit is known."""
+    job = SharpnessJob(owner="", inspected=[], num_images=500, machine=None)
+    for optimizer in optimizers:
+        run = RunSharpness(name=optimizer, config=TrainConfig(optimizer=optimizer))
+        run.rows.append(SharpnessMeasured)
+        job.runs.append(run)
+    words = " ".join(sharpness._sentences(job, "en"))
+    assert "At what sharpness adam becomes unstable is not known here." in words
+    assert ("dashed line" in words, "small batches" in words) == (has_line, has_line)
 
 
 def test_answers_are_computed_once(lab, pictures, monkeypatch):

@@ -23,9 +23,12 @@ _HINT = (
     "How sharply the training loss curves at each epoch, compared with what the learning rate can bear. Press Measure."
 )
 _READING = (
-    "The sharpness is the largest eigenvalue of the Hessian of the loss, here on {count} training pictures. Above the "
-    "dashed line, gradient descent on all pictures is unstable: the loss swings, and the sharpness falls again (Cohen "
-    "et al. 2021, arXiv:2103.00065)."
+    "The sharpness is the largest eigenvalue of the Hessian of the loss, here on {count} training pictures (Cohen et "
+    "al. 2021, arXiv:2103.00065)."
+)
+_LINE = (
+    "Above the dashed line, gradient descent on all pictures is unstable: the loss swings, and the sharpness falls "
+    "again."
 )
 
 
@@ -95,19 +98,16 @@ def _progress(job: SharpnessJob, language: str) -> str:
 def _sentences(job: SharpnessJob, language: str) -> list[str]:
     """How to read the charts, and where the line is not the limit of the runs' own optimizers."""
     configs = [run.config for run in _known(job)]
+    limited = [config for config in configs if stability_limit(config) is not None]
     sentences = [translate(_READING, language, count=job.num_images)]
-    unknown = sorted({config.optimizer for config in configs if stability_limit(config) is None})
-    if unknown:
-        sentences.append(
-            translate(
-                "The line at 2/lr does not apply to {optimizers}: its limit is another one, which is not known here.",
-                language,
-                optimizers=", ".join(unknown),
-            )
-        )
-    if any(config.momentum and stability_limit(config) for config in configs):
+    if limited:
+        sentences.append(translate(_LINE, language))
+    if unknown := sorted({config.optimizer for config in configs if config not in limited}):
+        unstable = "At what sharpness {optimizers} becomes unstable is not known here."
+        sentences.append(translate(unstable, language, optimizers=", ".join(unknown)))
+    if any(config.momentum for config in limited):
         sentences.append(translate("Momentum raises the line, as its label says.", language))
-    if any(_has_batches(config) for config in configs):
+    if any(map(_has_batches, limited)):
         noisy = "With small batches the sharpness usually stays below the line, because they are noisy."
         sentences.append(translate(noisy, language))
     return sentences
