@@ -6,7 +6,7 @@ from ui.page import build_page
 
 
 def test_no_large_event_shows_its_progress_on_its_outputs(lab):
-    """The browser would tell each of them of every message, of whatever event."""
+    """The browser would update each of them at every message of any event."""
     page = in_event_loop(lambda: build_page(lab))
     events = {event.api_name: event for event in page.fns.values()}
     large = {name for name, event in events.items() if len(event.outputs) > 4}

@@ -307,7 +307,7 @@ def test_a_zip_with_other_files_is_refused(lab, tmp_path, monkeypatch):
     updates = pictures.add(
         lab, view, {}, visitor=new_visitor(), class_name="cat", files=[{"path": str(p)} for p in sent]
     )
-    assert "Drop a single zip, with nothing beside it." in updates[view.about]["value"]
+    assert "Add a zip on its own, without other files." in updates[view.about]["value"]
 
 
 def test_classes_with_too_few_pictures_are_named(sets, tmp_path):

@@ -111,7 +111,7 @@ def diverged_rows(contenders: Sequence[Contender], series: Sequence[tuple[str, s
 
 
 def printed_rows(lesson: Lesson | None, batches: float, language: str) -> list[dict[str, Any]]:
-    """The losses that a lesson's notebook printed, as means per batch and as sums over an epoch of so many batches."""
+    """The losses that a lesson's notebook printed: the means of a batch, and the sums if an epoch has `batches`."""
     if lesson is None:
         return []
     by_batch = lesson.printed_unit == "batch"
@@ -171,7 +171,7 @@ def end_rows(contenders: Sequence[Contender], cap: float, height: int, language:
 
 def _without_shared_setting(labels: Sequence[str]) -> Sequence[str]:
     """Long labels without the name of the setting with which all of them begin, as there is little room for names."""
-    settings, values = zip(*(label.split(" ", 1) if " " in label else (label, "") for label in labels), strict=True)
+    settings, _, values = zip(*(label.partition(" ") for label in labels), strict=True)
     is_shared = len(set(settings)) == 1 and all(values)
     return values if is_shared and max(map(len, labels)) > _MOST_LETTERS else labels
 

@@ -13,8 +13,8 @@ from ui.parts.run.run_list import RunLists
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # Events that never wait behind a training. They use the queue all the same: outside of it an error does not reach the
 # visitor.
-# No component shows their progress: the browser would otherwise tell all that ever did so of each message, which takes
-# about a tenth of a second for the outputs of the event that opens the page.
+# Their progress is shown on no component. Otherwise the browser would update every output of all earlier events at each
+# message of any event, and the event that opens the page has more than a hundred outputs.
 AT_ONCE: dict[str, Any] = {
     **PRIVATE,
     "concurrency_limit": None,

@@ -210,7 +210,7 @@ def add(lab: Lab, view: PicturesView, suited: Suited, *, visitor: str, class_nam
     try:
         if any(path.suffix.lower() == ".zip" for path in paths):
             if len(paths) > 1:
-                raise UserError("Drop a single zip, with nothing beside it.")
+                raise UserError("Add a zip on its own, without other files.")
             draft, remarks = lab.sets.add_zip(owner, paths[0], ignore_progress)
         else:
             draft, skipped = lab.sets.add(owner, class_name if isinstance(class_name, str) else "", paths)
