@@ -204,16 +204,15 @@ def test_l2_in_adam_is_another_weight_decay(real_images):
 
 def test_no_lr_makes_up_for_a_larger_batch(real_images):
     """After an epoch the square root is the best of the larger batches; the small one is ahead of it after half."""
-    lesson, few = LESSONS["batch-and-lr"], replace(real_images, test=subset(real_images.test, 500))
-    small, *large = (config.changed({"num_images": 12_500}) for config in (lesson.config, *lesson.compared))
+    lesson, few = LESSONS["batch-and-lr"], replace(real_images, test=subset(real_images.test, 1000))
     unchanged, linear, root = (
         next(event.test_loss for event in train(config, few) if isinstance(event, EpochEnded) and event.epoch)
-        for config in large
+        for config in lesson.compared
     )
     assert root < unchanged - 0.05
-    assert unchanged < linear - 0.01
-    losses = (event.loss for event in train(small, few) if isinstance(event, StepLogged))
-    assert sum(islice(losses, 84, 100)) / 16 < root - 0.1
+    assert unchanged < linear - 0.1
+    losses = (event.loss for event in train(lesson.config, few) if isinstance(event, StepLogged))
+    assert sum(islice(losses, 184, 200)) / 16 < root - 0.1
 
 
 def test_sam_keeps_the_test_loss_low(real_images):
@@ -233,7 +232,7 @@ def test_the_sharpness_hovers_at_the_edge_of_stability(real_images):
         losses = [event.train_loss for event in events if isinstance(event, EpochEnded) and event.epoch]
         assert any(after > before for before, after in pairwise(losses))
         assert fmean(losses[-10:]) < losses[0] - 0.1
-        chosen = [0, *range(epochs - 30, epochs + 1, 10)]
+        chosen = [0, *range(epochs - 30, epochs + 1, 5)]
         ready = [event for event in events if isinstance(event, CheckpointReady) and event.epoch in chosen]
         first, *others = sharpness_of(short, ready, training_split(short, few))
         levels.append(fmean(others))
